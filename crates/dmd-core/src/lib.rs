@@ -1,0 +1,40 @@
+//! The mathematics of Distribution Matching Distillation, and nothing else: no files, no concrete
+//! networks, no optimiser, no clock.
+//!
+//! A noisy sample is `x_t = alpha · x0 + sigma · eps` ([`NoiseLevel::add_noise`]). Teacher, fake
+//! score, generator and the analytic mixture all estimate `E[x0 | x_t]` ([`Denoiser`]). The five
+//! equations of the method, each with the function that computes it:
+//!
+//! | equation | function |
+//! | --- | --- |
+//! | `x0 = c_skip · x_t + c_out · F(c_in · x_t)` | [`Prediction::to_x0`] |
+//! | `score = (alpha · x0 − x_t) / sigma²` | [`score`] |
+//! | `g = (fake_x0 − real_x0) / mean\|x − real_x0\|` | [`matching::gradient`] |
+//! | `L_DM = ½ · mean (x − stop(x − g))²` | [`matching::surrogate_loss`] |
+//! | `L_fake = mean w · (x0_hat − x0)²` | [`denoising::loss`] |
+//!
+//! Randomness is a value: every random number comes from [`Noise`], drawn on the host, and is an
+//! argument of the function that needs it.
+
+pub mod adversarial;
+mod denoiser;
+pub mod denoising;
+pub mod device;
+mod generator;
+mod guidance;
+mod level;
+pub mod matching;
+mod mixture;
+mod noise;
+mod prediction;
+pub mod regression;
+mod schedule;
+
+pub use denoiser::{Condition, Denoiser, FakeScore, score};
+pub use generator::OneStep;
+pub use guidance::Guided;
+pub use level::{NoiseLevel, per_sample};
+pub use mixture::GaussianMixture;
+pub use noise::Noise;
+pub use prediction::{Prediction, Scalings};
+pub use schedule::NoiseSchedule;

@@ -1,0 +1,65 @@
+use burn::tensor::{Tensor, activation::silu};
+
+/// What follows a normalisation in one pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// The normalised values themselves.
+    #[default]
+    Identity,
+    /// `x · sigmoid(x)`.
+    Silu,
+}
+
+/// Group normalisation over `[batch, channels, height, width]`, then an activation.
+///
+/// Each of `groups` groups of channels is shifted and scaled to mean 0 and variance 1 (biased,
+/// plus `epsilon`), then `gamma · x + beta` per channel: PyTorch's `GroupNorm`, then `SiLU`.
+/// Differentiable in `x`, `gamma` and `beta` (`[channels]` each).
+///
+/// # Panics
+///
+/// If `groups` does not divide the channels, or `gamma` or `beta` is not `[channels]`.
+pub fn group_norm(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    groups: usize,
+    epsilon: f64,
+    activation: Activation,
+) -> Tensor<4> {
+    let [_, channels, ..] = x.dims();
+    assert!(
+        groups > 0 && channels.is_multiple_of(groups),
+        "{groups} groups do not divide {channels} channels"
+    );
+    assert_eq!(gamma.dims(), [channels], "gamma has one value per channel");
+    assert_eq!(beta.dims(), [channels], "beta has one value per channel");
+    #[cfg(feature = "flex")]
+    if crate::group_norm_flex::supports(&x) {
+        return crate::group_norm_flex::group_norm(x, gamma, beta, groups, epsilon, activation);
+    }
+    group_norm_composed(x, gamma, beta, groups, epsilon, activation)
+}
+
+/// [`group_norm`]'s default body, in plain tensor operations: the reference that every faster body
+/// is tested against.
+pub fn group_norm_composed(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    groups: usize,
+    epsilon: f64,
+    activation: Activation,
+) -> Tensor<4> {
+    let shape = x.dims();
+    let [batch, channels, height, width] = shape;
+    let grouped = x.reshape([batch, groups, channels / groups * height * width]);
+    let centred = grouped.clone() - grouped.mean_dim(2);
+    let variance = centred.clone().square().mean_dim(2);
+    let normal = (centred / (variance + epsilon).sqrt()).reshape(shape);
+    let out = normal * gamma.reshape([1, channels, 1, 1]) + beta.reshape([1, channels, 1, 1]);
+    match activation {
+        Activation::Identity => out,
+        Activation::Silu => silu(out),
+    }
+}

@@ -1,0 +1,154 @@
+//! The first stage of a teacher: the autoencoder between pictures and latents.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Device;
+use dmd_core::Noise;
+use dmd_unet::{AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig};
+use dmd_weights::Precision;
+use image::RgbImage;
+
+use crate::checkpoint::RunState;
+use crate::config::AutoencoderSection;
+use crate::data::{Source, to_tensor};
+use crate::ema::Ema;
+use crate::optimizer::{AdamW, AdamWConfig};
+use crate::run::Stage;
+use crate::{Error, LearningRate, picture};
+
+/// Trains an [`Autoencoder`]: absolute error of the decoded sample, plus a small pull of the
+/// latents towards the unit Gaussian.
+#[derive(Debug)]
+pub struct AutoencoderStage {
+    section: AutoencoderSection,
+    source: Source,
+    model: Autoencoder,
+    average: Ema<Autoencoder>,
+    optimizer: AdamW,
+    rate: LearningRate,
+    noise: Noise,
+    device: Device,
+}
+
+impl AutoencoderStage {
+    /// A fresh network; `device` is the plain device, training runs on its autodiff side.
+    ///
+    /// # Errors
+    ///
+    /// When the section's architecture is not valid.
+    pub fn new(
+        section: AutoencoderSection,
+        source: Source,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        device.seed(seed);
+        let model = section.architecture(source.size()).init(&device.clone().autodiff())?;
+        Ok(Self {
+            average: Ema::new(&model, section.ema_decay),
+            rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
+            optimizer: AdamW::new(AdamWConfig { max_norm: 1.0, ..AdamWConfig::default() }),
+            noise: Noise::stream(seed, "autoencoder"),
+            device: device.clone(),
+            model,
+            source,
+            section,
+        })
+    }
+
+    /// The averaged network with the scaling factor that gives its latents unit variance over
+    /// `count` pictures, and its configuration.
+    ///
+    /// # Errors
+    ///
+    /// What the data source returns.
+    pub fn finish(&self, count: usize) -> Result<(Autoencoder, AutoencoderConfig), Error> {
+        let mut noise = self.noise.clone();
+        let model = self.average.model().clone().with_scaling_factor(1.0);
+        let (mut sum, mut squares, mut n) = (0.0, 0.0, 0.0);
+        for _ in 0..count.div_ceil(32) {
+            let images = self.draw(32, &mut noise)?;
+            let latent = model.encode(to_tensor(&images, &self.device)).mode();
+            for value in latent.into_data().iter::<f64>() {
+                sum += value;
+                squares += value * value;
+                n += 1.0;
+            }
+        }
+        let deviation = (squares / n - (sum / n) * (sum / n)).sqrt();
+        let mut config = self.section.architecture(self.source.size());
+        config.scaling_factor = 1.0 / deviation;
+        Ok((model.with_scaling_factor(config.scaling_factor), config))
+    }
+
+    fn draw(&self, count: usize, noise: &mut Noise) -> Result<Vec<RgbImage>, Error> {
+        (0..count).map(|_| Ok(self.source.draw(noise)?.image)).collect()
+    }
+}
+
+impl Stage for AutoencoderStage {
+    fn name(&self) -> &'static str {
+        "autoencoder"
+    }
+
+    fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
+        let mut noise = self.noise.clone();
+        let images = to_tensor(&self.draw(self.section.batch, &mut noise)?, &self.device);
+        let posterior = self.model.encode(images.clone().autodiff());
+        let eps = noise.normal(posterior.mean.dims(), &self.device);
+        self.noise = noise;
+        let decoded = self.model.decode(posterior.sample(eps));
+        let reconstruction = (decoded - images).abs().mean();
+        let kl = posterior.kl();
+        let loss = reconstruction.clone() + kl.clone() * self.section.kl_weight;
+        let mut grads = loss.backward();
+        let grads = GradientsParams::from_module(&mut grads, &self.model);
+        let rate = self.rate.at(step);
+        let (model, norm) = self.optimizer.step(rate, self.model.clone(), grads);
+        self.average = self.average.clone().update(&model, step);
+        self.model = model;
+        Ok(vec![
+            ("reconstruction", f64::from(reconstruction.into_scalar::<f32>())),
+            ("kl", f64::from(kl.into_scalar::<f32>())),
+            ("gradient_norm", norm),
+            ("learning_rate", rate),
+        ])
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), Error> {
+        let write = |model: &Autoencoder, name: &str| {
+            dmd_weights::save(model, &folder.join(name), &AUTOENCODER_KEYS, Precision::Single)
+        };
+        write(&self.model.valid(), "online.safetensors")?;
+        write(self.average.model(), "average.safetensors")?;
+        Ok(self.optimizer.save(&folder.join("optimizer.safetensors"))?)
+    }
+
+    fn load(&mut self, folder: &Path, state: &RunState) -> Result<(), Error> {
+        let read = |model: Autoencoder, name: &str| {
+            dmd_weights::load(model, &dmd_weights::read(&folder.join(name))?, &AUTOENCODER_KEYS)
+        };
+        self.model = read(self.model.clone(), "online.safetensors")?;
+        let average = read(self.average.model().clone(), "average.safetensors")?;
+        self.average = Ema::from_model(average, self.section.ema_decay);
+        let path = folder.join("optimizer.safetensors");
+        let config = AdamWConfig { max_norm: 1.0, ..AdamWConfig::default() };
+        self.optimizer = AdamW::load(config, &path, &self.device)?;
+        state.seek(&mut self.noise, folder)
+    }
+
+    fn state(&self, step: usize, seconds: f64) -> RunState {
+        RunState::new(step, seconds, &self.noise)
+    }
+
+    /// Pictures above their reconstructions.
+    fn pictures(&self) -> Result<Vec<RgbImage>, Error> {
+        let mut pictures = self.draw(8, &mut Noise::stream(0, "grid"))?;
+        let model = self.average.model();
+        let latents = model.encode(to_tensor(&pictures, &self.device)).mode();
+        pictures.extend(picture::from_tensor(model.decode(latents)));
+        Ok(pictures)
+    }
+}

@@ -1,0 +1,67 @@
+use std::path::PathBuf;
+
+/// What can go wrong in a training run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A run's configuration file cannot be read.
+    #[error("cannot read the configuration {path:?}: {source}")]
+    ReadConfig {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A run's configuration is not valid TOML, or has an unknown key.
+    #[error("configuration {path:?}: {reason}")]
+    ParseConfig {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said, with the line and the key.
+        reason: String,
+    },
+    /// An option has a value that makes no sense.
+    #[error("configuration: {key} = {value}, but it must be {must}")]
+    Option {
+        /// The option, with its section.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be accepted.
+        must: &'static str,
+    },
+    /// A loss or gradient is not a finite number.
+    #[error(
+        "{term} is {value} at step {step}: the run diverged and was stopped; the last checkpoint is whole, lower the learning rate and resume"
+    )]
+    Diverged {
+        /// The optimiser step.
+        step: usize,
+        /// Which quantity.
+        term: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// A checkpoint does not belong to this configuration, or is damaged.
+    #[error("checkpoint {path:?} cannot be resumed: {reason}")]
+    Checkpoint {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A picture or its caption cannot be used.
+    #[error("data set {path:?}: {reason}")]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Model files.
+    #[error(transparent)]
+    Weights(#[from] dmd_weights::Error),
+    /// The UNet or the autoencoder.
+    #[error(transparent)]
+    Network(#[from] dmd_unet::Error),
+}

@@ -1,0 +1,21 @@
+//! Training and distillation: the data, the teacher's two stages, and Distribution Matching
+//! Distillation itself, with checkpoints that resume exactly.
+
+mod autoencoder;
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+mod ema;
+mod error;
+mod learning_rate;
+mod optimizer;
+pub mod picture;
+pub mod reader;
+pub mod run;
+pub mod shapes;
+
+pub use autoencoder::AutoencoderStage;
+pub use ema::Ema;
+pub use error::Error;
+pub use learning_rate::LearningRate;
+pub use optimizer::{AdamW, AdamWConfig, global_norm};

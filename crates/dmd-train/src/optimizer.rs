@@ -1,0 +1,228 @@
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor, TensorData};
+use dmd_weights::{Error as WeightsError, write_atomic};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+/// PyTorch's AdamW with its update order: decay by `1 − lr · weight_decay` first, then the step
+/// with bias-corrected moments; and PyTorch's clipping by the *global* norm of all gradients.
+///
+/// Moments are kept in the order in which the module is visited, so that a checkpoint does not
+/// depend on burn's parameter identifiers (see `docs/src/decisions/own-adamw.md`).
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    step: usize,
+    moments: Vec<Option<Moments>>,
+}
+
+/// Constants of [`AdamW`]; the defaults are PyTorch's, and DMD's (appendix: weight decay 0.01,
+/// clip 10).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled decay of the parameters.
+    pub weight_decay: f64,
+    /// Gradients are scaled down to at most this global L2 norm.
+    pub max_norm: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            max_norm: 10.0,
+        }
+    }
+}
+
+/// First and second moment of one parameter, flattened.
+#[derive(Debug, Clone)]
+struct Moments {
+    first: Tensor<1>,
+    second: Tensor<1>,
+}
+
+struct SquaredNorms<'a> {
+    grads: &'a GradientsParams,
+    squares: Vec<Tensor<1>>,
+}
+
+impl ModuleVisitor for SquaredNorms<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.get::<D>(param.id) {
+            self.squares.push(grad.square().sum());
+        }
+    }
+}
+
+/// L2 norm over all gradients of a module; 0 when there are none.
+pub fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
+    let mut norms = SquaredNorms { grads, squares: Vec::new() };
+    module.visit(&mut norms);
+    if norms.squares.is_empty() {
+        return 0.0;
+    }
+    let total = Tensor::cat(norms.squares, 0).sum().sqrt();
+    f64::from(total.into_scalar::<f32>())
+}
+
+struct Update<'a> {
+    optimizer: &'a mut AdamW,
+    grads: GradientsParams,
+    learning_rate: f64,
+    clip: f64,
+    index: usize,
+}
+
+impl ModuleMapper for Update<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let index = self.index;
+        self.index += 1;
+        if self.optimizer.moments.len() <= index {
+            self.optimizer.moments.push(None);
+        }
+        let Some(grad) = self.grads.remove::<D>(param.id) else {
+            return param;
+        };
+        let AdamWConfig { beta1, beta2, epsilon, weight_decay, .. } = self.optimizer.config;
+        let count: usize = grad.dims().iter().product();
+        let grad = grad.reshape([count]) * self.clip;
+        let slot = &mut self.optimizer.moments[index];
+        let (first, second) = match slot.take() {
+            Some(Moments { first, second }) => (
+                first * beta1 + grad.clone() * (1.0 - beta1),
+                second * beta2 + grad.square() * (1.0 - beta2),
+            ),
+            None => (grad.clone() * (1.0 - beta1), grad.square() * (1.0 - beta2)),
+        };
+        *slot = Some(Moments { first: first.clone(), second: second.clone() });
+        let step = self.optimizer.step as i32;
+        let (correct1, correct2) = (1.0 - beta1.powi(step), 1.0 - beta2.powi(step));
+        let direction = first / ((second / correct2).sqrt() + epsilon);
+
+        let learning_rate = self.learning_rate;
+        let (id, tensor, mapper) = param.consume();
+        let tracked = tensor.is_require_grad();
+        let autodiff = tensor.is_autodiff();
+        let plain = tensor.without_autodiff();
+        let shape = plain.dims();
+        let updated = plain * (1.0 - learning_rate * weight_decay)
+            - direction.reshape(shape) * (learning_rate / correct1);
+        let mut updated = if autodiff { updated.autodiff() } else { updated };
+        if tracked {
+            updated = updated.require_grad();
+        }
+        Param::from_mapped_value(id, updated, mapper)
+    }
+}
+
+impl AdamW {
+    /// An optimiser that has not stepped yet.
+    pub fn new(config: AdamWConfig) -> Self {
+        Self { config, step: 0, moments: Vec::new() }
+    }
+
+    /// One update of every parameter that has a gradient; returns the global norm before clipping.
+    ///
+    /// When the norm is not finite the module is returned unchanged, and the caller decides.
+    pub fn step<M: Module>(
+        &mut self,
+        learning_rate: f64,
+        module: M,
+        grads: GradientsParams,
+    ) -> (M, f64) {
+        let norm = global_norm(&module, &grads);
+        if !norm.is_finite() {
+            return (module, norm);
+        }
+        self.step += 1;
+        // PyTorch's clip_grad_norm_ adds 1e-6 to the norm.
+        let clip = (self.config.max_norm / (norm + 1e-6)).min(1.0);
+        let mut update = Update { optimizer: self, grads, learning_rate, clip, index: 0 };
+        (module.map(&mut update), norm)
+    }
+
+    /// Writes the moments and the step count.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), WeightsError> {
+        let bytes_of = |tensor: &Tensor<1>| -> Vec<u8> {
+            let values = tensor.clone().into_data();
+            values.iter::<f32>().flat_map(f32::to_le_bytes).collect()
+        };
+        let mut entries = Vec::new();
+        for (index, moments) in self.moments.iter().enumerate() {
+            if let Some(Moments { first, second }) = moments {
+                entries.push((format!("{index}.first"), bytes_of(first)));
+                entries.push((format!("{index}.second"), bytes_of(second)));
+            }
+        }
+        let invalid = |error: safetensors::SafeTensorError| WeightsError::Safetensors {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        };
+        let mut views = Vec::with_capacity(entries.len());
+        for (name, bytes) in &entries {
+            let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map_err(invalid)?;
+            views.push((name.as_str(), view));
+        }
+        let metadata = [("step".to_owned(), self.step.to_string())].into();
+        let bytes = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
+        write_atomic(path, &bytes)
+    }
+
+    /// Reads what [`Self::save`] wrote, onto a device.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or was not written by [`Self::save`].
+    pub fn load(config: AdamWConfig, path: &Path, device: &Device) -> Result<Self, WeightsError> {
+        let broken = |reason: String| WeightsError::Safetensors { path: path.to_owned(), reason };
+        let bytes = std::fs::read(path).map_err(|source| WeightsError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(e.to_string()))?;
+        let step = header.metadata().as_ref().and_then(|m| m.get("step")?.parse().ok());
+        let step = step.ok_or_else(|| broken("no step count".to_owned()))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(e.to_string()))?;
+        let mut optimizer = Self { config, step, moments: Vec::new() };
+        let read = |name: &str| -> Option<Tensor<1>> {
+            let view = file.tensor(name).ok()?;
+            let (chunks, _) = view.data().as_chunks::<4>();
+            let values: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
+            let count = values.len();
+            Some(Tensor::from_data(TensorData::new(values, [count]), device))
+        };
+        for name in file.names() {
+            let parts = name.split_once('.').and_then(|(i, kind)| Some((i.parse().ok()?, kind)));
+            let Some((index, "first" | "second")) = parts else {
+                return Err(broken(format!("unexpected tensor {name:?}")));
+            };
+            let index: usize = index;
+            if index >= 1_000_000 {
+                return Err(broken(format!("unexpected tensor {name:?}")));
+            }
+            if optimizer.moments.len() <= index {
+                optimizer.moments.resize(index + 1, None);
+            }
+            let pair = read(&format!("{index}.first")).zip(read(&format!("{index}.second")));
+            let (first, second) = pair.ok_or_else(|| broken(format!("half of moment {index}")))?;
+            optimizer.moments[index] = Some(Moments { first, second });
+        }
+        Ok(optimizer)
+    }
+}

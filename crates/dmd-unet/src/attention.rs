@@ -1,0 +1,240 @@
+use burn::module::Module;
+use burn::nn::conv::Conv2d;
+use burn::nn::{GroupNorm, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::activation::gelu;
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Tensor};
+use dmd_kernels::Activation;
+
+use crate::resnet::{apply_norm, conv1x1, group_norm};
+
+/// `softmax(q kᵀ / √width) v` over several heads.
+///
+/// # Shapes
+///
+/// `q`: `[batch, n, heads · width]`; `k`, `v`: `[batch, m, heads · width]`; the result is like `q`.
+fn heads_attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [batch, n, channels] = q.dims();
+    let split = |x: Tensor<3>| {
+        let [batch, length, channels] = x.dims();
+        x.reshape([batch, length, heads, channels / heads])
+            .swap_dims(1, 2)
+    };
+    let out = attention(
+        split(q),
+        split(k),
+        split(v),
+        None,
+        None,
+        AttentionModuleOptions::default(),
+    );
+    out.swap_dims(1, 2).reshape([batch, n, channels])
+}
+
+/// diffusers' `Attention`: self-attention, or cross-attention to a context of another width.
+#[derive(Module, Debug)]
+pub(crate) struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Vec<Linear>,
+    num_heads: usize,
+}
+
+impl Attention {
+    fn new(channels: usize, context: usize, num_heads: usize, device: &Device) -> Self {
+        let project = |input| LinearConfig::new(input, channels).with_bias(false).init(device);
+        Self {
+            to_q: project(channels),
+            to_k: project(context),
+            to_v: project(context),
+            to_out: vec![LinearConfig::new(channels, channels).init(device)],
+            num_heads,
+        }
+    }
+
+    /// `x: [batch, n, channels]` attends to `context: [batch, m, width]`.
+    fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
+        let out = heads_attention(
+            self.to_q.forward(x),
+            self.to_k.forward(context.clone()),
+            self.to_v.forward(context),
+            self.num_heads,
+        );
+        self.to_out.iter().fold(out, |out, linear| linear.forward(out))
+    }
+}
+
+/// GEGLU feed-forward: `out(h · gelu(gate))` with `h, gate = proj(x)` (exact, erf-based GELU).
+#[derive(Module, Debug)]
+pub(crate) struct FeedForward {
+    proj: Linear,
+    out: Linear,
+}
+
+impl FeedForward {
+    fn new(channels: usize, device: &Device) -> Self {
+        Self {
+            proj: LinearConfig::new(channels, 8 * channels).init(device),
+            out: LinearConfig::new(4 * channels, channels).init(device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let both = self.proj.forward(x);
+        let [.., width] = both.dims();
+        let hidden = both.clone().narrow(2, 0, width / 2);
+        let gate = both.narrow(2, width / 2, width / 2);
+        self.out.forward(hidden * gelu(gate))
+    }
+}
+
+/// diffusers' `BasicTransformerBlock`: self-attention, cross-attention, feed-forward, each
+/// normalised before and added after.
+#[derive(Module, Debug)]
+pub(crate) struct TransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff: FeedForward,
+}
+
+impl TransformerBlock {
+    fn new(channels: usize, context: usize, num_heads: usize, device: &Device) -> Self {
+        let norm = || LayerNormConfig::new(channels).with_epsilon(1e-5).init(device);
+        Self {
+            norm1: norm(),
+            attn1: Attention::new(channels, channels, num_heads, device),
+            norm2: norm(),
+            attn2: Attention::new(channels, context, num_heads, device),
+            norm3: norm(),
+            ff: FeedForward::new(channels, device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, text: Tensor<3>) -> Tensor<3> {
+        let normal = self.norm1.forward(x.clone());
+        let x = self.attn1.forward(normal.clone(), normal) + x;
+        let x = self.attn2.forward(self.norm2.forward(x.clone()), text) + x;
+        self.ff.forward(self.norm3.forward(x.clone())) + x
+    }
+}
+
+/// A projection over channels, as a 1×1 convolution (SD 1.x) or a linear layer (SD 2.x).
+#[derive(Module, Debug)]
+pub(crate) enum Projection {
+    /// `[out, in, 1, 1]` in the checkpoint.
+    Convolution(Conv2d),
+    /// `[out, in]` in the checkpoint.
+    Linear(Linear),
+}
+
+/// Shape of a [`SpatialTransformer`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TransformerConfig {
+    pub(crate) channels: usize,
+    pub(crate) context: usize,
+    pub(crate) num_heads: usize,
+    pub(crate) groups: usize,
+    pub(crate) linear_projection: bool,
+}
+
+/// diffusers' `Transformer2DModel`: a transformer block over the positions of a picture.
+#[derive(Module, Debug)]
+pub(crate) struct SpatialTransformer {
+    norm: GroupNorm,
+    proj_in: Projection,
+    transformer_blocks: Vec<TransformerBlock>,
+    proj_out: Projection,
+}
+
+impl TransformerConfig {
+    pub(crate) fn init(&self, device: &Device) -> SpatialTransformer {
+        let channels = self.channels;
+        let projection = || match self.linear_projection {
+            true => Projection::Linear(LinearConfig::new(channels, channels).init(device)),
+            false => Projection::Convolution(conv1x1(channels, channels, device)),
+        };
+        SpatialTransformer {
+            // 1e-6 is fixed in diffusers' Transformer2DModel, whatever the UNet's norm_eps.
+            norm: group_norm(self.groups, channels, 1e-6, device),
+            proj_in: projection(),
+            transformer_blocks: vec![TransformerBlock::new(
+                channels,
+                self.context,
+                self.num_heads,
+                device,
+            )],
+            proj_out: projection(),
+        }
+    }
+}
+
+impl SpatialTransformer {
+    /// `x: [batch, channels, height, width]`, `text: [batch, tokens, context]`.
+    pub(crate) fn forward(&self, x: Tensor<4>, text: &Tensor<3>) -> Tensor<4> {
+        let [batch, channels, height, width] = x.dims();
+        let normal = apply_norm(&self.norm, x.clone(), Activation::Identity);
+        let tokens = |x: Tensor<4>| {
+            x.reshape([batch, channels, height * width]).swap_dims(1, 2) // [batch, positions, channels]
+        };
+        let picture = |x: Tensor<3>| {
+            x.swap_dims(1, 2).reshape([batch, channels, height, width])
+        };
+        let mut h = match &self.proj_in {
+            Projection::Convolution(conv) => tokens(conv.forward(normal)),
+            Projection::Linear(linear) => linear.forward(tokens(normal)),
+        };
+        for block in &self.transformer_blocks {
+            h = block.forward(h, text.clone());
+        }
+        let out = match &self.proj_out {
+            Projection::Convolution(conv) => conv.forward(picture(h)),
+            Projection::Linear(linear) => picture(linear.forward(h)),
+        };
+        out + x
+    }
+}
+
+/// The autoencoder's attention: one head over the positions, normalised before, added after.
+#[derive(Module, Debug)]
+pub(crate) struct PositionAttention {
+    group_norm: GroupNorm,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Vec<Linear>,
+}
+
+impl PositionAttention {
+    pub(crate) fn new(channels: usize, groups: usize, device: &Device) -> Self {
+        let linear = || LinearConfig::new(channels, channels).init(device);
+        Self {
+            group_norm: group_norm(groups, channels, 1e-6, device),
+            to_q: linear(),
+            to_k: linear(),
+            to_v: linear(),
+            to_out: vec![linear()],
+        }
+    }
+
+    /// `x: [batch, channels, height, width]`.
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let shape = x.dims();
+        let [batch, channels, height, width] = shape;
+        let normal = apply_norm(&self.group_norm, x.clone(), Activation::Identity)
+            .reshape([batch, channels, height * width])
+            .swap_dims(1, 2);
+        let out = heads_attention(
+            self.to_q.forward(normal.clone()),
+            self.to_k.forward(normal.clone()),
+            self.to_v.forward(normal),
+            1,
+        );
+        let out = self.to_out.iter().fold(out, |out, linear| linear.forward(out));
+        out.swap_dims(1, 2).reshape(shape) + x
+    }
+}

@@ -1,0 +1,43 @@
+use burn::module::Module;
+use burn::tensor::Tensor;
+use dmd_core::{Denoiser, FakeScore, NoiseLevel, Prediction, per_sample};
+
+use crate::UNet2d;
+
+/// A [`UNet2d`] with the meaning of its output: an estimate of the clean latent.
+#[derive(Module, Debug)]
+pub struct UNetDenoiser {
+    /// The network.
+    pub unet: UNet2d,
+    #[module(skip)]
+    prediction: Prediction,
+}
+
+impl UNetDenoiser {
+    /// The denoiser of a network that predicts `prediction`.
+    pub fn new(unet: UNet2d, prediction: Prediction) -> Self {
+        Self { unet, prediction }
+    }
+
+    /// What the network predicts.
+    pub fn prediction(&self) -> Prediction {
+        self.prediction
+    }
+}
+
+impl Denoiser for UNetDenoiser {
+    type Condition = Tensor<3>;
+
+    fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, text: &Tensor<3>) -> Tensor<4> {
+        let c_in = self.prediction.scalings(level).c_in;
+        let input = x_t.clone() * per_sample(c_in);
+        let output = self.unet.forward(input, level.t.clone(), text.clone());
+        self.prediction.to_x0(output, x_t, level)
+    }
+}
+
+impl FakeScore for UNetDenoiser {
+    fn loss_weight(&self, level: &NoiseLevel) -> Tensor<1> {
+        self.prediction.loss_weight(level)
+    }
+}

@@ -1,0 +1,31 @@
+//! Stable Diffusion's convolutional networks: the UNet that predicts noise ([`UNet2d`]) and the
+//! autoencoder between pictures and latents ([`Autoencoder`]), in diffusers' layout.
+//!
+//! ```text
+//! x_t [b, 4, h, w] ── conv_in ─ down_blocks ─ mid_block ─ up_blocks ─ conv_out ── output
+//!                                  │  ▲ text [b, 77, width]     ▲
+//!                                  └──┴──────── skips ──────────┘
+//! ```
+//!
+//! Fields carry the names of the checkpoint's keys, so that a path in the module *is* a key in the
+//! file (the few exceptions are the table in `weights.rs`). Configurations are the same
+//! `config.json` that diffusers reads and writes.
+
+mod attention;
+mod autoencoder;
+mod block;
+mod config;
+mod denoiser;
+mod embedding;
+mod error;
+mod resample;
+mod resnet;
+mod unet;
+mod weights;
+
+pub use autoencoder::{Autoencoder, Decoder, Encoder, Posterior};
+pub use config::{AutoencoderConfig, PerLevel, UNetConfig};
+pub use denoiser::UNetDenoiser;
+pub use error::Error;
+pub use unet::{Encoded, UNet2d};
+pub use weights::{AUTOENCODER_KEYS, UNET_KEYS};

@@ -1,0 +1,57 @@
+use burn::module::Module;
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::tensor::{Device, Tensor};
+
+use crate::resnet::conv3x3;
+
+/// Halves height and width by a 3×3 convolution of stride 2.
+#[derive(Module, Debug)]
+pub(crate) struct Downsample {
+    conv: Conv2d,
+}
+
+impl Downsample {
+    /// The UNet's: one row and column of zeros on every side.
+    pub(crate) fn symmetric(channels: usize, device: &Device) -> Self {
+        Self::new(channels, PaddingConfig2d::Explicit(1, 1, 1, 1), device)
+    }
+
+    /// The autoencoder's: zeros below and to the right only.
+    pub(crate) fn below_right(channels: usize, device: &Device) -> Self {
+        Self::new(channels, PaddingConfig2d::Explicit(0, 0, 1, 1), device)
+    }
+
+    fn new(channels: usize, padding: PaddingConfig2d, device: &Device) -> Self {
+        let conv = Conv2dConfig::new([channels, channels], [3, 3])
+            .with_stride([2, 2])
+            .with_padding(padding);
+        Self { conv: conv.init(device) }
+    }
+
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.conv.forward(x)
+    }
+}
+
+/// Doubles height and width by repetition, then a 3×3 convolution.
+#[derive(Module, Debug)]
+pub(crate) struct Upsample {
+    conv: Conv2d,
+}
+
+impl Upsample {
+    pub(crate) fn new(channels: usize, device: &Device) -> Self {
+        Self { conv: conv3x3(channels, channels, device) }
+    }
+
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, channels, height, width] = x.dims();
+        // Each row twice, then each column twice: nearest-neighbour doubling.
+        let doubled = x
+            .reshape([batch, channels, height, 1, width, 1])
+            .expand([batch, channels, height, 2, width, 2])
+            .reshape([batch, channels, 2 * height, 2 * width]);
+        self.conv.forward(doubled)
+    }
+}

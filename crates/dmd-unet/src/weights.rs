@@ -1,0 +1,20 @@
+use dmd_weights::KeyMap;
+
+/// Where the UNet's parameter paths differ from diffusers' keys.
+pub const UNET_KEYS: KeyMap = KeyMap {
+    prefix: "",
+    renames: &[
+        ("ff.proj", "ff.net.0.proj"),
+        ("ff.out", "ff.net.2"),
+        ("proj_in.Convolution", "proj_in"),
+        ("proj_in.Linear", "proj_in"),
+        ("proj_out.Convolution", "proj_out"),
+        ("proj_out.Linear", "proj_out"),
+    ],
+};
+
+/// The autoencoder's paths are diffusers' keys.
+pub const AUTOENCODER_KEYS: KeyMap = KeyMap {
+    prefix: "",
+    renames: &[],
+};

@@ -1,0 +1,18 @@
+//! The one door for model files: safetensors in the layout of a diffusers folder.
+//!
+//! [`read`] opens a file, [`load`] fills a burn module from it, [`save`] writes one back under the
+//! same names, so that diffusers opens what this project trained and the other way round. A load
+//! is all or nothing: every missing, unused and misshapen tensor is reported at once
+//! ([`Mismatch`]). Files are written beside their final name and renamed ([`write_atomic`]).
+
+mod error;
+mod file;
+mod folder;
+mod module;
+mod names;
+
+pub use error::{Error, Mismatch, Misshapen};
+pub use file::{Precision, TensorFile, read, write_atomic};
+pub use folder::{ModelIndex, read_config, read_json, weight_file, write_json};
+pub use module::{load, parameter_count, save, tensors};
+pub use names::KeyMap;

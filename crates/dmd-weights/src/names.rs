@@ -1,0 +1,21 @@
+/// How a module's parameter paths become checkpoint keys: burn's own names first (`gamma` and
+/// `beta` of norms become `weight` and `bias`), then each `(ours, theirs)` pair as a replacement of
+/// whole path segments.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyMap {
+    /// Put before every key.
+    pub prefix: &'static str,
+    /// Replacements, in order; each side is one or more segments joined by dots.
+    pub renames: &'static [(&'static str, &'static str)],
+}
+
+impl KeyMap {
+    /// The checkpoint key of a parameter path.
+    pub fn key(&self, path: &str) -> String {
+        let mut key = format!(".{path}.");
+        for (ours, theirs) in self.renames {
+            key = key.replace(&format!(".{ours}."), &format!(".{theirs}."));
+        }
+        format!("{}{}", self.prefix, key.trim_matches('.'))
+    }
+}

@@ -1,0 +1,33 @@
+//! The program `dmd`: a match over subcommands, each a file in `commands/`.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// One-step text-to-image generation, and the distillation that makes it possible.
+#[derive(Debug, Parser)]
+#[command(name = "dmd", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Teacher(commands::teacher::TeacherArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Teacher(args) => commands::teacher::teacher(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
