@@ -1,1 +1,24 @@
-//! Stub.
+//! Distribution Matching Distillation in Rust on [burn](https://burn.dev): one-step text-to-image
+//! generation, and the training that makes it possible, on CUDA, Vulkan and the CPU from one code
+//! base.
+//!
+//! This crate is a façade over the workspace's libraries; use them one by one where that is enough.
+//!
+//! | module | crate | holds |
+//! | --- | --- | --- |
+//! | [`core`] | `dmd-core` | noise levels, predictions, losses, the trait `Denoiser` |
+//! | [`scheduler`] | `dmd-scheduler` | schedules and the teacher's samplers |
+//! | [`unet`] | `dmd-unet` | UNet and autoencoder |
+//! | [`clip`] | `dmd-clip` | tokenizer and text encoder |
+//! | [`weights`] | `dmd-weights` | diffusers folders |
+//! | [`infer`] | `dmd-infer` | pipelines: prompt to picture |
+//! | [`train`] | `dmd-train` | teachers and distillation |
+
+pub use dmd_clip as clip;
+pub use dmd_core as core;
+pub use dmd_infer as infer;
+pub use dmd_kernels as kernels;
+pub use dmd_scheduler as scheduler;
+pub use dmd_train as train;
+pub use dmd_unet as unet;
+pub use dmd_weights as weights;

@@ -1,1 +1,18 @@
-//! Stub.
+//! CLIP's tokenizer and text transformer, in the layout of transformers' `CLIPTokenizer` and
+//! `CLIPTextModel`: prompts in, text features `[batch, tokens, width]` out.
+
+mod config;
+mod encoder;
+mod error;
+mod model;
+mod tokenizer;
+mod vocabulary;
+mod weights;
+
+pub use config::{HiddenActivation, TextConfig};
+pub use encoder::TextEncoder;
+pub use error::Error;
+pub use model::ClipTextModel;
+pub use tokenizer::Tokenizer;
+pub use vocabulary::Vocabulary;
+pub use weights::CLIP_KEYS;

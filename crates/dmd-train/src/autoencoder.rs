@@ -18,8 +18,8 @@ use crate::optimizer::{AdamW, AdamWConfig};
 use crate::run::Stage;
 use crate::{Error, LearningRate, picture};
 
-/// Trains an [`Autoencoder`]: absolute error of the decoded sample, plus a small pull of the
-/// latents towards the unit Gaussian.
+/// Trains an [`Autoencoder`]: absolute plus squared error of the decoded sample (edges and colours),
+/// and a small pull of the latents towards the unit Gaussian.
 #[derive(Debug)]
 pub struct AutoencoderStage {
     section: AutoencoderSection,
@@ -100,7 +100,8 @@ impl Stage for AutoencoderStage {
         let eps = noise.normal(posterior.mean.dims(), &self.device);
         self.noise = noise;
         let decoded = self.model.decode(posterior.sample(eps));
-        let reconstruction = (decoded - images).abs().mean();
+        let error = decoded - images;
+        let reconstruction = error.clone().abs().mean() + error.square().mean();
         let kl = posterior.kl();
         let loss = reconstruction.clone() + kl.clone() * self.section.kl_weight;
         let mut grads = loss.backward();

@@ -144,21 +144,27 @@ impl ModuleMapper for Loader<'_> {
     }
 }
 
-/// Fills a module's parameters from a file.
+/// Fills a module's parameters from a file, whose keys may also lack [`KeyMap::prefix`].
 ///
 /// # Errors
 ///
 /// [`Error::Mismatch`] unless the file has exactly the module's tensors in the module's shapes;
 /// the report names them all.
 pub fn load<M: Module>(module: M, file: &TensorFile, keys: &KeyMap) -> Result<M, Error> {
-    let found = file
+    let found: BTreeMap<_, _> = file
         .floats()?
         .into_iter()
         .map(|(name, shape, values)| (name, (shape, values)))
         .collect();
+    // Some exporters leave the prefix out (transformers 5 does for CLIP's text model).
+    let bare = !found.keys().any(|name| name.starts_with(keys.prefix));
+    let keys = KeyMap {
+        prefix: if bare { "" } else { keys.prefix },
+        renames: keys.renames,
+    };
     let mut loader = Loader {
         path: PathStack::default(),
-        keys,
+        keys: &keys,
         found,
         mismatch: Mismatch::default(),
     };

@@ -1,0 +1,73 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::Error;
+
+/// The feed-forward activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HiddenActivation {
+    /// `x · sigmoid(1.702 x)` (OpenAI's CLIP, SD 1.x).
+    #[default]
+    QuickGelu,
+    /// The exact, erf-based GELU (OpenCLIP, SD 2.x).
+    Gelu,
+}
+
+/// `text_encoder/config.json`: the options of transformers' `CLIPTextModel`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextConfig {
+    /// Number of tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the features.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward.
+    pub intermediate_size: usize,
+    /// Transformer layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Tokens per prompt, start and end included.
+    pub max_position_embeddings: usize,
+    /// The feed-forward activation.
+    #[serde(default)]
+    pub hidden_act: HiddenActivation,
+    /// Epsilon of the layer normalisations.
+    #[serde(default = "layer_norm_eps")]
+    pub layer_norm_eps: f64,
+    /// Everything else in the file.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+fn layer_norm_eps() -> f64 {
+    1e-5
+}
+
+impl TextConfig {
+    /// Checks that the sizes fit together.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] naming the option that does not.
+    pub fn validate(&self) -> Result<(), Error> {
+        let heads = self.num_attention_heads;
+        if heads == 0 || !self.hidden_size.is_multiple_of(heads) {
+            return Err(Error::Unsupported {
+                key: "num_attention_heads",
+                value: heads.to_string(),
+                hint: format!("it must divide hidden_size = {}", self.hidden_size),
+            });
+        }
+        if self.max_position_embeddings < 3 {
+            return Err(Error::Unsupported {
+                key: "max_position_embeddings",
+                value: self.max_position_embeddings.to_string(),
+                hint: "start, a word and the end need 3".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+use std::path::Path;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::{ClipTextModel, Error, Tokenizer};
+
+/// Tokenizer and text transformer together: prompts to features.
+#[derive(Debug, Clone)]
+pub struct TextEncoder {
+    tokenizer: Tokenizer,
+    model: ClipTextModel,
+    device: Device,
+}
+
+impl TextEncoder {
+    /// Joins a tokenizer and a model that lives on `device`.
+    pub fn new(tokenizer: Tokenizer, model: ClipTextModel, device: &Device) -> Self {
+        Self { tokenizer, model, device: device.clone() }
+    }
+
+    /// Reads the `tokenizer` and `text_encoder` folders of a diffusers model.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing, broken or does not fit.
+    pub fn from_dir(model: &Path, device: &Device) -> Result<Self, Error> {
+        let (network, config) = ClipTextModel::from_dir(&model.join("text_encoder"), device)?;
+        let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"), config.max_position_embeddings)?;
+        Ok(Self::new(tokenizer, network, device))
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The network.
+    pub fn model(&self) -> &ClipTextModel {
+        &self.model
+    }
+
+    /// The prompts' tokens, `[batch, max_tokens]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn ids(&self, prompts: &[&str]) -> Result<Tensor<2, Int>, Error> {
+        let mut ids = Vec::new();
+        for prompt in prompts {
+            ids.extend(self.tokenizer.encode(prompt)?.into_iter().map(|id| id as i32));
+        }
+        let shape = [prompts.len(), self.tokenizer.max_tokens()];
+        Ok(Tensor::from_data(TensorData::new(ids, shape), &self.device))
+    }
+
+    /// The prompts' features, `[batch, max_tokens, width]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode(&self, prompts: &[&str]) -> Result<Tensor<3>, Error> {
+        Ok(self.model.forward(self.ids(prompts)?))
+    }
+}

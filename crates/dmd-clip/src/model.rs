@@ -1,0 +1,149 @@
+use std::path::Path;
+
+use burn::module::Module;
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::config::{HiddenActivation, TextConfig};
+use crate::{CLIP_KEYS, Error};
+
+#[derive(Module, Debug)]
+struct Embeddings {
+    token_embedding: Embedding,
+    position_embedding: Embedding,
+}
+
+#[derive(Module, Debug)]
+struct SelfAttention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    num_heads: usize,
+}
+
+impl SelfAttention {
+    /// Causal attention over `x: [batch, tokens, width]`.
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let shape = x.dims();
+        let [batch, tokens, width] = shape;
+        let split = |linear: &Linear| {
+            linear
+                .forward(x.clone())
+                .reshape([batch, tokens, self.num_heads, width / self.num_heads])
+                .swap_dims(1, 2)
+        };
+        let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
+        let out = attention(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), None, None, options);
+        self.out_proj.forward(out.swap_dims(1, 2).reshape(shape))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    self_attn: SelfAttention,
+    layer_norm1: LayerNorm,
+    mlp: Mlp,
+    layer_norm2: LayerNorm,
+}
+
+#[derive(Module, Debug)]
+struct Encoder {
+    layers: Vec<Layer>,
+}
+
+/// transformers' `CLIPTextModel`: a causal transformer over token and position embeddings.
+#[derive(Module, Debug)]
+pub struct ClipTextModel {
+    embeddings: Embeddings,
+    encoder: Encoder,
+    final_layer_norm: LayerNorm,
+    quick_gelu: bool,
+}
+
+impl TextConfig {
+    /// A network with fresh random parameters.
+    ///
+    /// # Errors
+    ///
+    /// As [`TextConfig::validate`].
+    pub fn init(&self, device: &Device) -> Result<ClipTextModel, Error> {
+        self.validate()?;
+        let width = self.hidden_size;
+        let linear = |input, output| LinearConfig::new(input, output).init(device);
+        let norm = || LayerNormConfig::new(width).with_epsilon(self.layer_norm_eps).init(device);
+        // CLIP's initial deviation of embeddings.
+        let embedding = |count| {
+            EmbeddingConfig::new(count, width)
+                .with_initializer(Initializer::Normal { mean: 0.0, std: 0.02 })
+                .init(device)
+        };
+        let layer = |_| Layer {
+            self_attn: SelfAttention {
+                q_proj: linear(width, width),
+                k_proj: linear(width, width),
+                v_proj: linear(width, width),
+                out_proj: linear(width, width),
+                num_heads: self.num_attention_heads,
+            },
+            layer_norm1: norm(),
+            mlp: Mlp { fc1: linear(width, self.intermediate_size), fc2: linear(self.intermediate_size, width) },
+            layer_norm2: norm(),
+        };
+        Ok(ClipTextModel {
+            embeddings: Embeddings {
+                token_embedding: embedding(self.vocab_size),
+                position_embedding: embedding(self.max_position_embeddings),
+            },
+            encoder: Encoder { layers: (0..self.num_hidden_layers).map(layer).collect() },
+            final_layer_norm: norm(),
+            quick_gelu: self.hidden_act == HiddenActivation::QuickGelu,
+        })
+    }
+}
+
+impl ClipTextModel {
+    /// Reads `config.json` and the weights of a diffusers `text_encoder` folder.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing, broken or does not fit.
+    pub fn from_dir(folder: &Path, device: &Device) -> Result<(Self, TextConfig), Error> {
+        let config: TextConfig = dmd_weights::read_config(folder)?;
+        let network = config.init(device)?;
+        let path = dmd_weights::weight_file(folder, &["model"])?;
+        let network = dmd_weights::load(network, &dmd_weights::read(&path)?, &CLIP_KEYS)?;
+        Ok((network, config))
+    }
+
+    /// The last hidden state.
+    ///
+    /// # Shapes
+    ///
+    /// `ids`: `[batch, tokens]`, at most `max_position_embeddings` tokens; the result is
+    /// `[batch, tokens, hidden_size]`.
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [_, tokens] = ids.dims();
+        let positions = self.embeddings.position_embedding.weight.val().narrow(0, 0, tokens);
+        let mut x = self.embeddings.token_embedding.forward(ids) + positions.unsqueeze();
+        for layer in &self.encoder.layers {
+            x = layer.self_attn.forward(layer.layer_norm1.forward(x.clone())) + x;
+            let h = layer.mlp.fc1.forward(layer.layer_norm2.forward(x.clone()));
+            let h = match self.quick_gelu {
+                true => h.clone() * sigmoid(h * 1.702),
+                false => gelu(h),
+            };
+            x = layer.mlp.fc2.forward(h) + x;
+        }
+        self.final_layer_norm.forward(x)
+    }
+}

@@ -1,0 +1,154 @@
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
+use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl};
+use tokenizers::{DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
+
+use crate::Error;
+
+type Pipeline = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
+/// CLIP's words: contractions, letters, single digits, runs of anything else.
+const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// transformers' `CLIPTokenizer`: lower-cased byte-pair encoding between a start and an end token.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    pipeline: Pipeline,
+    start: u32,
+    end: u32,
+    padding: u32,
+    max_tokens: usize,
+}
+
+#[derive(Deserialize, Default)]
+struct TokenizerConfig {
+    #[serde(default)]
+    pad_token: Option<Value>,
+}
+
+impl Tokenizer {
+    /// Reads `vocab.json` and `merges.txt` of a diffusers `tokenizer` folder; prompts are padded to
+    /// `max_tokens` with the padding token that `tokenizer_config.json` or
+    /// `special_tokens_map.json` names, the end token if neither does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Weights`] when a file is missing, [`Error::Tokenizer`] when one is damaged.
+    pub fn from_dir(folder: &Path, max_tokens: usize) -> Result<Self, Error> {
+        let damaged = |reason: String| Error::Tokenizer { path: folder.to_owned(), reason };
+        let vocabulary: std::collections::HashMap<String, u32> =
+            dmd_weights::read_json(&folder.join("vocab.json"))?;
+        let path = folder.join("merges.txt");
+        let merges = std::fs::read_to_string(&path)
+            .map_err(|source| dmd_weights::Error::Read { path, source })?;
+        let merges = merges
+            .lines()
+            .filter(|line| !line.starts_with("#version") && !line.trim().is_empty())
+            .map(|line| {
+                let pair = line.split_once(' ');
+                let (left, right) = pair.ok_or_else(|| damaged(format!("merge {line:?} is not a pair")))?;
+                Ok((left.to_owned(), right.trim().to_owned()))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let id = |token: &str| {
+            let found = vocabulary.get(token).copied();
+            found.ok_or_else(|| damaged(format!("the vocabulary has no {token:?}")))
+        };
+        let (start, end) = (id("<|startoftext|>")?, id("<|endoftext|>")?);
+        let padding = match pad_token(folder)? {
+            Some(token) => id(&token)?,
+            None => end,
+        };
+        let failed = |error: tokenizers::Error| damaged(error.to_string());
+        let model = BPE::builder()
+            .vocab_and_merges(vocabulary.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+            .end_of_word_suffix("</w>".to_owned())
+            .unk_token("<|endoftext|>".to_owned())
+            .build()
+            .map_err(failed)?;
+        let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ").map_err(failed)?;
+        let normalizer = Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()]);
+        let words = SplitPattern::Regex(WORDS.to_owned());
+        let split = Split::new(words, SplitDelimiterBehavior::Removed, true).map_err(failed)?;
+        let bytes = ByteLevel::new(false, true, false);
+        let mut pipeline: Pipeline = TokenizerBuilder::new()
+            .with_model(model)
+            .with_normalizer(Some(normalizer.into()))
+            .with_pre_tokenizer(Some(PreTokenizers::new(vec![split.into(), bytes.into()]).into()))
+            .with_post_processor(None)
+            .with_decoder(None)
+            .build()
+            .map_err(failed)?;
+        let special = ["<|startoftext|>", "<|endoftext|>"].map(|t| tokenizers::AddedToken::from(t, true));
+        pipeline.add_special_tokens(special).map_err(failed)?;
+        Ok(Self { pipeline, start, end, padding, max_tokens })
+    }
+
+    /// Tokens per prompt.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// The tokens of a prompt between start and end, not padded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] when the text cannot be split.
+    pub fn tokens(&self, prompt: &str) -> Result<Vec<u32>, Error> {
+        let encoding = self.pipeline.encode(prompt, false).map_err(|error| Error::Tokenizer {
+            path: prompt.into(),
+            reason: error.to_string(),
+        })?;
+        let mut ids = vec![self.start];
+        ids.extend(encoding.get_ids());
+        ids.push(self.end);
+        Ok(ids)
+    }
+
+    /// The prompt's tokens, padded to [`Self::max_tokens`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLong`] when there are more: nothing is cut in silence.
+    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Error> {
+        let mut ids = self.tokens(prompt)?;
+        if ids.len() > self.max_tokens {
+            return Err(Error::TooLong {
+                prompt: prompt.to_owned(),
+                found: ids.len(),
+                max: self.max_tokens,
+            });
+        }
+        ids.resize(self.max_tokens, self.padding);
+        Ok(ids)
+    }
+}
+
+/// The padding token that the folder names, if it does.
+fn pad_token(folder: &Path) -> Result<Option<String>, Error> {
+    for name in ["special_tokens_map.json", "tokenizer_config.json"] {
+        let path = folder.join(name);
+        if !path.is_file() {
+            continue;
+        }
+        let config: TokenizerConfig = dmd_weights::read_json(&path)?;
+        match config.pad_token {
+            Some(Value::String(token)) => return Ok(Some(token)),
+            Some(Value::Object(token)) => {
+                if let Some(Value::String(content)) = token.get("content") {
+                    return Ok(Some(content.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,63 @@
+//! What the integration tests share.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use safetensors::{Dtype, SafeTensors};
+
+/// The device under test: `DMD_TEST_DEVICE`, else flex.
+pub fn device() -> Device {
+    let name = std::env::var("DMD_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned());
+    dmd::core::device::open(&name).expect("DMD_TEST_DEVICE names a device of this build")
+}
+
+/// A file below `tests/golden`.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// A fixture's tensors.
+pub struct Fixture(Vec<u8>);
+
+impl Fixture {
+    /// Reads `tests/golden/NAME.safetensors`.
+    pub fn open(name: &str) -> Self {
+        Self(std::fs::read(golden(&format!("{name}.safetensors"))).expect("fixture is committed"))
+    }
+
+    /// Shape and values of a tensor.
+    pub fn values(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+        let file = SafeTensors::deserialize(&self.0).expect("fixture is whole");
+        let view = file.tensor(name).expect("fixture has the tensor");
+        let values = match view.dtype() {
+            Dtype::F32 => view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+            Dtype::I64 => view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
+            other => panic!("fixture tensor of type {other:?}"),
+        };
+        (view.shape().to_vec(), values)
+    }
+
+    /// A float tensor on the device under test.
+    pub fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let (shape, values) = self.values(name);
+        Tensor::from_data(TensorData::new(values, shape), &device())
+    }
+
+    /// An integer tensor on the device under test.
+    pub fn ids(&self, name: &str) -> Tensor<2, Int> {
+        let (shape, values) = self.values(name);
+        let values: Vec<i32> = values.into_iter().map(|v| v as i32).collect();
+        Tensor::from_data(TensorData::new(values, shape), &device())
+    }
+}
+
+/// Asserts `|a − b| ≤ 1e-4 + 1e-4·|b|` for every element: f32 sums in another order than PyTorch's.
+pub fn assert_close<const D: usize>(what: &str, found: Tensor<D>, expected: Tensor<D>) {
+    assert_eq!(found.dims(), expected.dims(), "{what}: shape");
+    let found: Vec<f32> = found.into_data().iter::<f32>().collect();
+    let expected: Vec<f32> = expected.into_data().iter::<f32>().collect();
+    for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+        let allowed = 1e-4 + 1e-4 * b.abs();
+        assert!((a - b).abs() <= allowed, "{what}: element {i} is {a}, expected {b}");
+    }
+}
