@@ -1,13 +1,16 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dmd_train::AutoencoderStage;
+use dmd_clip::Tokenizer;
 use dmd_train::config::TeacherConfig;
 use dmd_train::run::{Outcome, run};
+use dmd_train::{AutoencoderStage, DiffusionStage, TeacherArchitecture, assemble};
+use dmd_unet::Autoencoder;
+use dmd_weights::Precision;
 
 use super::progress::Progress;
 
-/// Train a teacher: the autoencoder, then text encoder and UNet together.
+/// Train a teacher: the autoencoder, then text encoder and UNet together
 #[derive(Debug, Args)]
 pub(crate) struct TeacherArgs {
     /// Configuration file (TOML), e.g. configs/shapes-teacher.toml
@@ -17,16 +20,46 @@ pub(crate) struct TeacherArgs {
     device: String,
 }
 
+/// Pictures over which the latents' variance is measured.
+const SCALING_PICTURES: usize = 512;
+
 pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let config = TeacherConfig::from_file(&args.config)?;
     let device = dmd_core::device::open(&args.device)?;
     let source = config.data.open()?;
     let mut progress = Progress::new()?;
-    let mut stage = AutoencoderStage::new(config.autoencoder.clone(), source, config.seed, &device)?;
-    let outcome = run(&mut stage, &config.autoencoder.pace, &config.output, &mut progress)?;
-    if outcome == Outcome::Stopped {
-        println!("stopped; the same command resumes from the checkpoint in {}", config.output.display());
-        return Ok(());
+    let model = config.output.join("model");
+    let vocabulary = assemble::vocabulary(&source);
+    assemble::write_tokenizer(&model, &vocabulary)?;
+
+    let section = config.autoencoder.clone();
+    let mut stage = AutoencoderStage::new(section.clone(), source.clone(), config.seed, &device)?;
+    if run(&mut stage, &section.pace, &config.output, &mut progress)? == Outcome::Stopped {
+        return stopped(&config.output);
     }
+    if !model.join("vae").join("config.json").is_file() {
+        let (network, architecture) = stage.finish(SCALING_PICTURES)?;
+        assemble::write_autoencoder(&model, &network, &architecture, Precision::Half)?;
+    }
+    // The second stage sees the autoencoder as it is shipped, rounded to half precision.
+    let (autoencoder, architecture) = Autoencoder::from_dir(&model.join("vae"), &device)?;
+
+    let architecture = TeacherArchitecture::new(&config, &vocabulary, &architecture);
+    let tokens = architecture.text.max_position_embeddings;
+    let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"), tokens)?;
+    let section = config.diffusion.clone();
+    println!("encoding {} captioned pictures", section.pool);
+    let mut stage =
+        DiffusionStage::new(section, &architecture, autoencoder, tokenizer, &source, config.seed, &device)?;
+    if run(&mut stage, &config.diffusion.pace, &config.output, &mut progress)? == Outcome::Stopped {
+        return stopped(&config.output);
+    }
+    assemble::write_teacher(&model, stage.teacher(), &architecture, Precision::Half)?;
+    println!("wrote {}", model.display());
+    Ok(())
+}
+
+fn stopped(output: &Path) -> anyhow::Result<()> {
+    println!("stopped; the same command resumes from the checkpoint in {}", output.display());
     Ok(())
 }

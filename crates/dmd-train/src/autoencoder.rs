@@ -15,7 +15,7 @@ use crate::config::AutoencoderSection;
 use crate::data::{Source, to_tensor};
 use crate::ema::Ema;
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::run::Stage;
+use crate::run::{Probe, Stage};
 use crate::{Error, LearningRate, picture};
 
 /// Trains an [`Autoencoder`]: absolute plus squared error of the decoded sample (edges and colours),
@@ -145,11 +145,11 @@ impl Stage for AutoencoderStage {
     }
 
     /// Pictures above their reconstructions.
-    fn pictures(&self) -> Result<Vec<RgbImage>, Error> {
+    fn probe(&self) -> Result<Probe, Error> {
         let mut pictures = self.draw(8, &mut Noise::stream(0, "grid"))?;
         let model = self.average.model();
         let latents = model.encode(to_tensor(&pictures, &self.device)).mode();
         pictures.extend(picture::from_tensor(model.decode(latents)));
-        Ok(pictures)
+        Ok(Probe { pictures, figures: Vec::new() })
     }
 }

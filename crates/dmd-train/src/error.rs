@@ -64,4 +64,10 @@ pub enum Error {
     /// The UNet or the autoencoder.
     #[error(transparent)]
     Network(#[from] dmd_unet::Error),
+    /// The text encoder.
+    #[error(transparent)]
+    Text(#[from] dmd_clip::Error),
+    /// The noise schedule.
+    #[error(transparent)]
+    Schedule(#[from] dmd_scheduler::Error),
 }

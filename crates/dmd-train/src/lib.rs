@@ -1,10 +1,12 @@
 //! Training and distillation: the data, the teacher's two stages, and Distribution Matching
 //! Distillation itself, with checkpoints that resume exactly.
 
+pub mod assemble;
 mod autoencoder;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+mod diffusion;
 mod ema;
 mod error;
 mod learning_rate;
@@ -15,6 +17,7 @@ pub mod run;
 pub mod shapes;
 
 pub use autoencoder::AutoencoderStage;
+pub use diffusion::{DiffusionStage, Pool, Teacher, TeacherArchitecture};
 pub use ema::Ema;
 pub use error::Error;
 pub use learning_rate::LearningRate;

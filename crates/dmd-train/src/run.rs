@@ -40,12 +40,21 @@ pub trait Stage {
     /// The run's state after `step` steps.
     fn state(&self, step: usize, seconds: f64) -> RunState;
 
-    /// A few pictures that show where the training stands.
+    /// A few pictures, and figures measured on them, that show where the training stands.
     ///
     /// # Errors
     ///
     /// What the data source returns.
-    fn pictures(&self) -> Result<Vec<RgbImage>, Error>;
+    fn probe(&self) -> Result<Probe, Error>;
+}
+
+/// Where a training stands, to look at.
+#[derive(Debug, Clone, Default)]
+pub struct Probe {
+    /// Pictures of one size.
+    pub pictures: Vec<RgbImage>,
+    /// Figures by name, for `metrics.jsonl`.
+    pub figures: Vec<(&'static str, f64)>,
 }
 
 /// How long a stage runs and how often it reports.
@@ -156,7 +165,11 @@ pub fn run(
         }
         if last || step.is_multiple_of(pace.grid_every.max(1)) {
             let name = format!("{}-{step:06}.png", stage.name());
-            picture::save(&picture::grid(&stage.pictures()?, 8), &folder.join("grids").join(name))?;
+            let probe = stage.probe()?;
+            picture::save(&picture::grid(&probe.pictures, 8), &folder.join("grids").join(name))?;
+            if !probe.figures.is_empty() {
+                append_metrics(folder, &StepReport { losses: &probe.figures, ..report })?;
+            }
         }
         let stopped = observer.stopped();
         if last || stopped || step.is_multiple_of(pace.checkpoint_every.max(1)) {

@@ -1,0 +1,301 @@
+//! The second stage of a teacher: text encoder and UNet together, epsilon prediction on latents.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use dmd_clip::{ClipTextModel, TextConfig, Tokenizer};
+use dmd_core::{Denoiser, FakeScore, Guided, Noise, NoiseSchedule, Prediction, denoising};
+use dmd_scheduler::{DiscreteSchedule, SchedulerConfig, TimeSampler};
+use dmd_unet::{Autoencoder, UNetConfig, UNetDenoiser};
+use dmd_weights::{KeyMap, Precision};
+
+use crate::checkpoint::RunState;
+use crate::config::DiffusionSection;
+use crate::data::{Source, to_tensor};
+use crate::ema::Ema;
+use crate::optimizer::{AdamW, AdamWConfig};
+use crate::run::{Probe, Stage};
+use crate::shapes::{Scene, Split};
+use crate::{Error, LearningRate, picture, reader};
+
+/// What is trained together.
+#[derive(Module, Debug)]
+pub struct Teacher {
+    /// The text transformer.
+    pub text: ClipTextModel,
+    /// The UNet, as a denoiser.
+    pub denoiser: UNetDenoiser,
+}
+
+/// Latents and tokens of a set of captioned pictures, made once.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    latents: Vec<f32>,
+    latent_shape: [usize; 3],
+    ids: Vec<Vec<u32>>,
+}
+
+impl Pool {
+    /// Draws `count` examples and encodes them.
+    ///
+    /// # Errors
+    ///
+    /// What the data source or the tokenizer returns.
+    pub fn draw(
+        count: usize,
+        source: &Source,
+        autoencoder: &Autoencoder,
+        tokenizer: &Tokenizer,
+        noise: &mut Noise,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let mut pool = Self { latents: Vec::new(), latent_shape: [0; 3], ids: Vec::new() };
+        while pool.ids.len() < count {
+            let examples = (0..64.min(count - pool.ids.len()))
+                .map(|_| source.draw(noise))
+                .collect::<Result<Vec<_>, _>>()?;
+            for example in &examples {
+                pool.ids.push(tokenizer.encode(&example.caption)?);
+            }
+            let images: Vec<_> = examples.into_iter().map(|example| example.image).collect();
+            let latents = autoencoder.encode(to_tensor(&images, device)).mode();
+            let [_, channels, height, width] = latents.dims();
+            pool.latent_shape = [channels, height, width];
+            pool.latents.extend(latents.into_data().iter::<f32>());
+        }
+        Ok(pool)
+    }
+
+    /// Shape of a latent, `[channels, height, width]`.
+    pub fn latent_shape(&self) -> [usize; 3] {
+        self.latent_shape
+    }
+
+    /// The latents at some places, `[batch, channels, height, width]`.
+    pub fn latents(&self, places: &[usize], device: &Device) -> Tensor<4> {
+        let [channels, height, width] = self.latent_shape;
+        let size = channels * height * width;
+        let values: Vec<f32> = places
+            .iter()
+            .flat_map(|place| &self.latents[place * size..(place + 1) * size])
+            .copied()
+            .collect();
+        Tensor::from_data(TensorData::new(values, [places.len(), channels, height, width]), device)
+    }
+
+    /// The tokens at some places, `[batch, tokens]`; `None` stands for the empty caption `empty`.
+    pub fn ids(&self, places: &[Option<usize>], empty: &[u32], device: &Device) -> Tensor<2, Int> {
+        let values: Vec<i32> = places
+            .iter()
+            .flat_map(|place| place.map_or(empty, |place| &self.ids[place]))
+            .map(|id| *id as i32)
+            .collect();
+        Tensor::from_data(TensorData::new(values, [places.len(), empty.len()]), device)
+    }
+
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no example.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// Architectures of a teacher, as they are written into its folder.
+#[derive(Debug, Clone)]
+pub struct TeacherArchitecture {
+    /// `text_encoder/config.json`.
+    pub text: TextConfig,
+    /// `unet/config.json`.
+    pub unet: UNetConfig,
+}
+
+/// Trains a [`Teacher`].
+#[derive(Debug)]
+pub struct DiffusionStage {
+    section: DiffusionSection,
+    shapes: bool,
+    pool: Pool,
+    empty: Vec<u32>,
+    tokenizer: Tokenizer,
+    autoencoder: Autoencoder,
+    schedule: DiscreteSchedule,
+    model: Teacher,
+    average: Ema<Teacher>,
+    optimizer: AdamW,
+    rate: LearningRate,
+    noise: Noise,
+    device: Device,
+}
+
+const OPTIMIZER: AdamWConfig = AdamWConfig {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weight_decay: 0.01,
+    max_norm: 1.0,
+};
+
+/// Module paths as they are, for checkpoints of a run.
+pub(crate) const PLAIN_KEYS: KeyMap = KeyMap { prefix: "", renames: &[] };
+
+impl DiffusionStage {
+    /// A fresh teacher on top of a trained autoencoder; `device` is the plain device.
+    ///
+    /// # Errors
+    ///
+    /// When an architecture is not valid, or the data cannot be read.
+    pub fn new(
+        section: DiffusionSection,
+        architecture: &TeacherArchitecture,
+        autoencoder: Autoencoder,
+        tokenizer: Tokenizer,
+        source: &Source,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        device.seed(seed);
+        let training = device.clone().autodiff();
+        let unet = architecture.unet.init(&training)?;
+        let model = Teacher {
+            text: architecture.text.init(&training)?,
+            denoiser: UNetDenoiser::new(unet, Prediction::Epsilon),
+        };
+        let mut noise = Noise::stream(seed, "pool");
+        let pool = Pool::draw(section.pool, source, &autoencoder, &tokenizer, &mut noise, device)?;
+        Ok(Self {
+            empty: tokenizer.encode("")?,
+            shapes: matches!(source, Source::Shapes),
+            average: Ema::new(&model, section.ema_decay),
+            rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
+            optimizer: AdamW::new(OPTIMIZER),
+            noise: Noise::stream(seed, "diffusion"),
+            schedule: SchedulerConfig::stable_diffusion().schedule(),
+            device: device.clone(),
+            pool,
+            tokenizer,
+            autoencoder,
+            model,
+            section,
+        })
+    }
+
+    /// The averaged teacher.
+    pub fn teacher(&self) -> &Teacher {
+        self.average.model()
+    }
+
+    fn features(&self, captions: &[&str]) -> Result<Tensor<3>, Error> {
+        let mut ids = Vec::new();
+        for caption in captions {
+            ids.extend(self.tokenizer.encode(caption)?.into_iter().map(|id| id as i32));
+        }
+        let shape = [captions.len(), self.empty.len()];
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &self.device);
+        Ok(self.average.model().text.forward(ids))
+    }
+}
+
+impl Stage for DiffusionStage {
+    fn name(&self) -> &'static str {
+        "diffusion"
+    }
+
+    fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
+        let levels = self.section.levels_per_caption;
+        let places: Vec<usize> = (0..self.section.batch).map(|_| self.noise.below(self.pool.len())).collect();
+        let dropped = self.noise.uniform(0.0..=1.0, places.len());
+        let captions: Vec<Option<usize>> = places
+            .iter()
+            .zip(dropped)
+            .map(|(place, u)| (u >= self.section.caption_dropout).then_some(*place))
+            .collect();
+        let ids = self.pool.ids(&captions, &self.empty, &self.device);
+        let x0 = self.pool.latents(&places, &self.device).repeat_dim(0, levels);
+        let [batch, ..] = x0.dims();
+        let times = TimeSampler::Timesteps(0..=self.schedule.count() - 1);
+        let t = times.draw(batch, &mut self.noise, &self.device);
+        let eps = self.noise.normal(x0.dims(), &self.device);
+
+        let text = self.model.text.forward(ids).repeat_dim(0, levels);
+        let level = self.schedule.level(t);
+        let x_t = level.add_noise(x0.clone(), eps);
+        let x0_hat = self.model.denoiser.denoise(x_t, &level, &text);
+        let loss = denoising::loss(x0_hat, x0, self.model.denoiser.loss_weight(&level));
+        let mut grads = loss.backward();
+        let grads = GradientsParams::from_module(&mut grads, &self.model);
+        let rate = self.rate.at(step);
+        let (model, norm) = self.optimizer.step(rate, self.model.clone(), grads);
+        self.average = self.average.clone().update(&model, step);
+        self.model = model;
+        Ok(vec![
+            ("loss", f64::from(loss.into_scalar::<f32>())),
+            ("gradient_norm", norm),
+            ("learning_rate", rate),
+        ])
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), Error> {
+        let write = |model: &Teacher, name: &str| {
+            dmd_weights::save(model, &folder.join(name), &PLAIN_KEYS, Precision::Single)
+        };
+        write(&self.model.valid(), "online.safetensors")?;
+        write(self.average.model(), "average.safetensors")?;
+        Ok(self.optimizer.save(&folder.join("optimizer.safetensors"))?)
+    }
+
+    fn load(&mut self, folder: &Path, state: &RunState) -> Result<(), Error> {
+        let read = |model: Teacher, name: &str| {
+            dmd_weights::load(model, &dmd_weights::read(&folder.join(name))?, &PLAIN_KEYS)
+        };
+        self.model = read(self.model.clone(), "online.safetensors")?;
+        let average = read(self.average.model().clone(), "average.safetensors")?;
+        self.average = Ema::from_model(average, self.section.ema_decay);
+        let path = folder.join("optimizer.safetensors");
+        self.optimizer = AdamW::load(OPTIMIZER, &path, &self.device)?;
+        state.seek(&mut self.noise, folder)
+    }
+
+    fn state(&self, step: usize, seconds: f64) -> RunState {
+        RunState::new(step, seconds, &self.noise)
+    }
+
+    /// Guided samples of 24 held-out captions (of the training pool, for a folder of pictures).
+    fn probe(&self) -> Result<Probe, Error> {
+        let mut noise = Noise::stream(0, "probe");
+        let scenes: Vec<Scene> = (0..24).map(|_| Scene::draw(Split::HeldOut, &mut noise)).collect();
+        let text = if self.shapes {
+            let captions: Vec<&str> = scenes.iter().map(|scene| scene.caption.as_str()).collect();
+            self.features(&captions)?
+        } else {
+            let places: Vec<Option<usize>> = (0..24).map(|i| Some(i % self.pool.len())).collect();
+            self.average.model().text.forward(self.pool.ids(&places, &self.empty, &self.device))
+        };
+        let [channels, height, width] = self.pool.latent_shape();
+        let z = noise.normal([scenes.len(), channels, height, width], &self.device);
+        let unconditional = self.features(&[""])?.without_autodiff();
+        let guided = Guided::new(&self.average.model().denoiser, unconditional, 3.0);
+        let config = SchedulerConfig::stable_diffusion();
+        let latents = config.sample(&guided, 20, z, &text, |_, _| ControlFlow::Continue(()))?;
+        let Some(latents) = latents else {
+            return Ok(Probe::default());
+        };
+        let pictures = picture::from_tensor(self.autoencoder.decode(latents));
+        let figures = if self.shapes {
+            let right = scenes
+                .iter()
+                .zip(&pictures)
+                .filter(|(scene, picture)| scene.description.fits(&reader::read(picture)));
+            vec![("probe_accuracy", right.count() as f64 / scenes.len() as f64)]
+        } else {
+            Vec::new()
+        };
+        Ok(Probe { pictures, figures })
+    }
+}
