@@ -17,11 +17,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Teacher(commands::teacher::TeacherArgs),
+    Distill(commands::distill::DistillArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Teacher(args) => commands::teacher::teacher(&args),
+        Command::Distill(args) => commands::distill::distill(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,5 @@
 //! The subcommands, one file each.
 
+pub(crate) mod distill;
 pub(crate) mod progress;
 pub(crate) mod teacher;

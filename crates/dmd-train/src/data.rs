@@ -130,6 +130,18 @@ impl Source {
         }
     }
 
+    /// The caption of a random example of the training split.
+    ///
+    /// # Errors
+    ///
+    /// None today; sources that read captions lazily may fail.
+    pub fn caption(&self, noise: &mut Noise) -> Result<String, Error> {
+        match self {
+            Self::Shapes => Ok(Scene::draw(Split::Train, noise).caption),
+            Self::Folder(folder) => Ok(folder.entries[noise.below(folder.len())].1.clone()),
+        }
+    }
+
     /// Height and width of the pictures.
     pub fn size(&self) -> u32 {
         match self {

@@ -1,0 +1,123 @@
+//! The mathematics of a distillation step: networks and schedule, no optimiser, no randomness.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use dmd_core::{
+    Condition, Denoiser, FakeScore, Noise, NoiseSchedule, OneStep, denoising, matching, regression,
+};
+use dmd_scheduler::TimeSampler;
+
+/// All randomness of one turn, drawn before anything is computed.
+#[derive(Debug, Clone)]
+pub struct Draw {
+    /// The generator's input, unit noise `[batch, channels, height, width]`.
+    pub z: Tensor<4>,
+    /// The noise that diffuses the generator's sample, shaped like `z`.
+    pub eps: Tensor<4>,
+    /// The times at which it is diffused, `[batch]`.
+    pub t: Tensor<1>,
+}
+
+impl Draw {
+    /// Draws one turn for a batch of a shape.
+    pub fn new(noise: &mut Noise, shape: [usize; 4], times: &TimeSampler, device: &Device) -> Self {
+        Self {
+            z: noise.normal(shape, device),
+            eps: noise.normal(shape, device),
+            t: times.draw(shape[0], noise, device),
+        }
+    }
+}
+
+/// Generator, teacher and fake score of a distillation.
+#[derive(Debug)]
+pub struct Distiller<G: Module, R, F, S> {
+    /// What is distilled: one network call from noise to sample.
+    pub generator: OneStep<G>,
+    /// The frozen score of the real data, guided where guidance is wanted.
+    pub teacher: R,
+    /// The online score of the generator's samples.
+    pub fake: F,
+    /// The noise schedule of all three.
+    pub schedule: S,
+}
+
+/// What [`Distiller::generator_loss`] returns.
+#[derive(Debug, Clone)]
+pub struct GeneratorLoss {
+    /// The loss to differentiate, `[1]`.
+    pub total: Tensor<1>,
+    /// The matching surrogate, `½ · mean g²`; not a metric.
+    pub matching: Tensor<1>,
+    /// The regression term before its weight, where there are targets.
+    pub regression: Option<Tensor<1>>,
+    /// The generator's samples on the plain side, for the fake score's turn.
+    pub x: Tensor<4>,
+}
+
+/// The teacher's own samples for the first rows of a batch.
+#[derive(Debug, Clone)]
+pub struct Targets {
+    /// What the teacher's deterministic sampler makes of the first rows of `z`.
+    pub x0: Tensor<4>,
+    /// Weight of the regression term (DMD: 0.25).
+    pub weight: f64,
+}
+
+impl<C, G, R, F, S> Distiller<G, R, F, S>
+where
+    C: Condition,
+    G: Denoiser<Condition = C> + Module,
+    R: Denoiser<Condition = C>,
+    F: FakeScore<Condition = C>,
+    S: NoiseSchedule,
+{
+    /// The generator's turn (DMD, algorithm 1; DMD2 without targets): distribution matching, plus
+    /// the regression to `targets` where there are any.
+    ///
+    /// Gradients reach the generator's parameters and no others: teacher and fake score run on the
+    /// plain side.
+    pub fn generator_loss(&self, draw: &Draw, targets: Option<&Targets>, condition: &C) -> GeneratorLoss {
+        let x = self.generator.generate(draw.z.clone(), condition); // the only tracked tensor
+        let plain = x.clone().without_autodiff();
+        let level = self.schedule.level(draw.t.clone());
+        let x_t = level.add_noise(plain.clone(), draw.eps.clone());
+        let real_x0 = self.teacher.denoise(x_t.clone(), &level, condition);
+        let fake_x0 = self.fake.valid().denoise(x_t, &level, condition);
+        let gradient = matching::gradient(plain.clone(), real_x0, fake_x0);
+        let matching = matching::surrogate_loss(x.clone(), gradient);
+        let regression = targets.map(|targets| Self::regression(&x, targets));
+        let total = match (&regression, targets) {
+            (Some(regression), Some(targets)) => matching.clone() + regression.clone() * targets.weight,
+            _ => matching.clone(),
+        };
+        GeneratorLoss { total, matching, regression, x: plain }
+    }
+
+    /// The regression term alone: the warm-up before distribution matching (DMD2, section 4.5, does
+    /// so for one-step SDXL).
+    pub fn regression_loss(&self, draw: &Draw, targets: &Targets, condition: &C) -> GeneratorLoss {
+        let x = self.generator.generate(draw.z.clone(), condition);
+        let regression = Self::regression(&x, targets);
+        GeneratorLoss {
+            total: regression.clone(),
+            matching: regression.zeros_like(),
+            regression: Some(regression),
+            x: x.without_autodiff(),
+        }
+    }
+
+    fn regression(x: &Tensor<4>, targets: &Targets) -> Tensor<1> {
+        let [count, ..] = targets.x0.dims();
+        regression::loss(x.clone().narrow(0, 0, count), targets.x0.clone())
+    }
+
+    /// The fake score's turn: the denoising loss on the generator's samples `x`, noise and times of
+    /// `draw` (the whole range of times, not the matching term's).
+    pub fn fake_loss(&self, x: Tensor<4>, draw: &Draw, condition: &C) -> Tensor<1> {
+        let level = self.schedule.level(draw.t.clone());
+        let x_t = level.add_noise(x.clone(), draw.eps.clone());
+        let x0_hat = self.fake.denoise(x_t, &level, condition);
+        denoising::loss(x0_hat, x, self.fake.loss_weight(&level))
+    }
+}
