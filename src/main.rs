@@ -16,12 +16,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Generate(commands::generate::GenerateArgs),
+    Compare(commands::compare::CompareArgs),
+    Evaluate(commands::evaluate::EvaluateArgs),
     Teacher(commands::teacher::TeacherArgs),
     Distill(commands::distill::DistillArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Generate(args) => commands::generate::generate(&args),
+        Command::Compare(args) => commands::compare::compare(&args),
+        Command::Evaluate(args) => commands::evaluate::evaluate(&args),
         Command::Teacher(args) => commands::teacher::teacher(&args),
         Command::Distill(args) => commands::distill::distill(&args),
     };

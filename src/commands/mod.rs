@@ -1,5 +1,41 @@
 //! The subcommands, one file each.
 
+pub(crate) mod compare;
 pub(crate) mod distill;
+pub(crate) mod evaluate;
+pub(crate) mod generate;
 pub(crate) mod progress;
 pub(crate) mod teacher;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use dmd_infer::Pipeline;
+
+/// Which model, on which device.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Model folder in diffusers' layout [default: the embedded model]
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Device: flex, ndarray, wgpu, vulkan, cuda:0
+    #[arg(long, default_value = "flex")]
+    device: String,
+}
+
+impl ModelArgs {
+    /// The model folder: as given, `models/shapes` here, or the one of the source tree.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let here = Path::new("models/shapes");
+        match &self.model {
+            Some(model) => model.clone(),
+            None if here.is_dir() => here.to_owned(),
+            None => Path::new(env!("CARGO_MANIFEST_DIR")).join(here),
+        }
+    }
+
+    pub(crate) fn open(&self) -> anyhow::Result<Pipeline> {
+        let device = dmd_core::device::open(&self.device)?;
+        Ok(Pipeline::from_dir(&self.folder(), &device)?)
+    }
+}

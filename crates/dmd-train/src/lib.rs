@@ -11,6 +11,7 @@ mod distillation;
 mod distiller;
 mod ema;
 mod error;
+pub mod frechet;
 mod learning_rate;
 mod optimizer;
 pub mod pairs;

@@ -7,7 +7,7 @@ use crate::shapes::{
     BACKGROUND, COLOURS, Colour, Described, Description, Object, Place, Relation, SHAPES, Shape, Size,
 };
 
-/// Smallest group of pixels that counts as an object; the smallest drawn has about 70.
+/// Smallest group of pixels that counts as an object; the smallest drawn covers about 70.
 const MIN_AREA: usize = 24;
 /// Distance in RGB from the background at which a pixel belongs to an object.
 const FOREGROUND: f64 = 70.0;
@@ -50,22 +50,20 @@ pub fn read(picture: &RgbImage) -> Vec<Object> {
             visit(y + 1 < height, at + width);
         }
         if group.len() >= MIN_AREA {
-            let pixels: Vec<(usize, usize, [u8; 3])> = group
-                .into_iter()
-                .map(|i| (i % width, i / width, pixel(i)))
-                .collect();
-            objects.push(recognise(&pixels));
+            let places: Vec<(usize, usize)> = group.iter().map(|i| (i % width, i / width)).collect();
+            objects.push(recognise(picture, &places));
         }
     }
     objects
 }
 
-/// Colour by majority, shape by which outline of the same bounding box covers the pixels best.
-fn recognise(pixels: &[(usize, usize, [u8; 3])]) -> Object {
+/// Colour by majority; outline, centre and radius by the best fit.
+fn recognise(picture: &RgbImage, group: &[(usize, usize)]) -> Object {
     let mut votes = [0_usize; COLOURS.len()];
-    for (_, _, rgb) in pixels {
+    for (x, y) in group {
+        let rgb = picture.get_pixel(*x as u32, *y as u32).0;
         let nearest = |a: &Colour, b: &Colour| {
-            distance(a.rgb(), *rgb).total_cmp(&distance(b.rgb(), *rgb))
+            distance(a.rgb(), rgb).total_cmp(&distance(b.rgb(), rgb))
         };
         if let Some(colour) = COLOURS.into_iter().min_by(nearest) {
             votes[colour as usize] += 1;
@@ -73,27 +71,88 @@ fn recognise(pixels: &[(usize, usize, [u8; 3])]) -> Object {
     }
     let most = |c: &Colour| votes[*c as usize];
     let colour = COLOURS.into_iter().max_by_key(most).unwrap_or(Colour::Black);
+    let window = Coverage::around(picture, group, colour);
+    let fits = SHAPES.into_iter().map(|shape| window.fit(shape, colour));
+    let best = fits.min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map_or_else(|| unreachable!("there are shapes"), |(_, object)| object)
+}
 
-    let min = |f: fn(&(usize, usize, [u8; 3])) -> usize| pixels.iter().map(f).min().unwrap_or(0) as f64;
-    let max = |f: fn(&(usize, usize, [u8; 3])) -> usize| pixels.iter().map(f).max().unwrap_or(0) as f64 + 1.0;
-    let (left, right, top, bottom) = (min(|p| p.0), max(|p| p.0), min(|p| p.1), max(|p| p.1));
-    let fill = pixels.len() as f64 / ((right - left) * (bottom - top));
-    // Share of its bounding box that each outline covers: π/4, 1 and 1/2.
-    let share = |shape: &Shape| match shape {
-        Shape::Circle => std::f64::consts::FRAC_PI_4,
-        Shape::Square => 1.0,
-        Shape::Triangle => 0.5,
-    };
-    let closest = |a: &Shape, b: &Shape| {
-        (share(a) - fill).abs().total_cmp(&(share(b) - fill).abs())
-    };
-    let shape = SHAPES.into_iter().min_by(closest).unwrap_or(Shape::Circle);
-    Object {
-        shape,
-        colour,
-        x: (left + right) / 2.0,
-        y: (top + bottom) / 2.0,
-        radius: (right - left + bottom - top) / 4.0 / shape.half_width(),
+/// How much of each pixel of a window an object covers, from 0 (background) to 1 (its colour).
+struct Coverage {
+    left: usize,
+    top: usize,
+    width: usize,
+    cover: Vec<f64>,
+}
+
+impl Coverage {
+    /// Two pixels of margin around a group, where its soft edge may reach.
+    fn around(picture: &RgbImage, group: &[(usize, usize)], colour: Colour) -> Self {
+        const MARGIN: usize = 2;
+        let edge = |f: fn(&(usize, usize)) -> usize, limit: u32| {
+            let low = group.iter().map(f).min().unwrap_or(0).saturating_sub(MARGIN);
+            let high = group.iter().map(f).max().unwrap_or(0) + MARGIN + 1;
+            (low, high.min(limit as usize))
+        };
+        let (left, right) = edge(|p| p.0, picture.width());
+        let (top, bottom) = edge(|p| p.1, picture.height());
+        let axis: Vec<f64> = colour
+            .rgb()
+            .into_iter()
+            .zip(BACKGROUND)
+            .map(|(c, b)| f64::from(c) - f64::from(b))
+            .collect();
+        let length: f64 = axis.iter().map(|a| a * a).sum();
+        let mut cover = Vec::with_capacity((right - left) * (bottom - top));
+        for y in top..bottom {
+            for x in left..right {
+                let rgb = picture.get_pixel(x as u32, y as u32).0;
+                let along = rgb.iter().zip(BACKGROUND).zip(&axis);
+                let dot: f64 = along.map(|((p, b), a)| (f64::from(*p) - f64::from(b)) * a).sum();
+                cover.push((dot / length).clamp(0.0, 1.0));
+            }
+        }
+        Self { left, top, width: right - left, cover }
+    }
+
+    /// The object of a shape that covers the window most alike, and the squared error left: same
+    /// area, same centre of gravity, then a search around them.
+    fn fit(&self, shape: Shape, colour: Colour) -> (f64, Object) {
+        let at = |i: usize| {
+            let (x, y) = (i % self.width + self.left, i / self.width + self.top);
+            (x as f64 + 0.5, y as f64 + 0.5)
+        };
+        let area: f64 = self.cover.iter().sum();
+        let weighted = |f: fn((f64, f64)) -> f64| {
+            self.cover.iter().enumerate().map(|(i, c)| c * f(at(i))).sum::<f64>() / area
+        };
+        // Area over squared radius, and how far the centre of gravity lies below the centre.
+        let (unit_area, sag) = match shape {
+            Shape::Circle => (std::f64::consts::PI, 0.0),
+            Shape::Square => (4.0 * shape.half_width() * shape.half_width(), 0.0),
+            Shape::Triangle => (2.0, 1.0 / 3.0),
+        };
+        let radius = (area / unit_area).sqrt();
+        let (x, y) = (weighted(|p| p.0), weighted(|p| p.1) - sag * radius);
+        let mut best = (f64::INFINITY, Object { shape, colour, x, y, radius });
+        for scale in [-0.5, 0.0, 0.5] {
+            for shift in [-0.5, 0.0, 0.5] {
+                let object = Object { shape, colour, x, y: y + shift, radius: radius + scale };
+                let error: f64 = self
+                    .cover
+                    .iter()
+                    .enumerate()
+                    .map(|(i, c)| {
+                        let (px, py) = at(i);
+                        (object.coverage(px - 0.5, py - 0.5) - c).powi(2)
+                    })
+                    .sum();
+                if error < best.0 {
+                    best = (error, object);
+                }
+            }
+        }
+        best
     }
 }
 

@@ -365,6 +365,24 @@ impl Described {
     }
 }
 
+impl Object {
+    /// The share of a pixel that the object covers, from 4×4 samples; `(left, top)` is the pixel's
+    /// corner.
+    pub fn coverage(&self, left: f64, top: f64) -> f64 {
+        const SAMPLES: usize = 4;
+        let unit = |corner: f64, sample: usize, centre: f64| {
+            (corner + (sample as f64 + 0.5) / SAMPLES as f64 - centre) / self.radius
+        };
+        let inside = (0..SAMPLES * SAMPLES)
+            .filter(|s| {
+                let (x, y) = (unit(left, s % SAMPLES, self.x), unit(top, s / SAMPLES, self.y));
+                self.shape.contains(x, y)
+            })
+            .count();
+        inside as f64 / (SAMPLES * SAMPLES) as f64
+    }
+}
+
 impl Scene {
     /// A random scene of a split.
     pub fn draw(split: Split, noise: &mut Noise) -> Self {
@@ -390,9 +408,8 @@ impl Scene {
         Self { description, caption, objects }
     }
 
-    /// The picture: 4×4 samples per pixel.
+    /// The picture, anti-aliased (see [`Object::coverage`]).
     pub fn render(&self) -> RgbImage {
-        const SAMPLES: u32 = 4;
         let mut picture = RgbImage::from_pixel(SIZE, SIZE, Rgb(BACKGROUND));
         for object in &self.objects {
             let reach = object.radius + 1.0;
@@ -400,17 +417,7 @@ impl Scene {
             let to = |centre: f64| (centre + reach).ceil().clamp(0.0, f64::from(SIZE)) as u32;
             for py in from(object.y)..to(object.y) {
                 for px in from(object.x)..to(object.x) {
-                    let inside = (0..SAMPLES * SAMPLES)
-                        .filter(|s| {
-                            let at = |p: u32, s: u32| {
-                                f64::from(p) + (f64::from(s) + 0.5) / f64::from(SAMPLES)
-                            };
-                            let (x, y) = (at(px, s % SAMPLES), at(py, s / SAMPLES));
-                            let unit = |p: f64, centre: f64| (p - centre) / object.radius;
-                            object.shape.contains(unit(x, object.x), unit(y, object.y))
-                        })
-                        .count();
-                    let cover = inside as f64 / f64::from(SAMPLES * SAMPLES);
+                    let cover = object.coverage(f64::from(px), f64::from(py));
                     let pixel = picture.get_pixel_mut(px, py);
                     for (value, colour) in pixel.0.iter_mut().zip(object.colour.rgb()) {
                         let mixed = f64::from(*value) * (1.0 - cover) + f64::from(colour) * cover;

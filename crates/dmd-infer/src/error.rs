@@ -1,0 +1,85 @@
+use std::path::PathBuf;
+
+/// Why a picture cannot be drawn.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Model files.
+    #[error(transparent)]
+    Weights(#[from] dmd_weights::Error),
+    /// The UNet or the autoencoder.
+    #[error(transparent)]
+    Network(#[from] dmd_unet::Error),
+    /// The prompt or the text encoder.
+    #[error(transparent)]
+    Text(#[from] dmd_clip::Error),
+    /// The noise schedule or the number of steps.
+    #[error(transparent)]
+    Schedule(#[from] dmd_scheduler::Error),
+    /// The folder is no model.
+    #[error("{folder:?} is no model folder: it has no {missing}")]
+    NoModel {
+        /// The folder.
+        folder: PathBuf,
+        /// What every model folder has.
+        missing: &'static str,
+    },
+    /// One step was asked of a model without a one-step generator, or several without a teacher.
+    #[error("this model has no {wanted}; {hint}")]
+    Missing {
+        /// What the request needs.
+        wanted: &'static str,
+        /// What can be done.
+        hint: &'static str,
+    },
+    /// A request without a prompt, or a blank one.
+    #[error("the prompt is empty; say what to draw")]
+    EmptyPrompt,
+    /// Not one seed per prompt.
+    #[error("{prompts} prompts but {seeds} seeds; give one seed per picture")]
+    Seeds {
+        /// Number of prompts.
+        prompts: usize,
+        /// Number of seeds.
+        seeds: usize,
+    },
+    /// A size this model cannot make.
+    #[error("pictures of {width}×{height} are not possible: both must be multiples of {multiple}, at least {multiple} and at most {max}")]
+    Size {
+        /// Width asked for.
+        width: usize,
+        /// Height asked for.
+        height: usize,
+        /// What both must be divisible by.
+        multiple: usize,
+        /// The largest possible.
+        max: usize,
+    },
+    /// The request contradicts how the one-step generator was trained.
+    #[error("a one-step generator draws without guidance: it was distilled from a guided teacher; leave the guidance out, or ask for more steps")]
+    GuidedOneStep,
+    /// A guidance scale without sense.
+    #[error("guidance {scale} is not a number of at least 1")]
+    Guidance {
+        /// The scale asked for.
+        scale: f64,
+    },
+    /// A stage computed something that is not a number.
+    #[error("the {stage} gave numbers that are not finite; this device or precision cannot run this model")]
+    NotFinite {
+        /// The stage.
+        stage: &'static str,
+    },
+    /// The request was cancelled between two steps.
+    #[error("cancelled after {steps} steps")]
+    Cancelled {
+        /// Sampling steps done.
+        steps: usize,
+    },
+    /// The PNG encoder failed.
+    #[error("cannot encode the picture: {reason}")]
+    Encode {
+        /// Why.
+        reason: String,
+    },
+}

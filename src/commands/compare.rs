@@ -1,0 +1,119 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use dmd_infer::{Method, Request, encode_png};
+use dmd_weights::write_atomic;
+use font8x8::{BASIC_FONTS, UnicodeFonts};
+use image::imageops::{self, FilterType};
+use image::{Rgb, RgbImage};
+
+use super::ModelArgs;
+use super::generate::DEFAULT_GUIDANCE;
+
+/// Draw prompts with teacher and one-step generator, side by side in one PNG
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// What to draw, one row per prompt
+    #[arg(required = true)]
+    prompts: Vec<String>,
+    /// Seed of the first row; the next ones count up
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Sampling steps of the teacher
+    #[arg(long, default_value_t = 50)]
+    steps: usize,
+    /// Classifier-free guidance of the teacher
+    #[arg(long, default_value_t = DEFAULT_GUIDANCE)]
+    guidance: f64,
+    /// Time each method this often and print the medians
+    #[arg(long, default_value_t = 3)]
+    repeats: usize,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// PNG to write
+    #[arg(long, default_value = "compare.png")]
+    out: PathBuf,
+}
+
+/// Smallest height of a picture in the sheet; smaller ones are enlarged by a whole factor.
+const SHOWN: u32 = 256;
+/// Height of a line of text, pixels.
+const LINE: u32 = 14;
+const GAP: u32 = 8;
+
+pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
+    let pipeline = args.model.open()?;
+    let teacher = Method::Teacher { steps: args.steps, guidance_scale: args.guidance };
+    let mut rows = Vec::new();
+    let (mut slow, mut fast) = (Vec::new(), Vec::new());
+    for (i, prompt) in args.prompts.iter().enumerate() {
+        let seed = args.seed.wrapping_add(i as u64);
+        let request = |method| Request::new([prompt.clone()]).with_seeds([seed]).with_method(method);
+        // The first call warms caches up and is not timed.
+        let mut pictures = Vec::new();
+        for (method, times) in [(teacher, &mut slow), (Method::OneStep, &mut fast)] {
+            pictures.extend(pipeline.generate(&request(method))?.pictures);
+            for _ in 0..args.repeats.max(1) {
+                times.push(pipeline.generate(&request(method))?.timings.total());
+            }
+        }
+        rows.push((format!("{prompt}  (seed {seed})"), pictures));
+    }
+    let (slow, fast) = (median(slow), median(fast));
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    let labels = [
+        format!("teacher, {} steps: {:.0} ms", args.steps, ms(slow)),
+        format!("one step: {:.1} ms", ms(fast)),
+    ];
+    write_atomic(&args.out, &encode_png(&sheet(&labels, &rows))?)?;
+    println!("{}\n{}", labels[0], labels[1]);
+    println!("ratio {:.1}, prompt to pixels, medians; wrote {}", ms(slow) / ms(fast), args.out.display());
+    Ok(())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Two labelled columns, one captioned row per prompt.
+fn sheet(labels: &[String; 2], rows: &[(String, Vec<RgbImage>)]) -> RgbImage {
+    let (width, height) = rows[0].1[0].dimensions();
+    let factor = SHOWN.div_ceil(height.max(1)).max(1);
+    let (width, height) = (width * factor, height * factor);
+    let row = height + LINE + GAP;
+    let mut sheet = RgbImage::from_pixel(
+        2 * width + 3 * GAP,
+        LINE + GAP + rows.len() as u32 * row,
+        Rgb([255; 3]),
+    );
+    for (column, label) in labels.iter().enumerate() {
+        write_text(&mut sheet, label, GAP + column as u32 * (width + GAP), 4);
+    }
+    for (i, (caption, pictures)) in rows.iter().enumerate() {
+        let top = LINE + GAP + i as u32 * row;
+        for (column, picture) in pictures.iter().enumerate() {
+            let shown = imageops::resize(picture, width, height, FilterType::Nearest);
+            let left = GAP + column as u32 * (width + GAP);
+            imageops::replace(&mut sheet, &shown, i64::from(left), i64::from(top));
+        }
+        write_text(&mut sheet, caption, GAP, top + height + 3);
+    }
+    sheet
+}
+
+/// Eight pixels per character; what has no glyph is left blank, what does not fit is cut.
+fn write_text(sheet: &mut RgbImage, text: &str, left: u32, top: u32) {
+    for (i, character) in text.chars().enumerate() {
+        let glyph = BASIC_FONTS.get(character).unwrap_or_default();
+        for (y, bits) in glyph.iter().enumerate() {
+            for x in 0..8 {
+                let at = (left + 8 * i as u32 + x, top + y as u32);
+                if bits >> x & 1 == 1 && at.0 < sheet.width() && at.1 < sheet.height() {
+                    sheet.put_pixel(at.0, at.1, Rgb([40; 3]));
+                }
+            }
+        }
+    }
+}
