@@ -46,7 +46,8 @@ fn clip(name: &str) {
 
     let tokenizer = Tokenizer::from_dir(&golden(name), config.max_position_embeddings).unwrap();
     let prompts: Vec<String> =
-        serde_json::from_str(&std::fs::read_to_string(golden(&format!("{name}/prompts.json"))).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(golden(&format!("{name}/prompts.json"))).unwrap())
+            .unwrap();
     let (_, expected) = io.values("ids");
     for (prompt, expected) in prompts.iter().zip(expected.chunks(77)) {
         let found = tokenizer.encode(prompt).unwrap();

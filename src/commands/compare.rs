@@ -83,11 +83,8 @@ fn sheet(labels: &[String; 2], rows: &[(String, Vec<RgbImage>)]) -> RgbImage {
     let factor = SHOWN.div_ceil(height.max(1)).max(1);
     let (width, height) = (width * factor, height * factor);
     let row = height + LINE + GAP;
-    let mut sheet = RgbImage::from_pixel(
-        2 * width + 3 * GAP,
-        LINE + GAP + rows.len() as u32 * row,
-        Rgb([255; 3]),
-    );
+    let mut sheet =
+        RgbImage::from_pixel(2 * width + 3 * GAP, LINE + GAP + rows.len() as u32 * row, Rgb([255; 3]));
     for (column, label) in labels.iter().enumerate() {
         write_text(&mut sheet, label, GAP + column as u32 * (width + GAP), 4);
     }

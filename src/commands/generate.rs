@@ -41,10 +41,9 @@ pub(crate) fn method(steps: usize, guidance: Option<f64>) -> Result<Method, dmd_
         (1, None) => Ok(Method::OneStep),
         (1, Some(scale)) if scale == 1.0 => Ok(Method::OneStep),
         (1, Some(_)) => Err(dmd_infer::Error::GuidedOneStep),
-        (steps, guidance) => Ok(Method::Teacher {
-            steps,
-            guidance_scale: guidance.unwrap_or(DEFAULT_GUIDANCE),
-        }),
+        (steps, guidance) => {
+            Ok(Method::Teacher { steps, guidance_scale: guidance.unwrap_or(DEFAULT_GUIDANCE) })
+        }
     }
 }
 

@@ -30,8 +30,14 @@ impl Fixture {
         let file = SafeTensors::deserialize(&self.0).expect("fixture is whole");
         let view = file.tensor(name).expect("fixture has the tensor");
         let values = match view.dtype() {
-            Dtype::F32 => view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
-            Dtype::I64 => view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
+            Dtype::F32 => {
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+            }
+            Dtype::I64 => view
+                .data()
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32)
+                .collect(),
             other => panic!("fixture tensor of type {other:?}"),
         };
         (view.shape().to_vec(), values)

@@ -37,7 +37,8 @@ impl SelfAttention {
                 .swap_dims(1, 2)
         };
         let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
-        let out = attention(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), None, None, options);
+        let out =
+            attention(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), None, None, options);
         self.out_proj.forward(out.swap_dims(1, 2).reshape(shape))
     }
 }
@@ -96,7 +97,10 @@ impl TextConfig {
                 num_heads: self.num_attention_heads,
             },
             layer_norm1: norm(),
-            mlp: Mlp { fc1: linear(width, self.intermediate_size), fc2: linear(self.intermediate_size, width) },
+            mlp: Mlp {
+                fc1: linear(width, self.intermediate_size),
+                fc2: linear(self.intermediate_size, width),
+            },
             layer_norm2: norm(),
         };
         Ok(ClipTextModel {

@@ -3,17 +3,18 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::models::bpe::BPE;
-use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
 use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl};
 use tokenizers::{DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
+use tokenizers::{SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl};
 
 use crate::Error;
 
-type Pipeline = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+type Pipeline =
+    TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// CLIP's words: contractions, letters, single digits, runs of anything else.
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -47,8 +48,8 @@ impl Tokenizer {
         let vocabulary: std::collections::HashMap<String, u32> =
             dmd_weights::read_json(&folder.join("vocab.json"))?;
         let path = folder.join("merges.txt");
-        let merges = std::fs::read_to_string(&path)
-            .map_err(|source| dmd_weights::Error::Read { path, source })?;
+        let merges =
+            std::fs::read_to_string(&path).map_err(|source| dmd_weights::Error::Read { path, source })?;
         let merges = merges
             .lines()
             .filter(|line| !line.starts_with("#version") && !line.trim().is_empty())
@@ -103,10 +104,10 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`] when the text cannot be split.
     pub fn tokens(&self, prompt: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.pipeline.encode(prompt, false).map_err(|error| Error::Tokenizer {
-            path: prompt.into(),
-            reason: error.to_string(),
-        })?;
+        let encoding = self
+            .pipeline
+            .encode(prompt, false)
+            .map_err(|error| Error::Tokenizer { path: prompt.into(), reason: error.to_string() })?;
         let mut ids = vec![self.start];
         ids.extend(encoding.get_ids());
         ids.push(self.end);
@@ -121,11 +122,7 @@ impl Tokenizer {
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Error> {
         let mut ids = self.tokens(prompt)?;
         if ids.len() > self.max_tokens {
-            return Err(Error::TooLong {
-                prompt: prompt.to_owned(),
-                found: ids.len(),
-                max: self.max_tokens,
-            });
+            return Err(Error::TooLong { prompt: prompt.to_owned(), found: ids.len(), max: self.max_tokens });
         }
         ids.resize(self.max_tokens, self.padding);
         Ok(ids)

@@ -13,8 +13,7 @@ pub trait Denoiser {
     /// # Shapes
     ///
     /// `x_t`: `[batch, channels, height, width]` in f32; the result has the same shape.
-    fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition)
-    -> Tensor<4>;
+    fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition) -> Tensor<4>;
 }
 
 /// The online side of distillation: a trainable denoiser, possibly with a critic's head.
@@ -90,6 +89,5 @@ impl<const D: usize> Condition for Tensor<D> {
 /// assert!((s.into_scalar::<f32>() + 0.8).abs() < 1e-6);
 /// ```
 pub fn score<const D: usize>(x_t: Tensor<D>, x0_hat: Tensor<D>, level: &NoiseLevel) -> Tensor<D> {
-    (x0_hat * per_sample(level.alpha.clone()) - x_t)
-        / per_sample(level.sigma.clone().square())
+    (x0_hat * per_sample(level.alpha.clone()) - x_t) / per_sample(level.sigma.clone().square())
 }

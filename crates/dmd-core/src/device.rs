@@ -70,15 +70,10 @@ pub fn open(name: &str) -> Result<Device, UnknownDevice> {
         None => (name, None),
     };
     let Some(feature) = BACKENDS.into_iter().find(|known| *known == backend) else {
-        return Err(UnknownDevice::Name {
-            name: name.to_owned(),
-        });
+        return Err(UnknownDevice::Name { name: name.to_owned() });
     };
     if !available().contains(&feature) {
-        return Err(UnknownDevice::NotCompiled {
-            name: name.to_owned(),
-            feature,
-        });
+        return Err(UnknownDevice::NotCompiled { name: name.to_owned(), feature });
     }
     let wrong_index = || UnknownDevice::Index {
         name: name.to_owned(),

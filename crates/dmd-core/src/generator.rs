@@ -20,13 +20,7 @@ impl<D: Denoiser + Module> OneStep<D> {
     /// Freezes `denoiser` at time `t` with signal scale `alpha` and noise `sigma`; its input is
     /// `noise_scale` times unit noise.
     pub fn new(denoiser: D, t: f64, alpha: f64, sigma: f64, noise_scale: f64) -> Self {
-        Self {
-            denoiser,
-            t,
-            alpha,
-            sigma,
-            noise_scale,
-        }
+        Self { denoiser, t, alpha, sigma, noise_scale }
     }
 
     /// The level at which the network is called, for `batch` samples like `z`.
@@ -44,7 +38,6 @@ impl<D: Denoiser + Module> OneStep<D> {
     pub fn generate(&self, z: Tensor<4>, condition: &D::Condition) -> Tensor<4> {
         let level = self.level(&z);
         let [batch, ..] = z.dims();
-        self.denoiser
-            .denoise(z * self.noise_scale, &level, &condition.expand(batch))
+        self.denoiser.denoise(z * self.noise_scale, &level, &condition.expand(batch))
     }
 }

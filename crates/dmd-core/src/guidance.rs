@@ -16,11 +16,7 @@ pub struct Guided<D: Denoiser> {
 impl<D: Denoiser> Guided<D> {
     /// Guides `inner` with strength `scale`; 1 is the conditional prediction itself.
     pub fn new(inner: D, unconditional: D::Condition, scale: f64) -> Self {
-        Self {
-            inner,
-            unconditional,
-            scale,
-        }
+        Self { inner, unconditional, scale }
     }
 
     /// The guidance scale.
@@ -34,12 +30,7 @@ impl<D: Denoiser> Denoiser for Guided<D> {
 
     /// Both branches go through the network as one batch; at scale 1 the unconditional branch is
     /// not computed.
-    fn denoise(
-        &self,
-        x_t: Tensor<4>,
-        level: &NoiseLevel,
-        condition: &Self::Condition,
-    ) -> Tensor<4> {
+    fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition) -> Tensor<4> {
         if self.scale == 1.0 {
             return self.inner.denoise(x_t, level, condition);
         }
@@ -58,12 +49,7 @@ impl<D: Denoiser> Denoiser for Guided<D> {
 impl<D: Denoiser> Denoiser for &D {
     type Condition = D::Condition;
 
-    fn denoise(
-        &self,
-        x_t: Tensor<4>,
-        level: &NoiseLevel,
-        condition: &Self::Condition,
-    ) -> Tensor<4> {
+    fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition) -> Tensor<4> {
         (**self).denoise(x_t, level, condition)
     }
 }

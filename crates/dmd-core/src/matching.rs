@@ -27,11 +27,7 @@ use burn::tensor::Tensor;
 /// // mean|x − real| = 0.3875; (0.1 − 0.2) / 0.3875 = −0.258 064 5
 /// assert!((g.into_data().to_vec::<f32>().unwrap()[0] + 0.2580645).abs() < 1e-6);
 /// ```
-pub fn gradient<const D: usize>(
-    x: Tensor<D>,
-    real_x0: Tensor<D>,
-    fake_x0: Tensor<D>,
-) -> Tensor<D> {
+pub fn gradient<const D: usize>(x: Tensor<D>, real_x0: Tensor<D>, fake_x0: Tensor<D>) -> Tensor<D> {
     let axes: Vec<usize> = (1..D).collect();
     let scale = (x - real_x0.clone()).abs().mean_dims(&axes);
     (fake_x0 - real_x0) / scale

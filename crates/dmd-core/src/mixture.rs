@@ -1,6 +1,6 @@
 use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 
-use crate::{Denoiser, NoiseLevel, Noise};
+use crate::{Denoiser, Noise, NoiseLevel};
 
 /// A mixture of isotropic Gaussians, whose denoiser is known in closed form: an exact teacher.
 ///
@@ -26,10 +26,7 @@ impl GaussianMixture {
         let dim = components[0].1.len();
         for (weight, mean, std) in components {
             assert_eq!(mean.len(), dim, "means of one mixture have one length");
-            assert!(
-                *weight > 0.0 && *std > 0.0,
-                "weight {weight} and std {std} must be positive"
-            );
+            assert!(*weight > 0.0 && *std > 0.0, "weight {weight} and std {std} must be positive");
         }
         let total: f64 = components.iter().map(|c| c.0).sum();
         Self {
@@ -75,9 +72,7 @@ impl GaussianMixture {
         (0..self.dim())
             .map(|d| {
                 let terms = self.weights.iter().zip(&self.means).zip(&self.stds);
-                terms
-                    .map(|((w, m), s)| w * (s * s + (m[d] - mean[d]).powi(2)))
-                    .sum()
+                terms.map(|((w, m), s)| w * (s * s + (m[d] - mean[d]).powi(2))).sum()
             })
             .collect()
     }
@@ -119,11 +114,8 @@ impl Denoiser for GaussianMixture {
         let device = x_t.device();
         let k = self.weights.len();
         let row = |values: Vec<f64>| {
-            Tensor::<1>::from_data(
-                TensorData::new(values.iter().map(|v| *v as f32).collect(), [k]),
-                &device,
-            )
-            .reshape([1, k, 1])
+            Tensor::<1>::from_data(TensorData::new(values.iter().map(|v| *v as f32).collect(), [k]), &device)
+                .reshape([1, k, 1])
         };
         let log_weights = row(self.weights.iter().map(|w| w.ln()).collect());
         let variances = row(self.stds.iter().map(|s| s * s).collect());

@@ -14,9 +14,7 @@ pub struct Noise {
 impl Noise {
     /// The stream of a seed.
     pub fn from_seed(seed: u64) -> Self {
-        Self {
-            rng: ChaCha8Rng::seed_from_u64(seed),
-        }
+        Self { rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
     /// An independent stream of the same seed for one purpose (`"data"`, `"draw"`, ..), so that
@@ -61,11 +59,7 @@ impl Noise {
 
     /// Unit Gaussian noise of a shape, in f32.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], device: &Device) -> Tensor<D> {
-        let values: Vec<f32> = self
-            .normals(shape.iter().product())
-            .into_iter()
-            .map(|v| v as f32)
-            .collect();
+        let values: Vec<f32> = self.normals(shape.iter().product()).into_iter().map(|v| v as f32).collect();
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 

@@ -49,28 +49,12 @@ impl Prediction {
         let (alpha, sigma) = (level.alpha.clone(), level.sigma.clone());
         let one = alpha.ones_like();
         match *self {
-            Self::Epsilon => Scalings {
-                c_skip: alpha.clone().recip(),
-                c_out: -(sigma / alpha),
-                c_in: one,
-            },
-            Self::Sample => Scalings {
-                c_skip: alpha.zeros_like(),
-                c_out: one.clone(),
-                c_in: one,
-            },
-            Self::Velocity => Scalings {
-                c_skip: alpha,
-                c_out: -sigma,
-                c_in: one,
-            },
+            Self::Epsilon => Scalings { c_skip: alpha.clone().recip(), c_out: -(sigma / alpha), c_in: one },
+            Self::Sample => Scalings { c_skip: alpha.zeros_like(), c_out: one.clone(), c_in: one },
+            Self::Velocity => Scalings { c_skip: alpha, c_out: -sigma, c_in: one },
             Self::Flow => {
                 let total = alpha + sigma.clone();
-                Scalings {
-                    c_skip: total.clone().recip(),
-                    c_out: -(sigma / total),
-                    c_in: one,
-                }
+                Scalings { c_skip: total.clone().recip(), c_out: -(sigma / total), c_in: one }
             }
             Self::Karras { sigma_data } => {
                 let variance = sigma.clone().square() + sigma_data * sigma_data;
@@ -100,12 +84,7 @@ impl Prediction {
     /// let x0 = Prediction::Epsilon.to_x0(value(1.0), value(2.0), &level);
     /// assert!((x0.into_scalar::<f32>() - 2.0).abs() < 1e-6);
     /// ```
-    pub fn to_x0<const D: usize>(
-        &self,
-        output: Tensor<D>,
-        x_t: Tensor<D>,
-        level: &NoiseLevel,
-    ) -> Tensor<D> {
+    pub fn to_x0<const D: usize>(&self, output: Tensor<D>, x_t: Tensor<D>, level: &NoiseLevel) -> Tensor<D> {
         if *self == Self::Sample {
             return output;
         }
@@ -118,12 +97,7 @@ impl Prediction {
     /// # Shapes
     ///
     /// `x0` and `x_t`: `[batch, ..]`.
-    pub fn from_x0<const D: usize>(
-        &self,
-        x0: Tensor<D>,
-        x_t: Tensor<D>,
-        level: &NoiseLevel,
-    ) -> Tensor<D> {
+    pub fn from_x0<const D: usize>(&self, x0: Tensor<D>, x_t: Tensor<D>, level: &NoiseLevel) -> Tensor<D> {
         if *self == Self::Sample {
             return x0;
         }

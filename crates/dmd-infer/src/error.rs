@@ -44,7 +44,9 @@ pub enum Error {
         seeds: usize,
     },
     /// A size this model cannot make.
-    #[error("pictures of {width}×{height} are not possible: both must be multiples of {multiple}, at least {multiple} and at most {max}")]
+    #[error(
+        "pictures of {width}×{height} are not possible: both must be multiples of {multiple}, at least {multiple} and at most {max}"
+    )]
     Size {
         /// Width asked for.
         width: usize,
@@ -56,7 +58,9 @@ pub enum Error {
         max: usize,
     },
     /// The request contradicts how the one-step generator was trained.
-    #[error("a one-step generator draws without guidance: it was distilled from a guided teacher; leave the guidance out, or ask for more steps")]
+    #[error(
+        "a one-step generator draws without guidance: it was distilled from a guided teacher; leave the guidance out, or ask for more steps"
+    )]
     GuidedOneStep,
     /// A guidance scale without sense.
     #[error("guidance {scale} is not a number of at least 1")]

@@ -135,12 +135,7 @@ fn one_step(
 impl Pipeline {
     /// Starts from a model folder in diffusers' layout, with the one-step UNet in `unet_one_step`.
     pub fn builder(model: impl Into<PathBuf>, device: &Device) -> PipelineBuilder {
-        PipelineBuilder {
-            model: model.into(),
-            generator: None,
-            device: device.clone(),
-            parts: Parts::All,
-        }
+        PipelineBuilder { model: model.into(), generator: None, device: device.clone(), parts: Parts::All }
     }
 
     /// Everything a model folder holds.
@@ -260,10 +255,10 @@ impl Pipeline {
         if !(scale.is_finite() && scale >= 1.0) {
             return Err(Error::Guidance { scale });
         }
-        let teacher = self.teacher.as_ref().ok_or(Error::Missing {
-            wanted: "teacher (folder unet)",
-            hint: "ask for one step",
-        })?;
+        let teacher = self
+            .teacher
+            .as_ref()
+            .ok_or(Error::Missing { wanted: "teacher (folder unet)", hint: "ask for one step" })?;
         Ok(Guided::new(teacher, self.text.encode(&[""])?, scale))
     }
 

@@ -137,11 +137,7 @@ impl GroupNormOps for Flex {
                     &values(&grad)[at],
                     &affine,
                     epsilon,
-                    Gradient {
-                        x: grad_x,
-                        gamma: grad_gamma,
-                        beta: grad_beta,
-                    },
+                    Gradient { x: grad_x, gamma: grad_gamma, beta: grad_beta },
                 );
             });
         let total = |rows: Vec<f32>| {
@@ -166,14 +162,16 @@ impl GroupNormOps for Flex {
 struct GroupNormBackward;
 
 impl<B: GroupNormOps> Backward<B, 3> for GroupNormBackward {
-    type State = (burn::backend::autodiff::NodeId, burn::backend::autodiff::NodeId, burn::backend::autodiff::NodeId, usize, f64, usize);
+    type State = (
+        burn::backend::autodiff::NodeId,
+        burn::backend::autodiff::NodeId,
+        burn::backend::autodiff::NodeId,
+        usize,
+        f64,
+        usize,
+    );
 
-    fn backward(
-        self,
-        ops: Ops<Self::State, 3>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let [node_x, node_gamma, node_beta] = ops.parents;
         let grad = grads.consume::<B>(&ops.node);
         let (x, gamma, beta, groups, epsilon, silu) = ops.state;
@@ -182,11 +180,7 @@ impl<B: GroupNormOps> Backward<B, 3> for GroupNormBackward {
         let beta = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(beta);
         let (grad_x, grad_gamma, grad_beta) =
             B::group_norm_backward(x, gamma, beta, grad, groups, epsilon, silu);
-        for (node, grad) in [
-            (node_x, grad_x),
-            (node_gamma, grad_gamma),
-            (node_beta, grad_beta),
-        ] {
+        for (node, grad) in [(node_x, grad_x), (node_gamma, grad_gamma), (node_beta, grad_beta)] {
             if let Some(node) = node {
                 grads.register::<B>(node.id, grad);
             }
@@ -203,10 +197,7 @@ impl<B: GroupNormOps, C: CheckpointStrategy> GroupNormOps for Autodiff<B, C> {
         epsilon: f64,
         silu: usize,
     ) -> FloatTensor<Self> {
-        match GroupNormBackward
-            .prepare::<C>([x.node(), gamma.node(), beta.node()])
-            .compute_bound()
-            .stateful()
+        match GroupNormBackward.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful()
         {
             OpsKind::Tracked(mut prep) => {
                 let state = (
@@ -260,10 +251,7 @@ struct Geometry {
 impl Geometry {
     fn of(x: &FlexTensor, groups: usize) -> Self {
         let dims = x.layout().shape().as_slice();
-        Self {
-            shape: [dims[0], dims[1], dims[2], dims[3]],
-            groups,
-        }
+        Self { shape: [dims[0], dims[1], dims[2], dims[3]], groups }
     }
 
     fn numel(&self) -> usize {
@@ -375,11 +363,7 @@ fn forward_group(x: &[f32], out: &mut [f32], gamma: &[f32], beta: &[f32], epsilo
         || {
             let (mean, rstd) = statistics(x, epsilon);
             let positions = x.len() / gamma.len();
-            for (c, (x, out)) in x
-                .chunks_exact(positions)
-                .zip(out.chunks_exact_mut(positions))
-                .enumerate()
-            {
+            for (c, (x, out)) in x.chunks_exact(positions).zip(out.chunks_exact_mut(positions)).enumerate() {
                 let scale = rstd * gamma[c];
                 let shift = beta[c] - mean * scale;
                 if silu {
@@ -405,11 +389,7 @@ fn backward_group(x: &[f32], grad: &[f32], affine: &Affine<'_>, epsilon: f64, ou
             let positions = x.len() / affine.gamma.len();
             // Means over the group of the gradient of the normalised value, and of its product with it.
             let (mut mean_grad, mut mean_dot) = (0.0_f64, 0.0_f64);
-            for (c, (x, grad)) in x
-                .chunks_exact(positions)
-                .zip(grad.chunks_exact(positions))
-                .enumerate()
-            {
+            for (c, (x, grad)) in x.chunks_exact(positions).zip(grad.chunks_exact(positions)).enumerate() {
                 let gamma = affine.gamma[c];
                 let scale = rstd * gamma;
                 let shift = affine.beta[c] - mean * scale;

@@ -7,7 +7,13 @@ use proptest::prelude::*;
 type Op = fn(Tensor<4>, Tensor<1>, Tensor<1>, usize, f64, Activation) -> Tensor<4>;
 
 /// Output and the three gradients of `sum(op(x) · weight)`.
-fn run(op: Op, inputs: &[Tensor<4>; 2], affine: &[Tensor<1>; 2], groups: usize, a: Activation) -> [Vec<f32>; 4] {
+fn run(
+    op: Op,
+    inputs: &[Tensor<4>; 2],
+    affine: &[Tensor<1>; 2],
+    groups: usize,
+    a: Activation,
+) -> [Vec<f32>; 4] {
     let x = inputs[0].clone().autodiff().require_grad();
     let gamma = affine[0].clone().autodiff().require_grad();
     let beta = affine[1].clone().autodiff().require_grad();

@@ -13,9 +13,8 @@ pub enum BetaSchedule {
 impl BetaSchedule {
     /// ᾱ of every timestep: the running product of `1 − beta`.
     pub fn alphas_cumprod(self, start: f64, end: f64, count: usize) -> Vec<f64> {
-        let between = |low: f64, high: f64, i: usize| {
-            low + (high - low) * i as f64 / (count.max(2) - 1) as f64
-        };
+        let between =
+            |low: f64, high: f64, i: usize| low + (high - low) * i as f64 / (count.max(2) - 1) as f64;
         let mut product = 1.0;
         (0..count)
             .map(|i| {

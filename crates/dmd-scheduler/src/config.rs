@@ -91,11 +91,7 @@ impl SchedulerConfig {
         self.prediction()?;
         self.betas()?;
         let refuse = |key: &str, value: &Value, hint: &str| {
-            Err(Error::Unsupported {
-                key: key.to_owned(),
-                value: value.to_string(),
-                hint: hint.to_owned(),
-            })
+            Err(Error::Unsupported { key: key.to_owned(), value: value.to_string(), hint: hint.to_owned() })
         };
         if self.num_train_timesteps < 2 {
             let count = self.num_train_timesteps.into();

@@ -65,11 +65,7 @@ impl NoiseSchedule for DiscreteSchedule {
             let table = Tensor::<1>::from_data(TensorData::new(table, [count]), &device);
             table.select(0, index.clone())
         };
-        NoiseLevel {
-            alpha: look_up(f64::sqrt),
-            sigma: look_up(|product| (1.0 - product).sqrt()),
-            t,
-        }
+        NoiseLevel { alpha: look_up(f64::sqrt), sigma: look_up(|product| (1.0 - product).sqrt()), t }
     }
 
     fn domain(&self) -> RangeInclusive<f64> {

@@ -46,10 +46,25 @@ fn stable_diffusion_table() {
 fn karras_table() {
     let sigmas = KarrasSchedule::default().sigmas(1000);
     for (i, sigma) in [
-        (0, 0.002), (10, 0.002_553), (20, 0.003_232), (50, 0.006_272), (100, 0.016_751), (200, 0.085_335),
-        (250, 0.170_312), (300, 0.319_434), (400, 0.969_39), (500, 2.526_507), (600, 5.866_832),
-        (700, 12.443_542), (750, 17.617_269), (800, 24.535_057), (900, 45.556_015), (950, 60.884_993),
-        (980, 72.053_899), (998, 79.563_825), (999, 80.0),
+        (0, 0.002),
+        (10, 0.002_553),
+        (20, 0.003_232),
+        (50, 0.006_272),
+        (100, 0.016_751),
+        (200, 0.085_335),
+        (250, 0.170_312),
+        (300, 0.319_434),
+        (400, 0.969_39),
+        (500, 2.526_507),
+        (600, 5.866_832),
+        (700, 12.443_542),
+        (750, 17.617_269),
+        (800, 24.535_057),
+        (900, 45.556_015),
+        (950, 60.884_993),
+        (980, 72.053_899),
+        (998, 79.563_825),
+        (999, 80.0),
     ] {
         assert!((sigmas[i] - sigma).abs() < 1e-6_f64.max(1e-6 * sigma), "index {i}: {}", sigmas[i]);
     }
@@ -84,14 +99,17 @@ fn heun_pairs_of_a_gaussian() {
 #[test]
 fn heun_is_of_second_order() {
     let exact = 0.698_495_019;
-    let error = |steps| (number(heun::sample(&gaussian(), &KarrasSchedule::default(), steps, point(80.0), &())) - exact).abs();
+    let error = |steps| {
+        (number(heun::sample(&gaussian(), &KarrasSchedule::default(), steps, point(80.0), &())) - exact).abs()
+    };
     let order = (error(16) / error(64)).log2() / 2.0;
     assert!((order - 2.0).abs() < 0.3, "order {order}");
 }
 
 #[test]
 fn pndm_pairs_of_a_gaussian() {
-    let config = SchedulerConfig { class_name: "PNDMScheduler".to_owned(), ..SchedulerConfig::stable_diffusion() };
+    let config =
+        SchedulerConfig { class_name: "PNDMScheduler".to_owned(), ..SchedulerConfig::stable_diffusion() };
     let times = pndm::timesteps(&config, 50).unwrap();
     assert_eq!(times.len(), 51);
     assert_eq!(times[..4], [981, 961, 961, 941]);
@@ -111,8 +129,16 @@ fn pndm_pairs_of_a_gaussian() {
 /// DDIM is of first order: the error against the exact end (ᾱ of timestep 0) halves with the steps.
 #[test]
 fn ddim_is_of_first_order() {
-    let config = SchedulerConfig { timestep_spacing: Spacing::Trailing, ..SchedulerConfig::stable_diffusion() };
-    let walk = |steps| number(config.sample(&gaussian(), steps, point(1.0), &(), |_, _| ControlFlow::Continue(())).unwrap().unwrap());
+    let config =
+        SchedulerConfig { timestep_spacing: Spacing::Trailing, ..SchedulerConfig::stable_diffusion() };
+    let walk = |steps| {
+        number(
+            config
+                .sample(&gaussian(), steps, point(1.0), &(), |_, _| ControlFlow::Continue(()))
+                .unwrap()
+                .unwrap(),
+        )
+    };
     // The finest walk stands for the exact solution: its own error is a tenth of the one at 100.
     let exact = 2.0 * walk(1000) - walk(500);
     let order = ((walk(25) - exact).abs() / (walk(100) - exact).abs()).log2() / 2.0;

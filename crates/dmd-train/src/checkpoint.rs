@@ -61,10 +61,7 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 /// # Errors
 ///
 /// What `fill` returns, or [`dmd_weights::Error::Write`]; the old folder then stays.
-pub fn replace_folder(
-    folder: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), Error>,
-) -> Result<(), Error> {
+pub fn replace_folder(folder: &Path, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
     let failed = |source| dmd_weights::Error::Write { path: folder.to_owned(), source };
     let (fresh, old) = (sibling(folder, ".new"), sibling(folder, ".old"));
     absent_is_fine(fs::remove_dir_all(&fresh)).map_err(failed)?;
@@ -80,7 +77,5 @@ pub fn replace_folder(
 /// The newest whole checkpoint of `folder`, if there is one: the folder itself, or the previous
 /// one when the run was cut off between the two renames.
 pub fn newest(folder: &Path) -> Option<PathBuf> {
-    [folder.to_owned(), sibling(folder, ".old")]
-        .into_iter()
-        .find(|path| path.join("state.json").is_file())
+    [folder.to_owned(), sibling(folder, ".old")].into_iter().find(|path| path.join("state.json").is_file())
 }

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dmd_core::Prediction;
 use dmd_unet::{AutoencoderConfig, PerLevel, UNetConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::data::{ImageFolder, Source};
 use crate::run::Pace;
-use crate::Error;
 
 /// `[data]`: where captioned pictures come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -146,6 +147,10 @@ pub struct DiffusionSection {
     pub batch: usize,
     /// Noise levels per caption and step: the text is encoded once for all of them.
     pub levels_per_caption: usize,
+    /// The parameterisation whose squared error is the loss, whatever the network predicts.
+    /// `epsilon` is DDPM's; `velocity` gives high noise levels, where the caption decides, their
+    /// full weight (Salimans and Ho 2022: `SNR + 1`).
+    pub loss: Prediction,
     /// Share of captions replaced by the empty one, for guidance.
     pub caption_dropout: f64,
     /// Peak learning rate of the cosine.
@@ -268,14 +273,24 @@ impl DistillConfig {
         let (g, f, m) = (&self.generator, &self.fake, &self.matching);
         let positive = "at least 1";
         require(g.batch > 0, "generator.batch", g.batch, positive)?;
-        require(f.steps_per_generator_step > 0, "fake.steps_per_generator_step", f.steps_per_generator_step, positive)?;
+        require(
+            f.steps_per_generator_step > 0,
+            "fake.steps_per_generator_step",
+            f.steps_per_generator_step,
+            positive,
+        )?;
         let rate = |v: f64| v.is_finite() && v > 0.0;
         require(rate(g.learning_rate), "generator.learning_rate", g.learning_rate, "a positive number")?;
         require(rate(f.learning_rate), "fake.learning_rate", f.learning_rate, "a positive number")?;
         require((0.0..1.0).contains(&g.ema_decay), "generator.ema_decay", g.ema_decay, "between 0 and 1")?;
         let scale = self.guidance_scale;
         require(scale.is_finite() && scale >= 1.0, "guidance_scale", scale, "at least 1")?;
-        require(m.first_timestep <= m.last_timestep, "matching.first_timestep", m.first_timestep, "at most matching.last_timestep")?;
+        require(
+            m.first_timestep <= m.last_timestep,
+            "matching.first_timestep",
+            m.first_timestep,
+            "at most matching.last_timestep",
+        )?;
         require(m.last_timestep < 1000, "matching.last_timestep", m.last_timestep, "below 1000")?;
         if let Some(r) = &self.regression {
             require(r.pairs > 0, "regression.pairs", r.pairs, positive)?;
@@ -299,8 +314,8 @@ fn require(holds: bool, key: &'static str, value: impl ToString, must: &'static 
 ///
 /// [`Error::ReadConfig`], or [`Error::ParseConfig`] naming line and key.
 pub fn from_file<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| Error::ReadConfig { path: path.to_owned(), source })?;
+    let text =
+        fs::read_to_string(path).map_err(|source| Error::ReadConfig { path: path.to_owned(), source })?;
     toml::from_str(&text).map_err(|error| Error::ParseConfig {
         path: path.to_owned(),
         reason: error.to_string().trim().replace('\n', " "),
@@ -330,15 +345,30 @@ impl TeacherConfig {
         require(rate(a.learning_rate), "autoencoder.learning_rate", a.learning_rate, "a positive number")?;
         require(rate(d.learning_rate), "diffusion.learning_rate", d.learning_rate, "a positive number")?;
         let share = "between 0 and 1";
-        require((0.0..=1.0).contains(&d.caption_dropout), "diffusion.caption_dropout", d.caption_dropout, share)?;
+        require(
+            (0.0..=1.0).contains(&d.caption_dropout),
+            "diffusion.caption_dropout",
+            d.caption_dropout,
+            share,
+        )?;
         require((0.0..1.0).contains(&a.ema_decay), "autoencoder.ema_decay", a.ema_decay, share)?;
         require((0.0..1.0).contains(&d.ema_decay), "diffusion.ema_decay", d.ema_decay, share)?;
-        require(self.text.heads > 0 && self.text.width % self.text.heads == 0, "text.heads", self.text.heads, "a divisor of text.width")?;
+        require(
+            self.text.heads > 0 && self.text.width % self.text.heads == 0,
+            "text.heads",
+            self.text.heads,
+            "a divisor of text.width",
+        )?;
         let factor = 1_u32 << (a.block_out_channels.len().max(1) - 1);
         let size = match &self.data {
             DataSection::Shapes {} => crate::shapes::SIZE,
             DataSection::Folder { size, .. } => *size,
         };
-        require(size > 0 && size % factor == 0, "data.size", size, "divisible by the autoencoder's downsampling")
+        require(
+            size > 0 && size % factor == 0,
+            "data.size",
+            size,
+            "divisible by the autoencoder's downsampling",
+        )
     }
 }

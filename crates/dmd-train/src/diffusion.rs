@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dmd_clip::{ClipTextModel, TextConfig, Tokenizer};
-use dmd_core::{Denoiser, FakeScore, Guided, Noise, NoiseSchedule, Prediction, denoising};
+use dmd_core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction, denoising};
 use dmd_scheduler::{DiscreteSchedule, SchedulerConfig, TimeSampler};
 use dmd_unet::{Autoencoder, UNetConfig, UNetDenoiser};
 use dmd_weights::{KeyMap, Precision};
@@ -134,13 +134,8 @@ pub struct DiffusionStage {
     device: Device,
 }
 
-const OPTIMIZER: AdamWConfig = AdamWConfig {
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-8,
-    weight_decay: 0.01,
-    max_norm: 1.0,
-};
+const OPTIMIZER: AdamWConfig =
+    AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, max_norm: 1.0 };
 
 /// Module paths as they are, for checkpoints of a run.
 pub(crate) const PLAIN_KEYS: KeyMap = KeyMap { prefix: "", renames: &[] };
@@ -227,7 +222,7 @@ impl Stage for DiffusionStage {
         let level = self.schedule.level(t);
         let x_t = level.add_noise(x0.clone(), eps);
         let x0_hat = self.model.denoiser.denoise(x_t, &level, &text);
-        let loss = denoising::loss(x0_hat, x0, self.model.denoiser.loss_weight(&level));
+        let loss = denoising::loss(x0_hat, x0, self.section.loss.loss_weight(&level));
         let mut grads = loss.backward();
         let grads = GradientsParams::from_module(&mut grads, &self.model);
         let rate = self.rate.at(step);

@@ -157,7 +157,8 @@ impl DistillationStage {
     fn turn(&mut self, paired_only: bool) -> Result<(Draw, Option<Targets>, Tensor<3>), Error> {
         let batch = self.config.generator.batch;
         let shape = self.shape(batch);
-        let times = TimeSampler::Timesteps(self.config.matching.first_timestep..=self.config.matching.last_timestep);
+        let times =
+            TimeSampler::Timesteps(self.config.matching.first_timestep..=self.config.matching.last_timestep);
         let mut draw = Draw::new(&mut self.noise, shape, &times, &self.device);
         let mut captions = Vec::with_capacity(batch);
         let mut targets = None;
@@ -210,7 +211,8 @@ impl Stage for DistillationStage {
         let mut grads = loss.total.backward();
         let grads = GradientsParams::from_module(&mut grads, &self.distiller.generator);
         let section = &self.config.generator;
-        let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, self.config.pace.steps).at(step);
+        let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, self.config.pace.steps)
+            .at(step);
         let generator = self.distiller.generator.clone();
         let (generator, norm) = self.generator_optimizer.step(rate, generator, grads);
         self.average = self.average.clone().update(&generator, step);
@@ -260,7 +262,8 @@ impl Stage for DistillationStage {
         let average = self.average.model().clone();
         let average = dmd_weights::load(average, &file("average")?, &PLAIN_KEYS)?;
         self.average = Ema::from_model(average, self.config.generator.ema_decay);
-        self.generator_optimizer = AdamW::load(optimizer_config(), &path("generator_optimizer"), &self.device)?;
+        self.generator_optimizer =
+            AdamW::load(optimizer_config(), &path("generator_optimizer"), &self.device)?;
         self.fake_optimizer = AdamW::load(optimizer_config(), &path("fake_optimizer"), &self.device)?;
         state.seek(&mut self.noise, folder)
     }

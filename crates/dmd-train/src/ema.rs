@@ -55,10 +55,7 @@ impl<M: Module> Ema<M> {
         let mut values = Online::default();
         online.visit(&mut values);
         let early = (1.0 + step as f64) / (10.0 + step as f64);
-        let mut blend = Blend {
-            online: values.values.into_iter(),
-            decay: self.decay.min(early),
-        };
+        let mut blend = Blend { online: values.values.into_iter(), decay: self.decay.min(early) };
         Self { model: self.model.map(&mut blend), decay: self.decay }
     }
 

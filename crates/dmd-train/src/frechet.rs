@@ -45,9 +45,7 @@ impl RandomConv {
                 x = relu(conv2d(x, weight.clone(), None, options));
             }
             let [batch, channels, height, width] = x.dims();
-            let pooled = x
-                .reshape([batch, channels, 2, height / 2, 2, width / 2])
-                .mean_dims(&[3, 5]);
+            let pooled = x.reshape([batch, channels, 2, height / 2, 2, width / 2]).mean_dims(&[3, 5]);
             let values: Vec<f64> = pooled.into_data().iter::<f64>().collect();
             rows.extend(values.chunks(values.len() / batch).map(<[f64]>::to_vec));
             debug_assert_eq!(rows.last().map(Vec::len), Some(4 * channels));
@@ -140,10 +138,8 @@ fn symmetric_eigen(matrix: &[f64], d: usize) -> (Vec<f64>, Vec<f64>) {
     let total: f64 = a.iter().map(|x| x * x).sum();
     // Sweeps converge quadratically; 64 are far more than any matrix needs.
     for _ in 0..64 {
-        let off: f64 = (0..d)
-            .flat_map(|i| (0..i).map(move |j| (i, j)))
-            .map(|(i, j)| a[i * d + j].powi(2))
-            .sum();
+        let off: f64 =
+            (0..d).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| a[i * d + j].powi(2)).sum();
         if off <= 1e-28 * total {
             break;
         }

@@ -19,6 +19,7 @@ pub mod picture;
 pub mod reader;
 pub mod run;
 pub mod shapes;
+pub mod toy;
 
 pub use autoencoder::AutoencoderStage;
 pub use diffusion::{DiffusionStage, Pool, Teacher, TeacherArchitecture};

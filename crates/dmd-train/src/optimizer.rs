@@ -36,13 +36,7 @@ pub struct AdamWConfig {
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.01,
-            max_norm: 10.0,
-        }
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, max_norm: 10.0 }
     }
 }
 
@@ -100,10 +94,9 @@ impl ModuleMapper for Update<'_> {
         let grad = grad.reshape([count]) * self.clip;
         let slot = &mut self.optimizer.moments[index];
         let (first, second) = match slot.take() {
-            Some(Moments { first, second }) => (
-                first * beta1 + grad.clone() * (1.0 - beta1),
-                second * beta2 + grad.square() * (1.0 - beta2),
-            ),
+            Some(Moments { first, second }) => {
+                (first * beta1 + grad.clone() * (1.0 - beta1), second * beta2 + grad.square() * (1.0 - beta2))
+            }
             None => (grad.clone() * (1.0 - beta1), grad.square() * (1.0 - beta2)),
         };
         *slot = Some(Moments { first: first.clone(), second: second.clone() });
@@ -136,12 +129,7 @@ impl AdamW {
     /// One update of every parameter that has a gradient; returns the global norm before clipping.
     ///
     /// When the norm is not finite the module is returned unchanged, and the caller decides.
-    pub fn step<M: Module>(
-        &mut self,
-        learning_rate: f64,
-        module: M,
-        grads: GradientsParams,
-    ) -> (M, f64) {
+    pub fn step<M: Module>(&mut self, learning_rate: f64, module: M, grads: GradientsParams) -> (M, f64) {
         let norm = global_norm(&module, &grads);
         if !norm.is_finite() {
             return (module, norm);
@@ -191,10 +179,8 @@ impl AdamW {
     /// When the file cannot be read or was not written by [`Self::save`].
     pub fn load(config: AdamWConfig, path: &Path, device: &Device) -> Result<Self, WeightsError> {
         let broken = |reason: String| WeightsError::Safetensors { path: path.to_owned(), reason };
-        let bytes = std::fs::read(path).map_err(|source| WeightsError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| WeightsError::Read { path: path.to_owned(), source })?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(e.to_string()))?;
         let step = header.metadata().as_ref().and_then(|m| m.get("step")?.parse().ok());
         let step = step.ok_or_else(|| broken("no step count".to_owned()))?;

@@ -77,9 +77,7 @@ impl<D: Denoiser<Condition = Tensor<3>>> PairMaker<'_, D> {
 
     fn shard(&self, shard: usize, path: &Path) -> Result<(), Error> {
         let mut noise = Noise::stream(self.seed, &format!("pairs-{shard}"));
-        let captions = (0..SHARD)
-            .map(|_| self.source.caption(&mut noise))
-            .collect::<Result<Vec<_>, _>>()?;
+        let captions = (0..SHARD).map(|_| self.source.caption(&mut noise)).collect::<Result<Vec<_>, _>>()?;
         let [channels, height, width] = self.latent_shape;
         let shape = [SHARD, channels, height, width];
         let z = noise.normal(shape, self.device);
@@ -93,9 +91,8 @@ impl<D: Denoiser<Condition = Tensor<3>>> PairMaker<'_, D> {
         };
         let (z, x0) = (bytes(z), bytes(x0));
         let invalid = |reason: String| WeightsError::Safetensors { path: path.to_owned(), reason };
-        let view = |bytes| {
-            TensorView::new(Dtype::F32, shape.to_vec(), bytes).map_err(|e| invalid(e.to_string()))
-        };
+        let view =
+            |bytes| TensorView::new(Dtype::F32, shape.to_vec(), bytes).map_err(|e| invalid(e.to_string()));
         let captions = serde_json::to_string(&captions).map_err(|e| invalid(e.to_string()))?;
         let metadata = [("captions".to_owned(), captions)].into();
         let bytes = safetensors::serialize([("z", view(&z)?), ("x0", view(&x0)?)], Some(metadata));
@@ -113,13 +110,15 @@ impl Pairs {
         let mut pairs = Self { z: Vec::new(), x0: Vec::new(), captions: Vec::new(), latent_shape };
         for shard in 0..count.div_ceil(SHARD) {
             let path = folder.join(format!("{shard:05}.safetensors"));
-            let damaged = |reason: &str| WeightsError::Safetensors { path: path.clone(), reason: reason.to_owned() };
-            let bytes = std::fs::read(&path)
-                .map_err(|source| WeightsError::Read { path: path.clone(), source })?;
+            let damaged =
+                |reason: &str| WeightsError::Safetensors { path: path.clone(), reason: reason.to_owned() };
+            let bytes =
+                std::fs::read(&path).map_err(|source| WeightsError::Read { path: path.clone(), source })?;
             let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e.to_string()))?;
             let captions = header.metadata().as_ref().and_then(|m| m.get("captions"));
             let captions = captions.ok_or_else(|| damaged("no captions"))?;
-            let captions: Vec<String> = serde_json::from_str(captions).map_err(|e| damaged(&e.to_string()))?;
+            let captions: Vec<String> =
+                serde_json::from_str(captions).map_err(|e| damaged(&e.to_string()))?;
             let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&e.to_string()))?;
             let [channels, height, width] = latent_shape;
             let read = |name: &str| {
@@ -157,11 +156,8 @@ impl Pairs {
         let [channels, height, width] = self.latent_shape;
         let size = channels * height * width;
         let gather = |all: &[f32]| {
-            let values: Vec<f32> = places
-                .iter()
-                .flat_map(|place| &all[place * size..(place + 1) * size])
-                .copied()
-                .collect();
+            let values: Vec<f32> =
+                places.iter().flat_map(|place| &all[place * size..(place + 1) * size]).copied().collect();
             Tensor::from_data(TensorData::new(values, [places.len(), channels, height, width]), device)
         };
         (gather(&self.z), gather(&self.x0))

@@ -23,9 +23,8 @@ fn distance(a: [u8; 3], b: [u8; 3]) -> f64 {
 pub fn read(picture: &RgbImage) -> Vec<Object> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let pixel = |i: usize| picture.get_pixel((i % width) as u32, (i / width) as u32).0;
-    let mut open: Vec<bool> = (0..width * height)
-        .map(|i| distance(pixel(i), BACKGROUND) > FOREGROUND)
-        .collect();
+    let mut open: Vec<bool> =
+        (0..width * height).map(|i| distance(pixel(i), BACKGROUND) > FOREGROUND).collect();
     let mut objects = Vec::new();
     for start in 0..open.len() {
         if !open[start] {
@@ -62,9 +61,7 @@ fn recognise(picture: &RgbImage, group: &[(usize, usize)]) -> Object {
     let mut votes = [0_usize; COLOURS.len()];
     for (x, y) in group {
         let rgb = picture.get_pixel(*x as u32, *y as u32).0;
-        let nearest = |a: &Colour, b: &Colour| {
-            distance(a.rgb(), rgb).total_cmp(&distance(b.rgb(), rgb))
-        };
+        let nearest = |a: &Colour, b: &Colour| distance(a.rgb(), rgb).total_cmp(&distance(b.rgb(), rgb));
         if let Some(colour) = COLOURS.into_iter().min_by(nearest) {
             votes[colour as usize] += 1;
         }
@@ -96,12 +93,8 @@ impl Coverage {
         };
         let (left, right) = edge(|p| p.0, picture.width());
         let (top, bottom) = edge(|p| p.1, picture.height());
-        let axis: Vec<f64> = colour
-            .rgb()
-            .into_iter()
-            .zip(BACKGROUND)
-            .map(|(c, b)| f64::from(c) - f64::from(b))
-            .collect();
+        let axis: Vec<f64> =
+            colour.rgb().into_iter().zip(BACKGROUND).map(|(c, b)| f64::from(c) - f64::from(b)).collect();
         let length: f64 = axis.iter().map(|a| a * a).sum();
         let mut cover = Vec::with_capacity((right - left) * (bottom - top));
         for y in top..bottom {
@@ -193,9 +186,7 @@ fn stands_at(object: &Object, place: Place) -> bool {
         Place::Right => object.x > HIGH,
         Place::Top => object.y < LOW,
         Place::Bottom => object.y > HIGH,
-        Place::Centre => {
-            (LOW..=HIGH).contains(&object.x) && (LOW..=HIGH).contains(&object.y)
-        }
+        Place::Centre => (LOW..=HIGH).contains(&object.x) && (LOW..=HIGH).contains(&object.y),
     }
 }
 

@@ -65,28 +65,11 @@ pub enum Relation {
 /// Every shape.
 pub const SHAPES: [Shape; 3] = [Shape::Circle, Shape::Square, Shape::Triangle];
 /// Every colour.
-pub const COLOURS: [Colour; 6] = [
-    Colour::Red,
-    Colour::Green,
-    Colour::Blue,
-    Colour::Yellow,
-    Colour::Purple,
-    Colour::Black,
-];
+pub const COLOURS: [Colour; 6] =
+    [Colour::Red, Colour::Green, Colour::Blue, Colour::Yellow, Colour::Purple, Colour::Black];
 const SIZES: [Size; 2] = [Size::Small, Size::Large];
-const PLACES: [Place; 5] = [
-    Place::Left,
-    Place::Right,
-    Place::Top,
-    Place::Bottom,
-    Place::Centre,
-];
-const RELATIONS: [Relation; 4] = [
-    Relation::Above,
-    Relation::Below,
-    Relation::LeftOf,
-    Relation::RightOf,
-];
+const PLACES: [Place; 5] = [Place::Left, Place::Right, Place::Top, Place::Bottom, Place::Centre];
+const RELATIONS: [Relation; 4] = [Relation::Above, Relation::Below, Relation::LeftOf, Relation::RightOf];
 
 impl Colour {
     /// Red, green and blue, 0 to 255.
@@ -335,11 +318,7 @@ impl Described {
     fn phrase(&self, noise: &mut Noise) -> String {
         // The plain word more often than its synonym.
         let mut word = |words: &[&'static str]| {
-            if noise.below(2) == 0 {
-                words[0]
-            } else {
-                pick(words, noise)
-            }
+            if noise.below(2) == 0 { words[0] } else { pick(words, noise) }
         };
         let colour = word(self.colour.words());
         let shape = word(self.shape.words());
@@ -399,10 +378,7 @@ impl Scene {
                     Relation::Above | Relation::Below => (4.0, 1.5),
                     Relation::LeftOf | Relation::RightOf => (1.5, 4.0),
                 };
-                vec![
-                    a.place(first.position(), across, noise),
-                    b.place(second.position(), across, noise),
-                ]
+                vec![a.place(first.position(), across, noise), b.place(second.position(), across, noise)]
             }
         };
         Self { description, caption, objects }
@@ -433,7 +409,9 @@ impl Scene {
 /// Every word that a caption can contain, for the tokenizer's vocabulary.
 pub fn vocabulary() -> Vec<&'static str> {
     let mut words = vec!["a", "an", "the", "picture", "drawing", "of", "and", "with"];
-    let phrases = SHAPES.iter().flat_map(|s| s.words())
+    let phrases = SHAPES
+        .iter()
+        .flat_map(|s| s.words())
         .chain(COLOURS.iter().flat_map(|c| c.words()))
         .chain(SIZES.iter().flat_map(|s| s.words()))
         .chain(PLACES.iter().flat_map(|p| p.words()))

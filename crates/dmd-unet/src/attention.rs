@@ -18,17 +18,9 @@ fn heads_attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Te
     let [batch, n, channels] = q.dims();
     let split = |x: Tensor<3>| {
         let [batch, length, channels] = x.dims();
-        x.reshape([batch, length, heads, channels / heads])
-            .swap_dims(1, 2)
+        x.reshape([batch, length, heads, channels / heads]).swap_dims(1, 2)
     };
-    let out = attention(
-        split(q),
-        split(k),
-        split(v),
-        None,
-        None,
-        AttentionModuleOptions::default(),
-    );
+    let out = attention(split(q), split(k), split(v), None, None, AttentionModuleOptions::default());
     out.swap_dims(1, 2).reshape([batch, n, channels])
 }
 
@@ -162,12 +154,7 @@ impl TransformerConfig {
             // 1e-6 is fixed in diffusers' Transformer2DModel, whatever the UNet's norm_eps.
             norm: group_norm(self.groups, channels, 1e-6, device),
             proj_in: projection(),
-            transformer_blocks: vec![TransformerBlock::new(
-                channels,
-                self.context,
-                self.num_heads,
-                device,
-            )],
+            transformer_blocks: vec![TransformerBlock::new(channels, self.context, self.num_heads, device)],
             proj_out: projection(),
         }
     }
@@ -181,9 +168,7 @@ impl SpatialTransformer {
         let tokens = |x: Tensor<4>| {
             x.reshape([batch, channels, height * width]).swap_dims(1, 2) // [batch, positions, channels]
         };
-        let picture = |x: Tensor<3>| {
-            x.swap_dims(1, 2).reshape([batch, channels, height, width])
-        };
+        let picture = |x: Tensor<3>| x.swap_dims(1, 2).reshape([batch, channels, height, width]);
         let mut h = match &self.proj_in {
             Projection::Convolution(conv) => tokens(conv.forward(normal)),
             Projection::Linear(linear) => linear.forward(tokens(normal)),

@@ -16,14 +16,8 @@ use crate::{AUTOENCODER_KEYS, Error};
 const EPSILON: f64 = 1e-6;
 
 fn resnet(config: &AutoencoderConfig, input: usize, output: usize, device: &Device) -> ResnetBlock {
-    ResnetConfig {
-        input,
-        output,
-        embedding: None,
-        groups: config.norm_num_groups,
-        epsilon: EPSILON,
-    }
-    .init(device)
+    ResnetConfig { input, output, embedding: None, groups: config.norm_num_groups, epsilon: EPSILON }
+        .init(device)
 }
 
 /// `DownEncoderBlock2D`.
@@ -107,8 +101,7 @@ impl Encoder {
             x = block.downsamplers.iter().fold(x, |x, down| down.forward(x));
         }
         let x = self.mid_block.forward(x);
-        self.conv_out
-            .forward(apply_norm(&self.conv_norm_out, x, Activation::Silu))
+        self.conv_out.forward(apply_norm(&self.conv_norm_out, x, Activation::Silu))
     }
 }
 
@@ -133,9 +126,7 @@ impl Decoder {
                 resnets: (0..=config.layers_per_block)
                     .map(|layer| resnet(config, of_layer(layer), channels[i], device))
                     .collect(),
-                upsamplers: (0..usize::from(i < last))
-                    .map(|_| Upsample::new(channels[i], device))
-                    .collect(),
+                upsamplers: (0..usize::from(i < last)).map(|_| Upsample::new(channels[i], device)).collect(),
             }
         });
         Self {
@@ -153,8 +144,7 @@ impl Decoder {
             x = block.resnets.iter().fold(x, |x, resnet| resnet.forward(x, None));
             x = block.upsamplers.iter().fold(x, |x, up| up.forward(x));
         }
-        self.conv_out
-            .forward(apply_norm(&self.conv_norm_out, x, Activation::Silu))
+        self.conv_out.forward(apply_norm(&self.conv_norm_out, x, Activation::Silu))
     }
 }
 

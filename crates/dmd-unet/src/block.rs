@@ -64,9 +64,7 @@ impl DownBlock {
                 .map(|i| config.resnet(if i == 0 { input } else { channels }, device))
                 .collect(),
             attentions: config.attentions(layers, device),
-            downsamplers: (0..usize::from(!last))
-                .map(|_| Downsample::symmetric(channels, device))
-                .collect(),
+            downsamplers: (0..usize::from(!last)).map(|_| Downsample::symmetric(channels, device)).collect(),
         }
     }
 
@@ -109,12 +107,7 @@ impl MidBlock {
         }
     }
 
-    pub(crate) fn forward(
-        &self,
-        x: Tensor<4>,
-        embedding: &Tensor<2>,
-        text: &Tensor<3>,
-    ) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, embedding: &Tensor<2>, text: &Tensor<3>) -> Tensor<4> {
         let mut x = self.resnets[0].forward(x, Some(embedding));
         for (attention, resnet) in self.attentions.iter().zip(&self.resnets[1..]) {
             x = attention.forward(x, text);
@@ -135,12 +128,7 @@ pub(crate) struct UpBlock {
 impl UpBlock {
     /// `input` channels arrive from below; each residual block also receives one of `skips`, whose
     /// channels are listed in the order of use.
-    pub(crate) fn new(
-        config: &LevelConfig<'_>,
-        input: usize,
-        skips: &[usize],
-        device: &Device,
-    ) -> Self {
+    pub(crate) fn new(config: &LevelConfig<'_>, input: usize, skips: &[usize], device: &Device) -> Self {
         let channels = config.channels();
         let before = |i| if i == 0 { input } else { channels };
         Self {
@@ -150,9 +138,7 @@ impl UpBlock {
                 .map(|(i, skip)| config.resnet(before(i) + skip, device))
                 .collect(),
             attentions: config.attentions(skips.len(), device),
-            upsamplers: (0..usize::from(config.level > 0))
-                .map(|_| Upsample::new(channels, device))
-                .collect(),
+            upsamplers: (0..usize::from(config.level > 0)).map(|_| Upsample::new(channels, device)).collect(),
         }
     }
 

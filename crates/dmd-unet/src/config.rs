@@ -163,8 +163,20 @@ impl UNetConfig {
         let refuse = refusal("UNet");
         check_class("UNet", &self.class_name, &unet_class())?;
         let levels = self.block_out_channels.len();
-        check_levels("UNet", "down_block_types", &self.down_block_types, levels, &["CrossAttnDownBlock2D", "DownBlock2D"])?;
-        check_levels("UNet", "up_block_types", &self.up_block_types, levels, &["CrossAttnUpBlock2D", "UpBlock2D"])?;
+        check_levels(
+            "UNet",
+            "down_block_types",
+            &self.down_block_types,
+            levels,
+            &["CrossAttnDownBlock2D", "DownBlock2D"],
+        )?;
+        check_levels(
+            "UNet",
+            "up_block_types",
+            &self.up_block_types,
+            levels,
+            &["CrossAttnUpBlock2D", "UpBlock2D"],
+        )?;
         check_groups("UNet", &self.block_out_channels, self.norm_num_groups)?;
         if let PerLevel::Each(heads) = &self.attention_head_dim
             && heads.len() != levels
@@ -174,27 +186,35 @@ impl UNetConfig {
         for (level, channels) in self.block_out_channels.iter().enumerate() {
             let heads = self.attention_head_dim.at(level);
             if heads == 0 || channels % heads != 0 {
-                return Err(refuse("attention_head_dim", &json!(heads), &format!(": it must divide {channels} channels")));
+                return Err(refuse(
+                    "attention_head_dim",
+                    &json!(heads),
+                    &format!(": it must divide {channels} channels"),
+                ));
             }
         }
-        check_other("UNet", &self.other, &[
-            ("center_input_sample", json!(false)),
-            ("flip_sin_to_cos", json!(true)),
-            ("freq_shift", json!(0)),
-            ("mid_block_type", json!("UNetMidBlock2DCrossAttn")),
-            ("downsample_padding", json!(1)),
-            ("mid_block_scale_factor", json!(1)),
-            ("act_fn", json!("silu")),
-            ("dropout", json!(0.0)),
-            ("transformer_layers_per_block", json!(1)),
-            ("resnet_time_scale_shift", json!("default")),
-            ("resnet_out_scale_factor", json!(1.0)),
-            ("time_embedding_type", json!("positional")),
-            ("conv_in_kernel", json!(3)),
-            ("conv_out_kernel", json!(3)),
-            ("attention_type", json!("default")),
-            ("addition_embed_type_num_heads", json!(64)),
-        ])
+        check_other(
+            "UNet",
+            &self.other,
+            &[
+                ("center_input_sample", json!(false)),
+                ("flip_sin_to_cos", json!(true)),
+                ("freq_shift", json!(0)),
+                ("mid_block_type", json!("UNetMidBlock2DCrossAttn")),
+                ("downsample_padding", json!(1)),
+                ("mid_block_scale_factor", json!(1)),
+                ("act_fn", json!("silu")),
+                ("dropout", json!(0.0)),
+                ("transformer_layers_per_block", json!(1)),
+                ("resnet_time_scale_shift", json!("default")),
+                ("resnet_out_scale_factor", json!(1.0)),
+                ("time_embedding_type", json!("positional")),
+                ("conv_in_kernel", json!(3)),
+                ("conv_out_kernel", json!(3)),
+                ("attention_type", json!("default")),
+                ("addition_embed_type_num_heads", json!(64)),
+            ],
+        )
     }
 }
 
@@ -212,16 +232,26 @@ impl AutoencoderConfig {
     pub fn validate(&self) -> Result<(), Error> {
         check_class("autoencoder", &self.class_name, &autoencoder_class())?;
         let levels = self.block_out_channels.len();
-        check_levels("autoencoder", "down_block_types", &self.down_block_types, levels, &["DownEncoderBlock2D"])?;
+        check_levels(
+            "autoencoder",
+            "down_block_types",
+            &self.down_block_types,
+            levels,
+            &["DownEncoderBlock2D"],
+        )?;
         check_levels("autoencoder", "up_block_types", &self.up_block_types, levels, &["UpDecoderBlock2D"])?;
         check_groups("autoencoder", &self.block_out_channels, self.norm_num_groups)?;
-        check_other("autoencoder", &self.other, &[
-            ("act_fn", json!("silu")),
-            ("force_upcast", json!(true)),
-            ("use_quant_conv", json!(true)),
-            ("use_post_quant_conv", json!(true)),
-            ("mid_block_add_attention", json!(true)),
-        ])
+        check_other(
+            "autoencoder",
+            &self.other,
+            &[
+                ("act_fn", json!("silu")),
+                ("force_upcast", json!(true)),
+                ("use_quant_conv", json!(true)),
+                ("use_post_quant_conv", json!(true)),
+                ("mid_block_add_attention", json!(true)),
+            ],
+        )
     }
 }
 
@@ -258,7 +288,11 @@ fn check_levels(
 fn check_groups(network: &'static str, channels: &[usize], groups: usize) -> Result<(), Error> {
     match channels.iter().find(|c| groups == 0 || **c % groups != 0) {
         None => Ok(()),
-        Some(c) => Err(refusal(network)("norm_num_groups", &json!(groups), &format!(": it must divide {c} channels"))),
+        Some(c) => Err(refusal(network)(
+            "norm_num_groups",
+            &json!(groups),
+            &format!(": it must divide {c} channels"),
+        )),
     }
 }
 
@@ -271,7 +305,9 @@ fn check_other(
     for (key, value) in other {
         let listed = neutral.iter().find(|(name, _)| name == key);
         let fine = match listed {
-            Some((_, expected)) => value == expected || value.as_f64().is_some_and(|v| Some(v) == expected.as_f64()),
+            Some((_, expected)) => {
+                value == expected || value.as_f64().is_some_and(|v| Some(v) == expected.as_f64())
+            }
             None => key.starts_with('_') || value.is_null() || *value == json!(false),
         };
         // diffusers writes these two as null when it means the default.

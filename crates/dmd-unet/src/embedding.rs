@@ -10,9 +10,8 @@ use burn::tensor::{Device, Tensor, TensorData, activation::silu};
 /// `t`: `[batch]`; the result is `[batch, width]`.
 pub(crate) fn sinusoidal(t: Tensor<1>, width: usize) -> Tensor<2> {
     let half = width / 2;
-    let frequencies: Vec<f32> = (0..half)
-        .map(|i| (-(10_000_f64.ln()) * i as f64 / half as f64).exp() as f32)
-        .collect();
+    let frequencies: Vec<f32> =
+        (0..half).map(|i| (-(10_000_f64.ln()) * i as f64 / half as f64).exp() as f32).collect();
     let frequencies = Tensor::<2>::from_data(TensorData::new(frequencies, [1, half]), &t.device());
     let [batch] = t.dims();
     let angles = t.reshape([batch, 1]) * frequencies;

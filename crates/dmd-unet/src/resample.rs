@@ -23,9 +23,7 @@ impl Downsample {
     }
 
     fn new(channels: usize, padding: PaddingConfig2d, device: &Device) -> Self {
-        let conv = Conv2dConfig::new([channels, channels], [3, 3])
-            .with_stride([2, 2])
-            .with_padding(padding);
+        let conv = Conv2dConfig::new([channels, channels], [3, 3]).with_stride([2, 2]).with_padding(padding);
         Self { conv: conv.init(device) }
     }
 

@@ -18,9 +18,7 @@ pub(crate) fn conv1x1(input: usize, output: usize, device: &Device) -> Conv2d {
 
 /// A group normalisation with learned scale and shift.
 pub(crate) fn group_norm(groups: usize, channels: usize, epsilon: f64, device: &Device) -> GroupNorm {
-    GroupNormConfig::new(groups, channels)
-        .with_epsilon(epsilon)
-        .init(device)
+    GroupNormConfig::new(groups, channels).with_epsilon(epsilon).init(device)
 }
 
 /// A group normalisation and what follows it, in one pass where the backend has one.
@@ -64,9 +62,7 @@ impl ResnetConfig {
         ResnetBlock {
             norm1: group_norm(groups, input, epsilon, device),
             conv1: conv3x3(input, output, device),
-            time_emb_proj: self
-                .embedding
-                .map(|width| LinearConfig::new(width, output).init(device)),
+            time_emb_proj: self.embedding.map(|width| LinearConfig::new(width, output).init(device)),
             norm2: group_norm(groups, output, epsilon, device),
             conv2: conv3x3(output, output, device),
             conv_shortcut: (input != output).then(|| conv1x1(input, output, device)),

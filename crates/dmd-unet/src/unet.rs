@@ -125,7 +125,6 @@ impl UNet2d {
         for block in &self.up_blocks {
             h = block.forward(h, &embedding, &text, &mut skips);
         }
-        self.conv_out
-            .forward(apply_norm(&self.conv_norm_out, h, Activation::Silu))
+        self.conv_out.forward(apply_norm(&self.conv_norm_out, h, Activation::Silu))
     }
 }

@@ -14,7 +14,4 @@ pub const UNET_KEYS: KeyMap = KeyMap {
 };
 
 /// The autoencoder's paths are diffusers' keys.
-pub const AUTOENCODER_KEYS: KeyMap = KeyMap {
-    prefix: "",
-    renames: &[],
-};
+pub const AUTOENCODER_KEYS: KeyMap = KeyMap { prefix: "", renames: &[] };

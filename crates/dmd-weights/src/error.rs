@@ -104,9 +104,10 @@ impl fmt::Display for Mismatch {
             }
         }
         if !self.misshapen.is_empty() {
-            let each = self.misshapen.iter().map(|m| {
-                format!("{} is {:?}, expected {:?}", m.name, m.found, m.expected)
-            });
+            let each = self
+                .misshapen
+                .iter()
+                .map(|m| format!("{} is {:?}, expected {:?}", m.name, m.found, m.expected));
             parts.push(format!(
                 "{} misshapen: {}",
                 self.misshapen.len(),

@@ -32,14 +32,8 @@ pub struct TensorFile {
 /// [`Error::Read`] when it cannot be read, [`Error::Safetensors`] when it is truncated or its
 /// header does not describe its content.
 pub fn read(path: &Path) -> Result<TensorFile, Error> {
-    let bytes = fs::read(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let file = TensorFile {
-        path: path.to_owned(),
-        bytes,
-    };
+    let bytes = fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let file = TensorFile { path: path.to_owned(), bytes };
     file.parse()?;
     Ok(file)
 }
@@ -51,10 +45,8 @@ impl TensorFile {
     }
 
     fn parse(&self) -> Result<SafeTensors<'_>, Error> {
-        SafeTensors::deserialize(&self.bytes).map_err(|error| Error::Safetensors {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        })
+        SafeTensors::deserialize(&self.bytes)
+            .map_err(|error| Error::Safetensors { path: self.path.clone(), reason: error.to_string() })
     }
 
     /// Every float tensor: name, shape and values in f32.
@@ -100,20 +92,13 @@ fn decode<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> 
 /// [`Error::Write`] when a step fails; the sibling is removed.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let failed = |source| Error::Write {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| Error::Write { path: path.to_owned(), source };
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(parent) = parent {
         fs::create_dir_all(parent).map_err(failed)?;
     }
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(
-        ".{}-{}.tmp",
-        std::process::id(),
-        COUNTER.fetch_add(1, Ordering::Relaxed)
-    ));
+    name.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
     let sibling = path.with_file_name(name);
     let written = fs::File::create(&sibling)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))

@@ -25,14 +25,8 @@ pub struct ModelIndex {
 ///
 /// [`Error::Read`] when it cannot be read, [`Error::Json`] when it is not what is expected.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_json::from_str(&text).map_err(|source| Error::Json {
-        path: path.to_owned(),
-        source,
-    })
+    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
 /// Reads `config.json` of a component's folder.
@@ -50,10 +44,8 @@ pub fn read_config<T: DeserializeOwned>(folder: &Path) -> Result<T, Error> {
 ///
 /// [`Error::Write`] when it cannot be written, [`Error::Json`] when `value` has no JSON form.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|source| Error::Json {
-        path: path.to_owned(),
-        source,
-    })?;
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|source| Error::Json { path: path.to_owned(), source })?;
     text.push('\n');
     write_atomic(path, text.as_bytes())
 }
@@ -69,8 +61,5 @@ pub fn weight_file(folder: &Path, stems: &[&str]) -> Result<PathBuf, Error> {
         .iter()
         .map(|name| folder.join(name))
         .find(|path| path.is_file())
-        .ok_or_else(|| Error::NoWeights {
-            folder: folder.to_owned(),
-            expected: expected.clone(),
-        })
+        .ok_or_else(|| Error::NoWeights { folder: folder.to_owned(), expected: expected.clone() })
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use half::f16;
-use safetensors::tensor::TensorView;
 use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
 use crate::file::{Precision, TensorFile, write_atomic};
 use crate::{Error, KeyMap, Mismatch, Misshapen};
@@ -78,11 +78,7 @@ impl ModuleVisitor for Collector<'_> {
 
 /// Every float parameter of a module under its checkpoint key: name, shape and values in f32.
 pub fn tensors<M: Module>(module: &M, keys: &KeyMap) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let mut collector = Collector {
-        path: PathStack::default(),
-        keys,
-        tensors: Vec::new(),
-    };
+    let mut collector = Collector { path: PathStack::default(), keys, tensors: Vec::new() };
     module.visit(&mut collector);
     collector.tensors
 }
@@ -126,11 +122,7 @@ impl ModuleMapper for Loader<'_> {
             _ => found.clone(),
         };
         if trimmed != expected {
-            self.mismatch.misshapen.push(Misshapen {
-                name,
-                expected,
-                found,
-            });
+            self.mismatch.misshapen.push(Misshapen { name, expected, found });
             return param;
         }
         let device = param.lazy_device();
@@ -151,33 +143,19 @@ impl ModuleMapper for Loader<'_> {
 /// [`Error::Mismatch`] unless the file has exactly the module's tensors in the module's shapes;
 /// the report names them all.
 pub fn load<M: Module>(module: M, file: &TensorFile, keys: &KeyMap) -> Result<M, Error> {
-    let found: BTreeMap<_, _> = file
-        .floats()?
-        .into_iter()
-        .map(|(name, shape, values)| (name, (shape, values)))
-        .collect();
+    let found: BTreeMap<_, _> =
+        file.floats()?.into_iter().map(|(name, shape, values)| (name, (shape, values))).collect();
     // Some exporters leave the prefix out (transformers 5 does for CLIP's text model).
     let bare = !found.keys().any(|name| name.starts_with(keys.prefix));
-    let keys = KeyMap {
-        prefix: if bare { "" } else { keys.prefix },
-        renames: keys.renames,
-    };
-    let mut loader = Loader {
-        path: PathStack::default(),
-        keys: &keys,
-        found,
-        mismatch: Mismatch::default(),
-    };
+    let keys = KeyMap { prefix: if bare { "" } else { keys.prefix }, renames: keys.renames };
+    let mut loader = Loader { path: PathStack::default(), keys: &keys, found, mismatch: Mismatch::default() };
     let module = module.map(&mut loader);
     let mut mismatch = loader.mismatch;
     mismatch.unused = loader.found.into_keys().collect();
     if mismatch.is_empty() {
         return Ok(module);
     }
-    Err(Error::Mismatch {
-        path: file.path().to_owned(),
-        mismatch,
-    })
+    Err(Error::Mismatch { path: file.path().to_owned(), mismatch })
 }
 
 /// Writes a module's parameters as safetensors under checkpoint keys, whole or not at all.
@@ -185,12 +163,7 @@ pub fn load<M: Module>(module: M, file: &TensorFile, keys: &KeyMap) -> Result<M,
 /// # Errors
 ///
 /// [`Error::Write`] when the file cannot be written.
-pub fn save<M: Module>(
-    module: &M,
-    path: &Path,
-    keys: &KeyMap,
-    precision: Precision,
-) -> Result<(), Error> {
+pub fn save<M: Module>(module: &M, path: &Path, keys: &KeyMap, precision: Precision) -> Result<(), Error> {
     let dtype = match precision {
         Precision::Single => Dtype::F32,
         Precision::Half => Dtype::F16,
@@ -200,10 +173,7 @@ pub fn save<M: Module>(
         .map(|(name, shape, values)| {
             let bytes = match precision {
                 Precision::Single => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                Precision::Half => values
-                    .iter()
-                    .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-                    .collect(),
+                Precision::Half => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
             };
             (name, shape, bytes)
         })

@@ -6,7 +6,9 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig};
 use burn::tensor::Device;
-use dmd_weights::{Error, KeyMap, Precision, load, read, read_json, save, tensors, weight_file, write_atomic};
+use dmd_weights::{
+    Error, KeyMap, Precision, load, read, read_json, save, tensors, weight_file, write_atomic,
+};
 
 #[derive(Module, Debug)]
 struct Net {
@@ -35,7 +37,8 @@ fn saving_and_loading_is_the_identity() {
     let loaded = load(self::net(4), &read(&path).unwrap(), &KEYS).unwrap();
     assert_eq!(tensors(&net, &KEYS), tensors(&loaded, &KEYS));
     let names: Vec<String> = tensors(&net, &KEYS).into_iter().map(|t| t.0).collect();
-    let expected = ["net.outer.0.weight", "net.outer.0.bias", "net.norm.weight", "net.norm.bias", "net.layers.0.weight"];
+    let expected =
+        ["net.outer.0.weight", "net.outer.0.bias", "net.norm.weight", "net.norm.bias", "net.layers.0.weight"];
     assert_eq!(names, expected);
     // PyTorch's layout: [out, in].
     assert_eq!(tensors(&net, &KEYS)[0].1, [4, 3]);
@@ -60,11 +63,15 @@ fn half_precision_rounds() {
 fn every_difference_is_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other.safetensors");
-    save(&net(6), &path, &KeyMap { prefix: "net.", renames: &[("norm", "other")] }, Precision::Single).unwrap();
+    save(&net(6), &path, &KeyMap { prefix: "net.", renames: &[("norm", "other")] }, Precision::Single)
+        .unwrap();
     let Err(Error::Mismatch { mismatch, .. }) = load(net(4), &read(&path).unwrap(), &KEYS) else {
         panic!("a mismatch");
     };
-    assert_eq!(mismatch.missing, ["net.outer.0.weight", "net.outer.0.bias", "net.norm.weight", "net.norm.bias"]);
+    assert_eq!(
+        mismatch.missing,
+        ["net.outer.0.weight", "net.outer.0.bias", "net.norm.weight", "net.norm.bias"]
+    );
     assert_eq!(mismatch.unused, ["net.first.bias", "net.first.weight", "net.other.bias", "net.other.weight"]);
     assert_eq!(mismatch.misshapen.len(), 1);
     assert_eq!(mismatch.misshapen[0].expected, [2, 4]);
@@ -99,7 +106,10 @@ fn damaged_files_are_named() {
     fs::write(&path, &lying).unwrap();
     assert!(matches!(read(&path), Err(Error::Safetensors { .. })));
     fs::write(folder.path().join("config.json"), "{ \"a\": ").unwrap();
-    assert!(matches!(read_json::<serde_json::Value>(&folder.path().join("config.json")), Err(Error::Json { .. })));
+    assert!(matches!(
+        read_json::<serde_json::Value>(&folder.path().join("config.json")),
+        Err(Error::Json { .. })
+    ));
     let message = weight_file(folder.path(), &["model"]).unwrap_err().to_string();
     assert!(message.contains("model.safetensors"), "{message}");
 }
@@ -116,7 +126,8 @@ fn a_failed_write_leaves_nothing() {
     fs::create_dir(folder.path().join("taken")).unwrap();
     fs::write(folder.path().join("taken/inside"), "kept").unwrap();
     assert!(write_atomic(&folder.path().join("taken"), b"new").is_err());
-    let mut left: Vec<String> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut left: Vec<String> =
+        fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left, ["file", "taken"]);
     write_atomic(&blocked, b"new").unwrap();

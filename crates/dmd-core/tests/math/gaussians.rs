@@ -1,9 +1,9 @@
 //! Gaussian to Gaussian: real N(m, s²), generator `x = b + a z`, so that the fake distribution is
 //! N(b, a²) exactly and every expectation is known.
 
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use dmd_core::{Denoiser, GaussianMixture, Noise, NoiseLevel, OneStep};
-use burn::module::{Module, Param};
 
 use crate::{level, numbers};
 
@@ -38,7 +38,10 @@ fn expected_gradient_has_its_closed_form() {
     ] {
         let found = moments(sigma, (0.3, 0.4), (1.0, 0.9));
         for ((mean, error), expected) in found.into_iter().zip([of_shift, of_scale]) {
-            assert!((mean - expected).abs() <= 4.0 * error + 1e-6, "sigma {sigma}: {mean} ± {error}, expected {expected}");
+            assert!(
+                (mean - expected).abs() <= 4.0 * error + 1e-6,
+                "sigma {sigma}: {mean} ± {error}, expected {expected}"
+            );
         }
     }
 }

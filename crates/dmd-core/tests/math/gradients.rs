@@ -55,7 +55,8 @@ fn guidance_combines_the_two_branches() {
     let x = column(&[2.0, 3.0]);
     let condition = row(&[5.0, 7.0]).reshape([2, 1]);
     let nothing = row(&[1.0]).reshape([1, 1]);
-    let guided = |scale| numbers(Guided::new(Scaled, nothing.clone(), scale).denoise(x.clone(), &level, &condition));
+    let guided =
+        |scale| numbers(Guided::new(Scaled, nothing.clone(), scale).denoise(x.clone(), &level, &condition));
     assert_near(&guided(1.0), &[10.0, 21.0], 1e-7);
     // 2 + 3 (10 − 2) = 26, 3 + 3 (21 − 3) = 57
     assert_near(&guided(3.0), &[26.0, 57.0], 1e-6);

@@ -77,7 +77,8 @@ fn one_x0_in_every_parameterisation() {
 fn reduction_and_surrogate_over_four_components() {
     let sample = |v: [f64; 4]| row(&v).reshape([1, 4, 1, 1]);
     let x = sample([0.25, -0.5, 1.0, 0.0]);
-    let gradient = matching::gradient(x.clone(), sample([0.2, -0.1, 0.4, 0.5]), sample([0.1, -0.3, 0.9, 0.2]));
+    let gradient =
+        matching::gradient(x.clone(), sample([0.2, -0.1, 0.4, 0.5]), sample([0.1, -0.3, 0.9, 0.2]));
     let expected = [-0.258_064_52, -0.516_129_03, 1.290_322_58, -0.774_193_55];
     assert_near(&numbers(gradient.clone()), &expected, 1e-6);
     assert_near(&numbers(matching::surrogate_loss(x, gradient)), &[0.324_661_81], 1e-6);

@@ -1,0 +1,415 @@
+//! Optimiser, checkpoints, data, configuration, and where gradients go.
+
+use std::fs;
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor};
+use dmd_core::{GaussianMixture, Noise, OneStep};
+use dmd_scheduler::{KarrasSchedule, TimeSampler};
+use dmd_train::config::{AutoencoderSection, DistillConfig, TeacherConfig};
+use dmd_train::data::{ImageFolder, Source, to_tensor};
+use dmd_train::reader;
+use dmd_train::run::{Observer, Outcome, Pace, StepReport, checkpoint_folder, run};
+use dmd_train::shapes::{Colour, Description, Scene, Shape, Split, vocabulary};
+use dmd_train::toy::Mlp;
+use dmd_train::{
+    AdamW, AdamWConfig, AutoencoderStage, Distiller, Draw, Ema, Error, Targets, global_norm, picture,
+};
+
+#[derive(Module, Debug)]
+struct Point {
+    p: Param<Tensor<1>>,
+}
+
+impl Point {
+    fn new(values: [f32; 3]) -> Self {
+        Self { p: Param::from_tensor(Tensor::from_floats(values, &Device::flex().autodiff())) }
+    }
+
+    /// Gradients that are exactly `gradient`.
+    fn gradients(&self, gradient: [f32; 3]) -> GradientsParams {
+        let gradient = Tensor::<1>::from_floats(gradient, &Device::flex());
+        let mut grads = (self.p.val() * gradient).sum().backward();
+        GradientsParams::from_module(&mut grads, self)
+    }
+
+    fn values(&self) -> Vec<f32> {
+        self.p.val().without_autodiff().into_data().iter::<f32>().collect()
+    }
+}
+
+/// Three steps of torch.optim.AdamW 2.15 (lr 0.1, decay 0.01) after clip_grad_norm_(.., 10): the
+/// norms before clipping, and the parameters.
+const TORCH: [([f32; 3], f64, [f32; 3]); 3] = [
+    ([0.5, -1.0, 2.0], 2.291_287_9, [0.899_000_05, -1.898, 0.399_500_01]),
+    ([30.0, -40.0, 0.0], 50.0, [0.818_382_38, -1.813_955_5, 0.332_094_67]),
+    ([0.0, 0.1, -0.2], 0.223_606_8, [0.755_941_27, -1.749_439_7, 0.286_587_18]),
+];
+
+#[test]
+fn adamw_is_torchs() {
+    let mut point = Point::new([1.0, -2.0, 0.5]);
+    let mut adam = AdamW::new(AdamWConfig::default());
+    for (gradient, norm, expected) in TORCH {
+        let grads = point.gradients(gradient);
+        let (moved, found) = adam.step(0.1, point, grads);
+        point = moved;
+        assert!((found - norm).abs() < 1e-5 * norm, "norm {found}, torch {norm}");
+        for (found, expected) in point.values().iter().zip(expected) {
+            assert!((found - expected).abs() < 2e-6, "{found}, torch {expected}");
+        }
+    }
+}
+
+#[test]
+fn adamw_resumes_from_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("adam.safetensors");
+    let step = |adam: &mut AdamW, point: Point, g| {
+        let grads = point.gradients(g);
+        adam.step(0.1, point, grads).0
+    };
+    let mut adam = AdamW::new(AdamWConfig::default());
+    let point = step(&mut adam, Point::new([1.0, 2.0, 3.0]), [0.1, 0.2, 0.3]);
+    adam.save(&path).unwrap();
+    let mut resumed = AdamW::load(AdamWConfig::default(), &path, &Device::flex()).unwrap();
+    let same = Point::new(point.values().try_into().unwrap());
+    let a = step(&mut adam, point, [1.0, -1.0, 0.5]).values();
+    let b = step(&mut resumed, same, [1.0, -1.0, 0.5]).values();
+    assert_eq!(a, b);
+    fs::write(&path, "garbage").unwrap();
+    assert!(AdamW::load(AdamWConfig::default(), &path, &Device::flex()).is_err());
+}
+
+/// A gradient that is not finite changes nothing; the caller sees the norm.
+#[test]
+fn adamw_refuses_infinite_gradients() {
+    let point = Point::new([1.0, 2.0, 3.0]);
+    let grads = point.gradients([f32::INFINITY, 0.0, 0.0]);
+    let (point, norm) = AdamW::new(AdamWConfig::default()).step(0.1, point, grads);
+    assert!(!norm.is_finite());
+    assert_eq!(point.values(), [1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn average_follows_the_parameters() {
+    let mut average = Ema::new(&Point::new([0.0; 3]), 0.75);
+    let online = Point::new([4.0, 8.0, -4.0]);
+    // Step 0 uses decay 1/10, step 100 the full 0.75.
+    average = average.update(&online, 0);
+    let values = average.model().values();
+    assert!((values[0] - 3.6).abs() < 1e-6, "{values:?}");
+    average = average.update(&online, 100);
+    let values = average.model().values();
+    assert!((values[0] - (0.75 * 3.6 + 0.25 * 4.0)).abs() < 1e-6, "{values:?}");
+}
+
+type Toy = Distiller<Mlp, GaussianMixture, Mlp, KarrasSchedule>;
+
+fn toy() -> (Toy, Draw) {
+    let device = Device::flex();
+    device.seed(3);
+    let training = device.clone().autodiff();
+    // A network whose last layer is zero gives no gradient to the others: one step makes it general.
+    let mlp = || Mlp::new(16, 0.5, &training);
+    let distiller = Distiller {
+        generator: OneStep::new(mlp(), 80.0, 1.0, 80.0, 80.0),
+        teacher: GaussianMixture::new(&[(1.0, &[0.5, 0.0], 0.1), (1.0, &[-0.5, 0.2], 0.2)]),
+        fake: mlp(),
+        schedule: KarrasSchedule::default(),
+    };
+    let times = TimeSampler::Grid(KarrasSchedule::default().sigmas(1000));
+    (distiller, Draw::new(&mut Noise::from_seed(9), [8, 2, 1, 1], &times, &device))
+}
+
+/// Each loss moves its own network and no other.
+#[test]
+fn gradients_stay_in_their_network() {
+    let (distiller, draw) = toy();
+    let targets = Targets { x0: draw.eps.clone().narrow(0, 0, 4), weight: 0.25 };
+    let loss = distiller.generator_loss(&draw, Some(&targets), &());
+    let mut grads = loss.total.backward();
+    let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
+    let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
+    assert!(global_norm(&distiller.generator, &generator) > 0.0);
+    assert!(fake.is_empty(), "the generator's loss reaches the fake score");
+
+    let mut grads = distiller.fake_loss(loss.x, &draw, &()).backward();
+    let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
+    let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
+    assert!(global_norm(&distiller.fake, &fake) > 0.0);
+    assert!(generator.is_empty(), "the fake score's loss reaches the generator");
+}
+
+/// The total is matching plus weight times regression; the surrogate's value is `½ mean g²`.
+#[test]
+fn generator_loss_adds_up() {
+    let (distiller, draw) = toy();
+    let number = |t: Tensor<1>| t.without_autodiff().into_scalar::<f32>();
+    let targets = Targets { x0: draw.eps.clone().narrow(0, 0, 4), weight: 0.25 };
+    let loss = distiller.generator_loss(&draw, Some(&targets), &());
+    let (total, matching) = (number(loss.total), number(loss.matching));
+    let regression = number(loss.regression.unwrap());
+    assert!((total - matching - 0.25 * regression).abs() < 1e-5 * total.abs());
+    let alone = distiller.generator_loss(&draw, None, &());
+    assert!(alone.regression.is_none());
+    assert!((number(alone.total) - matching).abs() < 1e-6 * matching.abs());
+    assert!(!loss.x.is_autodiff());
+}
+
+/// Stops after a number of steps.
+struct StopAt(usize, usize);
+
+impl Observer for StopAt {
+    fn on_step(&mut self, _report: &StepReport<'_>) {
+        self.1 += 1;
+    }
+
+    fn stopped(&self) -> bool {
+        self.1 >= self.0
+    }
+}
+
+fn tiny_autoencoder(steps: usize) -> AutoencoderSection {
+    AutoencoderSection {
+        block_out_channels: vec![4, 4, 4],
+        layers_per_block: 1,
+        latent_channels: 2,
+        norm_num_groups: 2,
+        kl_weight: 1e-4,
+        batch: 2,
+        learning_rate: 1e-3,
+        warmup_steps: 1,
+        ema_decay: 0.9,
+        pace: Pace { steps, log_every: 1, grid_every: 100, checkpoint_every: 100 },
+    }
+}
+
+/// Stopped and resumed, a run is bitwise the run that was never stopped.
+#[test]
+fn a_resumed_run_is_the_same_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::flex();
+    let stage = || AutoencoderStage::new(tiny_autoencoder(6), Source::Shapes, 5, &device).unwrap();
+    let pace = tiny_autoencoder(6).pace;
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    let outcome = run(&mut stage(), &pace, &whole, &mut StopAt(100, 0)).unwrap();
+    assert_eq!(outcome, Outcome::Finished);
+    assert_eq!(run(&mut stage(), &pace, &parts, &mut StopAt(2, 0)).unwrap(), Outcome::Stopped);
+    assert_eq!(run(&mut stage(), &pace, &parts, &mut StopAt(1, 0)).unwrap(), Outcome::Stopped);
+    assert_eq!(run(&mut stage(), &pace, &parts, &mut StopAt(100, 0)).unwrap(), Outcome::Finished);
+    for name in ["online.safetensors", "average.safetensors", "optimizer.safetensors"] {
+        let read = |run: &Path| fs::read(checkpoint_folder(run, "autoencoder").join(name)).unwrap();
+        assert!(read(&whole) == read(&parts), "{name} differs");
+    }
+    let losses = |run: &Path| -> Vec<f64> {
+        let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let line = |l: &str| serde_json::from_str::<serde_json::Value>(l).unwrap()["reconstruction"].as_f64();
+        text.lines().filter_map(line).collect()
+    };
+    assert_eq!(losses(&whole), losses(&parts));
+    assert_eq!(losses(&whole).len(), 6);
+    assert!(whole.join("grids/autoencoder-000006.png").is_file());
+}
+
+/// The newest checkpoint counts even when the run was cut off between the two renames.
+#[test]
+fn a_cut_off_checkpoint_falls_back_to_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::flex();
+    let pace = tiny_autoencoder(2).pace;
+    let stage = || AutoencoderStage::new(tiny_autoencoder(2), Source::Shapes, 5, &device).unwrap();
+    run(&mut stage(), &pace, folder.path(), &mut StopAt(1, 0)).unwrap();
+    let home = checkpoint_folder(folder.path(), "autoencoder");
+    fs::rename(&home, home.with_file_name("autoencoder.old")).unwrap();
+    fs::create_dir(home.with_file_name("autoencoder.new")).unwrap();
+    let mut rest = StopAt(100, 0);
+    run(&mut stage(), &pace, folder.path(), &mut rest).unwrap();
+    assert_eq!(rest.1, 1, "one step was left");
+}
+
+#[test]
+fn divergence_stops_the_run() {
+    struct Diverging;
+    impl dmd_train::run::Stage for Diverging {
+        fn name(&self) -> &'static str {
+            "diverging"
+        }
+        fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
+            Ok(vec![("loss", if step < 2 { 1.0 } else { f64::NAN })])
+        }
+        fn save(&self, _folder: &Path) -> Result<(), Error> {
+            Ok(())
+        }
+        fn load(&mut self, _folder: &Path, _state: &dmd_train::checkpoint::RunState) -> Result<(), Error> {
+            Ok(())
+        }
+        fn state(&self, step: usize, seconds: f64) -> dmd_train::checkpoint::RunState {
+            dmd_train::checkpoint::RunState::new(step, seconds, &Noise::from_seed(0))
+        }
+        fn probe(&self) -> Result<dmd_train::run::Probe, Error> {
+            Ok(dmd_train::run::Probe::default())
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pace = Pace { steps: 9, log_every: 1, grid_every: 100, checkpoint_every: 1 };
+    let error = run(&mut Diverging, &pace, folder.path(), &mut StopAt(100, 0)).unwrap_err();
+    assert!(matches!(error, Error::Diverged { step: 3, term: "loss", .. }), "{error}");
+    let state: dmd_train::checkpoint::RunState =
+        dmd_weights::read_json(&checkpoint_folder(folder.path(), "diverging").join("state.json")).unwrap();
+    assert_eq!(state.step, 2);
+}
+
+/// The reader recovers everything from pixels, on both splits.
+#[test]
+fn the_reader_reads_what_was_drawn() {
+    let mut noise = Noise::from_seed(4);
+    for split in [Split::Train, Split::HeldOut] {
+        for _ in 0..300 {
+            let scene = Scene::draw(split, &mut noise);
+            assert_eq!(scene.description.split(), split);
+            let read = reader::read(&scene.render());
+            assert!(scene.description.fits(&read), "{}: {read:?}", scene.caption);
+            for object in &scene.objects {
+                let near = |o: &&dmd_train::shapes::Object| (o.x - object.x).hypot(o.y - object.y) < 1.0;
+                let found = read.iter().find(near).unwrap_or_else(|| panic!("{object:?} in {read:?}"));
+                assert!((found.radius - object.radius).abs() < 0.75, "{object:?}, read {found:?}");
+            }
+        }
+    }
+}
+
+/// It does not say yes to everything: another prompt's picture is wrong nearly always.
+#[test]
+fn the_reader_refuses_other_pictures() {
+    let mut noise = Noise::from_seed(8);
+    let scenes: Vec<Scene> = (0..200).map(|_| Scene::draw(Split::Train, &mut noise)).collect();
+    let wrong = scenes
+        .iter()
+        .zip(scenes.iter().skip(1))
+        .filter(|(a, b)| a.description.fits(&reader::read(&b.render())))
+        .count();
+    assert!(wrong <= 4, "{wrong} of 199 foreign pictures pass");
+    let blank = image::RgbImage::from_pixel(64, 64, image::Rgb(dmd_train::shapes::BACKGROUND));
+    assert!(reader::read(&blank).is_empty());
+    let scene = &scenes[0];
+    assert!(!scene.description.fits(&[]));
+}
+
+#[test]
+fn a_seed_draws_the_same_pictures() {
+    let draw = |seed| Scene::draw(Split::Train, &mut Noise::from_seed(seed));
+    assert_eq!(draw(1), draw(1));
+    assert_eq!(draw(1).render().into_raw(), draw(1).render().into_raw());
+    assert_ne!(draw(1), draw(2));
+}
+
+/// Every composition has one split, whatever the wording, and both exist.
+#[test]
+fn splits_do_not_overlap() {
+    let described = |shape, colour| dmd_train::shapes::Described { shape, colour, size: None };
+    let (a, b) = (described(Shape::Circle, Colour::Red), described(Shape::Square, Colour::Blue));
+    use dmd_train::shapes::Relation::{Above, Below, LeftOf, RightOf};
+    let split = |a, r, b| Description::Two(a, r, b).split();
+    assert_eq!(split(a, Above, b), split(b, Below, a));
+    assert_eq!(split(a, LeftOf, b), split(b, RightOf, a));
+    let mut noise = Noise::from_seed(1);
+    let held = (0..2000)
+        .filter(|_| {
+            let train = Description::draw(Split::Train, &mut noise);
+            assert_eq!(train.split(), Split::Train);
+            let words = train.caption(&mut noise);
+            assert!(words.split(' ').all(|w| vocabulary().contains(&w)), "{words}");
+            Description::draw(Split::HeldOut, &mut noise).split() == Split::HeldOut
+        })
+        .count();
+    assert_eq!(held, 2000);
+}
+
+#[test]
+fn image_folders_in_hugging_face_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::draw(Split::Train, &mut Noise::from_seed(1));
+    picture::save(&scene.render(), &folder.path().join("train/a.png")).unwrap();
+    let metadata = folder.path().join("metadata.jsonl");
+    let good = r#"{"file_name": "train/a.png", "text": "something", "extra": 1}"#;
+    fs::write(&metadata, format!("{good}\n\n")).unwrap();
+    let opened = ImageFolder::open(folder.path(), 32).unwrap();
+    assert_eq!(opened.len(), 1);
+    let example = opened.get(0).unwrap();
+    assert_eq!((example.image.dimensions(), example.caption.as_str()), ((32, 32), "something"));
+    for (line, word) in [
+        (r#"{"file_name": "../secret.png", "text": "x"}"#, "leaves the folder"),
+        (r#"{"file_name": "/etc/passwd", "text": "x"}"#, "leaves the folder"),
+        (r#"{"file_name": "none.png", "text": "x"}"#, "no picture"),
+        (r#"{"text": "x"}"#, "file_name"),
+        ("not json", "line 2"),
+    ] {
+        fs::write(&metadata, format!("{good}\n{line}\n")).unwrap();
+        let message = ImageFolder::open(folder.path(), 32).unwrap_err().to_string();
+        assert!(message.contains(word) && message.contains("line 2"), "{message}");
+    }
+    fs::write(folder.path().join("train/a.png"), "no picture").unwrap();
+    fs::write(&metadata, good).unwrap();
+    let broken = ImageFolder::open(folder.path(), 32).unwrap().get(0).unwrap_err();
+    assert!(broken.to_string().contains("a.png"), "{broken}");
+    fs::write(&metadata, "").unwrap();
+    assert!(ImageFolder::open(folder.path(), 32).is_err());
+}
+
+#[test]
+fn pictures_become_tensors_and_come_back() {
+    let scene = Scene::draw(Split::Train, &mut Noise::from_seed(1));
+    let image = scene.render();
+    let back = picture::from_tensor(to_tensor(std::slice::from_ref(&image), &Device::flex()));
+    assert_eq!(back[0].as_raw(), image.as_raw());
+}
+
+fn configs() -> impl Iterator<Item = std::path::PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path())
+}
+
+/// Every shipped configuration parses, and survives being written out.
+#[test]
+fn shipped_configurations_parse() {
+    let mut count = 0;
+    for path in configs() {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.contains("teacher") {
+            let config = TeacherConfig::from_file(&path).unwrap();
+            let text = toml::to_string(&config).unwrap();
+            assert_eq!(toml::from_str::<TeacherConfig>(&text).unwrap(), config);
+        } else {
+            let config = DistillConfig::from_file(&path).unwrap();
+            let text = toml::to_string(&config).unwrap();
+            assert_eq!(toml::from_str::<DistillConfig>(&text).unwrap(), config);
+        }
+        count += 1;
+    }
+    assert!(count >= 2);
+}
+
+#[test]
+fn wrong_configurations_name_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    let shipped = configs().find(|p| p.to_string_lossy().contains("teacher")).unwrap();
+    let text = fs::read_to_string(shipped).unwrap();
+    for (from, to, word) in [
+        ("[text]", "[text]\nwitdh = 3", "witdh"),
+        ("seed = ", "sede = ", "sede"),
+        ("width = 128", "width = -1", "width"),
+        ("caption_dropout = 0.1", "caption_dropout = 1.5", "diffusion.caption_dropout"),
+        ("heads = 4", "heads = 5", "text.heads"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let message = TeacherConfig::from_file(&path).unwrap_err().to_string();
+        assert!(message.contains(word), "{message}");
+    }
+    let message = TeacherConfig::from_file(&folder.path().join("none.toml")).unwrap_err().to_string();
+    assert!(message.contains("none.toml"), "{message}");
+}
