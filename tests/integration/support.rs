@@ -67,3 +67,25 @@ pub fn assert_close<const D: usize>(what: &str, found: Tensor<D>, expected: Tens
         assert!((a - b).abs() <= allowed, "{what}: element {i} is {a}, expected {b}");
     }
 }
+
+/// A whole model folder of random weights, put together from the golden networks.
+pub fn tiny_model() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let copy = |from: &str, to: &str, names: &[&str]| {
+        let to = folder.path().join(to);
+        std::fs::create_dir_all(&to).expect("a folder");
+        for name in names {
+            std::fs::copy(golden(from).join(name), to.join(name)).expect("a golden file");
+        }
+    };
+    let network = ["config.json", "diffusion_pytorch_model.safetensors"];
+    copy("clip_quick_gelu", "text_encoder", &["config.json", "model.safetensors"]);
+    copy("clip_quick_gelu", "tokenizer", &["vocab.json", "merges.txt"]);
+    copy("unet_sd1", "unet", &network);
+    copy("unet_sd1", "unet_one_step", &network);
+    copy("vae", "vae", &network);
+    let scheduler = dmd::scheduler::SchedulerConfig::stable_diffusion();
+    let path = folder.path().join("scheduler/scheduler_config.json");
+    dmd::weights::write_json(&path, &scheduler).expect("a configuration");
+    folder
+}

@@ -1,16 +1,14 @@
 //! Every network and sampler against diffusers and transformers: fixtures made by
 //! `scripts/golden.py` on random weights.
 
-mod support;
-
 use std::ops::ControlFlow;
 
+use crate::support::{Fixture, assert_close, device, golden};
 use burn::tensor::Tensor;
 use dmd::clip::{ClipTextModel, Tokenizer};
 use dmd::core::{Guided, Prediction};
 use dmd::scheduler::{SchedulerConfig, Spacing, pndm};
 use dmd::unet::{Autoencoder, UNet2d, UNetDenoiser};
-use support::{Fixture, assert_close, device, golden};
 
 fn unet(name: &str) {
     let (network, _) = UNet2d::from_dir(&golden(name), &device()).unwrap();

@@ -1,0 +1,175 @@
+//! The program: what it prints, what it writes, and how it fails. Bad input gives one clear
+//! sentence, a failing exit code, and no file under the final name.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::support::tiny_model;
+
+fn dmd(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dmd"))
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .expect("the program runs")
+}
+
+/// Runs, expects failure, and returns the one sentence.
+fn refused(folder: &Path, arguments: &[&str]) -> String {
+    let output = dmd(folder, arguments);
+    let sentence = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    assert!(!output.status.success(), "{arguments:?} should fail");
+    assert!(!sentence.contains("panicked"), "{arguments:?}: {sentence}");
+    sentence
+}
+
+#[test]
+fn generate_writes_pictures() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    let arguments =
+        ["generate", "a red circle", "--model", model.path().to_str().unwrap(), "--out", "new/one.png"];
+    let output = dmd(here.path(), &arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let picture = image::open(here.path().join("new/one.png")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (32, 32));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("one.png") && said.contains("seed 0") && said.contains(" ms"), "{said}");
+
+    let model = model.path().to_str().unwrap();
+    let output = dmd(
+        here.path(),
+        &["generate", "x", "y", "--count", "2", "--seed", "5", "--steps", "3", "--model", model],
+    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for i in 1..=4 {
+        assert!(here.path().join(format!("picture-{i}.png")).is_file());
+    }
+}
+
+#[test]
+fn compare_writes_a_labelled_sheet() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    let model = model.path().to_str().unwrap();
+    let output = dmd(here.path(), &["compare", "x", "y", "--steps", "2", "--repeats", "1", "--model", model]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("teacher, 2 steps") && said.contains("one step") && said.contains("ratio"),
+        "{said}"
+    );
+    let sheet = image::open(here.path().join("compare.png")).unwrap();
+    assert!(sheet.width() > 512 && sheet.height() > 512);
+}
+
+#[test]
+fn bad_requests() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    let model = model.path().to_str().unwrap();
+    let generate = |arguments: &[&str]| {
+        let mut all = vec!["generate", "--model", model];
+        all.extend(arguments);
+        refused(here.path(), &all)
+    };
+    for (arguments, word) in [
+        (&[""][..], "empty"),
+        (&["x", "--device", "potato"], "potato"),
+        (&["x", "--count", "0"], "--count"),
+        (&["x", "--steps", "0"], "0 sampling steps"),
+        (&["x", "--guidance", "3"], "without guidance"),
+        (&["x", "--steps", "5", "--guidance", "nan"], "guidance"),
+        (&["x", "--frobnicate"], "--frobnicate"),
+        (&[&"word ".repeat(90)], "77"),
+    ] {
+        let sentence = generate(arguments);
+        assert!(sentence.contains(word), "{arguments:?}: {sentence}");
+    }
+    if !dmd::core::device::available().contains(&"cuda") {
+        let sentence = generate(&["x", "--device", "cuda"]);
+        assert!(sentence.contains("--features cuda"), "{sentence}");
+    }
+    assert!(refused(here.path(), &["generate", "x", "--model", "nowhere"]).contains("nowhere"));
+    assert_eq!(fs::read_dir(here.path()).unwrap().count(), 0, "nothing was written");
+}
+
+#[test]
+fn broken_weights() {
+    let here = tempfile::tempdir().unwrap();
+    let file = "unet_one_step/diffusion_pytorch_model.safetensors";
+    let with = |change: &dyn Fn(&Path)| {
+        let model = tiny_model();
+        change(&model.path().join(file));
+        refused(here.path(), &["generate", "x", "--model", model.path().to_str().unwrap()])
+    };
+    let truncated = with(&|path| {
+        let bytes = fs::read(path).unwrap();
+        fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    });
+    assert!(truncated.contains("not a complete safetensors file"), "{truncated}");
+    let missing = with(&|path| fs::remove_file(path).unwrap());
+    assert!(missing.contains("holds no weights"), "{missing}");
+    let foreign = with(&|path| {
+        fs::copy(crate::support::golden("vae/diffusion_pytorch_model.safetensors"), path).unwrap();
+    });
+    assert!(foreign.contains("missing") && foreign.contains("unused"), "{foreign}");
+    assert_eq!(fs::read_dir(here.path()).unwrap().count(), 0, "nothing was written");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    fs::write(here.path().join("file"), "kept").unwrap();
+    let model = model.path().to_str().unwrap();
+    let sentence = refused(here.path(), &["generate", "x", "--model", model, "--out", "file/picture.png"]);
+    assert!(sentence.contains("cannot write"), "{sentence}");
+    assert_eq!(fs::read_to_string(here.path().join("file")).unwrap(), "kept");
+}
+
+#[test]
+fn configurations_with_unknown_keys() {
+    let here = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    for (command, file) in [("teacher", "shapes-teacher.toml"), ("distill", "shapes-distill.toml")] {
+        let text = fs::read_to_string(shipped.join(file)).unwrap();
+        fs::write(here.path().join("run.toml"), format!("stesp = 3\n{text}")).unwrap();
+        let sentence = refused(here.path(), &[command, "run.toml"]);
+        assert!(sentence.contains("stesp") && sentence.contains("run.toml"), "{sentence}");
+        let sentence = refused(here.path(), &[command, "none.toml"]);
+        assert!(sentence.contains("none.toml"), "{sentence}");
+    }
+}
+
+/// Distillation from a model folder, interrupted by nothing: pairs, steps, the one-step folder, and
+/// a second call that finds everything done.
+#[test]
+fn distil_a_tiny_model() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/shapes-distill.toml");
+    let text = fs::read_to_string(shipped).unwrap();
+    let mut config: toml::Table = text.parse().unwrap();
+    config["teacher"] = model.path().to_str().unwrap().into();
+    config["output"] = "run".into();
+    config["generator"]["batch"] = 4.into();
+    config["regression"]["pairs"] = 4.into();
+    config["regression"]["sampling_steps"] = 2.into();
+    config["regression"]["warmup_steps"] = 1.into();
+    config["fake"]["steps_per_generator_step"] = 2.into();
+    config["pace"]["steps"] = 2.into();
+    fs::write(here.path().join("run.toml"), config.to_string()).unwrap();
+    for _ in 0..2 {
+        let output = dmd(here.path(), &["distill", "run.toml"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let made = here.path().join("run/unet_one_step");
+    fs::remove_dir_all(model.path().join("unet_one_step")).unwrap();
+    fs::rename(&made, model.path().join("unet_one_step")).unwrap();
+    let output = dmd(here.path(), &["generate", "x", "--model", model.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metrics = fs::read_to_string(here.path().join("run/metrics.jsonl")).unwrap();
+    assert!(metrics.contains("\"probe_accuracy\""), "{metrics}");
+}
