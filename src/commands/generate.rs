@@ -39,7 +39,7 @@ pub(crate) const DEFAULT_GUIDANCE: f64 = 3.0;
 pub(crate) fn method(steps: usize, guidance: Option<f64>) -> Result<Method, dmd_infer::Error> {
     match (steps, guidance) {
         (1, None) => Ok(Method::OneStep),
-        (1, Some(scale)) if scale == 1.0 => Ok(Method::OneStep),
+        (1, Some(1.0)) => Ok(Method::OneStep),
         (1, Some(_)) => Err(dmd_infer::Error::GuidedOneStep),
         (steps, guidance) => {
             Ok(Method::Teacher { steps, guidance_scale: guidance.unwrap_or(DEFAULT_GUIDANCE) })

@@ -1,6 +1,9 @@
 //! The workspace as its users meet it: networks against diffusers and transformers, the pipeline,
 //! the program.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod embedded;
 mod parity;
 mod pipeline;
 mod program;

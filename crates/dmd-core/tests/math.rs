@@ -1,5 +1,7 @@
 //! The closed forms, invariants and gradients of `dmd-core`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "math/gaussians.rs"]
 mod gaussians;
 #[path = "math/gradients.rs"]

@@ -43,11 +43,10 @@ pub(crate) fn supports(x: &Tensor<4>) -> bool {
 }
 
 fn on_flex(device: &DispatchDevice) -> bool {
-    match device {
-        DispatchDevice::Flex(_) => true,
-        DispatchDevice::Autodiff(inner) => on_flex(inner),
-        #[allow(unreachable_patterns, reason = "other backends exist only with their features")]
-        _ => false,
+    if let DispatchDevice::Autodiff(inner) = device {
+        on_flex(inner)
+    } else {
+        matches!(device, DispatchDevice::Flex(_))
     }
 }
 
@@ -351,7 +350,7 @@ fn sigmoid(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 0.5;
     let exp = p * r * r + r + 1.0;
     let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     1.0 / (1.0 + exp * scale)

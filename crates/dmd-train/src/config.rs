@@ -354,7 +354,7 @@ impl TeacherConfig {
         require((0.0..1.0).contains(&a.ema_decay), "autoencoder.ema_decay", a.ema_decay, share)?;
         require((0.0..1.0).contains(&d.ema_decay), "diffusion.ema_decay", d.ema_decay, share)?;
         require(
-            self.text.heads > 0 && self.text.width % self.text.heads == 0,
+            self.text.heads > 0 && self.text.width.is_multiple_of(self.text.heads),
             "text.heads",
             self.text.heads,
             "a divisor of text.width",

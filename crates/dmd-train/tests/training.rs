@@ -1,5 +1,7 @@
 //! Optimiser, checkpoints, data, configuration, and where gradients go.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::Path;
 

@@ -18,6 +18,9 @@ pub enum Precision {
     Half,
 }
 
+/// A tensor's name, shape and values in f32.
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
+
 /// A safetensors file in memory, its header checked.
 #[derive(Debug)]
 pub struct TensorFile {
@@ -55,7 +58,7 @@ impl TensorFile {
     ///
     /// [`Error::DataType`] for a tensor that is neither F16, BF16, F32 nor F64; integer buffers
     /// named `position_ids`, which older CLIP files carry, are passed over.
-    pub fn floats(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, Error> {
+    pub fn floats(&self) -> Result<Vec<NamedTensor>, Error> {
         let mut all = Vec::new();
         for (name, view) in self.parse()?.tensors() {
             let data = view.data();

@@ -7,7 +7,7 @@ use half::f16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::file::{Precision, TensorFile, write_atomic};
+use crate::file::{NamedTensor, Precision, TensorFile, write_atomic};
 use crate::{Error, KeyMap, Mismatch, Misshapen};
 
 /// The path of the parameter being visited, with the type of the module that owns it.
@@ -52,7 +52,7 @@ impl PathStack {
 struct Collector<'a> {
     path: PathStack,
     keys: &'a KeyMap,
-    tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+    tensors: Vec<NamedTensor>,
 }
 
 impl ModuleVisitor for Collector<'_> {
@@ -77,7 +77,7 @@ impl ModuleVisitor for Collector<'_> {
 }
 
 /// Every float parameter of a module under its checkpoint key: name, shape and values in f32.
-pub fn tensors<M: Module>(module: &M, keys: &KeyMap) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+pub fn tensors<M: Module>(module: &M, keys: &KeyMap) -> Vec<NamedTensor> {
     let mut collector = Collector { path: PathStack::default(), keys, tensors: Vec::new() };
     module.visit(&mut collector);
     collector.tensors

@@ -1,5 +1,7 @@
 //! Model files: what is written is read back, and what is wrong is said.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::Path;
 

@@ -1,0 +1,19 @@
+//! A prompt becomes a PNG: `cargo run --release --example generate -- "a red circle above a blue square"`.
+
+use std::path::Path;
+
+use dmd::core::device;
+use dmd::infer::{Pipeline, Request, encode_png};
+use dmd::weights::write_atomic;
+
+fn main() -> anyhow::Result<()> {
+    let prompt = std::env::args().nth(1).unwrap_or_else(|| "a red circle above a blue square".to_owned());
+    let device = device::open("flex")?;
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+    let pipeline = Pipeline::builder(model, &device).one_step_only().build()?;
+
+    let drawn = pipeline.generate(&Request::new([prompt]).with_seeds([7]))?;
+    write_atomic("generate.png".as_ref(), &encode_png(&drawn.pictures[0])?)?;
+    println!("generate.png in {:.1} ms", drawn.timings.total().as_secs_f64() * 1e3);
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! The embedded model: diffusers draws the same pictures from the same noise
+//! (`scripts/compare_diffusers.py`), it is small, and it does what its card says.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Tensor;
+use dmd::clip::TextEncoder;
+use dmd::core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction};
+use dmd::infer::{Pipeline, Request};
+use dmd::scheduler::SchedulerConfig;
+use dmd::train::reader;
+use dmd::train::shapes::{Scene, Split};
+use dmd::unet::{Autoencoder, UNet2d, UNetDenoiser};
+
+use crate::support::{Fixture, device};
+
+const PROMPTS: [&str; 2] =
+    ["a red circle above a blue square", "a small yellow triangle left of a large purple circle"];
+
+const ONE_STEP_BAR: usize = 85;
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes")
+}
+
+fn denoiser(folder: &str) -> UNetDenoiser {
+    let (unet, _) = UNet2d::from_dir(&model().join(folder), &device()).unwrap();
+    UNetDenoiser::new(unet, Prediction::Epsilon)
+}
+
+/// Largest difference of two pictures in [0, 1], and their mean absolute difference.
+fn difference<const D: usize>(found: Tensor<D>, expected: Tensor<D>) -> (f32, f32) {
+    let apart = (found - expected).abs();
+    (apart.clone().max().into_scalar::<f32>(), apart.mean().into_scalar::<f32>())
+}
+
+/// Pictures in [0, 1], as diffusers hands them out.
+fn shown(decoded: Tensor<4>) -> Tensor<4> {
+    (decoded / 2.0 + 0.5).clamp(0.0, 1.0)
+}
+
+#[test]
+fn teacher_draws_what_diffusers_draws() {
+    let device = device();
+    let fixture = Fixture::open("embedded");
+    let text = TextEncoder::from_dir(&model(), &device).unwrap();
+    let (_, ids) = fixture.values("ids");
+    let found = text.ids(&PROMPTS).unwrap().into_data().iter::<i64>().map(|id| id as f32).collect::<Vec<_>>();
+    assert_eq!(found, ids, "tokens");
+    let features = text.encode(&PROMPTS).unwrap();
+    let (largest, _) = difference(features.clone(), fixture.tensor("text"));
+    assert!(largest < 1e-4, "text features differ by {largest}");
+
+    let scheduler: SchedulerConfig =
+        dmd::weights::read_json(&model().join("scheduler/scheduler_config.json")).unwrap();
+    let guided = Guided::new(denoiser("unet"), text.encode(&[""]).unwrap(), 3.0);
+    let go_on = |_: usize, _: &Tensor<4>| ControlFlow::Continue(());
+    let latents = scheduler.sample(&guided, 50, fixture.tensor("noise"), &features, go_on).unwrap().unwrap();
+    let (largest, mean) = difference(latents.clone(), fixture.tensor("latents"));
+    println!("teacher's latents after 50 guided steps: largest difference {largest}, mean {mean}");
+    // Fifty guided steps carry each step's rounding (about 1e-6) on.
+    assert!(largest < 5e-3, "latents differ by {largest}");
+    let (autoencoder, _) = Autoencoder::from_dir(&model().join("vae"), &device).unwrap();
+    let (largest, mean) = difference(shown(autoencoder.decode(latents)), fixture.tensor("teacher"));
+    println!("teacher's pictures: largest difference {largest}, mean {mean}");
+    // Below half a level of 255, so the files agree but for roundings at a border.
+    assert!(largest < 0.5 / 255.0, "pictures differ by {largest}");
+}
+
+#[test]
+fn one_step_draws_what_diffusers_draws() {
+    let device = device();
+    let fixture = Fixture::open("embedded");
+    let noise: Tensor<4> = fixture.tensor("noise");
+    let t = Tensor::<1>::from_floats([999.0, 999.0], &device);
+    let level = SchedulerConfig::stable_diffusion().schedule().level(t);
+    let x0 = denoiser("unet_one_step").denoise(noise, &level, &fixture.tensor("text"));
+    let (largest, mean) = difference(x0.clone(), fixture.tensor("one_step_latents"));
+    println!("one-step latents: largest difference {largest}, mean {mean}");
+    // An epsilon error of 1e-5 times 14.6.
+    assert!(largest < 1e-3, "latents differ by {largest}");
+    let (autoencoder, _) = Autoencoder::from_dir(&model().join("vae"), &device).unwrap();
+    let (largest, mean) = difference(shown(autoencoder.decode(x0)), fixture.tensor("one_step"));
+    println!("one-step pictures: largest difference {largest}, mean {mean}");
+    assert!(largest < 0.5 / 255.0, "pictures differ by {largest}");
+}
+
+#[test]
+fn the_embedded_model_is_small() {
+    fn size(folder: &Path) -> u64 {
+        let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+        entries.map(|path| if path.is_dir() { size(&path) } else { path.metadata().unwrap().len() }).sum()
+    }
+    let bytes = size(&model());
+    assert!(bytes <= 16_000_000, "{bytes} bytes");
+}
+
+/// A hundred held-out prompts in one step. The card's figure is over 400; a share p of 100 has a
+/// standard error of at most 5 points, so the bar is far below the card's and far above chance.
+#[test]
+fn one_step_follows_held_out_prompts() {
+    let mut noise = Noise::stream(2, "embedded");
+    let scenes: Vec<Scene> = (0..100).map(|_| Scene::draw(Split::HeldOut, &mut noise)).collect();
+    let pipeline = Pipeline::builder(model(), &device()).one_step_only().build().unwrap();
+    let request = Request::new(scenes.iter().map(|scene| scene.caption.clone()));
+    let pictures = pipeline.generate(&request).unwrap().pictures;
+    let pairs = scenes.iter().zip(&pictures);
+    let right = pairs.filter(|(scene, picture)| scene.description.fits(&reader::read(picture))).count();
+    println!("{right} of 100 held-out prompts right in one step");
+    assert!(right >= ONE_STEP_BAR, "{right} of 100 right");
+}
