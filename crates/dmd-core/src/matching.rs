@@ -25,7 +25,7 @@ use burn::tensor::Tensor;
 ///     row([0.1, -0.3, 0.9, 0.2]),
 /// );
 /// // mean|x − real| = 0.3875; (0.1 − 0.2) / 0.3875 = −0.258 064 5
-/// assert!((g.into_data().to_vec::<f32>().unwrap()[0] + 0.2580645).abs() < 1e-6);
+/// assert!((g.into_data().try_to_vec::<f32>().unwrap()[0] + 0.2580645).abs() < 1e-6);
 /// ```
 pub fn gradient<const D: usize>(x: Tensor<D>, real_x0: Tensor<D>, fake_x0: Tensor<D>) -> Tensor<D> {
     let axes: Vec<usize> = (1..D).collect();

@@ -21,8 +21,8 @@ fn run(
     let beta = affine[1].clone().autodiff().require_grad();
     let out = op(x.clone(), gamma.clone(), beta.clone(), groups, 1e-5, a);
     let grads = (out.clone() * inputs[1].clone().autodiff()).sum().backward();
-    let read4 = |t: Tensor<4>| t.into_data().to_vec::<f32>().unwrap();
-    let read1 = |t: Tensor<1>| t.into_data().to_vec::<f32>().unwrap();
+    let read4 = |t: Tensor<4>| t.into_data().try_to_vec::<f32>().unwrap();
+    let read1 = |t: Tensor<1>| t.into_data().try_to_vec::<f32>().unwrap();
     [
         read4(out.without_autodiff()),
         read4(x.grad(&grads).unwrap()),
