@@ -2,15 +2,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dmd_clip::Tokenizer;
+use dmd_core::Noise;
 use dmd_train::config::TeacherConfig;
 use dmd_train::run::{Outcome, run};
-use dmd_train::{AutoencoderStage, DiffusionStage, TeacherArchitecture, assemble};
+use dmd_train::{
+    AutoencoderStage, DiffusionStage, GroundingStage, LatentParts, Pool, TeacherArchitecture, assemble,
+};
 use dmd_unet::Autoencoder;
 use dmd_weights::Precision;
 
 use super::progress::Progress;
 
-/// Train a teacher: the autoencoder, then text encoder and UNet together
+/// Train a teacher: the autoencoder, the text encoder, then text encoder and UNet together
 #[derive(Debug, Args)]
 pub(crate) struct TeacherArgs {
     /// Configuration file (TOML), e.g. configs/shapes-teacher.toml
@@ -47,10 +50,21 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let architecture = TeacherArchitecture::new(&config, &vocabulary, &architecture);
     let tokens = architecture.text.max_position_embeddings;
     let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"), tokens)?;
-    let section = config.diffusion.clone();
+    let section = &config.diffusion;
     println!("encoding {} captioned pictures", section.pool);
-    let mut stage =
-        DiffusionStage::new(section, &architecture, autoencoder, tokenizer, &source, config.seed, &device)?;
+    let mut noise = Noise::stream(config.seed, "pool");
+    let pool = Pool::draw(section.pool, &source, &autoencoder, &tokenizer, &mut noise, &device)?;
+
+    let section = config.grounding.clone();
+    let empty = tokenizer.encode("")?;
+    let mut stage = GroundingStage::new(section, &architecture.text, pool, empty, config.seed, &device)?;
+    if run(&mut stage, &config.grounding.pace, &config.output, &mut progress)? == Outcome::Stopped {
+        return stopped(&config.output);
+    }
+    let (text, pool) = stage.into_parts();
+
+    let parts = LatentParts { autoencoder, tokenizer, pool };
+    let mut stage = DiffusionStage::new(&config, &architecture, text, parts, &device)?;
     if run(&mut stage, &config.diffusion.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped(&config.output);
     }

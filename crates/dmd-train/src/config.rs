@@ -137,6 +137,20 @@ impl UNetSection {
     }
 }
 
+/// `[grounding]`: the text encoder alone, before the UNet joins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroundingSection {
+    /// Captions per step.
+    pub batch: usize,
+    /// Peak learning rate of the cosine.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: usize,
+    /// How long and how often.
+    pub pace: Pace,
+}
+
 /// `[diffusion]`: training of text encoder and UNet together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,6 +165,9 @@ pub struct DiffusionSection {
     /// `epsilon` is DDPM's; `velocity` gives high noise levels, where the caption decides, their
     /// full weight (Salimans and Ho 2022: `SNR + 1`).
     pub loss: Prediction,
+    /// Share of the noise levels drawn from the noisier half of the schedule alone, where captions
+    /// are learned; the rest is uniform over all.
+    pub noisy_half_share: f64,
     /// Share of captions replaced by the empty one, for guidance.
     pub caption_dropout: f64,
     /// Peak learning rate of the cosine.
@@ -179,7 +196,9 @@ pub struct TeacherConfig {
     pub text: TextSection,
     /// The UNet.
     pub unet: UNetSection,
-    /// Their training.
+    /// The text encoder's training before the UNet's.
+    pub grounding: GroundingSection,
+    /// Their training together.
     pub diffusion: DiffusionSection,
 }
 
@@ -344,7 +363,12 @@ impl TeacherConfig {
         let rate = |v: f64| v.is_finite() && v > 0.0;
         require(rate(a.learning_rate), "autoencoder.learning_rate", a.learning_rate, "a positive number")?;
         require(rate(d.learning_rate), "diffusion.learning_rate", d.learning_rate, "a positive number")?;
+        let g = &self.grounding;
+        require(g.batch > 0, "grounding.batch", g.batch, positive)?;
+        require(rate(g.learning_rate), "grounding.learning_rate", g.learning_rate, "a positive number")?;
         let share = "between 0 and 1";
+        let noisy = d.noisy_half_share;
+        require((0.0..=1.0).contains(&noisy), "diffusion.noisy_half_share", noisy, share)?;
         require(
             (0.0..=1.0).contains(&d.caption_dropout),
             "diffusion.caption_dropout",

@@ -13,7 +13,7 @@ use dmd_unet::{Autoencoder, UNetConfig, UNetDenoiser};
 use dmd_weights::{KeyMap, Precision};
 
 use crate::checkpoint::RunState;
-use crate::config::DiffusionSection;
+use crate::config::{DataSection, DiffusionSection, TeacherConfig};
 use crate::data::{Source, to_tensor};
 use crate::ema::Ema;
 use crate::optimizer::{AdamW, AdamWConfig};
@@ -116,6 +116,17 @@ pub struct TeacherArchitecture {
     pub unet: UNetConfig,
 }
 
+/// What a latent diffusion is trained on.
+#[derive(Debug, Clone)]
+pub struct LatentParts {
+    /// Pictures to latents and back.
+    pub autoencoder: Autoencoder,
+    /// Captions to tokens.
+    pub tokenizer: Tokenizer,
+    /// Latents and tokens of the training pictures.
+    pub pool: Pool,
+}
+
 /// Trains a [`Teacher`].
 #[derive(Debug)]
 pub struct DiffusionStage {
@@ -141,36 +152,31 @@ const OPTIMIZER: AdamWConfig =
 pub(crate) const PLAIN_KEYS: KeyMap = KeyMap { prefix: "", renames: &[] };
 
 impl DiffusionStage {
-    /// A fresh teacher on top of a trained autoencoder; `device` is the plain device.
+    /// A teacher with a fresh UNet and a given text encoder, on top of a trained autoencoder and a
+    /// pool of its latents; `device` is the plain device.
     ///
     /// # Errors
     ///
-    /// When an architecture is not valid, or the data cannot be read.
+    /// When the UNet's architecture is not valid.
     pub fn new(
-        section: DiffusionSection,
+        config: &TeacherConfig,
         architecture: &TeacherArchitecture,
-        autoencoder: Autoencoder,
-        tokenizer: Tokenizer,
-        source: &Source,
-        seed: u64,
+        text: ClipTextModel,
+        parts: LatentParts,
         device: &Device,
     ) -> Result<Self, Error> {
-        device.seed(seed);
-        let training = device.clone().autodiff();
-        let unet = architecture.unet.init(&training)?;
-        let model = Teacher {
-            text: architecture.text.init(&training)?,
-            denoiser: UNetDenoiser::new(unet, Prediction::Epsilon),
-        };
-        let mut noise = Noise::stream(seed, "pool");
-        let pool = Pool::draw(section.pool, source, &autoencoder, &tokenizer, &mut noise, device)?;
+        device.seed(config.seed);
+        let section = config.diffusion.clone();
+        let unet = architecture.unet.init(&device.clone().autodiff())?;
+        let model = Teacher { text, denoiser: UNetDenoiser::new(unet, Prediction::Epsilon) };
+        let LatentParts { autoencoder, tokenizer, pool } = parts;
         Ok(Self {
             empty: tokenizer.encode("")?,
-            shapes: matches!(source, Source::Shapes),
+            shapes: matches!(config.data, DataSection::Shapes {}),
             average: Ema::new(&model, section.ema_decay),
             rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
             optimizer: AdamW::new(OPTIMIZER),
-            noise: Noise::stream(seed, "diffusion"),
+            noise: Noise::stream(config.seed, "diffusion"),
             schedule: SchedulerConfig::stable_diffusion().schedule(),
             device: device.clone(),
             pool,
@@ -184,6 +190,19 @@ impl DiffusionStage {
     /// The averaged teacher.
     pub fn teacher(&self) -> &Teacher {
         self.average.model()
+    }
+
+    /// Uniform over all timesteps, but for the share that is drawn from the noisier half.
+    fn times(&mut self, batch: usize) -> Tensor<1> {
+        let last = self.schedule.count() - 1;
+        let noisy = (batch as f64 * self.section.noisy_half_share).round() as usize;
+        let mut draw =
+            |first, count| TimeSampler::Timesteps(first..=last).draw(count, &mut self.noise, &self.device);
+        match (noisy, batch - noisy) {
+            (0, all) => draw(0, all),
+            (all, 0) => draw(last.div_ceil(2), all),
+            (noisy, rest) => Tensor::cat(vec![draw(last.div_ceil(2), noisy), draw(0, rest)], 0),
+        }
     }
 
     fn features(&self, captions: &[&str]) -> Result<Tensor<3>, Error> {
@@ -214,8 +233,7 @@ impl Stage for DiffusionStage {
         let ids = self.pool.ids(&captions, &self.empty, &self.device);
         let x0 = self.pool.latents(&places, &self.device).repeat_dim(0, levels);
         let [batch, ..] = x0.dims();
-        let times = TimeSampler::Timesteps(0..=self.schedule.count() - 1);
-        let t = times.draw(batch, &mut self.noise, &self.device);
+        let t = self.times(batch);
         let eps = self.noise.normal(x0.dims(), &self.device);
 
         let text = self.model.text.forward(ids).repeat_dim(0, levels);

@@ -166,7 +166,9 @@ pub fn run(
         if last || step.is_multiple_of(pace.grid_every.max(1)) {
             let name = format!("{}-{step:06}.png", stage.name());
             let probe = stage.probe()?;
-            picture::save(&picture::grid(&probe.pictures, 8), &folder.join("grids").join(name))?;
+            if !probe.pictures.is_empty() {
+                picture::save(&picture::grid(&probe.pictures, 8), &folder.join("grids").join(name))?;
+            }
             if !probe.figures.is_empty() {
                 append_metrics(folder, &StepReport { losses: &probe.figures, ..report })?;
             }
