@@ -12,5 +12,7 @@
 mod group_norm;
 #[cfg(feature = "flex")]
 mod group_norm_flex;
+#[cfg(feature = "flex")]
+mod group_norm_loops;
 
 pub use group_norm::{Activation, group_norm, group_norm_composed};

@@ -2,20 +2,16 @@
 
 use std::path::Path;
 
-use burn::module::Module;
-use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use dmd_core::Noise;
-use dmd_unet::{AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig};
-use dmd_weights::Precision;
+use dmd_unet::{Autoencoder, AutoencoderConfig};
 use image::RgbImage;
 
 use crate::checkpoint::RunState;
 use crate::config::AutoencoderSection;
 use crate::data::{Source, to_tensor};
-use crate::ema::Ema;
-use crate::optimizer::{AdamW, AdamWConfig};
 use crate::run::{Probe, Stage};
+use crate::trainee::{Trainee, teacher_optimizer};
 use crate::{Error, LearningRate, picture};
 
 /// Trains an [`Autoencoder`]: absolute plus squared error of the decoded sample (edges and colours),
@@ -24,9 +20,7 @@ use crate::{Error, LearningRate, picture};
 pub struct AutoencoderStage {
     section: AutoencoderSection,
     source: Source,
-    model: Autoencoder,
-    average: Ema<Autoencoder>,
-    optimizer: AdamW,
+    trainee: Trainee<Autoencoder>,
     rate: LearningRate,
     noise: Noise,
     device: Device,
@@ -47,12 +41,10 @@ impl AutoencoderStage {
         device.seed(seed);
         let model = section.architecture(source.size()).init(&device.clone().autodiff())?;
         Ok(Self {
-            average: Ema::new(&model, section.ema_decay),
+            trainee: Trainee::new(model, section.ema_decay, teacher_optimizer()),
             rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
-            optimizer: AdamW::new(AdamWConfig { max_norm: 1.0, ..AdamWConfig::default() }),
             noise: Noise::stream(seed, "autoencoder"),
             device: device.clone(),
-            model,
             source,
             section,
         })
@@ -66,7 +58,7 @@ impl AutoencoderStage {
     /// What the data source returns.
     pub fn finish(&self, count: usize) -> Result<(Autoencoder, AutoencoderConfig), Error> {
         let mut noise = self.noise.clone();
-        let model = self.average.model().clone().with_scaling_factor(1.0);
+        let model = self.trainee.average().clone().with_scaling_factor(1.0);
         let (mut sum, mut squares, mut n) = (0.0, 0.0, 0.0);
         for _ in 0..count.div_ceil(32) {
             let images = self.draw(32, &mut noise)?;
@@ -96,20 +88,16 @@ impl Stage for AutoencoderStage {
     fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
         let mut noise = self.noise.clone();
         let images = to_tensor(&self.draw(self.section.batch, &mut noise)?, &self.device);
-        let posterior = self.model.encode(images.clone().autodiff());
+        let posterior = self.trainee.model.encode(images.clone().autodiff());
         let eps = noise.normal(posterior.mean.dims(), &self.device);
         self.noise = noise;
-        let decoded = self.model.decode(posterior.sample(eps));
+        let decoded = self.trainee.model.decode(posterior.sample(eps));
         let error = decoded - images;
         let reconstruction = error.clone().abs().mean() + error.square().mean();
         let kl = posterior.kl();
         let loss = reconstruction.clone() + kl.clone() * self.section.kl_weight;
-        let mut grads = loss.backward();
-        let grads = GradientsParams::from_module(&mut grads, &self.model);
         let rate = self.rate.at(step);
-        let (model, norm) = self.optimizer.step(rate, self.model.clone(), grads);
-        self.average = self.average.clone().update(&model, step);
-        self.model = model;
+        let norm = self.trainee.descend(&loss, rate, step);
         Ok(vec![
             ("reconstruction", f64::from(reconstruction.into_scalar::<f32>())),
             ("kl", f64::from(kl.into_scalar::<f32>())),
@@ -119,24 +107,11 @@ impl Stage for AutoencoderStage {
     }
 
     fn save(&self, folder: &Path) -> Result<(), Error> {
-        let write = |model: &Autoencoder, name: &str| {
-            dmd_weights::save(model, &folder.join(name), &AUTOENCODER_KEYS, Precision::Single)
-        };
-        write(&self.model.valid(), "online.safetensors")?;
-        write(self.average.model(), "average.safetensors")?;
-        Ok(self.optimizer.save(&folder.join("optimizer.safetensors"))?)
+        self.trainee.save(folder, "")
     }
 
     fn load(&mut self, folder: &Path, state: &RunState) -> Result<(), Error> {
-        let read = |model: Autoencoder, name: &str| {
-            dmd_weights::load(model, &dmd_weights::read(&folder.join(name))?, &AUTOENCODER_KEYS)
-        };
-        self.model = read(self.model.clone(), "online.safetensors")?;
-        let average = read(self.average.model().clone(), "average.safetensors")?;
-        self.average = Ema::from_model(average, self.section.ema_decay);
-        let path = folder.join("optimizer.safetensors");
-        let config = AdamWConfig { max_norm: 1.0, ..AdamWConfig::default() };
-        self.optimizer = AdamW::load(config, &path, &self.device)?;
+        self.trainee.load(folder, "", &self.device)?;
         state.seek(&mut self.noise, folder)
     }
 
@@ -147,7 +122,7 @@ impl Stage for AutoencoderStage {
     /// Pictures above their reconstructions.
     fn probe(&self) -> Result<Probe, Error> {
         let mut pictures = self.draw(8, &mut Noise::stream(0, "grid"))?;
-        let model = self.average.model();
+        let model = self.trainee.average();
         let latents = model.encode(to_tensor(&pictures, &self.device)).mode();
         pictures.extend(picture::from_tensor(model.decode(latents)));
         Ok(Probe { pictures, figures: Vec::new() })

@@ -4,21 +4,18 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dmd_clip::{ClipTextModel, TextConfig, Tokenizer};
 use dmd_core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction, denoising};
 use dmd_scheduler::{DiscreteSchedule, SchedulerConfig, TimeSampler};
 use dmd_unet::{Autoencoder, UNetConfig, UNetDenoiser};
-use dmd_weights::{KeyMap, Precision};
 
 use crate::checkpoint::RunState;
 use crate::config::{DataSection, DiffusionSection, TeacherConfig};
 use crate::data::{Source, to_tensor};
-use crate::ema::Ema;
-use crate::optimizer::{AdamW, AdamWConfig};
 use crate::run::{Probe, Stage};
 use crate::shapes::{Scene, Split};
+use crate::trainee::{Trainee, teacher_optimizer};
 use crate::{Error, LearningRate, picture, reader};
 
 /// What is trained together.
@@ -137,19 +134,11 @@ pub struct DiffusionStage {
     tokenizer: Tokenizer,
     autoencoder: Autoencoder,
     schedule: DiscreteSchedule,
-    model: Teacher,
-    average: Ema<Teacher>,
-    optimizer: AdamW,
+    trainee: Trainee<Teacher>,
     rate: LearningRate,
     noise: Noise,
     device: Device,
 }
-
-const OPTIMIZER: AdamWConfig =
-    AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, max_norm: 1.0 };
-
-/// Module paths as they are, for checkpoints of a run.
-pub(crate) const PLAIN_KEYS: KeyMap = KeyMap { prefix: "", renames: &[] };
 
 impl DiffusionStage {
     /// A teacher with a fresh UNet and a given text encoder, on top of a trained autoencoder and a
@@ -173,23 +162,21 @@ impl DiffusionStage {
         Ok(Self {
             empty: tokenizer.encode("")?,
             shapes: matches!(config.data, DataSection::Shapes {}),
-            average: Ema::new(&model, section.ema_decay),
+            trainee: Trainee::new(model, section.ema_decay, teacher_optimizer()),
             rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
-            optimizer: AdamW::new(OPTIMIZER),
             noise: Noise::stream(config.seed, "diffusion"),
             schedule: SchedulerConfig::stable_diffusion().schedule(),
             device: device.clone(),
             pool,
             tokenizer,
             autoencoder,
-            model,
             section,
         })
     }
 
     /// The averaged teacher.
     pub fn teacher(&self) -> &Teacher {
-        self.average.model()
+        self.trainee.average()
     }
 
     /// Uniform over all timesteps, but for the share that is drawn from the noisier half.
@@ -212,7 +199,7 @@ impl DiffusionStage {
         }
         let shape = [captions.len(), self.empty.len()];
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &self.device);
-        Ok(self.average.model().text.forward(ids))
+        Ok(self.trainee.average().text.forward(ids))
     }
 }
 
@@ -236,17 +223,13 @@ impl Stage for DiffusionStage {
         let t = self.times(batch);
         let eps = self.noise.normal(x0.dims(), &self.device);
 
-        let text = self.model.text.forward(ids).repeat_dim(0, levels);
+        let text = self.trainee.model.text.forward(ids).repeat_dim(0, levels);
         let level = self.schedule.level(t);
         let x_t = level.add_noise(x0.clone(), eps);
-        let x0_hat = self.model.denoiser.denoise(x_t, &level, &text);
+        let x0_hat = self.trainee.model.denoiser.denoise(x_t, &level, &text);
         let loss = denoising::loss(x0_hat, x0, self.section.loss.loss_weight(&level));
-        let mut grads = loss.backward();
-        let grads = GradientsParams::from_module(&mut grads, &self.model);
         let rate = self.rate.at(step);
-        let (model, norm) = self.optimizer.step(rate, self.model.clone(), grads);
-        self.average = self.average.clone().update(&model, step);
-        self.model = model;
+        let norm = self.trainee.descend(&loss, rate, step);
         Ok(vec![
             ("loss", f64::from(loss.into_scalar::<f32>())),
             ("gradient_norm", norm),
@@ -255,23 +238,11 @@ impl Stage for DiffusionStage {
     }
 
     fn save(&self, folder: &Path) -> Result<(), Error> {
-        let write = |model: &Teacher, name: &str| {
-            dmd_weights::save(model, &folder.join(name), &PLAIN_KEYS, Precision::Single)
-        };
-        write(&self.model.valid(), "online.safetensors")?;
-        write(self.average.model(), "average.safetensors")?;
-        Ok(self.optimizer.save(&folder.join("optimizer.safetensors"))?)
+        self.trainee.save(folder, "")
     }
 
     fn load(&mut self, folder: &Path, state: &RunState) -> Result<(), Error> {
-        let read = |model: Teacher, name: &str| {
-            dmd_weights::load(model, &dmd_weights::read(&folder.join(name))?, &PLAIN_KEYS)
-        };
-        self.model = read(self.model.clone(), "online.safetensors")?;
-        let average = read(self.average.model().clone(), "average.safetensors")?;
-        self.average = Ema::from_model(average, self.section.ema_decay);
-        let path = folder.join("optimizer.safetensors");
-        self.optimizer = AdamW::load(OPTIMIZER, &path, &self.device)?;
+        self.trainee.load(folder, "", &self.device)?;
         state.seek(&mut self.noise, folder)
     }
 
@@ -288,12 +259,12 @@ impl Stage for DiffusionStage {
             self.features(&captions)?
         } else {
             let places: Vec<Option<usize>> = (0..24).map(|i| Some(i % self.pool.len())).collect();
-            self.average.model().text.forward(self.pool.ids(&places, &self.empty, &self.device))
+            self.trainee.average().text.forward(self.pool.ids(&places, &self.empty, &self.device))
         };
         let [channels, height, width] = self.pool.latent_shape();
         let z = noise.normal([scenes.len(), channels, height, width], &self.device);
         let unconditional = self.features(&[""])?.without_autodiff();
-        let guided = Guided::new(&self.average.model().denoiser, unconditional, 3.0);
+        let guided = Guided::new(&self.trainee.average().denoiser, unconditional, 3.0);
         let config = SchedulerConfig::stable_diffusion();
         let latents = config.sample(&guided, 20, z, &text, |_, _| ControlFlow::Continue(()))?;
         let Some(latents) = latents else {

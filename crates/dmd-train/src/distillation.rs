@@ -14,13 +14,14 @@ use dmd_weights::Precision;
 use crate::checkpoint::RunState;
 use crate::config::DistillConfig;
 use crate::data::Source;
-use crate::diffusion::PLAIN_KEYS;
+
 use crate::distiller::{Distiller, Draw, Targets};
 use crate::ema::Ema;
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::pairs::Pairs;
 use crate::run::{Probe, Stage};
 use crate::shapes::{Scene, Split};
+use crate::trainee::PLAIN_KEYS;
 use crate::{Error, LearningRate, assemble, picture, reader};
 
 type Latent = Distiller<UNetDenoiser, Guided<UNetDenoiser>, UNetDenoiser, DiscreteSchedule>;

@@ -9,17 +9,15 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
-use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use dmd_clip::{ClipTextModel, TextConfig};
 use dmd_core::{Noise, regression};
-use dmd_weights::Precision;
 
 use crate::checkpoint::RunState;
 use crate::config::GroundingSection;
-use crate::diffusion::{PLAIN_KEYS, Pool};
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::diffusion::Pool;
 use crate::run::{Probe, Stage};
+use crate::trainee::{Trainee, teacher_optimizer};
 use crate::{Error, LearningRate};
 
 /// The text transformer and the head that predicts latents from it.
@@ -35,15 +33,11 @@ pub struct GroundingStage {
     section: GroundingSection,
     pool: Pool,
     empty: Vec<u32>,
-    model: Grounded,
-    optimizer: AdamW,
+    trainee: Trainee<Grounded>,
     rate: LearningRate,
     noise: Noise,
     device: Device,
 }
-
-const OPTIMIZER: AdamWConfig =
-    AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, max_norm: 1.0 };
 
 impl GroundingStage {
     /// A fresh text encoder on a pool of latents; `empty` are the tokens of the empty caption.
@@ -68,10 +62,9 @@ impl GroundingStage {
         };
         Ok(Self {
             rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
-            optimizer: AdamW::new(OPTIMIZER),
+            trainee: Trainee::new(model, 0.0, teacher_optimizer()),
             noise: Noise::stream(seed, "grounding"),
             device: device.clone(),
-            model,
             pool,
             empty,
             section,
@@ -80,7 +73,7 @@ impl GroundingStage {
 
     /// The text encoder, and the pool it was trained on.
     pub fn into_parts(self) -> (ClipTextModel, Pool) {
-        (self.model.text, self.pool)
+        (self.trainee.model.text, self.pool)
     }
 }
 
@@ -94,18 +87,15 @@ impl Stage for GroundingStage {
         let captions: Vec<Option<usize>> = places.iter().copied().map(Some).collect();
         let latents = self.pool.latents(&places, &self.device);
         let [batch, channels, height, width] = latents.dims();
-        let features = self.model.text.forward(self.pool.ids(&captions, &self.empty, &self.device));
+        let features = self.trainee.model.text.forward(self.pool.ids(&captions, &self.empty, &self.device));
         let [_, _, text_width] = features.dims();
         let mean = features.mean_dim(1).reshape([batch, text_width]);
-        let predicted = self.model.head.forward(mean).reshape([batch, channels, height, width]);
+        let predicted = self.trainee.model.head.forward(mean).reshape([batch, channels, height, width]);
         let spread = latents.clone() - latents.clone().mean_dim(0);
         let variance = f64::from(spread.square().mean().into_scalar::<f32>());
         let loss = regression::loss(predicted, latents);
-        let mut grads = loss.backward();
-        let grads = GradientsParams::from_module(&mut grads, &self.model);
         let rate = self.rate.at(step);
-        let (model, norm) = self.optimizer.step(rate, self.model.clone(), grads);
-        self.model = model;
+        let norm = self.trainee.descend(&loss, rate, step);
         let loss = f64::from(loss.into_scalar::<f32>());
         Ok(vec![
             ("loss", loss),
@@ -116,15 +106,11 @@ impl Stage for GroundingStage {
     }
 
     fn save(&self, folder: &Path) -> Result<(), Error> {
-        let path = folder.join("online.safetensors");
-        dmd_weights::save(&self.model.valid(), &path, &PLAIN_KEYS, Precision::Single)?;
-        Ok(self.optimizer.save(&folder.join("optimizer.safetensors"))?)
+        self.trainee.save(folder, "")
     }
 
     fn load(&mut self, folder: &Path, state: &RunState) -> Result<(), Error> {
-        let file = dmd_weights::read(&folder.join("online.safetensors"))?;
-        self.model = dmd_weights::load(self.model.clone(), &file, &PLAIN_KEYS)?;
-        self.optimizer = AdamW::load(OPTIMIZER, &folder.join("optimizer.safetensors"), &self.device)?;
+        self.trainee.load(folder, "", &self.device)?;
         state.seek(&mut self.noise, folder)
     }
 

@@ -21,6 +21,7 @@ pub mod reader;
 pub mod run;
 pub mod shapes;
 pub mod toy;
+mod trainee;
 
 pub use autoencoder::AutoencoderStage;
 pub use diffusion::{DiffusionStage, LatentParts, Pool, Teacher, TeacherArchitecture};
