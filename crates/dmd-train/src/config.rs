@@ -222,6 +222,9 @@ pub struct GeneratorSection {
 pub struct FakeSection {
     /// Constant learning rate after the warm-up.
     pub learning_rate: f64,
+    /// The parameterisation whose squared error is the loss (DMD and DMD2: the teacher's own,
+    /// `epsilon`; see `diffusion.loss` of a teacher).
+    pub loss: Prediction,
     /// Updates per generator update (DMD: 1; DMD2: 5 to 10).
     pub steps_per_generator_step: usize,
 }

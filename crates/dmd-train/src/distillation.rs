@@ -123,7 +123,7 @@ impl DistillationStage {
             distiller: Distiller {
                 generator,
                 teacher: teacher.guided(config.guidance_scale)?,
-                fake: trainable(),
+                fake: trainable().with_loss(config.fake.loss),
                 schedule,
             },
             text: teacher.text.clone(),

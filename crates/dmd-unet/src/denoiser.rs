@@ -11,12 +11,20 @@ pub struct UNetDenoiser {
     pub unet: UNet2d,
     #[module(skip)]
     prediction: Prediction,
+    #[module(skip)]
+    loss: Prediction,
 }
 
 impl UNetDenoiser {
     /// The denoiser of a network that predicts `prediction`.
     pub fn new(unet: UNet2d, prediction: Prediction) -> Self {
-        Self { unet, prediction }
+        Self { unet, prediction, loss: prediction }
+    }
+
+    /// The same denoiser, trained as a fake score on the squared error of another parameterisation:
+    /// [`Prediction::Velocity`] gives high noise levels their full weight.
+    pub fn with_loss(self, loss: Prediction) -> Self {
+        Self { loss, ..self }
     }
 
     /// What the network predicts.
@@ -38,6 +46,6 @@ impl Denoiser for UNetDenoiser {
 
 impl FakeScore for UNetDenoiser {
     fn loss_weight(&self, level: &NoiseLevel) -> Tensor<1> {
-        self.prediction.loss_weight(level)
+        self.loss.loss_weight(level)
     }
 }
