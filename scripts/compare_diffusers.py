@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ["a red circle above a blue square", "a small yellow triangle left of a large purple circle"]
-STEPS, GUIDANCE = 50, 3.0
+STEPS, GUIDANCE = 50, 2.0
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ pub(crate) struct GenerateArgs {
     /// 1 draws with the distilled generator, more with the teacher
     #[arg(long, default_value_t = 1)]
     steps: usize,
-    /// Classifier-free guidance of the teacher [default: 3]
+    /// Classifier-free guidance of the teacher [default: 2]
     #[arg(long)]
     guidance: Option<f64>,
     #[command(flatten)]
@@ -33,7 +33,7 @@ pub(crate) struct GenerateArgs {
 }
 
 /// Guidance of the teacher where none is asked for: that of the embedded model's distillation.
-pub(crate) const DEFAULT_GUIDANCE: f64 = 3.0;
+pub(crate) const DEFAULT_GUIDANCE: f64 = 2.0;
 
 /// The method of a number of steps.
 pub(crate) fn method(steps: usize, guidance: Option<f64>) -> Result<Method, dmd_infer::Error> {

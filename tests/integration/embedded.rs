@@ -54,7 +54,7 @@ fn teacher_draws_what_diffusers_draws() {
 
     let scheduler: SchedulerConfig =
         dmd::weights::read_json(&model().join("scheduler/scheduler_config.json")).unwrap();
-    let guided = Guided::new(denoiser("unet"), text.encode(&[""]).unwrap(), 3.0);
+    let guided = Guided::new(denoiser("unet"), text.encode(&[""]).unwrap(), 2.0);
     let go_on = |_: usize, _: &Tensor<4>| ControlFlow::Continue(());
     let latents = scheduler.sample(&guided, 50, fixture.tensor("noise"), &features, go_on).unwrap().unwrap();
     let (largest, mean) = difference(latents.clone(), fixture.tensor("latents"));
