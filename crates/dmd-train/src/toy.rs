@@ -2,10 +2,12 @@
 //!
 //! A point is a sample `[2, 1, 1]`.
 
+use std::fmt;
+
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, activation::silu};
-use dmd_core::{Denoiser, FakeScore, NoiseLevel, Prediction, per_sample};
+use dmd_core::{Denoiser, FakeScore, GaussianMixture, NoiseLevel, Prediction, per_sample};
 use image::{Rgb, RgbImage};
 
 /// A multilayer perceptron with EDM's preconditioning: three hidden SiLU layers over the point and
@@ -61,6 +63,56 @@ impl FakeScore for Mlp {
 pub fn points(x: Tensor<4>) -> Vec<[f64; 2]> {
     let values: Vec<f64> = x.into_data().iter::<f64>().collect();
     values.chunks_exact(2).map(|p| [p[0], p[1]]).collect()
+}
+
+/// How far a set of points is from a [`GaussianMixture`]; its `Display` is a small table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agreement {
+    /// Per axis: mean and variance, each with its distance from the exact value in standard errors.
+    pub moments: Vec<[(f64, f64); 2]>,
+    /// Per mode: the share of points within 4 of its deviations, and its exact weight.
+    pub shares: Vec<(f64, f64)>,
+}
+
+impl Agreement {
+    /// Compares points with the mixture they should come from.
+    pub fn of(points: &[[f64; 2]], exact: &GaussianMixture) -> Self {
+        let n = points.len() as f64;
+        let moments = (0..2).map(|axis| {
+            let average = |f: &dyn Fn(f64) -> f64| points.iter().map(|p| f(p[axis])).sum::<f64>() / n;
+            let mean = average(&|v| v);
+            let variance = average(&|v| (v - mean).powi(2));
+            let fourth = average(&|v| (v - mean).powi(4));
+            let mean_off = (mean - exact.mean()[axis]) / (variance / n).sqrt();
+            let spread = ((fourth - variance * variance) / n).sqrt();
+            [(mean, mean_off), (variance, (variance - exact.variance()[axis]) / spread)]
+        });
+        let modes = exact.means().iter().zip(exact.stds()).zip(exact.weights());
+        let shares = modes.map(|((mode, std), weight)| {
+            let near = |p: &&[f64; 2]| (p[0] - mode[0]).hypot(p[1] - mode[1]) < 4.0 * std;
+            (points.iter().filter(near).count() as f64 / n, *weight)
+        });
+        Self { moments: moments.collect(), shares: shares.collect() }
+    }
+
+    /// Every mean and variance within 4 standard errors, no mode with less than half its share.
+    pub fn holds(&self) -> bool {
+        self.moments.iter().flatten().all(|(_, off)| off.abs() <= 4.0)
+            && self.shares.iter().all(|(share, weight)| *share > weight / 2.0)
+    }
+}
+
+impl fmt::Display for Agreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (axis, [(mean, mean_off), (variance, variance_off)]) in self.moments.iter().enumerate() {
+            writeln!(
+                f,
+                "  axis {axis}: mean {mean:.3} ({mean_off:+.1} standard errors), variance {variance:.3} ({variance_off:+.1})"
+            )?;
+        }
+        let shares = self.shares.iter().map(|(share, weight)| format!("{share:.3} of {weight:.3}"));
+        write!(f, "  share of each mode: {}", shares.collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// Panels of points side by side, each showing `[−reach, reach]` squared.
