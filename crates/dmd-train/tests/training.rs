@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
@@ -108,6 +109,13 @@ fn average_follows_the_parameters() {
     assert!((values[0] - (0.75 * 3.6 + 0.25 * 4.0)).abs() < 1e-6, "{values:?}");
 }
 
+/// Fresh parameters are drawn from the backend's one global stream, which other tests of this process
+/// would draw from in between: tests that need equal networks run one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 type Toy = Distiller<Mlp, GaussianMixture, Mlp, KarrasSchedule>;
 
 fn toy() -> (Toy, Draw) {
@@ -129,6 +137,7 @@ fn toy() -> (Toy, Draw) {
 /// Each loss moves its own network and no other.
 #[test]
 fn gradients_stay_in_their_network() {
+    let _alone = alone();
     let (distiller, draw) = toy();
     let targets = Targets { x0: draw.eps.clone().narrow(0, 0, 4), weight: 0.25 };
     let loss = distiller.generator_loss(&draw, Some(&targets), &());
@@ -148,6 +157,7 @@ fn gradients_stay_in_their_network() {
 /// The total is matching plus weight times regression; the surrogate's value is `½ mean g²`.
 #[test]
 fn generator_loss_adds_up() {
+    let _alone = alone();
     let (distiller, draw) = toy();
     let number = |t: Tensor<1>| t.without_autodiff().into_scalar::<f32>();
     let targets = Targets { x0: draw.eps.clone().narrow(0, 0, 4), weight: 0.25 };
@@ -192,6 +202,7 @@ fn tiny_autoencoder(steps: usize) -> AutoencoderSection {
 /// Stopped and resumed, a run is bitwise the run that was never stopped.
 #[test]
 fn a_resumed_run_is_the_same_run() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let device = Device::flex();
     let stage = || AutoencoderStage::new(tiny_autoencoder(6), Source::Shapes, 5, &device).unwrap();
@@ -219,6 +230,7 @@ fn a_resumed_run_is_the_same_run() {
 /// The newest checkpoint counts even when the run was cut off between the two renames.
 #[test]
 fn a_cut_off_checkpoint_falls_back_to_the_old_one() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let device = Device::flex();
     let pace = tiny_autoencoder(2).pace;
