@@ -7,7 +7,7 @@ use dmd_infer::{Method, Pipeline, Request};
 use dmd_train::data::to_tensor;
 use dmd_train::frechet::{FEATURE_SPACE, Moments, RandomConv};
 use dmd_train::picture;
-use dmd_train::reader;
+use dmd_train::reader::count_right;
 use dmd_train::shapes::{Scene, Split};
 use dmd_unet::Autoencoder;
 use image::RgbImage;
@@ -89,11 +89,6 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         count_right(&scenes, &kept)
     );
     Ok(())
-}
-
-fn count_right(scenes: &[Scene], pictures: &[RgbImage]) -> usize {
-    let pairs = scenes.iter().zip(pictures);
-    pairs.filter(|(scene, picture)| scene.description.fits(&reader::read(picture))).count()
 }
 
 fn draw(pipeline: &Pipeline, scenes: &[Scene], method: Method, seed: u64) -> anyhow::Result<Vec<RgbImage>> {

@@ -106,8 +106,7 @@ fn one_step_follows_held_out_prompts() {
     let pipeline = Pipeline::builder(model(), &device()).one_step_only().build().unwrap();
     let request = Request::new(scenes.iter().map(|scene| scene.caption.clone()));
     let pictures = pipeline.generate(&request).unwrap().pictures;
-    let pairs = scenes.iter().zip(&pictures);
-    let right = pairs.filter(|(scene, picture)| scene.description.fits(&reader::read(picture))).count();
+    let right = reader::count_right(&scenes, &pictures);
     println!("{right} of 100 held-out prompts right in one step");
     assert!(right >= ONE_STEP_BAR, "{right} of 100 right");
 }

@@ -272,11 +272,8 @@ impl Stage for DiffusionStage {
         };
         let pictures = picture::from_tensor(self.autoencoder.decode(latents));
         let figures = if self.shapes {
-            let right = scenes
-                .iter()
-                .zip(&pictures)
-                .filter(|(scene, picture)| scene.description.fits(&reader::read(picture)));
-            vec![("probe_accuracy", right.count() as f64 / scenes.len() as f64)]
+            let right = reader::count_right(&scenes, &pictures);
+            vec![("probe_accuracy", right as f64 / scenes.len() as f64)]
         } else {
             Vec::new()
         };

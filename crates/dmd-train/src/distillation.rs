@@ -294,11 +294,8 @@ impl Stage for DistillationStage {
         let mut pictures = picture::from_tensor(self.autoencoder.decode(x0));
         let mut figures = Vec::new();
         if !scenes.is_empty() {
-            let right = scenes
-                .iter()
-                .zip(&pictures)
-                .filter(|(scene, picture)| scene.description.fits(&reader::read(picture)));
-            figures.push(("probe_accuracy", right.count() as f64 / count as f64));
+            let right = reader::count_right(&scenes, &pictures);
+            figures.push(("probe_accuracy", right as f64 / count as f64));
         }
         pictures.truncate(32);
         Ok(Probe { pictures, figures })

@@ -4,7 +4,7 @@
 use image::RgbImage;
 
 use crate::shapes::{
-    BACKGROUND, COLOURS, Colour, Described, Description, Object, Place, Relation, SHAPES, Shape, Size,
+    BACKGROUND, COLOURS, Colour, Described, Description, Object, Place, Relation, SHAPES, Scene, Shape, Size,
 };
 
 /// Smallest group of pixels that counts as an object; the smallest drawn covers about 70.
@@ -147,6 +147,12 @@ impl Coverage {
         }
         best
     }
+}
+
+/// How many pictures show exactly what their scene's caption says.
+pub fn count_right(scenes: &[Scene], pictures: &[RgbImage]) -> usize {
+    let pairs = scenes.iter().zip(pictures);
+    pairs.filter(|(scene, picture)| scene.description.fits(&read(picture))).count()
 }
 
 impl Described {

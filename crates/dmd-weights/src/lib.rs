@@ -14,5 +14,5 @@ mod names;
 pub use error::{Error, Mismatch, Misshapen};
 pub use file::{NamedTensor, Precision, TensorFile, read, write_atomic};
 pub use folder::{ModelIndex, read_config, read_json, weight_file, write_json};
-pub use module::{load, parameter_count, save, tensors};
+pub use module::{load, save, tensors};
 pub use names::KeyMap;

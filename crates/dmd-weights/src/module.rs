@@ -83,11 +83,6 @@ pub fn tensors<M: Module>(module: &M, keys: &KeyMap) -> Vec<NamedTensor> {
     collector.tensors
 }
 
-/// Number of float parameters of a module.
-pub fn parameter_count<M: Module>(module: &M) -> usize {
-    module.num_params()
-}
-
 struct Loader<'a> {
     path: PathStack,
     keys: &'a KeyMap,
