@@ -7,6 +7,7 @@ outputs, and sampler trajectories. The Rust tests compare every tensor; they nee
 
 import json
 import platform
+import sys
 from pathlib import Path
 
 import diffusers
@@ -105,26 +106,132 @@ def clip(name, activation):
     (folder / "prompts.json").write_text(json.dumps(PROMPTS, ensure_ascii=False) + "\n")
 
 
+# Name -> scheduler class, its options over Stable Diffusion's schedule, and steps (a number or a list of timesteps).
+WALKS = {
+    "ddim": ("DDIM", dict(clip_sample=False), 10),
+    "ddim_trailing": ("DDIM", dict(clip_sample=False, timestep_spacing="trailing"), 7),
+    "ddim_linspace": ("DDIM", dict(clip_sample=False, timestep_spacing="linspace", set_alpha_to_one=True), 10),
+    "ddim_zero_snr_v": ("DDIM", dict(clip_sample=False, timestep_spacing="trailing", prediction_type="v_prediction",
+                                     rescale_betas_zero_snr=True), 10),
+    "ddim_sample": ("DDIM", dict(clip_sample=False, prediction_type="sample"), 10),
+    "pndm": ("PNDM", dict(skip_prk_steps=True), 10),
+    "ddpm": ("DDPM", dict(clip_sample=False), 10),
+    "ddpm_large": ("DDPM", dict(clip_sample=False, variance_type="fixed_large"), 10),
+    "ddpm_list": ("DDPM", dict(clip_sample=False), [999, 700, 250, 30]),
+    "euler": ("EulerDiscrete", {}, 10),
+    "euler_leading_v": ("EulerDiscrete", dict(timestep_spacing="leading", prediction_type="v_prediction"), 10),
+    "euler_karras": ("EulerDiscrete", dict(use_karras_sigmas=True, timestep_spacing="trailing"), 10),
+    "euler_zero_snr_v": ("EulerDiscrete", dict(timestep_spacing="trailing", prediction_type="v_prediction",
+                                               rescale_betas_zero_snr=True), 10),
+    "euler_list": ("EulerDiscrete", dict(timestep_spacing="leading"), [981, 700, 250, 30]),
+    "euler_ancestral": ("EulerAncestralDiscrete", {}, 10),
+    "heun": ("HeunDiscrete", {}, 6),
+    "heun_karras": ("HeunDiscrete", dict(use_karras_sigmas=True, timestep_spacing="leading"), 6),
+    "dpm": ("DPMSolverMultistep", {}, 10),
+    "dpm_many": ("DPMSolverMultistep", dict(timestep_spacing="leading", final_sigmas_type="sigma_min"), 16),
+    "dpm_karras": ("DPMSolverMultistep", dict(use_karras_sigmas=True), 10),
+    "dpm_heun_v": ("DPMSolverMultistep", dict(solver_type="heun", euler_at_final=True, prediction_type="v_prediction",
+                                              timestep_spacing="trailing"), 10),
+    "dpm_first": ("DPMSolverMultistep", dict(solver_order=1), 10),
+    "unipc": ("UniPCMultistep", {}, 10),
+    "unipc_third": ("UniPCMultistep", dict(solver_order=3, timestep_spacing="leading"), 10),
+    "unipc_bh1": ("UniPCMultistep", dict(solver_type="bh1", final_sigmas_type="sigma_min"), 10),
+    "unipc_karras": ("UniPCMultistep", dict(use_karras_sigmas=True, timestep_spacing="trailing"), 10),
+    "lcm": ("LCM", {}, 4),
+    "lcm_list": ("LCM", {}, [999, 759, 259]),
+    "cosine": ("DDIM", dict(clip_sample=False, beta_schedule="squaredcos_cap_v2"), 10),
+}
+
+
 @torch.no_grad()
 def trajectories(network):
-    """Guided DDIM and PNDM walks of the tiny UNet, every step recorded."""
-    schedule = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                    steps_offset=1, set_alpha_to_one=False)
+    """Guided walks of the tiny UNet: the timesteps, the start, the end, and the noise drawn between."""
+    base = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+                steps_offset=1)
     text, empty, scale = normal(8, 2, 7, 24), normal(9, 1, 7, 24), 3.0
-    for name, scheduler in [
-        ("ddim", diffusers.DDIMScheduler(clip_sample=False, **schedule)),
-        ("ddim_trailing", diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing", **schedule)),
-        ("pndm", diffusers.PNDMScheduler(skip_prk_steps=True, **schedule)),
-    ]:
-        scheduler.set_timesteps(10)
-        x = normal(10, 2, 4, 8, 8)
-        walk = [x]
+    (ROOT / "walks").mkdir(exist_ok=True)
+    for name, (kind, options, steps) in WALKS.items():
+        cls = getattr(diffusers, f"{kind}Scheduler")
+        if kind in ("DDIM", "PNDM") and "set_alpha_to_one" not in options:
+            options = options | dict(set_alpha_to_one=False)
+        known = cls.__init__.__wrapped__.__code__.co_varnames
+        config = {k: v for k, v in (base | options).items() if k in known}
+        scheduler = cls(**config)
+        if isinstance(steps, list):
+            scheduler.set_timesteps(timesteps=steps)
+        else:
+            scheduler.set_timesteps(steps)
+        z, noises = normal(10, 2, 4, 8, 8), []
+        modules = [m for m in sys.modules.values() if getattr(m, "__name__", "").startswith("diffusers.schedulers.scheduling_")]
+
+        def recorded(shape, **_):
+            noises.append(normal(100 + len(noises), *shape))
+            return noises[-1]
+
+        for module in modules:
+            if hasattr(module, "randn_tensor"):
+                module.randn_tensor = recorded
+        x = z * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
-            both = network(torch.cat([x, x]), t, torch.cat([empty.expand(2, -1, -1), text])).sample
+            x_in = scheduler.scale_model_input(x, t)
+            both = network(torch.cat([x_in, x_in]), t, torch.cat([empty.expand(2, -1, -1), text])).sample
             uncond, cond = both.chunk(2)
             x = scheduler.step(uncond + scale * (cond - uncond), t, x).prev_sample
-            walk.append(x)
-        save(f"walk_{name}", text=text, empty=empty, timesteps=scheduler.timesteps.float(), walk=torch.stack(walk))
+        (ROOT / "walks" / f"{name}.json").write_text(json.dumps({"_class_name": f"{kind}Scheduler"} | config) + "\n")
+        noise = torch.stack(noises) if noises else torch.zeros(0, 2, 4, 8, 8)
+        save(f"walks/{name}", text=text, empty=empty, timesteps=scheduler.timesteps.float(), z=z, end=x, noise=noise,
+             list=torch.tensor(steps if isinstance(steps, list) else [steps]))
+
+
+@torch.no_grad()
+def rescaled(network):
+    """Guidance with its rescale (Lin et al. 2024, section 3.4), on the network's own output."""
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+    text, empty, x, t = normal(8, 2, 7, 24), normal(9, 1, 7, 24), normal(10, 2, 4, 8, 8), torch.tensor(601)
+    both = network(torch.cat([x, x]), t, torch.cat([empty.expand(2, -1, -1), text])).sample
+    uncond, cond = both.chunk(2)
+    output = rescale_noise_cfg(uncond + 7.5 * (cond - uncond), cond, 0.7)
+    save("guidance_rescale", text=text, empty=empty, x=x, output=output)
+
+
+@torch.no_grad()
+def taesd():
+    network = diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(16, 16, 16, 16), decoder_block_out_channels=(16, 16, 16, 16),
+        num_encoder_blocks=(1, 2, 2, 2), num_decoder_blocks=(2, 2, 2, 1), latent_channels=4, scaling_factor=1.0,
+    )
+    randomise(network, 11)
+    network.save_pretrained(ROOT / "taesd")
+    image, latent = normal(12, 2, 3, 32, 16).clamp(-1, 1), 2 * normal(13, 2, 4, 4, 6)
+    save("taesd/io", image=image, encoded=network.encode(image).latents, latent=latent,
+         decoded=network.decode(latent).sample)
+
+
+@torch.no_grad()
+def clip_skip():
+    """Hidden states before the last layers, normalised as the Stable Diffusion pipeline does for clip skip."""
+    network = transformers.CLIPTextModel.from_pretrained(ROOT / "clip_quick_gelu")
+    ids = st.load_file(ROOT / "clip_quick_gelu" / "io.safetensors")["ids"]
+    states = network(ids, output_hidden_states=True).hidden_states
+    inner = getattr(network, "text_model", network)
+    save("clip_skip", ids=ids, skip_1=inner.final_layer_norm(states[-2]), skip_2=inner.final_layer_norm(states[-3]))
+
+
+def torch_noise():
+    """torch.randn on the CPU: short, long and odd sizes, one after another from one generator."""
+    tensors = {}
+    for seed in (0, 42, 123456789, 2**32 + 7):
+        generator = torch.Generator().manual_seed(seed)
+        for n in (3, 16, 5, 37, 1024):
+            tensors[f"{seed}_{n}"] = torch.randn(n, generator=generator)
+    tensors["latents_42"] = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(42))
+    save("torch_noise", **tensors)
+
+
+@torch.no_grad()
+def state_dict(network):
+    """The tiny UNet as a bare PyTorch state dict, as DMD's checkpoints are."""
+    torch.save(network.state_dict(), ROOT / "unet_sd1" / "state_dict.bin")
 
 
 if __name__ == "__main__":
@@ -137,6 +244,11 @@ if __name__ == "__main__":
     clip("clip_quick_gelu", "quick_gelu")
     clip("clip_gelu", "gelu")
     trajectories(network)
+    rescaled(network)
+    taesd()
+    clip_skip()
+    torch_noise()
+    state_dict(network)
     versions = {m.__name__: m.__version__ for m in (torch, diffusers, transformers)}
     (ROOT / "README.md").write_text(
         "# Golden files\n\nMade by `scripts/golden.py`; never edited by hand. Weights are random, sizes tiny.\n\n"

@@ -29,6 +29,7 @@ mod noise;
 mod prediction;
 pub mod regression;
 mod schedule;
+mod torch_noise;
 
 pub use denoiser::{Condition, Denoiser, FakeScore, score};
 pub use generator::OneStep;

@@ -6,12 +6,13 @@ use dmd_core::{Denoiser, Prediction};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{BetaSchedule, DiscreteSchedule, Error, Spacing, ddim, pndm};
+use crate::beta::without_terminal_signal;
+use crate::{BetaSchedule, DiscreteSchedule, Error, Sampler, Spacing};
 
 /// `scheduler/scheduler_config.json` of a diffusers folder, for the schedulers this crate walks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SchedulerConfig {
-    /// `DDIMScheduler` or `PNDMScheduler`.
+    /// The sampler's class in diffusers, see [`Sampler::class_name`].
     #[serde(rename = "_class_name")]
     pub class_name: String,
     /// Number of timesteps.
@@ -28,12 +29,13 @@ pub struct SchedulerConfig {
     /// Added to every timestep of leading spacing.
     #[serde(default)]
     pub steps_offset: usize,
-    /// How the sampler's timesteps are spread.
-    #[serde(default)]
-    pub timestep_spacing: Spacing,
-    /// Whether the last step goes to a level without noise, or to that of timestep 0.
-    #[serde(default)]
-    pub set_alpha_to_one: bool,
+    /// How the sampler's timesteps are spread; `None` is the sampler's own default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestep_spacing: Option<Spacing>,
+    /// Whether the last step goes to a level without noise, or to that of timestep 0; `None` is the
+    /// sampler's own default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_alpha_to_one: Option<bool>,
     /// Whether predicted samples are clamped; must be false, as it is for latents.
     #[serde(default)]
     pub clip_sample: bool,
@@ -53,15 +55,6 @@ fn yes() -> bool {
     true
 }
 
-/// A multi-step sampler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sampler {
-    /// See [`ddim`].
-    Ddim,
-    /// See [`pndm`].
-    Pndm,
-}
-
 impl SchedulerConfig {
     /// Stable Diffusion 1.5's schedule with DDIM.
     pub fn stable_diffusion() -> Self {
@@ -73,8 +66,8 @@ impl SchedulerConfig {
             beta_schedule: "scaled_linear".to_owned(),
             prediction_type: epsilon(),
             steps_offset: 1,
-            timestep_spacing: Spacing::Leading,
-            set_alpha_to_one: false,
+            timestep_spacing: Some(Spacing::Leading),
+            set_alpha_to_one: Some(false),
             clip_sample: false,
             skip_prk_steps: true,
             other: BTreeMap::new(),
@@ -103,11 +96,39 @@ impl SchedulerConfig {
         if !self.skip_prk_steps {
             return refuse("skip_prk_steps", &false.into(), "set it to true");
         }
-        for key in ["trained_betas", "thresholding", "rescale_betas_zero_snr"] {
+        for key in [
+            "trained_betas",
+            "thresholding",
+            "use_exponential_sigmas",
+            "use_beta_sigmas",
+            "use_lu_lambdas",
+            "use_flow_sigmas",
+            "use_dynamic_shifting",
+            "sigma_min",
+            "sigma_max",
+            "shift_terminal",
+            "solver_p",
+        ] {
             match self.other.get(key) {
                 None | Some(Value::Null | Value::Bool(false)) => {}
-                Some(value) => return refuse(key, value, "only the plain schedule is"),
+                Some(value) => return refuse(key, value, "leave it out"),
             }
+        }
+        for (key, neutral) in [("interpolation_type", "linear"), ("timestep_type", "discrete")] {
+            match self.other.get(key) {
+                None | Some(Value::Null) => {}
+                Some(value) if value == neutral => {}
+                Some(value) => return refuse(key, value, &format!("{neutral} is")),
+            }
+        }
+        match self.other.get("disable_corrector") {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(steps)) if steps.is_empty() => {}
+            Some(value) => return refuse("disable_corrector", value, "leave it empty"),
+        }
+        if self.flag("rescale_betas_zero_snr") && self.prediction()? == Prediction::Epsilon {
+            let hint = "noise tells nothing of a sample without signal; it goes with v_prediction";
+            return refuse("rescale_betas_zero_snr", &true.into(), hint);
         }
         Ok(())
     }
@@ -118,15 +139,37 @@ impl SchedulerConfig {
     ///
     /// [`Error::Unsupported`] for any other class.
     pub fn sampler(&self) -> Result<Sampler, Error> {
-        match self.class_name.as_str() {
-            "DDIMScheduler" => Ok(Sampler::Ddim),
-            "PNDMScheduler" => Ok(Sampler::Pndm),
-            other => Err(Error::Unsupported {
-                key: "_class_name".to_owned(),
-                value: other.to_owned(),
-                hint: "DDIMScheduler and PNDMScheduler are".to_owned(),
-            }),
+        let found = Sampler::ALL.into_iter().find(|sampler| sampler.class_name() == self.class_name);
+        found.ok_or_else(|| Error::Unsupported {
+            key: "_class_name".to_owned(),
+            value: self.class_name.clone(),
+            hint: format!("known are {}", Sampler::ALL.map(Sampler::class_name).join(", ")),
+        })
+    }
+
+    /// The same schedule walked by another sampler, as diffusers' `from_config` makes it: options
+    /// that the file states stay, those it leaves out take the new sampler's defaults.
+    pub fn with_sampler(&self, sampler: Sampler) -> Self {
+        let mut other = self.clone();
+        sampler.class_name().clone_into(&mut other.class_name);
+        // Two samplers have an option of this name, with different words.
+        let foreign = match sampler {
+            Sampler::DpmPlusPlus => ["bh1", "bh2"],
+            _ => ["midpoint", "heun"],
+        };
+        if other.other.get("solver_type").and_then(Value::as_str).is_some_and(|t| foreign.contains(&t)) {
+            other.other.remove("solver_type");
         }
+        other
+    }
+
+    /// How the sampler's timesteps are spread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::sampler`].
+    pub fn spacing(&self) -> Result<Spacing, Error> {
+        Ok(self.timestep_spacing.unwrap_or(self.sampler()?.default_spacing()))
     }
 
     /// What the network predicts.
@@ -151,10 +194,11 @@ impl SchedulerConfig {
         match self.beta_schedule.as_str() {
             "linear" => Ok(BetaSchedule::Linear),
             "scaled_linear" => Ok(BetaSchedule::ScaledLinear),
+            "squaredcos_cap_v2" => Ok(BetaSchedule::SquaredCosine),
             other => Err(Error::Unsupported {
                 key: "beta_schedule".to_owned(),
                 value: other.to_owned(),
-                hint: "linear and scaled_linear are".to_owned(),
+                hint: "linear, scaled_linear and squaredcos_cap_v2 are".to_owned(),
             }),
         }
     }
@@ -162,41 +206,52 @@ impl SchedulerConfig {
     /// The table of noise levels.
     pub fn schedule(&self) -> DiscreteSchedule {
         let betas = self.betas().unwrap_or(BetaSchedule::ScaledLinear);
-        DiscreteSchedule::new(betas, self.beta_start, self.beta_end, self.num_train_timesteps)
+        let mut products = betas.alphas_cumprod(self.beta_start, self.beta_end, self.num_train_timesteps);
+        if self.flag("rescale_betas_zero_snr") {
+            products = without_terminal_signal(&products);
+            if self.sampler().is_ok_and(Sampler::divides_by_alpha)
+                && let Some(last) = products.last_mut()
+            {
+                *last = 2.0_f64.powi(-24); // diffusers' stand-in for 0 where sigma / alpha is taken
+            }
+        }
+        DiscreteSchedule::from_products(products)
     }
 
-    /// The sampler's timesteps, descending.
+    /// `steps` whole timesteps of the schedule as the configuration spreads them, descending.
     ///
     /// # Errors
     ///
     /// [`Error::Steps`] when the schedule has not as many.
     pub fn timesteps(&self, steps: usize) -> Result<Vec<usize>, Error> {
-        self.timestep_spacing.timesteps(steps, self.num_train_timesteps, self.steps_offset)
+        self.spacing()?.timesteps(steps, self.num_train_timesteps, self.steps_offset)
     }
 
-    /// `(alpha, sigma)` where the last step ends.
-    pub fn final_alpha_sigma(&self, schedule: &DiscreteSchedule) -> (f64, f64) {
-        if self.set_alpha_to_one { (1.0, 0.0) } else { schedule.alpha_sigma(0) }
-    }
-
-    /// Walks `x` from pure noise to a clean sample with the configured sampler; `None` when
-    /// `on_step` breaks off (see [`ddim::sample`]).
+    /// Walks unit noise `z` to a clean sample with the configured sampler, which must be
+    /// deterministic; `None` when `on_step` breaks off (see [`Walk::run`](crate::Walk::run)).
     ///
     /// # Errors
     ///
-    /// As [`Self::validate`] and [`Self::timesteps`].
+    /// As [`Self::walk`]; [`Error::Unsupported`] for a sampler that draws noise of its own.
     pub fn sample<D: Denoiser>(
         &self,
         denoiser: &D,
         steps: usize,
-        x: Tensor<4>,
+        z: Tensor<4>,
         condition: &D::Condition,
         on_step: impl FnMut(usize, &Tensor<4>) -> ControlFlow<()>,
     ) -> Result<Option<Tensor<4>>, Error> {
-        self.validate()?;
-        match self.sampler()? {
-            Sampler::Ddim => ddim::sample(denoiser, self, steps, x, condition, on_step),
-            Sampler::Pndm => pndm::sample(denoiser, self, steps, x, condition, on_step),
+        if self.sampler()?.draws_noise() {
+            return Err(Error::Unsupported {
+                key: "_class_name".to_owned(),
+                value: self.class_name.clone(),
+                hint: "it draws noise in every step, and a deterministic walk is asked for".to_owned(),
+            });
         }
+        let walk = self.walk(steps)?;
+        let shape = z.dims();
+        let device = z.device();
+        let mut none = || Tensor::zeros(shape, &device);
+        Ok(walk.run(denoiser, walk.start(z), condition, &mut none, on_step))
     }
 }

@@ -3,7 +3,7 @@ use std::ops::RangeInclusive;
 use burn::tensor::{Int, Tensor, TensorData};
 use dmd_core::{NoiseLevel, NoiseSchedule};
 
-use crate::BetaSchedule;
+use crate::{BetaSchedule, Point};
 
 /// A DDPM table: whole timesteps `0..count`, variance preserving (`alpha² + sigma² = 1`).
 #[derive(Debug, Clone, PartialEq)]
@@ -46,12 +46,20 @@ impl DiscreteSchedule {
         (product.sqrt(), (1.0 - product).sqrt())
     }
 
-    /// The level of one whole timestep, for every sample of a batch like `x`.
-    pub(crate) fn level_like(&self, timestep: usize, x: &Tensor<4>) -> NoiseLevel {
-        let [batch, ..] = x.dims();
+    /// A table of ᾱ, one per timestep.
+    pub(crate) fn from_products(alphas_cumprod: Vec<f64>) -> Self {
+        Self { alphas_cumprod }
+    }
+
+    /// A whole timestep as a place on the noise axis.
+    pub(crate) fn point(&self, timestep: usize) -> Point {
         let (alpha, sigma) = self.alpha_sigma(timestep);
-        let full = |value: f64| Tensor::<1>::full([batch], value, &x.device());
-        NoiseLevel { t: full(timestep as f64), alpha: full(alpha), sigma: full(sigma) }
+        Point { t: timestep as f64, alpha, sigma }
+    }
+
+    /// `sigma / alpha` of every timestep, ascending.
+    pub(crate) fn ratios(&self) -> Vec<f64> {
+        self.alphas_cumprod.iter().map(|p| ((1.0 - p) / p).sqrt()).collect()
     }
 }
 

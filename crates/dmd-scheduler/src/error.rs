@@ -20,4 +20,20 @@ pub enum Error {
         /// Most steps possible.
         max: usize,
     },
+    /// A list of timesteps that no walk can take.
+    #[error("timesteps {timesteps:?}: {reason}")]
+    Timesteps {
+        /// The list.
+        timesteps: Vec<usize>,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A strength that leaves no step, or is no share.
+    #[error("strength {strength} of {steps} steps leaves none; it is between 0 and 1")]
+    Strength {
+        /// The strength asked for.
+        strength: f64,
+        /// Steps of the whole walk.
+        steps: usize,
+    },
 }

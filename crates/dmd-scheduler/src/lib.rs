@@ -1,22 +1,33 @@
 //! Noise schedules and the samplers of the teacher.
 //!
 //! A schedule ([`DiscreteSchedule`] for Stable Diffusion, [`KarrasSchedule`] for EDM) turns time
-//! into `(alpha, sigma)`; a sampler walks a [`Denoiser`](dmd_core::Denoiser) from noise to data
-//! ([`ddim`], [`pndm`], [`heun`]). Tables are computed in f64 on the host.
+//! into `(alpha, sigma)`; a sampler walks a [`Denoiser`](dmd_core::Denoiser) from noise to data. The
+//! samplers of a `scheduler_config.json` ([`Sampler`]) are all one type: [`SchedulerConfig::walk`]
+//! plans, [`Walk::run`] walks. [`heun`] is EDM's own. Tables are computed in f64 on the host.
 
 mod beta;
 mod config;
-pub mod ddim;
 mod discrete;
+mod dpm;
 mod error;
+mod grid;
 pub mod heun;
 mod karras;
-pub mod pndm;
+mod plan;
+mod pndm;
+mod point;
+mod sampler;
+mod solver;
 mod times;
+mod unipc;
+mod walk;
 
 pub use beta::BetaSchedule;
-pub use config::{Sampler, SchedulerConfig};
+pub use config::SchedulerConfig;
 pub use discrete::DiscreteSchedule;
 pub use error::Error;
 pub use karras::KarrasSchedule;
+pub use point::Point;
+pub use sampler::Sampler;
 pub use times::{Spacing, TimeSampler};
+pub use walk::{Draw, Steps, Walk};

@@ -10,7 +10,7 @@ use crate::ema::Ema;
 use crate::optimizer::{AdamW, AdamWConfig};
 
 /// Module paths as they are, for checkpoints of a run.
-pub(crate) const PLAIN_KEYS: KeyMap = KeyMap { prefix: "", renames: &[] };
+pub(crate) const PLAIN_KEYS: KeyMap = KeyMap { prefix: "", renames: &[], aliases: &[] };
 
 /// A network in training: the parameters, their moving average, and the optimiser.
 #[derive(Debug)]

@@ -11,7 +11,13 @@ pub const UNET_KEYS: KeyMap = KeyMap {
         ("proj_out.Convolution", "proj_out"),
         ("proj_out.Linear", "proj_out"),
     ],
+    aliases: &[],
 };
 
-/// The autoencoder's paths are diffusers' keys.
-pub const AUTOENCODER_KEYS: KeyMap = KeyMap { prefix: "", renames: &[] };
+/// The autoencoder's paths are diffusers' keys; Stable Diffusion 1.5's own file still has the older
+/// names of the attention's projections.
+pub const AUTOENCODER_KEYS: KeyMap = KeyMap {
+    prefix: "",
+    renames: &[],
+    aliases: &[("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")],
+};

@@ -30,6 +30,22 @@ pub enum Error {
         /// What the parser said.
         reason: String,
     },
+    /// A file does not hold what it, or what names it, says.
+    #[error("{path:?} does not hold what it should: {reason}")]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A PyTorch state dict that cannot be read.
+    #[error("{path:?} cannot be read as a PyTorch state dict: {reason}")]
+    PyTorch {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A tensor is of a type that no float parameter is made of.
     #[error("tensor {name:?} of {path:?} has type {dtype}; weights are F16, BF16, F32 or F64")]
     DataType {
@@ -57,7 +73,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// None of the usual weight file names is in the folder.
-    #[error("{folder:?} holds no weights; expected one of {}", .expected.join(", "))]
+    #[error("{folder:?} holds no weights that this build reads; expected one of {}", .expected.join(", "))]
     NoWeights {
         /// The folder.
         folder: PathBuf,
@@ -88,7 +104,22 @@ pub struct Misshapen {
     pub found: Vec<usize>,
 }
 
+/// Missing names that are given a suggestion: a file of quite another network has thousands.
+const SUGGESTIONS: usize = 12;
+
+/// How alike two names are, from 0 to 1, before one is suggested for the other: at most one letter
+/// in five differs.
+const NEAR: f64 = 0.8;
+
 impl Mismatch {
+    /// The unused tensor whose name is nearest to a missing one, if one is near.
+    pub fn near(&self, missing: &str) -> Option<&str> {
+        let likeness = |name: &str| strsim::normalized_damerau_levenshtein(missing, name);
+        let candidates = self.unused.iter().map(|name| (likeness(name), name.as_str()));
+        let best = candidates.max_by(|a, b| a.0.total_cmp(&b.0));
+        best.filter(|(likeness, _)| *likeness >= NEAR).map(|(_, name)| name)
+    }
+
     /// Whether there is no difference at all.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unused.is_empty() && self.misshapen.is_empty()
@@ -98,10 +129,15 @@ impl Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        for (what, names) in [("missing", &self.missing), ("unused", &self.unused)] {
-            if !names.is_empty() {
-                parts.push(format!("{} {what}: {}", names.len(), names.join(", ")));
-            }
+        if !self.missing.is_empty() {
+            let each = self.missing.iter().enumerate().map(|(i, name)| match self.near(name) {
+                Some(near) if i < SUGGESTIONS => format!("{name} (is it {near}?)"),
+                _ => name.clone(),
+            });
+            parts.push(format!("{} missing: {}", self.missing.len(), each.collect::<Vec<_>>().join(", ")));
+        }
+        if !self.unused.is_empty() {
+            parts.push(format!("{} unused: {}", self.unused.len(), self.unused.join(", ")));
         }
         if !self.misshapen.is_empty() {
             let each = self

@@ -50,13 +50,30 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     write_atomic(path, text.as_bytes())
 }
 
-/// The weight file of a component's folder: the first of `stems` that exists, as safetensors.
+/// The weight file of a component's folder, for the first of `stems` that has one: full precision
+/// before the `fp16` variant, one file before shards, safetensors before a PyTorch state dict
+/// (`.bin`, feature `pytorch`).
 ///
 /// # Errors
 ///
 /// [`Error::NoWeights`] when there is none.
 pub fn weight_file(folder: &Path, stems: &[&str]) -> Result<PathBuf, Error> {
-    let expected: Vec<String> = stems.iter().map(|s| format!("{s}.safetensors")).collect();
+    let mut expected = Vec::new();
+    for stem in stems {
+        expected.extend([
+            format!("{stem}.safetensors"),
+            format!("{stem}.safetensors.index.json"),
+            format!("{stem}.fp16.safetensors"),
+            format!("{stem}.safetensors.index.fp16.json"),
+            format!("{stem}.fp16.safetensors.index.json"),
+        ]);
+    }
+    if cfg!(feature = "pytorch") {
+        // transformers' own name for a state dict.
+        for stem in stems.iter().chain(&["pytorch_model"]) {
+            expected.extend([format!("{stem}.bin"), format!("{stem}.fp16.bin")]);
+        }
+    }
     expected
         .iter()
         .map(|name| folder.join(name))

@@ -1,4 +1,5 @@
-//! The one door for model files: safetensors in the layout of a diffusers folder.
+//! The one door for model files: safetensors in the layout of a diffusers folder, whole, sharded or
+//! in half precision, and PyTorch state dicts behind the feature `pytorch`.
 //!
 //! [`read`] opens a file, [`load`] fills a burn module from it, [`save`] writes one back under the
 //! same names, so that diffusers opens what this project trained and the other way round. A load
@@ -10,9 +11,11 @@ mod file;
 mod folder;
 mod module;
 mod names;
+mod shards;
 
 pub use error::{Error, Mismatch, Misshapen};
-pub use file::{NamedTensor, Precision, TensorFile, read, write_atomic};
+pub use file::{Entry, NamedTensor, Precision, TensorFile, read, write_atomic};
 pub use folder::{ModelIndex, read_config, read_json, weight_file, write_json};
 pub use module::{load, save, tensors};
 pub use names::KeyMap;
+pub use safetensors::Dtype;

@@ -1,13 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use half::f16;
+use rayon::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::file::{NamedTensor, Precision, TensorFile, write_atomic};
+use crate::file::{Entry, NamedTensor, Precision, TensorFile, write_atomic};
 use crate::{Error, KeyMap, Mismatch, Misshapen};
 
 /// The path of the parameter being visited, with the type of the module that owns it.
@@ -83,14 +84,22 @@ pub fn tensors<M: Module>(module: &M, keys: &KeyMap) -> Vec<NamedTensor> {
     collector.tensors
 }
 
-struct Loader<'a> {
+/// A parameter of the module and the file's tensor that fills it.
+struct Wanted {
+    name: String,
+    transposed: bool,
+}
+
+/// The first pass: compares names and shapes, reads nothing.
+struct Checker<'a> {
     path: PathStack,
     keys: &'a KeyMap,
-    found: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    found: BTreeMap<String, (&'a str, &'a Entry)>,
+    wanted: Vec<Wanted>,
     mismatch: Mismatch,
 }
 
-impl ModuleMapper for Loader<'_> {
+impl ModuleVisitor for Checker<'_> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.enter(name, container_type);
     }
@@ -99,12 +108,12 @@ impl ModuleMapper for Loader<'_> {
         self.path.exit();
     }
 
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let (path, transposed) = self.path.parameter();
         let name = self.keys.key(&path);
-        let Some((found, values)) = self.found.remove(&name) else {
+        let Some((stored, entry)) = self.found.remove(&name) else {
             self.mismatch.missing.push(name);
-            return param;
+            return;
         };
         let mut expected: Vec<usize> = param.lazy_shape().to_vec();
         if transposed {
@@ -112,45 +121,121 @@ impl ModuleMapper for Loader<'_> {
         }
         // A 1×1 convolution and a linear layer hold the same numbers; older VAE files have the one
         // where newer have the other.
-        let trimmed: Vec<usize> = match found.as_slice() {
+        let trimmed: Vec<usize> = match entry.shape.as_slice() {
             [out, input, 1, 1] if expected.len() == 2 => vec![*out, *input],
-            _ => found.clone(),
+            _ => entry.shape.clone(),
         };
         if trimmed != expected {
+            let found = entry.shape.clone();
             self.mismatch.misshapen.push(Misshapen { name, expected, found });
+            return;
+        }
+        self.wanted.push(Wanted { name: stored.to_owned(), transposed });
+    }
+}
+
+/// The second pass: parameters in the same order, their values read a few tensors ahead.
+struct Loader<'a> {
+    file: &'a TensorFile,
+    wanted: std::vec::IntoIter<Wanted>,
+    ready: VecDeque<Vec<f32>>,
+    error: Option<Error>,
+}
+
+/// Bytes that are read ahead, in parallel: enough to keep a few cores busy, little beside a model.
+const AHEAD: usize = 1 << 28;
+
+impl Loader<'_> {
+    fn next(&mut self) -> Result<Vec<f32>, Error> {
+        if self.ready.is_empty() {
+            let mut bytes = 0;
+            let mut batch = Vec::new();
+            while bytes < AHEAD
+                && let Some(wanted) = self.wanted.next()
+            {
+                bytes += self.file.entries().get(&wanted.name).map_or(0, Entry::len) * size_of::<f32>();
+                batch.push(wanted);
+            }
+            let file = self.file;
+            let read = |wanted: &Wanted| {
+                let values = file.floats(&wanted.name)?;
+                Ok(match file.entries().get(&wanted.name) {
+                    Some(entry) if wanted.transposed => transpose(&values, entry.shape[0]),
+                    _ => values,
+                })
+            };
+            self.ready = batch.par_iter().map(read).collect::<Result<_, Error>>()?;
+        }
+        Ok(self.ready.pop_front().unwrap_or_default())
+    }
+}
+
+impl ModuleMapper for Loader<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.error.is_some() {
             return param;
         }
-        let device = param.lazy_device();
-        let mut tensor = Tensor::<D>::from_data(TensorData::new(values, expected), &device);
-        if transposed {
-            // Through the host for a contiguous copy: a transposed view would be copied on every use.
-            tensor = Tensor::<D>::from_data(tensor.swap_dims(0, 1).into_data(), &device);
-        }
+        let values = match self.next() {
+            Ok(values) => values,
+            Err(error) => {
+                self.error = Some(error);
+                return param;
+            }
+        };
+        let data = TensorData::new(values, param.lazy_shape().to_vec());
+        let tensor = Tensor::<D>::from_data(data, &param.lazy_device());
         let id = param.id;
         param.transform_for_load(tensor, id)
     }
 }
 
-/// Fills a module's parameters from a file, whose keys may also lack [`KeyMap::prefix`].
+/// A matrix of `rows` rows as its transpose, in tiles that fit a cache.
+fn transpose(values: &[f32], rows: usize) -> Vec<f32> {
+    const TILE: usize = 32;
+    let columns = values.len() / rows.max(1);
+    let mut out = vec![0.0; values.len()];
+    for row in (0..rows).step_by(TILE) {
+        for column in (0..columns).step_by(TILE) {
+            for j in column..(column + TILE).min(columns) {
+                for i in row..(row + TILE).min(rows) {
+                    out[j * rows + i] = values[i * columns + j];
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Fills a module's parameters from a file, whose keys may also lack [`KeyMap::prefix`] or be
+/// written as one of [`KeyMap::aliases`]. Names and shapes are all compared before a value is read;
+/// values go straight into their parameters, a few tensors at a time.
 ///
 /// # Errors
 ///
-/// [`Error::Mismatch`] unless the file has exactly the module's tensors in the module's shapes;
-/// the report names them all.
+/// [`Error::Mismatch`] unless the file has exactly the module's tensors in the module's shapes: the
+/// report names them all. [`Error::DataType`] and [`Error::Read`] as [`TensorFile::floats`].
 pub fn load<M: Module>(module: M, file: &TensorFile, keys: &KeyMap) -> Result<M, Error> {
-    let found: BTreeMap<_, _> =
-        file.floats()?.into_iter().map(|(name, shape, values)| (name, (shape, values))).collect();
     // Some exporters leave the prefix out (transformers 5 does for CLIP's text model).
-    let bare = !found.keys().any(|name| name.starts_with(keys.prefix));
-    let keys = KeyMap { prefix: if bare { "" } else { keys.prefix }, renames: keys.renames };
-    let mut loader = Loader { path: PathStack::default(), keys: &keys, found, mismatch: Mismatch::default() };
-    let module = module.map(&mut loader);
-    let mut mismatch = loader.mismatch;
-    mismatch.unused = loader.found.into_keys().collect();
-    if mismatch.is_empty() {
-        return Ok(module);
+    let bare = !file.entries().keys().any(|name| name.starts_with(keys.prefix));
+    let keys = KeyMap { prefix: if bare { "" } else { keys.prefix }, ..*keys };
+    let found = file
+        .entries()
+        .iter()
+        // A table 0, 1, 2, .. that older CLIP files carry.
+        .filter(|(name, _)| !name.ends_with("position_ids"))
+        .map(|(name, entry)| (keys.canonical(name), (name.as_str(), entry)))
+        .collect();
+    let path = PathStack::default();
+    let mut checker = Checker { path, keys: &keys, found, wanted: Vec::new(), mismatch: Mismatch::default() };
+    module.visit(&mut checker);
+    let Checker { found, wanted, mut mismatch, .. } = checker;
+    mismatch.unused = found.into_values().map(|(name, _)| name.to_owned()).collect();
+    if !mismatch.is_empty() {
+        return Err(Error::Mismatch { path: file.path().to_owned(), mismatch });
     }
-    Err(Error::Mismatch { path: file.path().to_owned(), mismatch })
+    let mut loader = Loader { file, wanted: wanted.into_iter(), ready: VecDeque::new(), error: None };
+    let module = module.map(&mut loader);
+    loader.error.map_or(Ok(module), Err)
 }
 
 /// Writes a module's parameters as safetensors under checkpoint keys, whole or not at all.

@@ -7,6 +7,8 @@ pub struct KeyMap {
     pub prefix: &'static str,
     /// Replacements, in order; each side is one or more segments joined by dots.
     pub renames: &'static [(&'static str, &'static str)],
+    /// Spellings of older files, `(old, today's)`, replaced in a file's keys on reading; same form.
+    pub aliases: &'static [(&'static str, &'static str)],
 }
 
 impl KeyMap {
@@ -17,5 +19,14 @@ impl KeyMap {
             key = key.replace(&format!(".{ours}."), &format!(".{theirs}."));
         }
         format!("{}{}", self.prefix, key.trim_matches('.'))
+    }
+
+    /// A file's key in today's spelling.
+    pub fn canonical(&self, key: &str) -> String {
+        let mut key = format!(".{key}.");
+        for (old, today) in self.aliases {
+            key = key.replace(&format!(".{old}."), &format!(".{today}."));
+        }
+        key.trim_matches('.').to_owned()
     }
 }

@@ -28,7 +28,8 @@ fn net(width: usize) -> Net {
     }
 }
 
-const KEYS: KeyMap = KeyMap { prefix: "net.", renames: &[("first", "outer.0")] };
+const KEYS: KeyMap =
+    KeyMap { prefix: "net.", renames: &[("first", "outer.0")], aliases: &[("old_norm", "norm")] };
 
 #[test]
 fn saving_and_loading_is_the_identity() {
@@ -65,8 +66,7 @@ fn half_precision_rounds() {
 fn every_difference_is_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other.safetensors");
-    save(&net(6), &path, &KeyMap { prefix: "net.", renames: &[("norm", "other")] }, Precision::Single)
-        .unwrap();
+    save(&net(6), &path, &KeyMap { renames: &[("norm", "other")], ..KEYS }, Precision::Single).unwrap();
     let Err(Error::Mismatch { mismatch, .. }) = load(net(4), &read(&path).unwrap(), &KEYS) else {
         panic!("a mismatch");
     };
