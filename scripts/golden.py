@@ -214,7 +214,7 @@ def clip_skip():
     ids = st.load_file(ROOT / "clip_quick_gelu" / "io.safetensors")["ids"]
     states = network(ids, output_hidden_states=True).hidden_states
     inner = getattr(network, "text_model", network)
-    save("clip_skip", ids=ids, skip_1=inner.final_layer_norm(states[-2]), skip_2=inner.final_layer_norm(states[-3]))
+    save("clip_skip", ids=ids, skip_1=inner.final_layer_norm(states[-2]))
 
 
 def torch_noise():

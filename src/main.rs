@@ -21,6 +21,8 @@ enum Command {
     Evaluate(commands::evaluate::EvaluateArgs),
     Teacher(commands::teacher::TeacherArgs),
     Distill(commands::distill::DistillArgs),
+    Verify(commands::verify::VerifyArgs),
+    Inspect(commands::inspect::InspectArgs),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => commands::evaluate::evaluate(&args),
         Command::Teacher(args) => commands::teacher::teacher(&args),
         Command::Distill(args) => commands::distill::distill(&args),
+        Command::Verify(args) => commands::verify::verify(&args),
+        Command::Inspect(args) => commands::inspect::inspect(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

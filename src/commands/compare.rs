@@ -9,7 +9,6 @@ use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
 use super::ModelArgs;
-use super::generate::DEFAULT_GUIDANCE;
 
 /// Draw prompts with teacher and one-step generator, side by side in one PNG
 #[derive(Debug, Args)]
@@ -23,9 +22,9 @@ pub(crate) struct CompareArgs {
     /// Sampling steps of the teacher
     #[arg(long, default_value_t = 50)]
     steps: usize,
-    /// Classifier-free guidance of the teacher
-    #[arg(long, default_value_t = DEFAULT_GUIDANCE)]
-    guidance: f64,
+    /// Classifier-free guidance of the teacher [default: what the generator was distilled with]
+    #[arg(long)]
+    guidance: Option<f64>,
     /// Time each method this often and print the medians
     #[arg(long, default_value_t = 3)]
     repeats: usize,
@@ -44,7 +43,8 @@ const GAP: u32 = 8;
 
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let pipeline = args.model.open()?;
-    let teacher = Method::Teacher { steps: args.steps, guidance_scale: args.guidance };
+    let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
+    let teacher = Method::Teacher { steps: args.steps, guidance_scale };
     let mut rows = Vec::new();
     let (mut slow, mut fast) = (Vec::new(), Vec::new());
     for (i, prompt) in args.prompts.iter().enumerate() {

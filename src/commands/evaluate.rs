@@ -14,7 +14,6 @@ use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ModelArgs;
-use super::generate::{DEFAULT_GUIDANCE, method};
 
 /// Measure a model on held-out prompts of the shapes set: prompt accuracy and Fréchet distance
 #[derive(Debug, Args)]
@@ -25,9 +24,9 @@ pub(crate) struct EvaluateArgs {
     /// Steps to measure; 1 is the one-step generator
     #[arg(long, value_delimiter = ',', default_values_t = [50, 1])]
     steps: Vec<usize>,
-    /// Classifier-free guidance of the teacher
-    #[arg(long, default_value_t = DEFAULT_GUIDANCE)]
-    guidance: f64,
+    /// Classifier-free guidance of the teacher [default: what the generator was distilled with]
+    #[arg(long)]
+    guidance: Option<f64>,
     /// Seed of prompts and pictures
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -55,8 +54,12 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
 
     let mut distances = Vec::new();
     for steps in &args.steps {
-        let guidance = (*steps > 1).then_some(args.guidance);
-        let pictures = draw(&pipeline, &scenes, method(*steps, guidance)?, args.seed)?;
+        let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
+        let method = match steps {
+            1 => Method::OneStep,
+            steps => Method::Teacher { steps: *steps, guidance_scale },
+        };
+        let pictures = draw(&pipeline, &scenes, method, args.seed)?;
         let right = count_right(&scenes, &pictures);
         let distance = real.distance(&Moments::of(&space.features(&pictures)));
         let share = 100.0 * right as f64 / scenes.len() as f64;

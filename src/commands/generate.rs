@@ -1,11 +1,13 @@
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
-use clap::Args;
-use dmd_infer::{Method, Request, encode_png};
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use dmd_infer::{Method, NoiseSource, Pipeline, Request, Start, encode_png_with};
+use dmd_scheduler::Sampler;
 use dmd_weights::write_atomic;
 
 use super::ModelArgs;
+use super::progress::Steps;
 
 /// Draw pictures of prompts
 #[derive(Debug, Args)]
@@ -16,49 +18,145 @@ pub(crate) struct GenerateArgs {
     /// Seed of the first picture; the next ones count up
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Whose random numbers a seed stands for
+    #[arg(long, value_enum, default_value_t = NoiseArg::TorchCpu)]
+    noise: NoiseArg,
     /// Pictures per prompt
     #[arg(long, default_value_t = 1)]
     count: usize,
     /// 1 draws with the distilled generator, more with the teacher
     #[arg(long, default_value_t = 1)]
     steps: usize,
-    /// Classifier-free guidance of the teacher [default: 2]
+    /// The teacher's timesteps instead of a number of steps, e.g. 981,721,441,181
+    #[arg(long, value_delimiter = ',', conflicts_with = "steps")]
+    timesteps: Option<Vec<usize>>,
+    /// The teacher's sampler: ddim, ddpm, pndm, euler, euler-ancestral, heun, dpm++, unipc, lcm
+    #[arg(long)]
+    sampler: Option<Sampler>,
+    /// Classifier-free guidance of the teacher [default: what the generator was distilled with, or 7.5]
     #[arg(long)]
     guidance: Option<f64>,
+    /// Keep guidance from widening the output's deviation, by this share
+    #[arg(long, default_value_t = 0.0)]
+    guidance_rescale: f64,
+    /// What pictures should not show (teacher only)
+    #[arg(long)]
+    negative: Option<String>,
+    /// Layers of the text encoder to leave out at its end
+    #[arg(long, default_value_t = 0)]
+    clip_skip: usize,
+    /// A picture to start from (teacher only)
+    #[arg(long)]
+    init: Option<PathBuf>,
+    /// How much of that picture is drawn anew, from 0 to 1
+    #[arg(long, default_value_t = 0.8, requires = "init")]
+    strength: f64,
+    /// Width and height in pixels, e.g. 512x768 [default: the model's own]
+    #[arg(long, value_parser = size)]
+    size: Option<(usize, usize)>,
     #[command(flatten)]
     model: ModelArgs,
+    /// One-step generator: a UNet folder or a bare state dict [default: unet_one_step of the model]
+    #[arg(long)]
+    generator: Option<PathBuf>,
+    /// Folder of an AutoencoderTiny (TAESD) that decodes in place of the full autoencoder
+    #[arg(long)]
+    taesd: Option<PathBuf>,
+    /// Decode large pictures in overlapping tiles of this many latents a side
+    #[arg(long)]
+    tile: Option<usize>,
     /// PNG to write; several pictures are numbered
     #[arg(long, default_value = "picture.png")]
     out: PathBuf,
 }
 
-/// Guidance of the teacher where none is asked for: that of the embedded model's distillation.
-pub(crate) const DEFAULT_GUIDANCE: f64 = 2.0;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NoiseArg {
+    /// PyTorch's CPU generator
+    TorchCpu,
+    /// PyTorch's CUDA generator
+    TorchCuda,
+}
 
-/// The method of a number of steps.
-pub(crate) fn method(steps: usize, guidance: Option<f64>) -> Result<Method, dmd_infer::Error> {
-    match (steps, guidance) {
-        (1, None) => Ok(Method::OneStep),
-        (1, Some(1.0)) => Ok(Method::OneStep),
-        (1, Some(_)) => Err(dmd_infer::Error::GuidedOneStep),
-        (steps, guidance) => {
-            Ok(Method::Teacher { steps, guidance_scale: guidance.unwrap_or(DEFAULT_GUIDANCE) })
+/// `WIDTHxHEIGHT` as `(height, width)`.
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once(['x', '×']);
+    let parts = parts.and_then(|(w, h)| Some((h.parse().ok()?, w.parse().ok()?)));
+    parts.ok_or_else(|| format!("{text:?} is no size; write e.g. 512x768"))
+}
+
+impl GenerateArgs {
+    fn open(&self) -> anyhow::Result<Pipeline> {
+        let mut builder = Pipeline::builder(self.model.folder(), &self.model.device()?);
+        if let Some(path) = &self.generator {
+            builder = builder.generator(path);
         }
+        if let Some(folder) = &self.taesd {
+            builder = builder.tiny_autoencoder(folder);
+        }
+        if let Some(side) = self.tile {
+            builder = builder.tiles(side);
+        }
+        // Half the networks stay on the disk.
+        builder = if self.one_step() { builder.one_step_only() } else { builder.teacher_only() };
+        Ok(builder.build()?)
+    }
+
+    fn one_step(&self) -> bool {
+        self.steps == 1 && self.timesteps.as_ref().is_none_or(|list| list.len() == 1)
+    }
+
+    fn request(&self, pipeline: &Pipeline) -> anyhow::Result<Request> {
+        let prompts = self.prompts.iter().flat_map(|prompt| vec![prompt.clone(); self.count]);
+        let request = Request::new(prompts);
+        let count = request.prompts.len() as u64;
+        let start = match &self.init {
+            None => Start::Noise,
+            Some(path) => {
+                let picture = image::open(path).with_context(|| format!("cannot read {path:?}"))?;
+                Start::Picture { picture: picture.to_rgb8(), strength: self.strength }
+            }
+        };
+        let method = if self.one_step() {
+            ensure!(
+                self.guidance.is_none_or(|scale| scale == 1.0),
+                "one step is drawn without guidance: the generator was distilled from a guided teacher; leave --guidance out, or ask for more steps"
+            );
+            Method::OneStep
+        } else {
+            let guidance_scale = self.guidance.unwrap_or(pipeline.default_guidance());
+            Method::Teacher { steps: self.steps, guidance_scale }
+        };
+        Ok(Request {
+            size: self.size,
+            noise: match self.noise {
+                NoiseArg::TorchCpu => NoiseSource::TorchCpu,
+                NoiseArg::TorchCuda => NoiseSource::TorchCuda,
+            },
+            start,
+            clip_skip: self.clip_skip,
+            negative_prompt: self.negative.clone(),
+            sampler: self.sampler,
+            timesteps: self.timesteps.clone(),
+            guidance_rescale: self.guidance_rescale,
+            ..request.with_seeds((0..count).map(|i| self.seed.wrapping_add(i))).with_method(method)
+        })
     }
 }
 
 pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     ensure!(args.count > 0, "--count 0 draws nothing; ask for at least 1");
-    let prompts = args.prompts.iter().flat_map(|prompt| vec![prompt.clone(); args.count]);
-    let request = Request::new(prompts);
-    let count = request.prompts.len() as u64;
-    let request = request
-        .with_seeds((0..count).map(|i| args.seed.wrapping_add(i)))
-        .with_method(method(args.steps, args.guidance)?);
-    let drawn = args.model.open()?.generate(&request)?;
+    let pipeline = args.open()?;
+    let request = args.request(&pipeline)?;
+    let mut steps = Steps::new()?;
+    let drawn = pipeline.generate_with(&request, &mut steps)?;
+    drop(steps);
+    let model = args.model.folder();
+    let model = model.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for (i, picture) in drawn.pictures.iter().enumerate() {
         let path = numbered(&args.out, i, drawn.pictures.len());
-        write_atomic(&path, &encode_png(picture)?)?;
+        let parameters = request.describe(i, drawn.seeds[i], picture.dimensions(), &model);
+        write_atomic(&path, &encode_png_with(picture, &[("parameters", &parameters)])?)?;
         println!("{}  seed {}  {:?}", path.display(), drawn.seeds[i], request.prompts[i]);
     }
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;

@@ -4,11 +4,14 @@ pub(crate) mod compare;
 pub(crate) mod distill;
 pub(crate) mod evaluate;
 pub(crate) mod generate;
+pub(crate) mod inspect;
 pub(crate) mod progress;
 pub(crate) mod teacher;
+pub(crate) mod verify;
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use clap::Args;
 use dmd_infer::Pipeline;
 
@@ -34,8 +37,11 @@ impl ModelArgs {
         }
     }
 
+    pub(crate) fn device(&self) -> anyhow::Result<Device> {
+        Ok(dmd_core::device::open(&self.device)?)
+    }
+
     pub(crate) fn open(&self) -> anyhow::Result<Pipeline> {
-        let device = dmd_core::device::open(&self.device)?;
-        Ok(Pipeline::from_dir(&self.folder(), &device)?)
+        Ok(Pipeline::from_dir(&self.folder(), &self.device()?)?)
     }
 }

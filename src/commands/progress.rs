@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use dmd_infer::{Progress as Drawing, Stage};
 use dmd_train::run::{Observer, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -47,5 +48,35 @@ impl Observer for Progress {
 
     fn stopped(&self) -> bool {
         STOP.load(Ordering::SeqCst)
+    }
+}
+
+/// The steps of a picture being drawn; nothing for a single one.
+pub(crate) struct Steps {
+    bar: ProgressBar,
+}
+
+impl Steps {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let bar = ProgressBar::hidden();
+        bar.set_style(ProgressStyle::with_template("{msg} {bar:24} {pos}/{len} {eta} left")?);
+        Ok(Self { bar })
+    }
+}
+
+impl dmd_infer::Observer for Steps {
+    fn on_stage(&mut self, stage: Stage) {
+        if stage == Stage::Decoding {
+            self.bar.finish_and_clear();
+        }
+    }
+
+    fn on_step(&mut self, progress: &Drawing<'_>) {
+        if progress.steps > 1 && progress.step == 1 {
+            self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+            self.bar.set_message("drawing");
+            self.bar.set_length(progress.steps as u64);
+        }
+        self.bar.set_position(progress.step as u64);
     }
 }

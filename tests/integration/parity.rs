@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use crate::support::{Fixture, assert_close, device, golden};
 use burn::tensor::{Tensor, TensorData};
 use dmd::clip::{ClipTextModel, Tokenizer};
-use dmd::core::{Guided, Noise};
+use dmd::core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction, per_sample};
 use dmd::scheduler::{SchedulerConfig, Steps};
-use dmd::unet::{Autoencoder, UNet2d, UNetDenoiser};
+use dmd::unet::{Autoencoder, TinyAutoencoder, UNet2d, UNetDenoiser};
 
 fn unet(name: &str) {
     let (network, _) = UNet2d::from_dir(&golden(name), &device()).unwrap();
@@ -35,6 +35,40 @@ fn autoencoder_both_ways() {
     assert_close("mean", posterior.mean, io.tensor("mean"));
     assert_close("log variance", posterior.log_variance, io.tensor("log_variance"));
     assert_close("decoded", network.decode(io.tensor("latent")), io.tensor("decoded"));
+}
+
+#[test]
+fn tiny_autoencoder_both_ways() {
+    let (network, _) = TinyAutoencoder::from_dir(&golden("taesd"), &device()).unwrap();
+    let io = Fixture::open("taesd/io");
+    assert_close("encoded", network.encode(io.tensor("image")), io.tensor("encoded"));
+    assert_close("decoded", network.decode(io.tensor("latent")), io.tensor("decoded"));
+}
+
+/// Clip skip: hidden states before the last layers, normalised as the last one is.
+#[test]
+fn clip_skip() {
+    let (network, _) = ClipTextModel::from_dir(&golden("clip_quick_gelu"), &device()).unwrap();
+    let io = Fixture::open("clip_skip");
+    for skip in [1] {
+        let expected = io.tensor(&format!("skip_{skip}"));
+        assert_close("clip skip", network.forward_skipping(io.ids("ids"), skip), expected);
+    }
+}
+
+/// Guidance rescale acts on the network's output; here it is taken back from x0.
+#[test]
+fn guidance_rescale() {
+    let (network, _) = UNet2d::from_dir(&golden("unet_sd1"), &device()).unwrap();
+    let io = Fixture::open("guidance_rescale");
+    let denoiser = UNetDenoiser::new(network, Prediction::Epsilon);
+    let guided = Guided::new(denoiser, io.tensor::<3>("empty"), 7.5).with_rescale(0.7, Prediction::Epsilon);
+    let t = Tensor::<1>::from_floats([601.0, 601.0], &device());
+    let level = SchedulerConfig::stable_diffusion().schedule().level(t);
+    let x: Tensor<4> = io.tensor("x");
+    let x0 = guided.denoise(x.clone(), &level, &io.tensor("text"));
+    let output = (x - x0 * per_sample(level.alpha)) / per_sample(level.sigma);
+    assert_close("rescaled", output, io.tensor("output"));
 }
 
 fn clip(name: &str) {

@@ -1,14 +1,17 @@
 //! The pipeline as a library user meets it, on a tiny model of random weights.
 
 use std::fs;
-use std::ops::ControlFlow;
 
-use crate::support::{device, tiny_model};
+use crate::support::{device, golden, tiny_model};
 use burn::tensor::{Tensor, Tolerance};
 use dmd::core::{Denoiser, NoiseSchedule, Prediction};
-use dmd::infer::{Error, Method, Pipeline, Request};
-use dmd::scheduler::SchedulerConfig;
+use dmd::infer::{
+    CancelToken, Embeddings, Error, Method, NoiseSource, Observer, Pipeline, Progress, Request, Stage, Start,
+    from_rgb8,
+};
+use dmd::scheduler::{Sampler, SchedulerConfig};
 use dmd::unet::{Autoencoder, UNet2d, UNetDenoiser};
+use image::RgbImage;
 
 const TEACHER: Method = Method::Teacher { steps: 4, guidance_scale: 3.0 };
 
@@ -74,24 +77,189 @@ fn seeds_and_sizes() {
     assert_eq!(unnamed.seeds, [0, 1]);
 }
 
+/// Sees everything, and ends the request at a step.
+#[derive(Default)]
+struct Watcher {
+    stages: Vec<Stage>,
+    steps: Vec<(usize, usize)>,
+    last: Option<usize>,
+}
+
+impl Observer for Watcher {
+    fn on_stage(&mut self, stage: Stage) {
+        self.stages.push(stage);
+    }
+
+    fn on_step(&mut self, progress: &Progress<'_>) {
+        assert_eq!(progress.x0.dims(), [1, 4, 8, 8]);
+        self.steps.push((progress.step, progress.steps));
+    }
+
+    fn cancelled(&self) -> bool {
+        self.last.is_some_and(|last| self.steps.len() >= last)
+    }
+}
+
 #[test]
 fn an_observer_sees_every_step_and_may_break_off() {
     let (_model, pipeline) = pipeline();
-    let mut seen = Vec::new();
     let request = Request::new(["x"]).with_method(TEACHER);
-    pipeline
-        .generate_with(&request, |step, x0| {
-            assert_eq!(x0.dims(), [1, 4, 8, 8]);
-            seen.push(step);
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    assert_eq!(seen, [1, 2, 3, 4]);
-    let cancelled = pipeline.generate_with(&request, |step, _| match step {
-        2 => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    });
-    assert!(matches!(cancelled, Err(Error::Cancelled { steps: 2 })));
+    let mut watcher = Watcher::default();
+    pipeline.generate_with(&request, &mut watcher).unwrap();
+    assert_eq!(watcher.steps, [(1, 4), (2, 4), (3, 4), (4, 4)]);
+    assert_eq!(watcher.stages, [Stage::Text, Stage::Denoising, Stage::Decoding]);
+    for last in [1, 2, 4] {
+        let mut watcher = Watcher { last: Some(last), ..Watcher::default() };
+        let cancelled = pipeline.generate_with(&request, &mut watcher);
+        assert!(matches!(cancelled, Err(Error::Cancelled { steps }) if steps == last));
+    }
+    // A token that was cancelled before the request ends it before the first network call.
+    let token = CancelToken::new();
+    pipeline.generate_with(&request, &mut token.clone()).unwrap();
+    token.cancel();
+    for request in [request, Request::new(["x"])] {
+        let cancelled = pipeline.generate_with(&request, &mut token.clone());
+        assert!(matches!(cancelled, Err(Error::Cancelled { steps: 0 })));
+    }
+}
+
+fn teacher(prompt: &str) -> Request {
+    Request::new([prompt]).with_method(TEACHER)
+}
+
+/// Asserts that two requests draw the same picture, or different ones.
+fn same(pipeline: &Pipeline, a: &Request, b: &Request) -> bool {
+    let draw = |request| pipeline.generate(request).unwrap().pictures[0].clone();
+    draw(a).as_raw() == draw(b).as_raw()
+}
+
+#[test]
+fn every_setting_of_the_teacher_is_heard() {
+    let (_model, pipeline) = pipeline();
+    let plain = teacher("a red circle");
+    let negative = Request { negative_prompt: Some("blue".into()), ..plain.clone() };
+    assert!(!same(&pipeline, &plain, &negative));
+    // An empty negative prompt is the unconditional branch itself.
+    let empty = Request { negative_prompt: Some(String::new()), ..plain.clone() };
+    assert!(same(&pipeline, &plain, &empty));
+    assert!(!same(&pipeline, &plain, &Request { clip_skip: 1, ..plain.clone() }));
+    assert!(!same(&pipeline, &plain, &Request { guidance_rescale: 0.7, ..plain.clone() }));
+    assert!(!same(&pipeline, &plain, &Request { noise: NoiseSource::TorchCuda, ..plain.clone() }));
+    for sampler in Sampler::ALL.into_iter().filter(|sampler| *sampler != Sampler::Ddim) {
+        let other = Request { sampler: Some(sampler), ..plain.clone() };
+        assert!(!same(&pipeline, &plain, &other), "{sampler:?}");
+        // What a sampler draws between its steps comes from the seed too.
+        assert!(same(&pipeline, &other, &other.clone()), "{sampler:?}");
+    }
+    // The four steps' own timesteps, by name: DDIM's stride from 751 is the same 250.
+    let listed = Request { timesteps: Some(vec![751, 501, 251, 1]), ..plain.clone() };
+    assert!(same(&pipeline, &plain, &listed));
+    assert!(!same(&pipeline, &plain, &Request { timesteps: Some(vec![751, 501, 1]), ..plain.clone() }));
+}
+
+#[test]
+fn given_latents_and_embeddings_stand_for_seed_and_prompt() {
+    let (_model, pipeline) = pipeline();
+    for method in [Method::OneStep, TEACHER] {
+        let plain = Request::new(["a red circle"]).with_seeds([7]).with_method(method);
+        let z = pipeline.noise(&[7], 32, 32);
+        let latents = Request { start: Start::Latents(z.clone()), ..plain.clone().with_seeds([7]) };
+        assert!(same(&pipeline, &plain, &latents));
+        let prompt = pipeline.encode_prompt(&["a red circle"]).unwrap();
+        let negative = Some(pipeline.encode_prompt(&[""]).unwrap());
+        let embeddings = Embeddings { prompt: prompt.clone(), negative };
+        let embedded = Request { embeddings: Some(embeddings), prompts: Vec::new(), ..plain.clone() };
+        assert!(same(&pipeline, &plain, &embedded));
+        // The three steps of a picture, one by one.
+        let x0 = pipeline.denoise_from(&plain, z, &prompt, &mut ()).unwrap();
+        let by_hand = pipeline.decode(x0).unwrap();
+        assert_eq!(by_hand[0].as_raw(), pipeline.generate(&plain).unwrap().pictures[0].as_raw());
+    }
+    let wrong = Request { start: Start::Latents(pipeline.noise(&[7, 8], 32, 32)), ..teacher("x") };
+    assert!(matches!(pipeline.generate(&wrong), Err(Error::Setting { name: "latents", .. })));
+    let nan = pipeline.noise(&[7], 32, 32) * f32::NAN;
+    let error = pipeline.generate(&Request { start: Start::Latents(nan), ..teacher("x") }).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { stage: "given latents" }), "{error}");
+}
+
+#[test]
+fn a_picture_to_start_from_is_kept_the_more_the_less_is_drawn() {
+    let (model, pipeline) = pipeline();
+    let picture = RgbImage::from_fn(32, 32, |x, y| image::Rgb([(8 * x) as u8, (8 * y) as u8, 90]));
+    let request = |strength| Request {
+        method: Method::Teacher { steps: 20, guidance_scale: 1.0 },
+        start: Start::Picture { picture: picture.clone(), strength },
+        ..teacher("x")
+    };
+    let draw = |strength| pipeline.generate(&request(strength)).unwrap().pictures[0].clone();
+    // What is kept is measured against the autoencoder's own version of the picture, whose latent is
+    // drawn with the seed's first noise.
+    let device = device();
+    let (autoencoder, _) = Autoencoder::from_dir(&model.path().join("vae"), &device).unwrap();
+    let posterior = autoencoder.encode(from_rgb8(&[picture.clone()], &device));
+    let kept = autoencoder.decode(posterior.sample(pipeline.noise(&[0], 32, 32)));
+    let kept = dmd::infer::to_rgb8(kept).remove(0);
+    let apart = |a: &RgbImage| -> u32 {
+        a.as_raw().iter().zip(kept.as_raw()).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
+    };
+    let (little, much) = (apart(&draw(0.05)), apart(&draw(1.0)));
+    assert!(little * 4 < much, "{little} and {much}");
+    assert!(pipeline.generate(&request(0.0)).is_err());
+    assert!(pipeline.generate(&request(1.5)).is_err());
+    let wrong = Request { size: Some((64, 64)), ..request(0.5) };
+    assert!(matches!(pipeline.generate(&wrong), Err(Error::Setting { name: "size", .. })));
+}
+
+/// Whatever a distilled generator would ignore is refused, in a sentence that says what it wants.
+#[test]
+fn one_step_refuses_what_contradicts_it() {
+    let (_model, pipeline) = pipeline();
+    let plain = Request::new(["x"]);
+    let picture = RgbImage::new(32, 32);
+    for (request, setting) in [
+        (Request { negative_prompt: Some("y".into()), ..plain.clone() }, "negative"),
+        (Request { guidance_rescale: 0.5, ..plain.clone() }, "rescale"),
+        (Request { sampler: Some(Sampler::Lcm), ..plain.clone() }, "lcm"),
+        (Request { timesteps: Some(vec![399]), ..plain.clone() }, "399"),
+        (Request { start: Start::Picture { picture, strength: 0.5 }, ..plain.clone() }, "picture"),
+    ] {
+        let message = pipeline.generate(&request).unwrap_err().to_string();
+        assert!(message.contains(setting) && message.contains("t = 999"), "{message}");
+    }
+    pipeline.generate(&Request { timesteps: Some(vec![999]), ..plain }).unwrap();
+}
+
+/// One argument changes the decoder; tiles as large as the picture change nothing.
+#[test]
+fn decoders_can_be_exchanged() {
+    let model = tiny_model();
+    let builder = || Pipeline::builder(model.path(), &device());
+    let draw = |pipeline: &Pipeline| pipeline.generate(&Request::new(["x"])).unwrap().pictures[0].clone();
+    let whole = draw(&builder().build().unwrap());
+    assert_eq!(whole.as_raw(), draw(&builder().tiles(16).build().unwrap()).as_raw());
+    assert!(matches!(builder().tiles(3).build(), Err(Error::Tile { .. })));
+    // The tiny autoencoder's factor is 8 where this model's own is 4: pictures are twice as large.
+    let tiny = builder().tiny_autoencoder(golden("taesd")).build().unwrap();
+    assert_eq!(draw(&tiny).dimensions(), (64, 64));
+}
+
+/// A bare state dict takes the place of the generator's folder, as DMD's checkpoints are given out.
+#[test]
+fn a_bare_state_dict_is_a_generator() {
+    let (model, pipeline) = pipeline();
+    fs::remove_dir_all(model.path().join("unet_one_step")).unwrap();
+    let file = golden("unet_sd1/diffusion_pytorch_model.safetensors");
+    let bare = Pipeline::builder(model.path(), &device()).generator(file).one_step_only().build().unwrap();
+    let draw = |pipeline: &Pipeline| pipeline.generate(&Request::new(["x"])).unwrap().pictures[0].clone();
+    assert_eq!(draw(&bare).as_raw(), draw(&pipeline).as_raw());
+    let bin = Pipeline::builder(model.path(), &device()).generator(golden("unet_sd1/state_dict.bin")).build();
+    match bin {
+        Ok(pipeline) if cfg!(feature = "pytorch") => {
+            assert_eq!(draw(&pipeline).as_raw(), draw(&bare).as_raw());
+        }
+        Ok(_) => panic!("read without the feature `pytorch`"),
+        Err(error) => assert!(error.to_string().contains("feature `pytorch`"), "{error}"),
+    }
 }
 
 #[test]

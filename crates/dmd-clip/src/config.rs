@@ -61,6 +61,20 @@ impl TextConfig {
                 hint: format!("it must divide hidden_size = {}", self.hidden_size),
             });
         }
+        let sizes = [
+            ("vocab_size", self.vocab_size, 10_000_000),
+            ("hidden_size", self.hidden_size, 65_536),
+            ("intermediate_size", self.intermediate_size, 262_144),
+            ("num_hidden_layers", self.num_hidden_layers, 512),
+            ("max_position_embeddings", self.max_position_embeddings, 65_536),
+        ];
+        // What a file says is not believed before its tensors are seen.
+        for (key, value, max) in sizes {
+            if value == 0 || value > max {
+                let hint = format!("it is between 1 and {max}");
+                return Err(Error::Unsupported { key, value: value.to_string(), hint });
+            }
+        }
         if self.max_position_embeddings < 3 {
             return Err(Error::Unsupported {
                 key: "max_position_embeddings",

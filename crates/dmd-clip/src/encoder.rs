@@ -61,4 +61,18 @@ impl TextEncoder {
     pub fn encode(&self, prompts: &[&str]) -> Result<Tensor<3>, Error> {
         Ok(self.model.forward(self.ids(prompts)?))
     }
+
+    /// [`Self::encode`] without the last `skip` layers (see [`ClipTextModel::forward_skipping`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`]; [`Error::Unsupported`] when there are not more layers.
+    pub fn encode_skipping(&self, prompts: &[&str], skip: usize) -> Result<Tensor<3>, Error> {
+        let layers = self.model.layers();
+        if skip >= layers {
+            let hint = format!("this text encoder has {layers} layers");
+            return Err(Error::Unsupported { key: "clip skip", value: skip.to_string(), hint });
+        }
+        Ok(self.model.forward_skipping(self.ids(prompts)?, skip))
+    }
 }

@@ -136,10 +136,26 @@ impl ClipTextModel {
     /// `ids`: `[batch, tokens]`, at most `max_position_embeddings` tokens; the result is
     /// `[batch, tokens, hidden_size]`.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.forward_skipping(ids, 0)
+    }
+
+    /// Number of transformer layers.
+    pub fn layers(&self) -> usize {
+        self.encoder.layers.len()
+    }
+
+    /// The hidden state before the last `skip` layers, normalised like the last one: "clip skip".
+    ///
+    /// # Panics
+    ///
+    /// If there are not more than `skip` layers.
+    pub fn forward_skipping(&self, ids: Tensor<2, Int>, skip: usize) -> Tensor<3> {
+        let count = self.layers();
+        assert!(skip < count, "{count} layers, of which {skip} cannot be skipped");
         let [_, tokens] = ids.dims();
         let positions = self.embeddings.position_embedding.weight.val().narrow(0, 0, tokens);
         let mut x = self.embeddings.token_embedding.forward(ids) + positions.unsqueeze();
-        for layer in &self.encoder.layers {
+        for layer in &self.encoder.layers[..count - skip] {
             x = layer.self_attn.forward(layer.layer_norm1.forward(x.clone())) + x;
             let h = layer.mlp.fc1.forward(layer.layer_norm2.forward(x.clone()));
             let h = match self.quick_gelu {

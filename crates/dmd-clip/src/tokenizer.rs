@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -36,7 +37,8 @@ struct TokenizerConfig {
 }
 
 impl Tokenizer {
-    /// Reads `vocab.json` and `merges.txt` of a diffusers `tokenizer` folder; prompts are padded to
+    /// Reads `vocab.json` and `merges.txt` of a diffusers `tokenizer` folder, or the same two out of
+    /// its `tokenizer.json` where there are no such files; prompts are padded to
     /// `max_tokens` with the padding token that `tokenizer_config.json` or
     /// `special_tokens_map.json` names, the end token if neither does.
     ///
@@ -45,20 +47,7 @@ impl Tokenizer {
     /// [`Error::Weights`] when a file is missing, [`Error::Tokenizer`] when one is damaged.
     pub fn from_dir(folder: &Path, max_tokens: usize) -> Result<Self, Error> {
         let damaged = |reason: String| Error::Tokenizer { path: folder.to_owned(), reason };
-        let vocabulary: std::collections::HashMap<String, u32> =
-            dmd_weights::read_json(&folder.join("vocab.json"))?;
-        let path = folder.join("merges.txt");
-        let merges =
-            std::fs::read_to_string(&path).map_err(|source| dmd_weights::Error::Read { path, source })?;
-        let merges = merges
-            .lines()
-            .filter(|line| !line.starts_with("#version") && !line.trim().is_empty())
-            .map(|line| {
-                let pair = line.split_once(' ');
-                let (left, right) = pair.ok_or_else(|| damaged(format!("merge {line:?} is not a pair")))?;
-                Ok((left.to_owned(), right.trim().to_owned()))
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
+        let Words { vocabulary, merges } = Words::from_dir(folder)?;
         let id = |token: &str| {
             let found = vocabulary.get(token).copied();
             found.ok_or_else(|| damaged(format!("the vocabulary has no {token:?}")))
@@ -126,6 +115,58 @@ impl Tokenizer {
         }
         ids.resize(self.max_tokens, self.padding);
         Ok(ids)
+    }
+}
+
+/// A byte-pair vocabulary and its merges, in order.
+struct Words {
+    vocabulary: HashMap<String, u32>,
+    merges: Vec<(String, String)>,
+}
+
+/// The part of a `tokenizer.json` that is read.
+#[derive(Deserialize)]
+struct TokenizerFile {
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    vocab: HashMap<String, u32>,
+    merges: Vec<Merge>,
+}
+
+/// Older files join a pair by a space.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Pair(String, String),
+    Joined(String),
+}
+
+impl Words {
+    fn from_dir(folder: &Path) -> Result<Self, Error> {
+        let damaged = |reason: String| Error::Tokenizer { path: folder.to_owned(), reason };
+        let pair = |line: &str| {
+            let pair = line.split_once(' ');
+            let (left, right) = pair.ok_or_else(|| damaged(format!("merge {line:?} is not a pair")))?;
+            Ok((left.to_owned(), right.trim().to_owned()))
+        };
+        let whole = folder.join("tokenizer.json");
+        if !folder.join("vocab.json").is_file() && whole.is_file() {
+            let file: TokenizerFile = dmd_weights::read_json(&whole)?;
+            let merges = file.model.merges.into_iter().map(|merge| match merge {
+                Merge::Pair(left, right) => Ok((left, right)),
+                Merge::Joined(line) => pair(&line),
+            });
+            return Ok(Self { merges: merges.collect::<Result<_, Error>>()?, vocabulary: file.model.vocab });
+        }
+        let vocabulary = dmd_weights::read_json(&folder.join("vocab.json"))?;
+        let path = folder.join("merges.txt");
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| dmd_weights::Error::Read { path, source })?;
+        let lines = text.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty());
+        Ok(Self { vocabulary, merges: lines.map(pair).collect::<Result<_, Error>>()? })
     }
 }
 

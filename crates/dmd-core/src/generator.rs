@@ -23,6 +23,11 @@ impl<D: Denoiser + Module> OneStep<D> {
         Self { denoiser, t, alpha, sigma, noise_scale }
     }
 
+    /// The time the network is called at.
+    pub fn timestep(&self) -> f64 {
+        self.t
+    }
+
     /// The level at which the network is called, for `batch` samples like `z`.
     fn level(&self, z: &Tensor<4>) -> NoiseLevel {
         let device = z.device();

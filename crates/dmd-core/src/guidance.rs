@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 
-use crate::{Condition, Denoiser, NoiseLevel};
+use crate::{Condition, Denoiser, NoiseLevel, Prediction, Scalings, per_sample};
 
 /// Classifier-free guidance as a denoiser: `uncond + scale · (cond − uncond)` (Ho and Salimans 2022).
 ///
@@ -11,12 +11,20 @@ pub struct Guided<D: Denoiser> {
     inner: D,
     unconditional: D::Condition,
     scale: f64,
+    rescale: Option<(f64, Prediction)>,
 }
 
 impl<D: Denoiser> Guided<D> {
     /// Guides `inner` with strength `scale`; 1 is the conditional prediction itself.
     pub fn new(inner: D, unconditional: D::Condition, scale: f64) -> Self {
-        Self { inner, unconditional, scale }
+        Self { inner, unconditional, scale, rescale: None }
+    }
+
+    /// Brings the guided output's deviation back towards the conditional one's by the share `rescale`
+    /// (Lin et al. 2024, section 3.4: 0.7 against overexposure). Deviations are those of the network's
+    /// own output, whose meaning is `prediction`.
+    pub fn with_rescale(self, rescale: f64, prediction: Prediction) -> Self {
+        Self { rescale: (rescale != 0.0).then_some((rescale, prediction)), ..self }
     }
 
     /// The guidance scale.
@@ -36,14 +44,32 @@ impl<D: Denoiser> Denoiser for Guided<D> {
         }
         let [batch, ..] = x_t.dims();
         let both = self.inner.denoise(
-            Tensor::cat(vec![x_t.clone(), x_t], 0),
+            Tensor::cat(vec![x_t.clone(), x_t.clone()], 0),
             &level.cat(level),
             &self.unconditional.expand(batch).cat(&condition.expand(batch)),
         );
         let uncond = both.clone().narrow(0, 0, batch);
         let cond = both.narrow(0, batch, batch);
-        uncond.clone() + (cond - uncond) * self.scale
+        let guided = uncond.clone() + (cond.clone() - uncond) * self.scale;
+        let Some((rescale, prediction)) = self.rescale else {
+            return guided;
+        };
+        let Scalings { c_skip, c_out, .. } = prediction.scalings(level);
+        let output =
+            |x0: Tensor<4>| (x0 - x_t.clone() * per_sample(c_skip.clone())) / per_sample(c_out.clone());
+        let (guided, cond) = (output(guided), output(cond));
+        let factor = deviation(cond) / deviation(guided.clone());
+        let output = guided * per_sample(factor * rescale + (1.0 - rescale));
+        x_t * per_sample(c_skip) + output * per_sample(c_out)
     }
+}
+
+/// The deviation of each sample's values, `[batch]`.
+fn deviation(x: Tensor<4>) -> Tensor<1> {
+    let [batch, ..] = x.dims();
+    let x: Tensor<2> = x.flatten(1, 3);
+    let centred = x.clone() - x.mean_dim(1);
+    centred.square().mean_dim(1).sqrt().reshape([batch])
 }
 
 impl<D: Denoiser> Denoiser for &D {

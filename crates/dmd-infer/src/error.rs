@@ -59,9 +59,32 @@ pub enum Error {
     },
     /// The request contradicts how the one-step generator was trained.
     #[error(
-        "a one-step generator draws without guidance: it was distilled from a guided teacher; leave the guidance out, or ask for more steps"
+        "{setting} does not go with this one-step generator: it wants t = {timestep}, unit noise and no guidance (its teacher was guided); leave it out, or ask for more steps"
     )]
-    GuidedOneStep,
+    OneStepSetting {
+        /// What contradicts.
+        setting: String,
+        /// The timestep the generator was distilled for.
+        timestep: usize,
+    },
+    /// A setting that cannot be.
+    #[error("{name} {value} is not possible; it must be {wanted}")]
+    Setting {
+        /// Which one.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be accepted.
+        wanted: String,
+    },
+    /// Tiles too small to overlap.
+    #[error("tiles of {side} latents are too small; the least is {min}")]
+    Tile {
+        /// Side asked for.
+        side: usize,
+        /// Smallest side.
+        min: usize,
+    },
     /// A guidance scale without sense.
     #[error("guidance {scale} is not a number of at least 1")]
     Guidance {
@@ -79,6 +102,14 @@ pub enum Error {
     Cancelled {
         /// Sampling steps done.
         steps: usize,
+    },
+    /// A reference file that does not hold what a comparison needs.
+    #[error("{path:?} is no reference for this model: {reason}")]
+    Reference {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or does not fit.
+        reason: String,
     },
     /// The PNG encoder failed.
     #[error("cannot encode the picture: {reason}")]

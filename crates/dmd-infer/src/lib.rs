@@ -12,12 +12,19 @@
 //! # }
 //! ```
 
+mod builder;
 mod error;
 mod image;
+mod observer;
+mod pictures;
 mod pipeline;
 mod request;
+pub mod verify;
 
+pub use builder::PipelineBuilder;
 pub use error::Error;
-pub use image::{encode_png, to_rgb8};
-pub use pipeline::{OneStepPipeline, Pipeline, PipelineBuilder};
-pub use request::{Drawn, Method, Request, Timings};
+pub use image::{encode_png, encode_png_with, to_rgb8};
+pub use observer::{CancelToken, Observer, Progress, Stage};
+pub use pictures::from_rgb8;
+pub use pipeline::{OneStepPipeline, Pipeline};
+pub use request::{Drawn, Embeddings, Method, NoiseSource, Request, Start, Timings};

@@ -5,12 +5,14 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use dmd_clip::TextEncoder;
 use dmd_core::{Guided, Noise, OneStep, Prediction};
-use dmd_scheduler::SchedulerConfig;
-use dmd_unet::{Autoencoder, AutoencoderConfig, UNet2d, UNetConfig, UNetDenoiser};
+use dmd_scheduler::{SchedulerConfig, Steps, Walk};
+use dmd_unet::{UNetConfig, UNetDenoiser};
 use image::RgbImage;
-use serde_json::Value;
 
-use crate::request::{Drawn, Method, Request, Timings};
+use crate::builder::PipelineBuilder;
+use crate::observer::{Observer, Progress, Stage};
+use crate::pictures::{PictureCoder, from_rgb8};
+use crate::request::{Drawn, Method, NoiseSource, Request, Start, Timings};
 use crate::{Error, to_rgb8};
 
 /// Largest picture, in pixels of one side: a request above it is a slip, not a wish.
@@ -19,123 +21,23 @@ const MAX_SIDE: usize = 4096;
 /// Text to pictures with a distilled generator, a teacher, or both.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
-    text: TextEncoder,
-    generator: Option<OneStep<UNetDenoiser>>,
-    teacher: Option<UNetDenoiser>,
-    scheduler: SchedulerConfig,
-    unet: UNetConfig,
-    autoencoder: Autoencoder,
-    autoencoder_config: AutoencoderConfig,
-    device: Device,
+    pub(crate) text: TextEncoder,
+    pub(crate) one_step: Option<OneStep<UNetDenoiser>>,
+    pub(crate) teacher: Option<UNetDenoiser>,
+    pub(crate) scheduler: SchedulerConfig,
+    pub(crate) unet: UNetConfig,
+    pub(crate) coder: PictureCoder,
+    pub(crate) guidance: f64,
+    pub(crate) device: Device,
 }
 
 /// The pipeline under the name of its default method.
 pub type OneStepPipeline = Pipeline;
 
-/// Where a [`Pipeline`]'s parts come from; everything not named is looked for in the model folder.
-#[derive(Debug, Clone)]
-pub struct PipelineBuilder {
-    model: PathBuf,
-    generator: Option<PathBuf>,
-    device: Device,
-    parts: Parts,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Parts {
-    All,
-    OneStepOnly,
-}
-
-impl PipelineBuilder {
-    /// The one-step generator's folder, in place of `unet_one_step` in the model folder.
-    pub fn generator(self, folder: impl Into<PathBuf>) -> Self {
-        Self { generator: Some(folder.into()), ..self }
-    }
-
-    /// Leaves the teacher's UNet unread: half the memory, one-step requests only.
-    pub fn one_step_only(self) -> Self {
-        Self { parts: Parts::OneStepOnly, ..self }
-    }
-
-    /// Reads the parts.
-    ///
-    /// # Errors
-    ///
-    /// When a file is missing, broken or does not fit.
-    pub fn build(self) -> Result<Pipeline, Error> {
-        let Self { model, generator, device, parts } = self;
-        for missing in ["text_encoder", "tokenizer", "vae", "scheduler"] {
-            if !model.join(missing).is_dir() {
-                return Err(Error::NoModel { folder: model, missing });
-            }
-        }
-        let path = model.join("scheduler").join("scheduler_config.json");
-        let scheduler: SchedulerConfig = dmd_weights::read_json(&path)?;
-        scheduler.validate()?;
-        let prediction = scheduler.prediction()?;
-        let (autoencoder, autoencoder_config) = Autoencoder::from_dir(&model.join("vae"), &device)?;
-
-        let named = generator.is_some();
-        let folder = generator.unwrap_or_else(|| model.join("unet_one_step"));
-        let mut generator = None;
-        let mut config = None;
-        if named || folder.is_dir() {
-            let (unet, found) = UNet2d::from_dir(&folder, &device)?;
-            generator = Some(one_step(UNetDenoiser::new(unet, prediction), &folder, &scheduler)?);
-            config = Some(found);
-        }
-        let mut teacher = None;
-        if parts == Parts::All && model.join("unet").is_dir() {
-            let (unet, found) = UNet2d::from_dir(&model.join("unet"), &device)?;
-            teacher = Some(UNetDenoiser::new(unet, prediction));
-            config = Some(found);
-        }
-        let Some(unet) = config else {
-            return Err(Error::NoModel { folder: model, missing: "unet or unet_one_step" });
-        };
-        Ok(Pipeline {
-            text: TextEncoder::from_dir(&model, &device)?,
-            generator,
-            teacher,
-            scheduler,
-            unet,
-            autoencoder,
-            autoencoder_config,
-            device,
-        })
-    }
-}
-
-/// Freezes the generator at the level it was distilled for: `one_step.json` beside its weights, or
-/// DMD's own `t = 999` with unit noise.
-fn one_step(
-    denoiser: UNetDenoiser,
-    folder: &Path,
-    scheduler: &SchedulerConfig,
-) -> Result<OneStep<UNetDenoiser>, Error> {
-    let schedule = scheduler.schedule();
-    let path = folder.join("one_step.json");
-    let settings: Value = if path.is_file() { dmd_weights::read_json(&path)? } else { Value::Null };
-    let last = schedule.count() - 1;
-    let timestep = settings.get("timestep").and_then(Value::as_u64).map_or(last, |t| t as usize);
-    let noise_scale = settings.get("noise_scale").and_then(Value::as_f64).unwrap_or(1.0);
-    if timestep > last {
-        return Err(dmd_scheduler::Error::Unsupported {
-            key: "one_step.json: timestep".to_owned(),
-            value: timestep.to_string(),
-            hint: format!("the schedule ends at {last}"),
-        }
-        .into());
-    }
-    let (alpha, sigma) = schedule.alpha_sigma(timestep);
-    Ok(OneStep::new(denoiser, timestep as f64, alpha, sigma, noise_scale))
-}
-
 impl Pipeline {
     /// Starts from a model folder in diffusers' layout, with the one-step UNet in `unet_one_step`.
     pub fn builder(model: impl Into<PathBuf>, device: &Device) -> PipelineBuilder {
-        PipelineBuilder { model: model.into(), generator: None, device: device.clone(), parts: Parts::All }
+        PipelineBuilder::new(model.into(), device)
     }
 
     /// Everything a model folder holds.
@@ -154,7 +56,13 @@ impl Pipeline {
 
     /// Height and width of the pictures the model was trained on.
     pub fn default_size(&self) -> usize {
-        self.unet.sample_size * self.autoencoder_config.downsampling()
+        self.unet.sample_size * self.coder.factor
+    }
+
+    /// The teacher's guidance where a request names none: what the generator was distilled with
+    /// (`one_step.json`), or 7.5.
+    pub fn default_guidance(&self) -> f64 {
+        self.guidance
     }
 
     /// Draws a request's pictures; a picture depends on its own prompt and seed only, not on its
@@ -164,46 +72,34 @@ impl Pipeline {
     ///
     /// When the request has no sense for this model, or a stage's output is not finite.
     pub fn generate(&self, request: &Request) -> Result<Drawn, Error> {
-        self.generate_with(request, |_, _| ControlFlow::Continue(()))
+        self.generate_with(request, &mut ())
     }
 
-    /// [`Self::generate`] with an observer: after each sampling step it receives the number of
-    /// steps done and the clean latents predicted so far, and may break off.
+    /// [`Self::generate`] with an observer, which sees every stage and step and may end the request.
     ///
     /// # Errors
     ///
-    /// As [`Self::generate`]; [`Error::Cancelled`] when the observer breaks off.
-    pub fn generate_with(
-        &self,
-        request: &Request,
-        mut on_step: impl FnMut(usize, &Tensor<4>) -> ControlFlow<()>,
-    ) -> Result<Drawn, Error> {
+    /// As [`Self::generate`]; [`Error::Cancelled`] when the observer ends it.
+    pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Drawn, Error> {
         let seeds = seeds_of(request)?;
-        let (height, width) = self.check_size(request.size)?;
-        let start = Instant::now();
-        let prompts: Vec<&str> = request.prompts.iter().map(String::as_str).collect();
-        let text = self.encode_prompt(&prompts)?;
-        let encoded = Instant::now();
-
-        let z = self.noise(&seeds, height, width);
-        let mut done = 0;
-        let latents = match request.method {
-            Method::OneStep => {
-                let x0 = self.one_step()?.generate(z, &text);
-                done = 1;
-                on_step(1, &x0).is_continue().then_some(x0)
-            }
-            Method::Teacher { steps, guidance_scale } => {
-                let teacher = self.teacher(guidance_scale)?;
-                self.scheduler.sample(&teacher, steps, z, &text, |step, x0| {
-                    done = step;
-                    on_step(step, x0)
-                })?
-            }
+        self.check(request)?;
+        let mut stage = |stage: Stage| {
+            observer.on_stage(stage);
+            if observer.cancelled() { Err(Error::Cancelled { steps: 0 }) } else { Ok(()) }
         };
-        let latents = latents.ok_or(Error::Cancelled { steps: done })?;
-        let latents = finite(latents, "UNet")?;
+        stage(Stage::Text)?;
+        let start = Instant::now();
+        let text = self.text_of(request)?;
+        let encoded = Instant::now();
+        if matches!(request.start, Start::Picture { .. }) {
+            stage(Stage::Encoding)?;
+        }
+        let mut noises: Vec<Noise> = seeds.iter().map(|seed| request.noise.open(*seed)).collect();
+        let begin = self.begin(request, &mut noises)?;
+        stage(Stage::Denoising)?;
+        let latents = self.denoise(request, begin, &text, &mut noises, observer)?;
         let denoised = Instant::now();
+        observer.on_stage(Stage::Decoding);
         let pictures = self.decode(latents)?;
         let decoded = Instant::now();
         Ok(Drawn {
@@ -223,8 +119,33 @@ impl Pipeline {
     ///
     /// When a prompt is too long, or the features are not finite.
     pub fn encode_prompt(&self, prompts: &[&str]) -> Result<Tensor<3>, Error> {
-        let text = self.text.encode(prompts)?;
-        finite(text, "text encoder")
+        finite(self.text.encode(prompts)?, "text encoder")
+    }
+
+    /// The latents that a request's method makes of unit noise `z` (a request that starts from a
+    /// picture is for [`Self::generate`]) and text features, `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generate`].
+    pub fn denoise_from(
+        &self,
+        request: &Request,
+        z: Tensor<4>,
+        text: &Tensor<3>,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor<4>, Error> {
+        self.check(request)?;
+        let seeds =
+            if request.seeds.is_empty() { (0..z.dims()[0] as u64).collect() } else { request.seeds.clone() };
+        let mut noises: Vec<Noise> = seeds.iter().map(|seed| request.noise.open(*seed)).collect();
+        // The stream stands after the first noise, as it does when that is drawn from it.
+        for noise in &mut noises {
+            noise.normals(z.dims()[1..].iter().product());
+        }
+        let walk = self.walk(request)?;
+        let x = walk.as_ref().map_or(z.clone(), |walk| walk.start(z));
+        self.denoise(request, Begin { x, walk }, text, &mut noises, observer)
     }
 
     /// The pictures of latents `[batch, channels, height, width]`.
@@ -233,39 +154,219 @@ impl Pipeline {
     ///
     /// [`Error::NotFinite`] when the decoder's output is not.
     pub fn decode(&self, latents: Tensor<4>) -> Result<Vec<RgbImage>, Error> {
-        Ok(to_rgb8(finite(self.autoencoder.decode(latents), "autoencoder")?))
+        Ok(to_rgb8(finite(self.coder.decode(latents), "autoencoder")?))
     }
 
-    /// The noise of some seeds, one picture each, `[seeds, channels, height / f, width / f]`.
+    /// The noise of some seeds on PyTorch's CPU generator, one picture each,
+    /// `[seeds, channels, height / f, width / f]`.
     pub fn noise(&self, seeds: &[u64], height: usize, width: usize) -> Tensor<4> {
-        let factor = self.autoencoder_config.downsampling();
-        let shape = [1, self.unet.in_channels, height / factor, width / factor];
-        let each = seeds.iter().map(|seed| Noise::from_seed(*seed).normal(shape, &self.device));
-        Tensor::cat(each.collect(), 0)
+        let mut noises: Vec<Noise> = seeds.iter().map(|seed| NoiseSource::TorchCpu.open(*seed)).collect();
+        self.draw(&mut noises, self.latent_shape(height, width))
     }
 
-    fn one_step(&self) -> Result<&OneStep<UNetDenoiser>, Error> {
-        self.generator.as_ref().ok_or(Error::Missing {
+    fn latent_shape(&self, height: usize, width: usize) -> [usize; 4] {
+        let factor = self.coder.factor;
+        [1, self.unet.in_channels, height / factor, width / factor]
+    }
+
+    /// Unit noise, a row from each stream.
+    fn draw(&self, noises: &mut [Noise], shape: [usize; 4]) -> Tensor<4> {
+        Tensor::cat(noises.iter_mut().map(|noise| noise.normal(shape, &self.device)).collect(), 0)
+    }
+
+    fn text_of(&self, request: &Request) -> Result<Tensor<3>, Error> {
+        if let Some(embeddings) = &request.embeddings {
+            return finite(embeddings.prompt.clone(), "given embeddings");
+        }
+        let prompts: Vec<&str> = request.prompts.iter().map(String::as_str).collect();
+        finite(self.text.encode_skipping(&prompts, request.clip_skip)?, "text encoder")
+    }
+
+    /// The unconditional branch of guidance.
+    fn negative(&self, request: &Request) -> Result<Tensor<3>, Error> {
+        if let Some(negative) = request.embeddings.as_ref().and_then(|e| e.negative.clone()) {
+            return finite(negative, "given embeddings");
+        }
+        let prompt = request.negative_prompt.as_deref().unwrap_or("");
+        finite(self.text.encode_skipping(&[prompt], request.clip_skip)?, "text encoder")
+    }
+
+    /// The sampler's plan; none for one step.
+    fn walk(&self, request: &Request) -> Result<Option<Walk>, Error> {
+        let Method::Teacher { steps, .. } = request.method else {
+            return Ok(None);
+        };
+        let steps = match &request.timesteps {
+            Some(list) => Steps::Timesteps(list.clone()),
+            None => Steps::Count(steps),
+        };
+        let walk = match request.sampler {
+            Some(sampler) => self.scheduler.with_sampler(sampler).walk(steps)?,
+            None => self.scheduler.walk(steps)?,
+        };
+        Ok(Some(match request.start {
+            Start::Picture { strength, .. } => walk.with_strength(strength)?,
+            _ => walk,
+        }))
+    }
+
+    /// The first network call's input.
+    fn begin(&self, request: &Request, noises: &mut [Noise]) -> Result<Begin, Error> {
+        let walk = self.walk(request)?;
+        let (height, width) = self.size_of(request)?;
+        let shape = self.latent_shape(height, width);
+        let x = match (&request.start, &walk) {
+            (Start::Picture { picture, .. }, Some(walk)) => {
+                let image = from_rgb8(std::slice::from_ref(picture), &self.device);
+                let image = image.repeat_dim(0, noises.len());
+                let x0 = self.coder.encode(image, |_| self.draw(noises, shape));
+                walk.start_from(finite(x0, "autoencoder's encoder")?, self.draw(noises, shape))
+            }
+            (Start::Latents(z), walk) => {
+                let z = finite(z.clone(), "given latents")?;
+                // What the seeds give out next is what follows the first noise.
+                let _ = self.draw(noises, shape);
+                walk.as_ref().map_or(z.clone(), |walk| walk.start(z))
+            }
+            (_, walk) => {
+                let z = self.draw(noises, shape);
+                walk.as_ref().map_or(z.clone(), |walk| walk.start(z))
+            }
+        };
+        Ok(Begin { x, walk })
+    }
+
+    fn denoise(
+        &self,
+        request: &Request,
+        begin: Begin,
+        text: &Tensor<3>,
+        noises: &mut [Noise],
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor<4>, Error> {
+        let Begin { x, walk } = begin;
+        let (Some(walk), Method::Teacher { guidance_scale, .. }) = (walk, request.method) else {
+            let x0 = self.generator()?.generate(x, text);
+            observer.on_step(&Progress { step: 1, steps: 1, x0: &x0 });
+            if observer.cancelled() {
+                return Err(Error::Cancelled { steps: 1 });
+            }
+            return finite(x0, "UNet");
+        };
+        let teacher = self.teacher()?;
+        // Without guidance there is no second branch, and its text is not needed.
+        let negative = if guidance_scale == 1.0 { text.clone() } else { self.negative(request)? };
+        let teacher = Guided::new(teacher, negative, guidance_scale)
+            .with_rescale(request.guidance_rescale, self.prediction()?);
+        let [_, channels, height, width] = x.dims();
+        let mut draw = || self.draw(noises, [1, channels, height, width]);
+        let steps = walk.timesteps().len();
+        let mut done = 0;
+        let latents = walk.run(&teacher, x, text, &mut draw, |step, x0| {
+            done = step;
+            observer.on_step(&Progress { step, steps, x0 });
+            if observer.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        finite(latents.ok_or(Error::Cancelled { steps: done })?, "UNet")
+    }
+
+    fn generator(&self) -> Result<&OneStep<UNetDenoiser>, Error> {
+        self.one_step.as_ref().ok_or(Error::Missing {
             wanted: "one-step generator (folder unet_one_step)",
             hint: "distil one with `dmd distill`, or ask for more steps",
         })
     }
 
-    fn teacher(&self, scale: f64) -> Result<Guided<&UNetDenoiser>, Error> {
-        if !(scale.is_finite() && scale >= 1.0) {
-            return Err(Error::Guidance { scale });
-        }
-        let teacher = self
-            .teacher
-            .as_ref()
-            .ok_or(Error::Missing { wanted: "teacher (folder unet)", hint: "ask for one step" })?;
-        Ok(Guided::new(teacher, self.text.encode(&[""])?, scale))
+    fn teacher(&self) -> Result<&UNetDenoiser, Error> {
+        let hint = "ask for one step";
+        self.teacher.as_ref().ok_or(Error::Missing { wanted: "teacher (folder unet)", hint })
     }
 
-    fn check_size(&self, size: Option<(usize, usize)>) -> Result<(usize, usize), Error> {
+    /// Everything that can be refused before a network is called.
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        match request.method {
+            Method::OneStep => self.check_one_step(request)?,
+            Method::Teacher { guidance_scale, .. } => {
+                self.teacher()?;
+                let rescale = request.guidance_rescale;
+                if !(guidance_scale.is_finite() && guidance_scale >= 1.0) {
+                    return Err(Error::Guidance { scale: guidance_scale });
+                }
+                if !(0.0..=1.0).contains(&rescale) {
+                    return Err(Error::Setting {
+                        name: "guidance rescale",
+                        value: rescale.to_string(),
+                        wanted: "between 0 and 1".to_owned(),
+                    });
+                }
+                self.walk(request)?;
+            }
+        }
+        let (height, width) = self.size_of(request)?;
+        if let Start::Latents(z) = &request.start {
+            let mut wanted = self.latent_shape(height, width);
+            wanted[0] = request.count();
+            check_shape("latents", z.dims(), wanted)?;
+        }
+        if let Some(embeddings) = &request.embeddings {
+            let tokens = self.text.tokenizer().max_tokens();
+            let [count, found, _] = embeddings.prompt.dims();
+            let width = self.unet.cross_attention_dim;
+            check_shape("embeddings", embeddings.prompt.dims(), [count, found.min(tokens), width])?;
+            if let Some(negative) = &embeddings.negative {
+                let rows = if negative.dims()[0] == 1 { 1 } else { count };
+                check_shape("negative embeddings", negative.dims(), [rows, found, width])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A distilled generator knows one call: settings that would have no effect, or another one than
+    /// its user means, are refused.
+    fn check_one_step(&self, request: &Request) -> Result<(), Error> {
+        let generator = self.generator()?;
+        let t = generator.timestep();
+        let contradicts =
+            |setting: &str| Err(Error::OneStepSetting { setting: setting.to_owned(), timestep: t as usize });
+        if request.negative_prompt.as_ref().is_some_and(|prompt| !prompt.is_empty()) {
+            return contradicts("a negative prompt");
+        }
+        if request.guidance_rescale != 0.0 {
+            return contradicts("a guidance rescale");
+        }
+        if let Some(sampler) = request.sampler {
+            return contradicts(&format!("the sampler {}", sampler.name()));
+        }
+        if let Some(list) = request.timesteps.as_ref().filter(|list| **list != [t as usize]) {
+            return contradicts(&format!("timesteps {list:?}"));
+        }
+        if matches!(request.start, Start::Picture { .. }) {
+            return contradicts("a picture to start from");
+        }
+        Ok(())
+    }
+
+    /// Height and width of a request's pictures.
+    fn size_of(&self, request: &Request) -> Result<(usize, usize), Error> {
         let side = self.default_size();
-        let (height, width) = size.unwrap_or((side, side));
-        let multiple = self.autoencoder_config.downsampling() * self.unet.downsampling();
+        let (height, width) = match (&request.start, request.size) {
+            (Start::Picture { picture, .. }, None) => (picture.height() as usize, picture.width() as usize),
+            (Start::Picture { picture, .. }, Some((height, width)))
+                if (picture.height() as usize, picture.width() as usize) != (height, width) =>
+            {
+                return Err(Error::Setting {
+                    name: "size",
+                    value: format!("{width}×{height}"),
+                    wanted: format!(
+                        "that of the picture to start from, {}×{}",
+                        picture.width(),
+                        picture.height()
+                    ),
+                });
+            }
+            (_, size) => size.unwrap_or((side, side)),
+        };
+        let multiple = self.coder.factor * self.unet.downsampling();
         let fits = |side: usize| side > 0 && side.is_multiple_of(multiple) && side <= MAX_SIDE;
         if fits(height) && fits(width) {
             return Ok((height, width));
@@ -274,22 +375,40 @@ impl Pipeline {
     }
 }
 
+/// The first network call's input, and the sampler's plan where there is one.
+struct Begin {
+    x: Tensor<4>,
+    walk: Option<Walk>,
+}
+
+fn check_shape<const D: usize>(
+    what: &'static str,
+    found: [usize; D],
+    wanted: [usize; D],
+) -> Result<(), Error> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::Setting { name: what, value: format!("{found:?}"), wanted: format!("of shape {wanted:?}") })
+}
+
 fn seeds_of(request: &Request) -> Result<Vec<u64>, Error> {
-    let prompts = request.prompts.len();
-    if prompts == 0 || request.prompts.iter().any(|prompt| prompt.trim().is_empty()) {
+    let count = request.count();
+    let blank = request.embeddings.is_none() && request.prompts.iter().any(|prompt| prompt.trim().is_empty());
+    if count == 0 || blank {
         return Err(Error::EmptyPrompt);
     }
     if request.seeds.is_empty() {
-        return Ok((0..prompts as u64).collect());
+        return Ok((0..count as u64).collect());
     }
-    if request.seeds.len() != prompts {
-        return Err(Error::Seeds { prompts, seeds: request.seeds.len() });
+    if request.seeds.len() != count {
+        return Err(Error::Seeds { prompts: count, seeds: request.seeds.len() });
     }
     Ok(request.seeds.clone())
 }
 
 /// The tensor itself, unless it holds a NaN or an infinity.
-fn finite<const D: usize>(tensor: Tensor<D>, stage: &'static str) -> Result<Tensor<D>, Error> {
+pub(crate) fn finite<const D: usize>(tensor: Tensor<D>, stage: &'static str) -> Result<Tensor<D>, Error> {
     // A sum is finite only if every term is; a sum of finite f32 latents cannot overflow here.
     let total: f32 = tensor.clone().abs().sum().into_scalar();
     if total.is_finite() { Ok(tensor) } else { Err(Error::NotFinite { stage }) }

@@ -159,4 +159,6 @@ pub struct OneStepSettings {
     pub timestep: usize,
     /// Standard deviation of its input.
     pub noise_scale: f64,
+    /// Guidance that its teacher was distilled with: what to draw with where both are compared.
+    pub guidance_scale: f64,
 }

@@ -146,7 +146,11 @@ impl DistillationStage {
 
     /// How the generator is called.
     pub fn settings(&self) -> assemble::OneStepSettings {
-        assemble::OneStepSettings { timestep: self.distiller.schedule.count() - 1, noise_scale: 1.0 }
+        assemble::OneStepSettings {
+            timestep: self.distiller.schedule.count() - 1,
+            noise_scale: 1.0,
+            guidance_scale: self.config.guidance_scale,
+        }
     }
 
     fn shape(&self, batch: usize) -> [usize; 4] {

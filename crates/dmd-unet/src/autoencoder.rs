@@ -10,6 +10,7 @@ use crate::attention::PositionAttention;
 use crate::config::AutoencoderConfig;
 use crate::resample::{Downsample, Upsample};
 use crate::resnet::{ResnetBlock, ResnetConfig, apply_norm, conv1x1, conv3x3, group_norm};
+use crate::tiling::Tiles;
 use crate::{AUTOENCODER_KEYS, Error};
 
 /// Epsilon of every normalisation of the autoencoder, fixed in diffusers' `AutoencoderKL`.
@@ -232,7 +233,10 @@ impl Autoencoder {
     /// `image`: `[batch, 3, height, width]` in [−1, 1], height and width divisible by
     /// [`AutoencoderConfig::downsampling`].
     pub fn encode(&self, image: Tensor<4>) -> Posterior {
-        let moments = self.quant_conv.forward(self.encoder.forward(image));
+        self.posterior(self.quant_conv.forward(self.encoder.forward(image)))
+    }
+
+    fn posterior(&self, moments: Tensor<4>) -> Posterior {
         let [_, channels, ..] = moments.dims();
         let half = channels / 2;
         Posterior {
@@ -250,5 +254,34 @@ impl Autoencoder {
     pub fn decode(&self, latent: Tensor<4>) -> Tensor<4> {
         let latent = latent * (1.0 / self.scaling_factor);
         self.decoder.forward(self.post_quant_conv.forward(latent))
+    }
+
+    /// [`Self::decode`] in overlapping tiles of at most `tile` × `tile` latents, blended where they
+    /// overlap, so that the memory of a large picture is that of a tile. The picture differs a little
+    /// from the whole one: attention and normalisation see a tile at a time.
+    ///
+    /// # Panics
+    ///
+    /// If `tile` is below 4: tiles overlap by a quarter.
+    pub fn decode_tiled(&self, latent: Tensor<4>, tile: usize) -> Tensor<4> {
+        assert!(tile >= 4, "a tile has at least 4 latents a side, not {tile}");
+        let latent = latent * (1.0 / self.scaling_factor);
+        let tiles = Tiles { input: tile, output: tile * self.downsampling() };
+        tiles.apply(latent, |tile| self.decoder.forward(self.post_quant_conv.forward(tile)))
+    }
+
+    /// [`Self::encode`] in overlapping tiles, of `tile` × `tile` latents each.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::decode_tiled`].
+    pub fn encode_tiled(&self, image: Tensor<4>, tile: usize) -> Posterior {
+        assert!(tile >= 4, "a tile has at least 4 latents a side, not {tile}");
+        let tiles = Tiles { input: tile * self.downsampling(), output: tile };
+        self.posterior(tiles.apply(image, |tile| self.quant_conv.forward(self.encoder.forward(tile))))
+    }
+
+    fn downsampling(&self) -> usize {
+        1 << (self.encoder.down_blocks.len() - 1)
     }
 }

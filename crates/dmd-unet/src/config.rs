@@ -151,7 +151,7 @@ impl UNetConfig {
 
     /// The factor between latents and the deepest level.
     pub fn downsampling(&self) -> usize {
-        1 << (self.block_out_channels.len() - 1)
+        1 << self.block_out_channels.len().saturating_sub(1)
     }
 
     /// Checks that every option is one this implementation computes.
@@ -177,6 +177,10 @@ impl UNetConfig {
             levels,
             &["CrossAttnUpBlock2D", "UpBlock2D"],
         )?;
+        check_counts("UNet", "block_out_channels", &self.block_out_channels)?;
+        let widths = [self.in_channels, self.out_channels, self.cross_attention_dim, self.sample_size];
+        check_counts("UNet", "cross_attention_dim", &widths)?;
+        check_layers("UNet", self.layers_per_block)?;
         check_groups("UNet", &self.block_out_channels, self.norm_num_groups)?;
         if let PerLevel::Each(heads) = &self.attention_head_dim
             && heads.len() != levels
@@ -212,6 +216,9 @@ impl UNetConfig {
                 ("conv_in_kernel", json!(3)),
                 ("conv_out_kernel", json!(3)),
                 ("attention_type", json!("default")),
+                // In half precision only; everything here is computed in single.
+                ("upcast_attention", json!(true)),
+                ("upcast_attention", json!(false)),
                 ("addition_embed_type_num_heads", json!(64)),
             ],
         )
@@ -221,7 +228,7 @@ impl UNetConfig {
 impl AutoencoderConfig {
     /// The factor between pictures and latents.
     pub fn downsampling(&self) -> usize {
-        1 << (self.block_out_channels.len() - 1)
+        1 << self.block_out_channels.len().saturating_sub(1)
     }
 
     /// Checks that every option is one this implementation computes.
@@ -240,6 +247,13 @@ impl AutoencoderConfig {
             &["DownEncoderBlock2D"],
         )?;
         check_levels("autoencoder", "up_block_types", &self.up_block_types, levels, &["UpDecoderBlock2D"])?;
+        check_counts("autoencoder", "block_out_channels", &self.block_out_channels)?;
+        check_counts(
+            "autoencoder",
+            "latent_channels",
+            &[self.latent_channels, self.in_channels, self.out_channels],
+        )?;
+        check_layers("autoencoder", self.layers_per_block)?;
         check_groups("autoencoder", &self.block_out_channels, self.norm_num_groups)?;
         check_other(
             "autoencoder",
@@ -247,6 +261,7 @@ impl AutoencoderConfig {
             &[
                 ("act_fn", json!("silu")),
                 ("force_upcast", json!(true)),
+                ("force_upcast", json!(false)),
                 ("use_quant_conv", json!(true)),
                 ("use_post_quant_conv", json!(true)),
                 ("mid_block_add_attention", json!(true)),
@@ -255,7 +270,7 @@ impl AutoencoderConfig {
     }
 }
 
-fn refusal(network: &'static str) -> impl Fn(&str, &Value, &str) -> Error {
+pub(crate) fn refusal(network: &'static str) -> impl Fn(&str, &Value, &str) -> Error {
     move |key, value, hint| Error::Unsupported {
         network,
         key: key.to_owned(),
@@ -264,7 +279,7 @@ fn refusal(network: &'static str) -> impl Fn(&str, &Value, &str) -> Error {
     }
 }
 
-fn check_class(network: &'static str, found: &str, expected: &str) -> Result<(), Error> {
+pub(crate) fn check_class(network: &'static str, found: &str, expected: &str) -> Result<(), Error> {
     if found == expected {
         return Ok(());
     }
@@ -278,11 +293,39 @@ fn check_levels(
     levels: usize,
     known: &[&str],
 ) -> Result<(), Error> {
-    if levels > 0 && found.len() == levels && found.iter().all(|name| known.contains(&name.as_str())) {
+    if (1..=MAX_LEVELS).contains(&levels)
+        && found.len() == levels
+        && found.iter().all(|name| known.contains(&name.as_str()))
+    {
         return Ok(());
     }
     let hint = format!("; expected one of {} for each of {levels} levels", known.join(", "));
     Err(refusal(network)(key, &json!(found), &hint))
+}
+
+/// Most levels of a network: 2¹² latents to a bottleneck.
+pub(crate) const MAX_LEVELS: usize = 12;
+
+/// Most channels, or positions of a side: far above any published network, and small enough that the
+/// size of a parameter never overflows.
+const MAX_COUNT: usize = 65_536;
+
+/// Every number is at least 1 and of a sane size: what a file says is not believed before its tensors
+/// are seen.
+pub(crate) fn check_counts(network: &'static str, key: &str, counts: &[usize]) -> Result<(), Error> {
+    match counts.iter().find(|count| **count == 0 || **count > MAX_COUNT) {
+        None => Ok(()),
+        Some(count) => {
+            Err(refusal(network)(key, &json!(count), &format!("; it is between 1 and {MAX_COUNT}")))
+        }
+    }
+}
+
+fn check_layers(network: &'static str, layers: usize) -> Result<(), Error> {
+    match layers {
+        1..=64 => Ok(()),
+        _ => Err(refusal(network)("layers_per_block", &json!(layers), "; it is between 1 and 64")),
+    }
 }
 
 fn check_groups(network: &'static str, channels: &[usize], groups: usize) -> Result<(), Error> {
@@ -297,18 +340,19 @@ fn check_groups(network: &'static str, channels: &[usize], groups: usize) -> Res
 }
 
 /// Options outside the struct: private ones (`_..`), absent, false and listed values are neutral.
-fn check_other(
+pub(crate) fn check_other(
     network: &'static str,
     other: &BTreeMap<String, Value>,
     neutral: &[(&str, Value)],
 ) -> Result<(), Error> {
     for (key, value) in other {
-        let listed = neutral.iter().find(|(name, _)| name == key);
-        let fine = match listed {
-            Some((_, expected)) => {
+        let mut listed = neutral.iter().filter(|(name, _)| name == key).peekable();
+        let fine = if listed.peek().is_some() {
+            listed.any(|(_, expected)| {
                 value == expected || value.as_f64().is_some_and(|v| Some(v) == expected.as_f64())
-            }
-            None => key.starts_with('_') || value.is_null() || *value == json!(false),
+            })
+        } else {
+            key.starts_with('_') || value.is_null() || *value == json!(false)
         };
         // diffusers writes these two as null when it means the default.
         let null_default = value.is_null() && ["mid_block_type", "dropout"].contains(&key.as_str());

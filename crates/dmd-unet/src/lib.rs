@@ -1,5 +1,6 @@
 //! Stable Diffusion's convolutional networks: the UNet that predicts noise ([`UNet2d`]) and the
-//! autoencoder between pictures and latents ([`Autoencoder`]), in diffusers' layout.
+//! autoencoder between pictures and latents ([`Autoencoder`], or the small [`TinyAutoencoder`]), in
+//! diffusers' layout.
 //!
 //! ```text
 //! x_t [b, 4, h, w] ── conv_in ─ down_blocks ─ mid_block ─ up_blocks ─ conv_out ── output
@@ -20,6 +21,8 @@ mod embedding;
 mod error;
 mod resample;
 mod resnet;
+mod tiling;
+mod tiny;
 mod unet;
 mod weights;
 
@@ -27,5 +30,6 @@ pub use autoencoder::{Autoencoder, Decoder, Encoder, Posterior};
 pub use config::{AutoencoderConfig, PerLevel, UNetConfig};
 pub use denoiser::UNetDenoiser;
 pub use error::Error;
+pub use tiny::{TinyAutoencoder, TinyAutoencoderConfig};
 pub use unet::{Encoded, UNet2d};
-pub use weights::{AUTOENCODER_KEYS, UNET_KEYS};
+pub use weights::{AUTOENCODER_KEYS, TINY_AUTOENCODER_KEYS, UNET_KEYS};

@@ -44,12 +44,14 @@ impl Upsample {
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, channels, height, width] = x.dims();
-        // Each row twice, then each column twice: nearest-neighbour doubling.
-        let doubled = x
-            .reshape([batch, channels, height, 1, width, 1])
-            .expand([batch, channels, height, 2, width, 2])
-            .reshape([batch, channels, 2 * height, 2 * width]);
-        self.conv.forward(doubled)
+        self.conv.forward(doubled(x))
     }
+}
+
+/// Each row twice, each column twice: nearest-neighbour doubling.
+pub(crate) fn doubled(x: Tensor<4>) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    x.reshape([batch, channels, height, 1, width, 1])
+        .expand([batch, channels, height, 2, width, 2])
+        .reshape([batch, channels, 2 * height, 2 * width])
 }

@@ -85,10 +85,18 @@ impl UNet2d {
     /// When a file is missing, broken or does not fit.
     pub fn from_dir(folder: &Path, device: &Device) -> Result<(Self, UNetConfig), Error> {
         let config: UNetConfig = dmd_weights::read_config(folder)?;
-        let network = config.init(device)?;
         let path = dmd_weights::weight_file(folder, &["diffusion_pytorch_model"])?;
-        let network = dmd_weights::load(network, &dmd_weights::read(&path)?, &UNET_KEYS)?;
-        Ok((network, config))
+        Ok((Self::from_file(&path, &config, device)?, config))
+    }
+
+    /// Reads a bare state dict, such as a distilled generator's, for a known configuration.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing, broken or does not fit.
+    pub fn from_file(path: &Path, config: &UNetConfig, device: &Device) -> Result<Self, Error> {
+        let network = config.init(device)?;
+        Ok(dmd_weights::load(network, &dmd_weights::read(path)?, &UNET_KEYS)?)
     }
 
     /// The network's output, `decode(encode(..))`.

@@ -21,3 +21,15 @@ pub const AUTOENCODER_KEYS: KeyMap = KeyMap {
     renames: &[],
     aliases: &[("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")],
 };
+
+/// The tiny autoencoder's sequences: activations between the convolutions count as places.
+pub const TINY_AUTOENCODER_KEYS: KeyMap = KeyMap {
+    prefix: "",
+    renames: &[
+        ("plain", ""),
+        ("block.first", "conv.0"),
+        ("block.second", "conv.2"),
+        ("block.third", "conv.4"),
+    ],
+    aliases: &[],
+};

@@ -206,15 +206,17 @@ fn transpose(values: &[f32], rows: usize) -> Vec<f32> {
     out
 }
 
-/// Fills a module's parameters from a file, whose keys may also lack [`KeyMap::prefix`] or be
-/// written as one of [`KeyMap::aliases`]. Names and shapes are all compared before a value is read;
-/// values go straight into their parameters, a few tensors at a time.
+/// Compares a module's parameters with a file's tensors by name and shape; reads no value.
 ///
 /// # Errors
 ///
-/// [`Error::Mismatch`] unless the file has exactly the module's tensors in the module's shapes: the
-/// report names them all. [`Error::DataType`] and [`Error::Read`] as [`TensorFile::floats`].
-pub fn load<M: Module>(module: M, file: &TensorFile, keys: &KeyMap) -> Result<M, Error> {
+/// [`Error::Mismatch`] as [`load`].
+pub fn check<M: Module>(module: &M, file: &TensorFile, keys: &KeyMap) -> Result<(), Error> {
+    plan(module, file, keys).map(|_| ())
+}
+
+/// The tensors that fill a module's parameters, in the parameters' order.
+fn plan<M: Module>(module: &M, file: &TensorFile, keys: &KeyMap) -> Result<Vec<Wanted>, Error> {
     // Some exporters leave the prefix out (transformers 5 does for CLIP's text model).
     let bare = !file.entries().keys().any(|name| name.starts_with(keys.prefix));
     let keys = KeyMap { prefix: if bare { "" } else { keys.prefix }, ..*keys };
@@ -230,10 +232,24 @@ pub fn load<M: Module>(module: M, file: &TensorFile, keys: &KeyMap) -> Result<M,
     module.visit(&mut checker);
     let Checker { found, wanted, mut mismatch, .. } = checker;
     mismatch.unused = found.into_values().map(|(name, _)| name.to_owned()).collect();
-    if !mismatch.is_empty() {
-        return Err(Error::Mismatch { path: file.path().to_owned(), mismatch });
+    if mismatch.is_empty() {
+        Ok(wanted)
+    } else {
+        Err(Error::Mismatch { path: file.path().to_owned(), mismatch })
     }
-    let mut loader = Loader { file, wanted: wanted.into_iter(), ready: VecDeque::new(), error: None };
+}
+
+/// Fills a module's parameters from a file, whose keys may also lack [`KeyMap::prefix`] or be
+/// written as one of [`KeyMap::aliases`]. Names and shapes are all compared before a value is read;
+/// values go straight into their parameters, a few tensors at a time.
+///
+/// # Errors
+///
+/// [`Error::Mismatch`] unless the file has exactly the module's tensors in the module's shapes: the
+/// report names them all. [`Error::DataType`] and [`Error::Read`] as [`TensorFile::floats`].
+pub fn load<M: Module>(module: M, file: &TensorFile, keys: &KeyMap) -> Result<M, Error> {
+    let wanted = plan(&module, file, keys)?.into_iter();
+    let mut loader = Loader { file, wanted, ready: VecDeque::new(), error: None };
     let module = module.map(&mut loader);
     loader.error.map_or(Ok(module), Err)
 }

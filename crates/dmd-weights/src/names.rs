@@ -5,7 +5,8 @@
 pub struct KeyMap {
     /// Put before every key.
     pub prefix: &'static str,
-    /// Replacements, in order; each side is one or more segments joined by dots.
+    /// Replacements, in order; each side is one or more segments joined by dots, theirs
+    /// possibly none.
     pub renames: &'static [(&'static str, &'static str)],
     /// Spellings of older files, `(old, today's)`, replaced in a file's keys on reading; same form.
     pub aliases: &'static [(&'static str, &'static str)],
@@ -16,7 +17,8 @@ impl KeyMap {
     pub fn key(&self, path: &str) -> String {
         let mut key = format!(".{path}.");
         for (ours, theirs) in self.renames {
-            key = key.replace(&format!(".{ours}."), &format!(".{theirs}."));
+            let theirs = if theirs.is_empty() { ".".to_owned() } else { format!(".{theirs}.") };
+            key = key.replace(&format!(".{ours}."), &theirs);
         }
         format!("{}{}", self.prefix, key.trim_matches('.'))
     }

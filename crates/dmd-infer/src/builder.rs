@@ -1,0 +1,185 @@
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use dmd_clip::TextEncoder;
+use dmd_core::OneStep;
+use dmd_scheduler::SchedulerConfig;
+use dmd_unet::{UNet2d, UNetConfig, UNetDenoiser};
+use serde_json::Value;
+
+use crate::pictures::PictureCoder;
+use crate::{Error, Pipeline};
+
+/// Where a [`Pipeline`]'s parts come from; everything not named is looked for in the model folder.
+#[derive(Debug, Clone)]
+pub struct PipelineBuilder {
+    model: PathBuf,
+    generator: Option<PathBuf>,
+    tiny_autoencoder: Option<PathBuf>,
+    tile: Option<usize>,
+    device: Device,
+    parts: Parts,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parts {
+    All,
+    OneStepOnly,
+    TeacherOnly,
+}
+
+/// Guidance where neither request nor model names one: diffusers' default for Stable Diffusion.
+const DEFAULT_GUIDANCE: f64 = 7.5;
+
+/// Smallest side of a tile, in latents.
+const MIN_TILE: usize = 16;
+
+impl PipelineBuilder {
+    pub(crate) fn new(model: PathBuf, device: &Device) -> Self {
+        Self {
+            model,
+            generator: None,
+            tiny_autoencoder: None,
+            tile: None,
+            device: device.clone(),
+            parts: Parts::All,
+        }
+    }
+
+    /// The one-step generator in place of `unet_one_step` in the model folder: a diffusers UNet folder,
+    /// or a bare state dict (`.safetensors`, or `.bin` with the feature `pytorch`) of the teacher's
+    /// architecture, as DMD's checkpoints are.
+    pub fn generator(self, path: impl Into<PathBuf>) -> Self {
+        Self { generator: Some(path.into()), ..self }
+    }
+
+    /// The folder of an `AutoencoderTiny` (TAESD) in place of the full autoencoder: at 512×512 an
+    /// eighteenth of its work.
+    pub fn tiny_autoencoder(self, folder: impl Into<PathBuf>) -> Self {
+        Self { tiny_autoencoder: Some(folder.into()), ..self }
+    }
+
+    /// Encodes and decodes large pictures in overlapping tiles of `side` × `side` latents, so that
+    /// they need the memory of a tile (see [`dmd_unet::Autoencoder::decode_tiled`]).
+    pub fn tiles(self, side: usize) -> Self {
+        Self { tile: Some(side), ..self }
+    }
+
+    /// Leaves the teacher's UNet unread: half the memory, one-step requests only.
+    pub fn one_step_only(self) -> Self {
+        Self { parts: Parts::OneStepOnly, ..self }
+    }
+
+    /// Leaves the one-step generator unread.
+    pub fn teacher_only(self) -> Self {
+        Self { parts: Parts::TeacherOnly, ..self }
+    }
+
+    /// Reads the parts.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing, broken or does not fit.
+    pub fn build(self) -> Result<Pipeline, Error> {
+        let Self { model, generator, tiny_autoencoder, tile, device, parts } = self;
+        let autoencoder = if tiny_autoencoder.is_some() { None } else { Some("vae") };
+        for missing in ["text_encoder", "tokenizer", "scheduler"].into_iter().chain(autoencoder) {
+            if !model.join(missing).is_dir() {
+                return Err(Error::NoModel { folder: model, missing });
+            }
+        }
+        if let Some(side) = tile.filter(|side| *side < MIN_TILE) {
+            return Err(Error::Tile { side, min: MIN_TILE });
+        }
+        let path = model.join("scheduler").join("scheduler_config.json");
+        let scheduler: SchedulerConfig = dmd_weights::read_json(&path)?;
+        scheduler.validate()?;
+        let prediction = scheduler.prediction()?;
+
+        let mut config = None;
+        let mut one_step = None;
+        let mut guidance = DEFAULT_GUIDANCE;
+        let named = generator.is_some();
+        let path = generator.unwrap_or_else(|| model.join("unet_one_step"));
+        if parts != Parts::TeacherOnly && (named || path.is_dir()) {
+            let (unet, found) = generator_from(&path, &model, &device)?;
+            let settings = Settings::beside(&path)?;
+            guidance = settings.guidance_scale.unwrap_or(guidance);
+            one_step = Some(settings.freeze(UNetDenoiser::new(unet, prediction), &scheduler)?);
+            config = Some(found);
+        }
+        let mut teacher = None;
+        if parts != Parts::OneStepOnly && model.join("unet").is_dir() {
+            let (unet, found) = UNet2d::from_dir(&model.join("unet"), &device)?;
+            teacher = Some(UNetDenoiser::new(unet, prediction));
+            config = Some(found);
+        }
+        let Some(unet) = config else {
+            return Err(Error::NoModel { folder: model, missing: "unet or unet_one_step" });
+        };
+        let coder = match tiny_autoencoder {
+            Some(folder) => PictureCoder::tiny(&folder, &device)?,
+            None => PictureCoder::full(&model.join("vae"), tile, &device)?,
+        };
+        let text = TextEncoder::from_dir(&model, &device)?;
+        Ok(Pipeline { text, one_step, teacher, scheduler, unet, coder, guidance, device })
+    }
+}
+
+/// A generator's folder, or its bare state dict for the architecture of the model's `unet`.
+pub(crate) fn generator_from(
+    path: &Path,
+    model: &Path,
+    device: &Device,
+) -> Result<(UNet2d, UNetConfig), Error> {
+    if path.is_dir() {
+        return Ok(UNet2d::from_dir(path, device)?);
+    }
+    let config: UNetConfig = dmd_weights::read_config(&model.join("unet"))?;
+    Ok((UNet2d::from_file(path, &config, device)?, config))
+}
+
+/// How a generator is called: `one_step.json` beside its weights, or DMD's own `t = 999` with unit
+/// noise.
+struct Settings {
+    timestep: Option<usize>,
+    noise_scale: f64,
+    /// Guidance that its teacher was distilled with.
+    guidance_scale: Option<f64>,
+}
+
+impl Settings {
+    fn beside(generator: &Path) -> Result<Self, Error> {
+        let path = match generator.is_dir() {
+            true => generator.join("one_step.json"),
+            false => generator.with_file_name("one_step.json"),
+        };
+        let file: Value = if path.is_file() { dmd_weights::read_json(&path)? } else { Value::Null };
+        let number = |key: &str| file.get(key).and_then(Value::as_f64);
+        Ok(Self {
+            timestep: file.get("timestep").and_then(Value::as_u64).map(|t| t as usize),
+            noise_scale: number("noise_scale").unwrap_or(1.0),
+            guidance_scale: number("guidance_scale").filter(|scale| *scale >= 1.0),
+        })
+    }
+
+    fn freeze(
+        &self,
+        denoiser: UNetDenoiser,
+        scheduler: &SchedulerConfig,
+    ) -> Result<OneStep<UNetDenoiser>, Error> {
+        let schedule = scheduler.schedule();
+        let last = schedule.count() - 1;
+        let timestep = self.timestep.unwrap_or(last);
+        if timestep > last {
+            return Err(dmd_scheduler::Error::Unsupported {
+                key: "one_step.json: timestep".to_owned(),
+                value: timestep.to_string(),
+                hint: format!("the schedule ends at {last}"),
+            }
+            .into());
+        }
+        let (alpha, sigma) = schedule.alpha_sigma(timestep);
+        Ok(OneStep::new(denoiser, timestep as f64, alpha, sigma, self.noise_scale))
+    }
+}

@@ -1,0 +1,299 @@
+//! A model folder against stored inputs and outputs: does this device compute what the reference did?
+//!
+//! A reference file is a safetensors file with some of these tensors (`scripts/reference.py` makes one
+//! with diffusers); a module is checked where its keys are there.
+//!
+//! | keys | module |
+//! | --- | --- |
+//! | `input_ids` `[b, 77]` int64 → `text_hidden` | text encoder, last hidden state |
+//! | `latents` `[b, c, h, w]`, `timesteps` `[b]`, `text_hidden` → `unet_out` | UNet |
+//! | `latents_scaled` → `vae_decoded` | decoder; its input itself, after division by the scaling factor |
+//! | `image` → `vae_mean` | encoder; the posterior's mean before scaling |
+//! | `onestep_noise`, `input_ids` → `onestep_image` | the one-step recipe at t = 999, decoded |
+//! | `ddim_noise`, `ddim_steps` `[1]`, `ddim_guidance` `[1]`, `uncond_hidden`, `text_hidden` → `ddim_latents` | guided DDIM, eta 0 |
+//!
+//! Pictures are `[b, 3, h, w]` in [−1, 1], not clamped.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use dmd_clip::ClipTextModel;
+use dmd_core::{Guided, OneStep};
+use dmd_scheduler::{Sampler, SchedulerConfig};
+use dmd_unet::{Autoencoder, UNet2d, UNetConfig, UNetDenoiser};
+use dmd_weights::TensorFile;
+
+use crate::Error;
+
+/// How far an output may be from the reference: `|a − b| ≤ absolute + relative · |b|`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerances {
+    /// Absolute part.
+    pub absolute: f64,
+    /// Part relative to the reference.
+    pub relative: f64,
+}
+
+impl Default for Tolerances {
+    /// 1e-4 each: f32 sums in another order.
+    fn default() -> Self {
+        Self { absolute: 1e-4, relative: 1e-4 }
+    }
+}
+
+/// One module's comparison.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// The output's key.
+    pub module: &'static str,
+    /// Number of values.
+    pub values: usize,
+    /// Largest difference of a value.
+    pub max_absolute: f64,
+    /// Root mean square of the differences over that of the reference.
+    pub relative: f64,
+    /// Values further off than the tolerances allow, those that are not finite included.
+    pub beyond: usize,
+}
+
+/// A reference file, opened.
+struct Reference<'a> {
+    file: &'a TensorFile,
+    device: &'a Device,
+}
+
+impl Reference<'_> {
+    fn has(&self, keys: &[&str]) -> bool {
+        keys.iter().all(|key| self.file.entries().contains_key(*key))
+    }
+
+    fn refuse(&self, reason: String) -> Error {
+        Error::Reference { path: self.file.path().to_owned(), reason }
+    }
+
+    fn shape<const D: usize>(&self, key: &str) -> Result<[usize; D], Error> {
+        let shape = self.file.entries().get(key).map(|entry| entry.shape.clone()).unwrap_or_default();
+        let found = format!("{key:?} is of shape {shape:?}; it has {D} dimensions, none of them 0");
+        shape
+            .try_into()
+            .ok()
+            .filter(|shape: &[usize; D]| !shape.contains(&0))
+            .ok_or_else(|| self.refuse(found))
+    }
+
+    fn tensor<const D: usize>(&self, key: &str) -> Result<Tensor<D>, Error> {
+        let shape: [usize; D] = self.shape(key)?;
+        let values = match self.file.floats(key) {
+            // Timesteps and guidance may be stored as whole numbers.
+            Err(dmd_weights::Error::DataType { .. }) => {
+                self.file.integers(key)?.into_iter().map(|v| v as f32).collect()
+            }
+            values => values?,
+        };
+        Ok(Tensor::from_data(TensorData::new(values, shape), self.device))
+    }
+
+    fn scalar(&self, key: &str) -> Result<f64, Error> {
+        let value: Tensor<1> = self.tensor(key)?;
+        Ok(f64::from(value.narrow(0, 0, 1).into_scalar::<f32>()))
+    }
+
+    fn ids(&self, vocabulary: usize, positions: usize) -> Result<Tensor<2, Int>, Error> {
+        let shape: [usize; 2] = self.shape("input_ids")?;
+        let ids = self.file.integers("input_ids")?;
+        if shape[1] > positions || ids.iter().any(|id| *id < 0 || *id >= vocabulary as i64) {
+            let reason = format!("\"input_ids\" go beyond {positions} positions or {vocabulary} tokens");
+            return Err(self.refuse(reason));
+        }
+        let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
+        Ok(Tensor::from_data(TensorData::new(ids, shape), self.device))
+    }
+
+    /// Channels and divisibility, so that a strange file is refused and not panicked on.
+    fn fits(&self, key: &str, channels: usize, multiple: usize) -> Result<(), Error> {
+        let [_, found, height, width] = self.shape::<4>(key)?;
+        if found != channels || !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
+            let reason = format!(
+                "{key:?} is {found} × {height} × {width}; {channels} channels and multiples of {multiple}"
+            );
+            return Err(self.refuse(reason));
+        }
+        Ok(())
+    }
+
+    fn compare<const D: usize>(
+        &self,
+        module: &'static str,
+        found: Tensor<D>,
+        tolerances: &Tolerances,
+    ) -> Result<Comparison, Error> {
+        let expected: [usize; D] = self.shape(module)?;
+        if found.dims() != expected {
+            let dims = found.dims();
+            return Err(self.refuse(format!("{module:?} is {expected:?}, this model gives {dims:?}")));
+        }
+        let expected = self.file.floats(module)?;
+        let found = found.into_data().convert::<f32>();
+        let (mut max, mut errors, mut scale, mut beyond) = (0.0_f64, 0.0, 0.0, 0);
+        for (a, b) in found.iter::<f32>().zip(&expected) {
+            let (a, b) = (f64::from(a), f64::from(*b));
+            let apart = (a - b).abs();
+            if !(apart <= tolerances.absolute + tolerances.relative * b.abs()) {
+                beyond += 1;
+            }
+            // A NaN must not hide behind a smaller number.
+            max = if apart.is_nan() { f64::NAN } else { max.max(apart) };
+            errors += apart * apart;
+            scale += b * b;
+        }
+        let relative = if errors == 0.0 { 0.0 } else { (errors / scale).sqrt() };
+        Ok(Comparison { module, values: expected.len(), max_absolute: max, relative, beyond })
+    }
+}
+
+/// Which networks to read, other than the model folder's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Overrides<'a> {
+    /// The one-step generator, a folder or a bare state dict; else the model's `unet_one_step`, else
+    /// its `unet`.
+    pub generator: Option<&'a Path>,
+}
+
+/// Runs each module of a model folder on the reference's inputs. A module is read, checked and
+/// dropped before the next, so that memory is that of the largest.
+///
+/// # Errors
+///
+/// When the model or the reference cannot be read, or the reference has no complete set of keys.
+pub fn verify(
+    model: &Path,
+    reference: &Path,
+    overrides: Overrides<'_>,
+    tolerances: &Tolerances,
+    device: &Device,
+) -> Result<Vec<Comparison>, Error> {
+    let file = dmd_weights::read(reference)?;
+    let reference = Reference { file: &file, device };
+    let mut all = Vec::new();
+    let mut one_step_text = None;
+    let one_step = reference.has(&["onestep_noise", "input_ids", "onestep_image"]);
+    if reference.has(&["input_ids"]) && (one_step || reference.has(&["text_hidden"])) {
+        let (network, config) = ClipTextModel::from_dir(&model.join("text_encoder"), device)?;
+        let ids = reference.ids(config.vocab_size, config.max_position_embeddings)?;
+        let hidden = network.forward(ids);
+        if reference.has(&["text_hidden"]) {
+            all.push(reference.compare("text_hidden", hidden.clone(), tolerances)?);
+        }
+        one_step_text = Some(hidden);
+    }
+    all.extend(unet(model, &reference, tolerances)?);
+    let mut x0 = None;
+    if let Some(text) = one_step_text.filter(|_| one_step) {
+        x0 = Some(one_step_latents(model, &reference, overrides, text)?);
+    }
+    let decode = reference.has(&["latents_scaled", "vae_decoded"]);
+    let encode = reference.has(&["image", "vae_mean"]);
+    if decode || encode || x0.is_some() {
+        let (network, config) = Autoencoder::from_dir(&model.join("vae"), device)?;
+        if decode {
+            reference.fits("latents_scaled", config.latent_channels, 1)?;
+            let latents = reference.tensor("latents_scaled")?;
+            let decoded = network.clone().with_scaling_factor(1.0).decode(latents);
+            all.push(reference.compare("vae_decoded", decoded, tolerances)?);
+        }
+        if encode {
+            reference.fits("image", config.in_channels, config.downsampling())?;
+            let mean = network.encode(reference.tensor("image")?).mean;
+            all.push(reference.compare("vae_mean", mean, tolerances)?);
+        }
+        if let Some(x0) = x0 {
+            all.push(reference.compare("onestep_image", network.decode(x0), tolerances)?);
+        }
+    }
+    if all.is_empty() {
+        let reason = "it has no complete set of keys (see `scripts/reference.py`)".to_owned();
+        return Err(reference.refuse(reason));
+    }
+    Ok(all)
+}
+
+fn scheduler(model: &Path) -> Result<SchedulerConfig, Error> {
+    let path = model.join("scheduler").join("scheduler_config.json");
+    Ok(dmd_weights::read_json(&path)?)
+}
+
+/// The UNet's output, and the guided walk of the same network.
+fn unet(model: &Path, reference: &Reference<'_>, tolerances: &Tolerances) -> Result<Vec<Comparison>, Error> {
+    let call = reference.has(&["latents", "timesteps", "text_hidden", "unet_out"]);
+    let keys = ["ddim_noise", "ddim_steps", "ddim_guidance", "uncond_hidden", "text_hidden", "ddim_latents"];
+    let walk = reference.has(&keys);
+    let mut all = Vec::new();
+    if !call && !walk {
+        return Ok(all);
+    }
+    let (network, config) = UNet2d::from_dir(&model.join("unet"), reference.device)?;
+    let text: Tensor<3> = reference.tensor("text_hidden")?;
+    check_text(reference, "text_hidden", &config)?;
+    if call {
+        reference.fits("latents", config.in_channels, config.downsampling())?;
+        let (x, t): (Tensor<4>, Tensor<1>) = (reference.tensor("latents")?, reference.tensor("timesteps")?);
+        if x.dims()[0] != t.dims()[0] || x.dims()[0] != text.dims()[0] {
+            return Err(
+                reference.refuse("latents, timesteps and text_hidden differ in their batch".to_owned())
+            );
+        }
+        all.push(reference.compare("unet_out", network.forward(x, t, text.clone()), tolerances)?);
+    }
+    if walk {
+        reference.fits("ddim_noise", config.in_channels, config.downsampling())?;
+        check_text(reference, "uncond_hidden", &config)?;
+        let scheduler = scheduler(model)?.with_sampler(Sampler::Ddim);
+        let denoiser = UNetDenoiser::new(network, scheduler.prediction()?);
+        let unconditional: Tensor<3> = reference.tensor("uncond_hidden")?;
+        let guided = Guided::new(&denoiser, unconditional, reference.scalar("ddim_guidance")?);
+        let z: Tensor<4> = reference.tensor("ddim_noise")?;
+        if z.dims()[0] != text.dims()[0] {
+            return Err(reference.refuse("ddim_noise and text_hidden differ in their batch".to_owned()));
+        }
+        let steps = reference.scalar("ddim_steps")? as usize;
+        let go_on = |_: usize, _: &Tensor<4>| ControlFlow::Continue(());
+        if let Some(latents) = scheduler.sample(&guided, steps, z, &text, go_on)? {
+            all.push(reference.compare("ddim_latents", latents, tolerances)?);
+        }
+    }
+    Ok(all)
+}
+
+fn check_text(reference: &Reference<'_>, key: &str, config: &UNetConfig) -> Result<(), Error> {
+    let [.., width] = reference.shape::<3>(key)?;
+    let wanted = config.cross_attention_dim;
+    match width == wanted {
+        true => Ok(()),
+        false => Err(reference.refuse(format!("{key:?} is {width} wide, the UNet takes {wanted}"))),
+    }
+}
+
+fn one_step_latents(
+    model: &Path,
+    reference: &Reference<'_>,
+    overrides: Overrides<'_>,
+    text: Tensor<3>,
+) -> Result<Tensor<4>, Error> {
+    let own = model.join("unet_one_step");
+    let fallback = if own.is_dir() { own } else { model.join("unet") };
+    let path = overrides.generator.unwrap_or(&fallback);
+    let (network, config) = crate::builder::generator_from(path, model, reference.device)?;
+    reference.fits("onestep_noise", config.in_channels, config.downsampling())?;
+    let scheduler = scheduler(model)?;
+    let schedule = scheduler.schedule();
+    let last = schedule.count() - 1;
+    let (alpha, sigma) = schedule.alpha_sigma(last);
+    let denoiser = UNetDenoiser::new(network, scheduler.prediction()?);
+    let generator = OneStep::new(denoiser, last as f64, alpha, sigma, 1.0);
+    let z: Tensor<4> = reference.tensor("onestep_noise")?;
+    if z.dims()[0] != text.dims()[0] {
+        return Err(reference.refuse("onestep_noise and input_ids differ in their batch".to_owned()));
+    }
+    Ok(generator.generate(z, &text))
+}

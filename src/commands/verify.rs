@@ -1,0 +1,57 @@
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use clap::Args;
+use dmd_infer::verify::{Overrides, Tolerances, verify as compare};
+
+use super::ModelArgs;
+
+/// Compare a model on a device with stored inputs and outputs, module by module
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Inputs and outputs, as scripts/reference.py writes them
+    #[arg(long)]
+    reference: PathBuf,
+    /// One-step generator: a UNet folder or a bare state dict [default: unet_one_step, else unet]
+    #[arg(long)]
+    generator: Option<PathBuf>,
+    /// Absolute part of the tolerance
+    #[arg(long, default_value_t = 1e-4)]
+    atol: f64,
+    /// Part relative to the reference
+    #[arg(long, default_value_t = 1e-4)]
+    rtol: f64,
+}
+
+pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
+    for (name, value) in [("--atol", args.atol), ("--rtol", args.rtol)] {
+        ensure!(value.is_finite() && value >= 0.0, "{name} {value} is no tolerance");
+    }
+    let tolerances = Tolerances { absolute: args.atol, relative: args.rtol };
+    let overrides = Overrides { generator: args.generator.as_deref() };
+    let device = args.model.device()?;
+    let all = compare(&args.model.folder(), &args.reference, overrides, &tolerances, &device)?;
+    println!("{:14} {:>10} {:>11} {:>11}  verdict", "module", "values", "max |a-b|", "relative");
+    let mut wrong = 0;
+    for found in &all {
+        let verdict = match found.beyond {
+            0 => "agrees".to_owned(),
+            beyond => format!("{beyond} values beyond the tolerance"),
+        };
+        wrong += usize::from(found.beyond > 0);
+        println!(
+            "{:14} {:>10} {:>11.2e} {:>11.2e}  {verdict}",
+            found.module, found.values, found.max_absolute, found.relative
+        );
+    }
+    ensure!(
+        wrong == 0,
+        "{wrong} of {} modules differ by more than {} + {} * |b|",
+        all.len(),
+        args.atol,
+        args.rtol
+    );
+    Ok(())
+}
