@@ -208,6 +208,17 @@ def taesd():
 
 
 @torch.no_grad()
+def tiles():
+    """diffusers' tiled autoencoder on the weights of tests/golden/vae, tiles of 8 latents."""
+    network = diffusers.AutoencoderKL.from_pretrained(ROOT / "vae")
+    network.enable_tiling()
+    network.tile_latent_min_size, network.tile_sample_min_size = 8, 32
+    image, latent = normal(14, 1, 3, 64, 80).clamp(-1, 1), normal(15, 1, 4, 16, 20)
+    save("tiles", image=image, mean=network.encode(image).latent_dist.mean, latent=latent,
+         decoded=network.decode(latent / network.config.scaling_factor).sample)
+
+
+@torch.no_grad()
 def clip_skip():
     """Hidden states before the last layers, normalised as the Stable Diffusion pipeline does for clip skip."""
     network = transformers.CLIPTextModel.from_pretrained(ROOT / "clip_quick_gelu")
@@ -246,6 +257,7 @@ if __name__ == "__main__":
     trajectories(network)
     rescaled(network)
     taesd()
+    tiles()
     clip_skip()
     torch_noise()
     state_dict(network)

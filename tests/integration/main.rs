@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod doors;
 mod embedded;
 mod parity;
 mod pipeline;
 mod program;
 mod support;
+mod verify;

@@ -47,6 +47,9 @@ pub struct SchedulerConfig {
     pub other: BTreeMap<String, Value>,
 }
 
+/// Most timesteps of a schedule: a hundred times as many as any published one.
+const MAX_TIMESTEPS: usize = 100_000;
+
 fn epsilon() -> String {
     "epsilon".to_owned()
 }
@@ -86,9 +89,20 @@ impl SchedulerConfig {
         let refuse = |key: &str, value: &Value, hint: &str| {
             Err(Error::Unsupported { key: key.to_owned(), value: value.to_string(), hint: hint.to_owned() })
         };
-        if self.num_train_timesteps < 2 {
+        if !(2..=MAX_TIMESTEPS).contains(&self.num_train_timesteps) {
             let count = self.num_train_timesteps.into();
-            return refuse("num_train_timesteps", &count, "a schedule has at least 2");
+            return refuse("num_train_timesteps", &count, &format!("a schedule has 2 to {MAX_TIMESTEPS}"));
+        }
+        if self.steps_offset >= self.num_train_timesteps {
+            return refuse("steps_offset", &self.steps_offset.into(), "the schedule ends before it");
+        }
+        let (start, end) = (self.beta_start, self.beta_end);
+        if !(start > 0.0 && end < 1.0 && start <= end) {
+            return refuse(
+                "beta_start, beta_end",
+                &vec![start, end].into(),
+                "0 < beta_start <= beta_end < 1 is",
+            );
         }
         if self.clip_sample {
             return refuse("clip_sample", &true.into(), "latents are not clamped; set it to false");

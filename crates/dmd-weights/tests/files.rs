@@ -9,8 +9,9 @@ use burn::module::Module;
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig};
 use burn::tensor::Device;
 use dmd_weights::{
-    Error, KeyMap, Precision, load, read, read_json, save, tensors, weight_file, write_atomic,
+    Dtype, Error, KeyMap, Precision, load, read, read_json, save, tensors, weight_file, write_atomic,
 };
+use proptest::prelude::*;
 
 #[derive(Module, Debug)]
 struct Net {
@@ -148,4 +149,145 @@ fn a_full_disk_is_an_error() {
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     let shown = Error::Write { path: folder.path().join("x"), source: error }.to_string();
     assert!(shown.contains("cannot write") && shown.contains('x'), "{shown}");
+}
+
+fn write_tensors(path: &Path, tensors: &[(&str, Vec<usize>, Vec<f32>)]) {
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|t| t.2.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
+        let view = safetensors::tensor::TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap();
+        (*name, view)
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// A model in shards is the model, and an index leads nowhere but to its own folder.
+#[test]
+fn shards_are_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let net = net(4);
+    let all = tensors(&net, &KEYS);
+    let (first, second) = all.split_at(2);
+    for (name, part) in [("m-00001-of-00002.safetensors", first), ("m-00002-of-00002.safetensors", second)] {
+        let part: Vec<_> = part.iter().map(|(n, s, v)| (n.as_str(), s.clone(), v.clone())).collect();
+        write_tensors(&at(name), &part);
+    }
+    let index = |shard_of: &dyn Fn(usize) -> String| {
+        let map: serde_json::Map<_, _> =
+            all.iter().enumerate().map(|(i, t)| (t.0.clone(), shard_of(i).into())).collect();
+        fs::write(at("m.safetensors.index.json"), serde_json::json!({ "weight_map": map }).to_string())
+            .unwrap();
+    };
+    index(&|i| format!("m-0000{}-of-00002.safetensors", if i < 2 { 1 } else { 2 }));
+    let path = weight_file(folder.path(), &["m"]).unwrap();
+    assert!(path.ends_with("m.safetensors.index.json"));
+    let loaded = load(self::net(4), &read(&path).unwrap(), &KEYS).unwrap();
+    assert_eq!(tensors(&loaded, &KEYS), all);
+
+    let refused = |shard: &str| {
+        index(&|_| shard.to_owned());
+        read(&path).unwrap_err().to_string()
+    };
+    for outside in
+        ["../m.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "..\\m.safetensors", "m.bin"]
+    {
+        let message = refused(outside);
+        assert!(message.contains("not the name of a safetensors file beside it"), "{outside}: {message}");
+    }
+    assert!(refused("m-00003-of-00003.safetensors").contains("is missing"));
+    // A shard without the tensor that the index says it has.
+    assert!(refused("m-00001-of-00002.safetensors").contains("is not in"));
+}
+
+/// Half precision stands in where there is no full precision, and the other way round never.
+#[test]
+fn variants_by_file_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = |path: std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    for (file, precision) in [("m.fp16.safetensors", Precision::Half), ("m.safetensors", Precision::Single)] {
+        save(&net(4), &folder.path().join(file), &KEYS, precision).unwrap();
+        assert_eq!(name(weight_file(folder.path(), &["m"]).unwrap()), file);
+        load(net(4), &read(&folder.path().join(file)).unwrap(), &KEYS).unwrap();
+    }
+}
+
+/// Older names are today's, and a name that is nearly right is suggested.
+#[test]
+fn older_and_misspelt_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let net = net(4);
+    save(
+        &net,
+        &path,
+        &KeyMap { renames: &[("first", "outer.0"), ("norm", "old_norm")], ..KEYS },
+        Precision::Single,
+    )
+    .unwrap();
+    let loaded = load(self::net(4), &read(&path).unwrap(), &KEYS).unwrap();
+    assert_eq!(tensors(&loaded, &KEYS), tensors(&net, &KEYS));
+
+    save(
+        &net,
+        &path,
+        &KeyMap { renames: &[("first", "outer.0"), ("layers", "layrs")], ..KEYS },
+        Precision::Single,
+    )
+    .unwrap();
+    let message = load(self::net(4), &read(&path).unwrap(), &KEYS).unwrap_err().to_string();
+    assert!(message.contains("net.layers.0.weight (is it net.layrs.0.weight?)"), "{message}");
+}
+
+/// A matrix that is no multiple of a tile in either direction arrives transposed, value by value.
+#[test]
+fn linear_weights_are_transposed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let values: Vec<f32> = (0..37 * 70).map(|i| i as f32).collect();
+    write_tensors(&path, &[("weight", vec![37, 70], values.clone())]);
+    let linear = LinearConfig::new(70, 37).with_bias(false).init(&Device::flex());
+    let keys = KeyMap { prefix: "", renames: &[], aliases: &[] };
+    let linear = load(linear, &read(&path).unwrap(), &keys).unwrap();
+    let found: Vec<f32> = linear.weight.val().into_data().iter::<f32>().collect();
+    for (i, value) in found.iter().enumerate() {
+        assert_eq!(*value, values[(i % 37) * 70 + i / 37]);
+    }
+}
+
+proptest! {
+    /// Any bytes, and any change of a good file, give an error or a file whose every tensor can be
+    /// read: no panic, and nothing allocated beyond the file's own size.
+    #[test]
+    fn no_file_is_trusted(at in 0_usize..600, bytes in prop::collection::vec(any::<u8>(), 1..24)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        save(&net(4), &path, &KEYS, Precision::Half).unwrap();
+        let mut file = fs::read(&path).unwrap();
+        let at = at.min(file.len());
+        let end = (at + bytes.len()).min(file.len());
+        file.splice(at..end, bytes);
+        fs::write(&path, &file).unwrap();
+        if let Ok(found) = read(&path) {
+            let total: usize = found.entries().values().map(|entry| entry.byte_len()).sum();
+            prop_assert!(total <= file.len());
+            for name in found.entries().keys() {
+                let _ = found.floats(name);
+            }
+        }
+    }
+
+    /// The same for what is no safetensors file at all, and for an index.
+    #[test]
+    fn no_bytes_are_trusted(bytes in prop::collection::vec(any::<u8>(), 0..200), name in "[a-z/.]{0,12}") {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["w.safetensors", "w.safetensors.index.json", "w.bin"] {
+            fs::write(folder.path().join(file), &bytes).unwrap();
+            let _ = read(&folder.path().join(file));
+        }
+        let index = serde_json::json!({ "weight_map": { "a": name } });
+        let path = folder.path().join("x.safetensors.index.json");
+        fs::write(&path, index.to_string()).unwrap();
+        prop_assert!(read(&path).is_err());
+    }
 }
