@@ -196,7 +196,7 @@ fn a_picture_to_start_from_is_kept_the_more_the_less_is_drawn() {
     // drawn with the seed's first noise.
     let device = device();
     let (autoencoder, _) = Autoencoder::from_dir(&model.path().join("vae"), &device).unwrap();
-    let posterior = autoencoder.encode(from_rgb8(&[picture.clone()], &device));
+    let posterior = autoencoder.encode(from_rgb8(std::slice::from_ref(&picture), &device));
     let kept = autoencoder.decode(posterior.sample(pipeline.noise(&[0], 32, 32)));
     let kept = dmd::infer::to_rgb8(kept).remove(0);
     let apart = |a: &RgbImage| -> u32 {

@@ -72,6 +72,7 @@ impl NoiseSource {
 
 /// What a picture starts from.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::large_enum_variant, reason = "there is one per request")]
 pub enum Start {
     /// The seed's noise.
     #[default]

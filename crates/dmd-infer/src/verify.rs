@@ -139,9 +139,9 @@ impl Reference<'_> {
         for (a, b) in found.iter::<f32>().zip(&expected) {
             let (a, b) = (f64::from(a), f64::from(*b));
             let apart = (a - b).abs();
-            if !(apart <= tolerances.absolute + tolerances.relative * b.abs()) {
-                beyond += 1;
-            }
+            // Not within, rather than beyond: a NaN is neither.
+            let within = apart <= tolerances.absolute + tolerances.relative * b.abs();
+            beyond += usize::from(!within);
             // A NaN must not hide behind a smaller number.
             max = if apart.is_nan() { f64::NAN } else { max.max(apart) };
             errors += apart * apart;
