@@ -146,7 +146,9 @@ impl GenerateArgs {
 
 pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     ensure!(args.count > 0, "--count 0 draws nothing; ask for at least 1");
+    let start = std::time::Instant::now();
     let pipeline = args.open()?;
+    let loading = start.elapsed();
     let request = args.request(&pipeline)?;
     let mut steps = Steps::new()?;
     let drawn = pipeline.generate_with(&request, &mut steps)?;
@@ -162,11 +164,12 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
     let t = drawn.timings;
     println!(
-        "{:.1} ms: text {:.1}, denoising {:.1}, decoding {:.1}",
+        "{:.1} ms: text {:.1}, denoising {:.1}, decoding {:.1}; the model was read in {:.1} ms",
         ms(t.total()),
         ms(t.text),
         ms(t.denoising),
-        ms(t.decoding)
+        ms(t.decoding),
+        ms(loading)
     );
     Ok(())
 }

@@ -7,6 +7,8 @@ use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Int, Tensor};
 
+use dmd_kernels::linear;
+
 use crate::config::{HiddenActivation, TextConfig};
 use crate::{CLIP_KEYS, Error};
 
@@ -30,16 +32,15 @@ impl SelfAttention {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let shape = x.dims();
         let [batch, tokens, width] = shape;
-        let split = |linear: &Linear| {
-            linear
-                .forward(x.clone())
+        let split = |layer: &Linear| {
+            linear(layer, x.clone())
                 .reshape([batch, tokens, self.num_heads, width / self.num_heads])
                 .swap_dims(1, 2)
         };
         let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
         let out =
             attention(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), None, None, options);
-        self.out_proj.forward(out.swap_dims(1, 2).reshape(shape))
+        linear(&self.out_proj, out.swap_dims(1, 2).reshape(shape))
     }
 }
 
@@ -80,7 +81,7 @@ impl TextConfig {
     pub fn init(&self, device: &Device) -> Result<ClipTextModel, Error> {
         self.validate()?;
         let width = self.hidden_size;
-        let linear = |input, output| LinearConfig::new(input, output).init(device);
+        let project = |input, output| LinearConfig::new(input, output).init(device);
         let norm = || LayerNormConfig::new(width).with_epsilon(self.layer_norm_eps).init(device);
         // CLIP's initial deviation of embeddings.
         let embedding = |count| {
@@ -90,16 +91,16 @@ impl TextConfig {
         };
         let layer = |_| Layer {
             self_attn: SelfAttention {
-                q_proj: linear(width, width),
-                k_proj: linear(width, width),
-                v_proj: linear(width, width),
-                out_proj: linear(width, width),
+                q_proj: project(width, width),
+                k_proj: project(width, width),
+                v_proj: project(width, width),
+                out_proj: project(width, width),
                 num_heads: self.num_attention_heads,
             },
             layer_norm1: norm(),
             mlp: Mlp {
-                fc1: linear(width, self.intermediate_size),
-                fc2: linear(self.intermediate_size, width),
+                fc1: project(width, self.intermediate_size),
+                fc2: project(self.intermediate_size, width),
             },
             layer_norm2: norm(),
         };
@@ -157,12 +158,12 @@ impl ClipTextModel {
         let mut x = self.embeddings.token_embedding.forward(ids) + positions.unsqueeze();
         for layer in &self.encoder.layers[..count - skip] {
             x = layer.self_attn.forward(layer.layer_norm1.forward(x.clone())) + x;
-            let h = layer.mlp.fc1.forward(layer.layer_norm2.forward(x.clone()));
+            let h = linear(&layer.mlp.fc1, layer.layer_norm2.forward(x.clone()));
             let h = match self.quick_gelu {
                 true => h.clone() * sigmoid(h * 1.702),
                 false => gelu(h),
             };
-            x = layer.mlp.fc2.forward(h) + x;
+            x = linear(&layer.mlp.fc2, h) + x;
         }
         self.final_layer_norm.forward(x)
     }

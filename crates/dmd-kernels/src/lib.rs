@@ -6,6 +6,7 @@
 //! | operation | default | flex |
 //! | --- | --- | --- |
 //! | [`group_norm`] (with optional SiLU) | composed | two passes, hand-written gradient |
+//! | [`linear`] | one product of matrices | the same; a transposed weight is not copied |
 //!
 //! Everything else that a layer needs comes from burn itself.
 
@@ -14,5 +15,7 @@ mod group_norm;
 mod group_norm_flex;
 #[cfg(feature = "flex")]
 mod group_norm_loops;
+mod linear;
 
 pub use group_norm::{Activation, group_norm, group_norm_composed};
+pub use linear::linear;

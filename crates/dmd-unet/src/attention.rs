@@ -5,7 +5,7 @@ use burn::tensor::activation::gelu;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::Activation;
+use dmd_kernels::{Activation, linear};
 
 use crate::resnet::{apply_norm, conv1x1, group_norm};
 
@@ -49,12 +49,12 @@ impl Attention {
     /// `x: [batch, n, channels]` attends to `context: [batch, m, width]`.
     fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
         let out = heads_attention(
-            self.to_q.forward(x),
-            self.to_k.forward(context.clone()),
-            self.to_v.forward(context),
+            linear(&self.to_q, x),
+            linear(&self.to_k, context.clone()),
+            linear(&self.to_v, context),
             self.num_heads,
         );
-        self.to_out.iter().fold(out, |out, linear| linear.forward(out))
+        self.to_out.iter().fold(out, |out, layer| linear(layer, out))
     }
 }
 
@@ -74,11 +74,11 @@ impl FeedForward {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let both = self.proj.forward(x);
+        let both = linear(&self.proj, x);
         let [.., width] = both.dims();
         let hidden = both.clone().narrow(2, 0, width / 2);
         let gate = both.narrow(2, width / 2, width / 2);
-        self.out.forward(hidden * gelu(gate))
+        linear(&self.out, hidden * gelu(gate))
     }
 }
 
@@ -171,14 +171,14 @@ impl SpatialTransformer {
         let picture = |x: Tensor<3>| x.swap_dims(1, 2).reshape([batch, channels, height, width]);
         let mut h = match &self.proj_in {
             Projection::Convolution(conv) => tokens(conv.forward(normal)),
-            Projection::Linear(linear) => linear.forward(tokens(normal)),
+            Projection::Linear(layer) => linear(layer, tokens(normal)),
         };
         for block in &self.transformer_blocks {
             h = block.forward(h, text.clone());
         }
         let out = match &self.proj_out {
             Projection::Convolution(conv) => conv.forward(picture(h)),
-            Projection::Linear(linear) => picture(linear.forward(h)),
+            Projection::Linear(layer) => picture(linear(layer, h)),
         };
         out + x
     }
@@ -196,13 +196,13 @@ pub(crate) struct PositionAttention {
 
 impl PositionAttention {
     pub(crate) fn new(channels: usize, groups: usize, device: &Device) -> Self {
-        let linear = || LinearConfig::new(channels, channels).init(device);
+        let project = || LinearConfig::new(channels, channels).init(device);
         Self {
             group_norm: group_norm(groups, channels, 1e-6, device),
-            to_q: linear(),
-            to_k: linear(),
-            to_v: linear(),
-            to_out: vec![linear()],
+            to_q: project(),
+            to_k: project(),
+            to_v: project(),
+            to_out: vec![project()],
         }
     }
 
@@ -214,12 +214,12 @@ impl PositionAttention {
             .reshape([batch, channels, height * width])
             .swap_dims(1, 2);
         let out = heads_attention(
-            self.to_q.forward(normal.clone()),
-            self.to_k.forward(normal.clone()),
-            self.to_v.forward(normal),
+            linear(&self.to_q, normal.clone()),
+            linear(&self.to_k, normal.clone()),
+            linear(&self.to_v, normal),
             1,
         );
-        let out = self.to_out.iter().fold(out, |out, linear| linear.forward(out));
+        let out = self.to_out.iter().fold(out, |out, layer| linear(layer, out));
         out.swap_dims(1, 2).reshape(shape) + x
     }
 }

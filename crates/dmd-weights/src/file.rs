@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use safetensors::tensor::TensorInfo;
+use safetensors::{Dtype, SafeTensors};
 
 use crate::{Error, shards};
 
@@ -24,14 +25,10 @@ pub enum Precision {
 /// A tensor's name, shape and values in f32.
 pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 
-/// Longest header that is read, in bytes: the limit of the safetensors format itself.
-const MAX_HEADER: u64 = 100_000_000;
+/// Smallest tensor, in bytes, that is used in place: below it a copy costs less than the sharing.
+const SHARED: usize = 1 << 16;
 
-/// Values converted at a time, so that a half-precision tensor is never held twice.
-const CHUNK: usize = 1 << 18;
-
-/// A model file, or several shards of one: its header is read and checked, its tensors are not read
-/// before they are asked for.
+/// A model file, or several shards of one, mapped into memory with its header checked.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
@@ -52,10 +49,7 @@ pub struct Entry {
 /// Where a tensor's bytes are.
 #[derive(Debug, Clone)]
 enum Place {
-    Safetensors {
-        path: PathBuf,
-        start: u64,
-    },
+    Safetensors(bytes::Bytes),
     #[cfg(feature = "pytorch")]
     PyTorch(Box<pytorch_reader::Tensor>),
 }
@@ -117,32 +111,34 @@ fn file_len(path: &Path) -> Result<u64, Error> {
     Ok(metadata.len())
 }
 
+/// A file's content, mapped into memory: its pages are the system's own, shared with every other
+/// reader, and brought in before the first use.
+#[expect(unsafe_code, reason = "a mapped file, see below")]
+fn map(path: &Path) -> Result<bytes::Bytes, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.len() == 0 {
+        return Ok(bytes::Bytes::new()); // an empty file cannot be mapped
+    }
+    // SAFETY: the mapping is read-only and lives as long as the bytes that own it. Its content must not
+    // change: this project replaces files by renaming, which leaves an open one as it is; a user who
+    // cuts a model file in place while a program runs on it ends that program, as with every reader
+    // that maps.
+    let mapped = unsafe { memmap2::MmapOptions::new().populate().map(&file) }.map_err(failed)?;
+    Ok(bytes::Bytes::from_owner(mapped))
+}
+
 /// The tensors that a safetensors header describes, all of them inside the file.
 fn header(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
-    let failed = |source| Error::Read { path: path.to_owned(), source };
     let invalid = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
-    let mut file = File::open(path).map_err(failed)?;
-    let total = file.metadata().map_err(failed)?.len();
-    let mut length = [0; 8];
-    if total < 8 {
-        return Err(invalid("it ends inside the header".to_owned()));
-    }
-    file.read_exact(&mut length).map_err(failed)?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER || length > total - 8 {
-        return Err(invalid("the header is longer than the file".to_owned()));
-    }
-    let mut text = vec![0; length as usize];
-    file.read_exact(&mut text).map_err(failed)?;
-    let metadata: Metadata = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-    let start = 8 + length;
-    if start.checked_add(metadata.data_len() as u64) != Some(total) {
-        return Err(invalid("its length is not what the header says".to_owned()));
-    }
-    let entry = |info: &safetensors::tensor::TensorInfo| Entry {
-        dtype: info.dtype,
-        shape: info.shape.clone(),
-        place: Place::Safetensors { path: path.to_owned(), start: start + info.data_offsets.0 as u64 },
+    let content = map(path)?;
+    let (length, metadata) =
+        SafeTensors::read_metadata(&content).map_err(|error| invalid(error.to_string()))?;
+    let start = length + size_of::<u64>();
+    let entry = |info: &TensorInfo| {
+        let (from, to) = info.data_offsets;
+        let place = Place::Safetensors(content.slice(start + from..start + to));
+        Entry { dtype: info.dtype, shape: info.shape.clone(), place }
     };
     Ok(metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect())
 }
@@ -158,19 +154,19 @@ fn state_dict(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
 
 #[cfg(feature = "pytorch")]
 fn state_dict(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
-    use pytorch_reader::DType;
+    use pytorch_reader::DType as Stored;
     file_len(path)?;
     let invalid = |reason: String| Error::PyTorch { path: path.to_owned(), reason };
     let reader = pytorch_reader::PytorchReader::new(path).map_err(|error| invalid(error.to_string()))?;
     let mut entries = BTreeMap::new();
     for (name, tensor) in reader.into_tensors() {
         let dtype = match tensor.dtype() {
-            DType::F64 => Dtype::F64,
-            DType::F32 => Dtype::F32,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::BF16,
-            DType::I64 => Dtype::I64,
-            DType::I32 => Dtype::I32,
+            Stored::F64 => Dtype::F64,
+            Stored::F32 => Dtype::F32,
+            Stored::F16 => Dtype::F16,
+            Stored::BF16 => Dtype::BF16,
+            Stored::I64 => Dtype::I64,
+            Stored::I32 => Dtype::I32,
             other => return Err(invalid(format!("{name:?} has type {other:?}; weights are floats"))),
         };
         let shape = tensor.shape().to_vec();
@@ -200,22 +196,37 @@ impl TensorFile {
     /// # Errors
     ///
     /// [`Error::DataType`] for a tensor that is neither F16, BF16, F32 nor F64, [`Error::Index`] for
-    /// one that is not there, [`Error::Read`] when the file has become shorter.
+    /// one that is not there.
     pub fn floats(&self, name: &str) -> Result<Vec<f32>, Error> {
         let entry = self.entry(name)?;
-        match entry.dtype {
-            Dtype::F32 => self.convert(entry, |bytes: &[f32], to| to.copy_from_slice(bytes)),
-            Dtype::F16 => self.convert(entry, |from: &[f16], to| from.convert_to_f32_slice(to)),
-            Dtype::BF16 => self.convert(entry, |from: &[bf16], to| from.convert_to_f32_slice(to)),
-            Dtype::F64 => self.convert(entry, |from: &[f64], to| {
-                from.iter().zip(to).for_each(|(from, to)| *to = *from as f32);
-            }),
-            other => Err(Error::DataType {
-                path: self.path.clone(),
-                name: name.to_owned(),
-                dtype: format!("{other:?}"),
-            }),
+        let bytes = self.bytes_of(entry)?;
+        Ok(match entry.dtype {
+            Dtype::F32 => convert(&bytes, |b| f32::from_le_bytes(*b)),
+            Dtype::F64 => convert(&bytes, |b| f64::from_le_bytes(*b) as f32),
+            Dtype::F16 => halves(&bytes, |from: &[f16], to| from.convert_to_f32_slice(to)),
+            Dtype::BF16 => halves(&bytes, |from: &[bf16], to| from.convert_to_f32_slice(to)),
+            other => {
+                return Err(Error::DataType {
+                    path: self.path.clone(),
+                    name: name.to_owned(),
+                    dtype: format!("{other:?}"),
+                });
+            }
+        })
+    }
+
+    /// A float tensor's data in f32: of an f32 tensor the file's own bytes, without a copy.
+    pub(crate) fn data(&self, name: &str, shape: Vec<usize>) -> Result<TensorData, Error> {
+        let entry = self.entry(name)?;
+        if let (Dtype::F32, Place::Safetensors(bytes)) = (entry.dtype, &entry.place)
+            && cfg!(target_endian = "little")
+            && bytes.len() >= SHARED
+            && bytes.as_ptr().cast::<f32>().is_aligned()
+        {
+            let bytes = Bytes::from_shared(bytes.clone(), AllocationProperty::File);
+            return Ok(TensorData::from_bytes(bytes, shape, DType::F32));
         }
+        Ok(TensorData::new(self.floats(name)?, shape))
     }
 
     /// The values of an integer tensor.
@@ -246,63 +257,42 @@ impl TensorFile {
         })
     }
 
-    /// Reads a tensor piece by piece, so that its stored form is never in memory as a whole.
-    fn convert<T: bytemuck::Pod>(
-        &self,
-        entry: &Entry,
-        convert: impl Fn(&[T], &mut [f32]),
-    ) -> Result<Vec<f32>, Error> {
-        let mut values = vec![0.0_f32; entry.len()];
-        let (path, start) = match &entry.place {
-            Place::Safetensors { path, start } => (path, start),
-            #[cfg(feature = "pytorch")]
-            Place::PyTorch(_) => {
-                let stored: Vec<T> = bytemuck::pod_collect_to_vec(&self.bytes_of(entry)?);
-                convert(&stored, &mut values);
-                return Ok(values);
-            }
-        };
-        let failed = |source| Error::Read { path: path.clone(), source };
-        let mut file = File::open(path).map_err(failed)?;
-        file.seek(SeekFrom::Start(*start)).map_err(failed)?;
-        if entry.dtype == Dtype::F32 && cfg!(target_endian = "little") {
-            file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(failed)?;
-            return Ok(values);
-        }
-        let mut stored = vec![T::zeroed(); CHUNK.min(values.len())];
-        for piece in values.chunks_mut(CHUNK) {
-            let stored = &mut stored[..piece.len()];
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(stored);
-            file.read_exact(bytes).map_err(failed)?;
-            if cfg!(target_endian = "big") {
-                bytes.chunks_mut(size_of::<T>()).for_each(<[u8]>::reverse);
-            }
-            convert(stored, piece);
-        }
-        Ok(values)
-    }
-
-    fn bytes_of(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
+    fn bytes_of(&self, entry: &Entry) -> Result<bytes::Bytes, Error> {
         match &entry.place {
-            Place::Safetensors { path, start } => {
-                let failed = |source| Error::Read { path: path.clone(), source };
-                let mut bytes = vec![0; entry.byte_len()];
-                let mut file = File::open(path).map_err(failed)?;
-                file.seek(SeekFrom::Start(*start)).map_err(failed)?;
-                file.read_exact(&mut bytes).map_err(failed)?;
-                Ok(bytes)
-            }
+            Place::Safetensors(bytes) => Ok(bytes.clone()),
             #[cfg(feature = "pytorch")]
             Place::PyTorch(tensor) => {
                 let invalid = |reason: String| Error::PyTorch { path: self.path.clone(), reason };
                 let bytes = tensor.read().map_err(|error| invalid(error.to_string()))?;
                 match bytes.len() == entry.byte_len() {
-                    true => Ok(bytes),
+                    true => Ok(bytes.into()),
                     false => Err(invalid("a tensor is not as long as its shape says".to_owned())),
                 }
             }
         }
     }
+}
+
+fn convert<const N: usize>(bytes: &[u8], value: impl Fn(&[u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<N>().0.iter().map(value).collect()
+}
+
+/// Half-precision values a piece at a time, by the processor's own conversion; the stored bytes need
+/// not be aligned.
+fn halves<T: bytemuck::Pod>(bytes: &[u8], convert: impl Fn(&[T], &mut [f32])) -> Vec<f32> {
+    const PIECE: usize = 4096;
+    let mut values = vec![0.0; bytes.len() / size_of::<T>()];
+    let mut stored = vec![T::zeroed(); PIECE.min(values.len())];
+    for (to, from) in values.chunks_mut(PIECE).zip(bytes.chunks(PIECE * size_of::<T>())) {
+        let stored = &mut stored[..to.len()];
+        let raw: &mut [u8] = bytemuck::cast_slice_mut(stored);
+        raw.copy_from_slice(&from[..raw.len()]);
+        if cfg!(target_endian = "big") {
+            raw.chunks_mut(size_of::<T>()).for_each(<[u8]>::reverse);
+        }
+        convert(stored, to);
+    }
+    values
 }
 
 /// Writes bytes to a sibling of `path` and renames it, so that `path` is always whole: the old

@@ -87,6 +87,8 @@ pub fn tensors<M: Module>(module: &M, keys: &KeyMap) -> Vec<NamedTensor> {
 /// A parameter of the module and the file's tensor that fills it.
 struct Wanted {
     name: String,
+    /// As the file's values are read: without the 1×1 of a convolution that is a linear layer here.
+    shape: Vec<usize>,
     transposed: bool,
 }
 
@@ -130,43 +132,38 @@ impl ModuleVisitor for Checker<'_> {
             self.mismatch.misshapen.push(Misshapen { name, expected, found });
             return;
         }
-        self.wanted.push(Wanted { name: stored.to_owned(), transposed });
+        self.wanted.push(Wanted { name: stored.to_owned(), shape: trimmed, transposed });
     }
 }
 
-/// The second pass: parameters in the same order, their values read a few tensors ahead.
+/// The second pass: parameters in the same order, their values converted a few tensors ahead.
 struct Loader<'a> {
     file: &'a TensorFile,
     wanted: std::vec::IntoIter<Wanted>,
-    ready: VecDeque<Vec<f32>>,
+    ready: VecDeque<(TensorData, bool)>,
     error: Option<Error>,
 }
 
-/// Bytes that are read ahead, in parallel: enough to keep a few cores busy, little beside a model.
+/// Bytes that are converted ahead, in parallel: enough to keep a few cores busy, little beside a model.
 const AHEAD: usize = 1 << 28;
 
 impl Loader<'_> {
-    fn next(&mut self) -> Result<Vec<f32>, Error> {
+    /// The next parameter's data as the file has it, and whether that is transposed.
+    fn next(&mut self) -> Result<Option<(TensorData, bool)>, Error> {
         if self.ready.is_empty() {
             let mut bytes = 0;
             let mut batch = Vec::new();
             while bytes < AHEAD
                 && let Some(wanted) = self.wanted.next()
             {
-                bytes += self.file.entries().get(&wanted.name).map_or(0, Entry::len) * size_of::<f32>();
+                bytes += wanted.shape.iter().product::<usize>() * size_of::<f32>();
                 batch.push(wanted);
             }
             let file = self.file;
-            let read = |wanted: &Wanted| {
-                let values = file.floats(&wanted.name)?;
-                Ok(match file.entries().get(&wanted.name) {
-                    Some(entry) if wanted.transposed => transpose(&values, entry.shape[0]),
-                    _ => values,
-                })
-            };
-            self.ready = batch.par_iter().map(read).collect::<Result<_, Error>>()?;
+            let read = |wanted: Wanted| Ok((file.data(&wanted.name, wanted.shape)?, wanted.transposed));
+            self.ready = batch.into_par_iter().map(read).collect::<Result<_, Error>>()?;
         }
-        Ok(self.ready.pop_front().unwrap_or_default())
+        Ok(self.ready.pop_front())
     }
 }
 
@@ -175,35 +172,22 @@ impl ModuleMapper for Loader<'_> {
         if self.error.is_some() {
             return param;
         }
-        let values = match self.next() {
-            Ok(values) => values,
+        let (data, transposed) = match self.next() {
+            Ok(Some(next)) => next,
+            Ok(None) => return param,
             Err(error) => {
                 self.error = Some(error);
                 return param;
             }
         };
-        let data = TensorData::new(values, param.lazy_shape().to_vec());
-        let tensor = Tensor::<D>::from_data(data, &param.lazy_device());
+        let mut tensor = Tensor::<D>::from_data(data, &param.lazy_device());
+        // PyTorch's `[out, in]` as burn's `[in, out]`: a view, which matrix products take as it is.
+        if transposed {
+            tensor = tensor.swap_dims(0, 1);
+        }
         let id = param.id;
         param.transform_for_load(tensor, id)
     }
-}
-
-/// A matrix of `rows` rows as its transpose, in tiles that fit a cache.
-fn transpose(values: &[f32], rows: usize) -> Vec<f32> {
-    const TILE: usize = 32;
-    let columns = values.len() / rows.max(1);
-    let mut out = vec![0.0; values.len()];
-    for row in (0..rows).step_by(TILE) {
-        for column in (0..columns).step_by(TILE) {
-            for j in column..(column + TILE).min(columns) {
-                for i in row..(row + TILE).min(rows) {
-                    out[j * rows + i] = values[i * columns + j];
-                }
-            }
-        }
-    }
-    out
 }
 
 /// Compares a module's parameters with a file's tensors by name and shape; reads no value.
@@ -240,13 +224,14 @@ fn plan<M: Module>(module: &M, file: &TensorFile, keys: &KeyMap) -> Result<Vec<W
 }
 
 /// Fills a module's parameters from a file, whose keys may also lack [`KeyMap::prefix`] or be
-/// written as one of [`KeyMap::aliases`]. Names and shapes are all compared before a value is read;
-/// values go straight into their parameters, a few tensors at a time.
+/// written as one of [`KeyMap::aliases`]. Names and shapes are all compared before a value is looked
+/// at; single-precision values are used where they lie in the file, others are converted a few tensors
+/// at a time.
 ///
 /// # Errors
 ///
 /// [`Error::Mismatch`] unless the file has exactly the module's tensors in the module's shapes: the
-/// report names them all. [`Error::DataType`] and [`Error::Read`] as [`TensorFile::floats`].
+/// report names them all. [`Error::DataType`] as [`TensorFile::floats`].
 pub fn load<M: Module>(module: M, file: &TensorFile, keys: &KeyMap) -> Result<M, Error> {
     let wanted = plan(&module, file, keys)?.into_iter();
     let mut loader = Loader { file, wanted, ready: VecDeque::new(), error: None };
