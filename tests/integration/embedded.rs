@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Tensor;
 use dmd::clip::TextEncoder;
 use dmd::core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction};
-use dmd::infer::{Pipeline, Request};
-use dmd::scheduler::SchedulerConfig;
+use dmd::infer::{Method, Pipeline, Request, Start, from_rgb8};
+use dmd::scheduler::{Sampler, SchedulerConfig};
 use dmd::train::reader;
 use dmd::train::shapes::{Scene, Split};
 use dmd::unet::{Autoencoder, UNet2d, UNetDenoiser};
+use image::RgbImage;
 
 use crate::support::{Fixture, device};
 
@@ -66,6 +67,40 @@ fn teacher_draws_what_diffusers_draws() {
     println!("teacher's pictures: largest difference {largest}, mean {mean}");
     // Below half a level of 255, so the files agree but for roundings at a border.
     assert!(largest < 0.5 / 255.0, "pictures differ by {largest}");
+}
+
+/// The pipeline by prompt and seed alone, and everything a request may ask for, against diffusers'
+/// pipelines with a CPU generator per picture: the same pictures, to a level of 255.
+#[test]
+fn seeds_and_settings_mean_what_they_mean_in_diffusers() {
+    let fixture = Fixture::open("embedded");
+    let pipeline = Pipeline::from_dir(&model(), &device()).unwrap();
+    let teacher = |steps| Method::Teacher { steps, guidance_scale: 2.0 };
+    let plain = Request::new(PROMPTS).with_seeds([42, 7]).with_method(teacher(50));
+    let short = plain.clone().with_method(teacher(10));
+    let picture = RgbImage::from_fn(64, 64, |x, y| image::Rgb([(3 * x) as u8, (3 * y) as u8, 90]));
+    for (name, request) in [
+        ("teacher", plain.clone()),
+        ("one_step", plain.with_method(Method::OneStep)),
+        (
+            "asked",
+            Request {
+                negative_prompt: Some("a blue square".to_owned()),
+                guidance_rescale: 0.5,
+                clip_skip: 1,
+                ..short.clone()
+            },
+        ),
+        ("ancestral", Request { sampler: Some(Sampler::EulerAncestral), ..short.clone() }),
+        ("again", Request { start: Start::Picture { picture, strength: 0.6 }, ..short }),
+    ] {
+        let expected: Tensor<4> = fixture.tensor(name);
+        let found = (from_rgb8(&pipeline.generate(&request).unwrap().pictures, &device()) + 1.0) / 2.0;
+        let (largest, mean) = difference(found, expected);
+        println!("{name}: largest difference {largest}, mean {mean}");
+        // Half a level is the rounding to 8 bits.
+        assert!(largest < 0.6 / 255.0, "{name}: pictures differ by {largest}");
+    }
 }
 
 #[test]

@@ -182,13 +182,13 @@ impl Pipeline {
         finite(self.text.encode_skipping(&prompts, request.clip_skip)?, "text encoder")
     }
 
-    /// The unconditional branch of guidance.
+    /// The unconditional branch of guidance; as in diffusers, no layer of it is skipped.
     fn negative(&self, request: &Request) -> Result<Tensor<3>, Error> {
         if let Some(negative) = request.embeddings.as_ref().and_then(|e| e.negative.clone()) {
             return finite(negative, "given embeddings");
         }
         let prompt = request.negative_prompt.as_deref().unwrap_or("");
-        finite(self.text.encode_skipping(&[prompt], request.clip_skip)?, "text encoder")
+        self.encode_prompt(&[prompt])
     }
 
     /// The sampler's plan; none for one step.

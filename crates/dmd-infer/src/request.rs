@@ -23,7 +23,8 @@ pub struct Request {
     pub start: Start,
     /// Text features in place of the prompts'.
     pub embeddings: Option<Embeddings>,
-    /// Layers of the text encoder that are left out at its end.
+    /// Layers of the text encoder that are left out at its end, for the prompt (as in diffusers, not for
+    /// the negative one).
     pub clip_skip: usize,
     /// What pictures should not show; the other end of classifier-free guidance. Teacher only.
     pub negative_prompt: Option<String>,
