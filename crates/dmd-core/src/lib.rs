@@ -20,6 +20,7 @@ pub mod adversarial;
 mod denoiser;
 pub mod denoising;
 pub mod device;
+mod few_step;
 mod generator;
 mod guidance;
 mod level;
@@ -32,6 +33,7 @@ mod schedule;
 mod torch_noise;
 
 pub use denoiser::{Condition, Denoiser, FakeScore, score};
+pub use few_step::{FewStep, StepLevel};
 pub use generator::OneStep;
 pub use guidance::Guided;
 pub use level::{NoiseLevel, per_sample};

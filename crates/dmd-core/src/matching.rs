@@ -2,6 +2,9 @@
 //! (DMD, eq. 7 and algorithm 2; the same in DMD2).
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{NoiseLevel, per_sample};
 
 /// `(fake_x0 − real_x0) / mean|x − real_x0|`, the mean per sample over all axes but the first.
 ///
@@ -31,6 +34,61 @@ pub fn gradient<const D: usize>(x: Tensor<D>, real_x0: Tensor<D>, fake_x0: Tenso
     let axes: Vec<usize> = (1..D).collect();
     let scale = (x - real_x0.clone()).abs().mean_dims(&axes);
     (fake_x0 - real_x0) / scale
+}
+
+/// How the difference of the two predictions is weighted (DMD, table 2 right; FID on CIFAR-10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weighting {
+    /// Equation 8, as executed: [`gradient`]. FID 2.66.
+    #[default]
+    Normalised,
+    /// `w_t = sigma / alpha`. FID 3.60.
+    SigmaOverAlpha,
+    /// `w_t = sigma³ / alpha`. FID 3.71.
+    SigmaCubedOverAlpha,
+}
+
+impl Weighting {
+    /// `w_t · alpha · (s_fake − s_real)` with this weight, on predicted clean samples: the scores
+    /// differ by `alpha / sigma² · (fake_x0 − real_x0)`. For [`Self::Normalised`] it is [`gradient`],
+    /// which DMD's pseudo-code executes: larger than equation 7 with 8 by `1 / alpha`.
+    ///
+    /// # Shapes
+    ///
+    /// As [`gradient`].
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use dmd_core::{NoiseLevel, matching::Weighting};
+    /// # let device = Device::flex();
+    /// let value = |v: f32| Tensor::<1>::from_floats([v], &device);
+    /// let level = NoiseLevel { t: value(0.0), alpha: value(0.8), sigma: value(0.6) };
+    /// let point = |v: f32| Tensor::<2>::from_floats([[v]], &device);
+    /// let of = |weighting: Weighting| {
+    ///     let g = weighting.gradient(point(0.25), point(0.1), point(0.4), &level);
+    ///     g.into_scalar::<f32>()
+    /// };
+    /// // 0.8 / 0.6 · 0.3 = 0.4 and 0.8 · 0.6 · 0.3 = 0.144; 0.3 / 0.15 = 2
+    /// assert!((of(Weighting::SigmaOverAlpha) - 0.4).abs() < 1e-6);
+    /// assert!((of(Weighting::SigmaCubedOverAlpha) - 0.144).abs() < 1e-6);
+    /// assert!((of(Weighting::Normalised) - 2.0).abs() < 1e-5);
+    /// ```
+    pub fn gradient<const D: usize>(
+        self,
+        x: Tensor<D>,
+        real_x0: Tensor<D>,
+        fake_x0: Tensor<D>,
+        level: &NoiseLevel,
+    ) -> Tensor<D> {
+        let (alpha, sigma) = (level.alpha.clone(), level.sigma.clone());
+        let factor = match self {
+            Self::Normalised => return gradient(x, real_x0, fake_x0),
+            Self::SigmaOverAlpha => alpha / sigma,
+            Self::SigmaCubedOverAlpha => alpha * sigma,
+        };
+        (fake_x0 - real_x0) * per_sample(factor)
+    }
 }
 
 /// `½ · mean (x − stop(x − g))²`; its derivative in `x` is `g / numel(x)`.

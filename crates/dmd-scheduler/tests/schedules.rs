@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dmd_core::{GaussianMixture, Noise, NoiseSchedule};
+use dmd_core::{Denoiser, FewStep, GaussianMixture, Noise, NoiseLevel, NoiseSchedule, StepLevel};
 use dmd_scheduler::{
     BetaSchedule, DiscreteSchedule, Error, KarrasSchedule, SchedulerConfig, Spacing, TimeSampler, heun,
 };
@@ -219,4 +219,42 @@ proptest! {
             prop_assert!(times.iter().all(|t| *t < 1000));
         }
     }
+}
+
+/// A network without parameters of its own.
+#[derive(burn::module::Module, Debug)]
+struct Exact {
+    #[module(skip)]
+    mixture: GaussianMixture,
+}
+
+impl Denoiser for Exact {
+    type Condition = ();
+
+    fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &()) -> Tensor<4> {
+        self.mixture.denoise(x_t, level, condition)
+    }
+}
+
+/// DMD2's loop of four steps on the exact Gaussian from z = 1 with given noises; worked out in f64.
+#[test]
+fn four_steps_of_a_gaussian() {
+    let schedule = DiscreteSchedule::stable_diffusion();
+    let level = |t: usize| {
+        let (alpha, sigma) = schedule.alpha_sigma(t);
+        StepLevel { t: t as f64, alpha, sigma }
+    };
+    let exact = || Exact { mixture: gaussian() };
+    let times = [999, 749, 499, 249];
+    let expected = [0.310_740_746, 0.311_750_029, 0.281_990_179, 0.416_711_198];
+    for (last, expected) in expected.into_iter().enumerate() {
+        let levels = times[..=last].iter().map(|t| level(*t)).collect();
+        let mut noises = [0.3, -0.2, 0.7].into_iter();
+        let mut draw = || point(noises.next().unwrap());
+        let x0 = number(FewStep::new(exact(), levels).generate(point(1.0), &(), &mut draw));
+        assert!((x0 - expected).abs() < 1e-5, "{} steps: {x0}, expected {expected}", last + 1);
+    }
+    // One step at SDXL's timestep, on pure noise.
+    let x0 = number(FewStep::new(exact(), vec![level(399)]).generate(point(1.0), &(), &mut || point(0.0)));
+    assert!((x0 - 0.430_805_110).abs() < 1e-5, "{x0}");
 }

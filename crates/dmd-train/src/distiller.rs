@@ -2,8 +2,10 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use dmd_core::matching::Weighting;
 use dmd_core::{
-    Condition, Denoiser, FakeScore, Noise, NoiseSchedule, OneStep, denoising, matching, regression,
+    Condition, Denoiser, FakeScore, Noise, NoiseSchedule, OneStep, adversarial, denoising, matching,
+    regression,
 };
 use dmd_scheduler::TimeSampler;
 
@@ -42,6 +44,51 @@ pub struct Distiller<G: Module, R, F, S> {
     pub schedule: S,
 }
 
+/// Noise and times that diffuse samples for the critic; generated and real ones have their own.
+#[derive(Debug, Clone)]
+pub struct Diffusion {
+    /// Unit noise shaped like the samples.
+    pub eps: Tensor<4>,
+    /// Times, `[batch]`.
+    pub t: Tensor<1>,
+}
+
+impl Diffusion {
+    /// Draws for a batch of a shape.
+    pub fn new(noise: &mut Noise, shape: [usize; 4], times: &TimeSampler, device: &Device) -> Self {
+        Self { eps: noise.normal(shape, device), t: times.draw(shape[0], noise, device) }
+    }
+}
+
+/// The generator's terms.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// The distribution matching's weighting; `None` leaves the term out.
+    pub matching: Option<Weighting>,
+    /// DMD's regression to the teacher's samples.
+    pub targets: Option<&'a Targets>,
+    /// DMD2's adversarial term: how samples are diffused for the critic, and its weight (1e-3 for
+    /// Stable Diffusion). Without a part where the fake score has no critic's head.
+    pub adversary: Option<(&'a Diffusion, f64)>,
+}
+
+impl Default for Terms<'_> {
+    fn default() -> Self {
+        Self { matching: Some(Weighting::Normalised), targets: None, adversary: None }
+    }
+}
+
+/// Real samples for the critic.
+#[derive(Debug, Clone)]
+pub struct Reals<C> {
+    /// Clean samples, `[batch, ..]`.
+    pub x0: Tensor<4>,
+    /// What they are conditioned on.
+    pub condition: C,
+    /// How they are diffused.
+    pub diffusion: Diffusion,
+}
+
 /// What [`Distiller::generator_loss`] returns.
 #[derive(Debug, Clone)]
 pub struct GeneratorLoss {
@@ -51,6 +98,8 @@ pub struct GeneratorLoss {
     pub matching: Tensor<1>,
     /// The regression term before its weight, where there are targets.
     pub regression: Option<Tensor<1>>,
+    /// The adversarial term before its weight, where there is a critic.
+    pub adversarial: Option<Tensor<1>>,
     /// The generator's samples on the plain side, for the fake score's turn.
     pub x: Tensor<4>,
 }
@@ -78,20 +127,59 @@ where
     /// Gradients reach the generator's parameters and no others: teacher and fake score run on the
     /// plain side.
     pub fn generator_loss(&self, draw: &Draw, targets: Option<&Targets>, condition: &C) -> GeneratorLoss {
+        self.generator_loss_of(draw, &Terms { targets, ..Terms::default() }, condition)
+    }
+
+    /// [`Self::generator_loss`] of chosen terms (DMD2, section 4). Without any the loss is 0.
+    pub fn generator_loss_of(&self, draw: &Draw, terms: &Terms<'_>, condition: &C) -> GeneratorLoss {
         let x = self.generator.generate(draw.z.clone(), condition); // the only tracked tensor
         let plain = x.clone().without_autodiff();
-        let level = self.schedule.level(draw.t.clone());
-        let x_t = level.add_noise(plain.clone(), draw.eps.clone());
-        let real_x0 = self.teacher.denoise(x_t.clone(), &level, condition);
-        let fake_x0 = self.fake.valid().denoise(x_t, &level, condition);
-        let gradient = matching::gradient(plain.clone(), real_x0, fake_x0);
-        let matching = matching::surrogate_loss(x.clone(), gradient);
-        let regression = targets.map(|targets| Self::regression(&x, targets));
-        let total = match (&regression, targets) {
-            (Some(regression), Some(targets)) => matching.clone() + regression.clone() * targets.weight,
-            _ => matching.clone(),
-        };
-        GeneratorLoss { total, matching, regression, x: plain }
+        // A snapshot without autodiff: samples are tracked through it, its parameters are not.
+        let fake = self.fake.valid();
+        let mut total = x.clone().mean() * 0.0;
+        let mut matching = total.zeros_like();
+        if let Some(weighting) = terms.matching {
+            let level = self.schedule.level(draw.t.clone());
+            let x_t = level.add_noise(plain.clone(), draw.eps.clone());
+            let real_x0 = self.teacher.denoise(x_t.clone(), &level, condition);
+            let fake_x0 = fake.denoise(x_t, &level, condition);
+            let gradient = weighting.gradient(plain.clone(), real_x0, fake_x0, &level);
+            matching = matching::surrogate_loss(x.clone(), gradient);
+            total = total + matching.clone();
+        }
+        let regression = terms.targets.map(|targets| Self::regression(&x, targets));
+        if let (Some(regression), Some(targets)) = (&regression, terms.targets) {
+            total = total + regression.clone() * targets.weight;
+        }
+        let adversarial = terms.adversary.and_then(|(diffusion, _)| {
+            let logits = self.logits(&fake, x, diffusion, condition)?;
+            Some(adversarial::generator_loss(logits))
+        });
+        if let (Some(adversarial), Some((_, weight))) = (&adversarial, terms.adversary) {
+            total = total + adversarial.clone() * weight;
+        }
+        GeneratorLoss { total, matching, regression, adversarial, x: plain }
+    }
+
+    /// Realism of samples, diffused first.
+    fn logits(&self, critic: &F, x: Tensor<4>, diffusion: &Diffusion, condition: &C) -> Option<Tensor<2>> {
+        let level = self.schedule.level(diffusion.t.clone());
+        let x_t = level.add_noise(x, diffusion.eps.clone());
+        critic.logits(x_t, &level, condition)
+    }
+
+    /// The critic's side of the adversarial term, for the fake score's turn; `None` where the fake
+    /// score has no critic's head. `x` are the generator's samples on the plain side.
+    pub fn critic_loss(
+        &self,
+        x: Tensor<4>,
+        diffusion: &Diffusion,
+        condition: &C,
+        reals: &Reals<C>,
+    ) -> Option<Tensor<1>> {
+        let fake = self.logits(&self.fake, x, diffusion, condition)?;
+        let real = self.logits(&self.fake, reals.x0.clone(), &reals.diffusion, &reals.condition)?;
+        Some(adversarial::critic_loss(real, fake))
     }
 
     /// The regression term alone: the warm-up before distribution matching (DMD2, section 4.5, does
@@ -103,6 +191,7 @@ where
             total: regression.clone(),
             matching: regression.zeros_like(),
             regression: Some(regression),
+            adversarial: None,
             x: x.without_autodiff(),
         }
     }

@@ -26,7 +26,7 @@ mod trainee;
 pub use autoencoder::AutoencoderStage;
 pub use diffusion::{DiffusionStage, LatentParts, Pool, Teacher, TeacherArchitecture};
 pub use distillation::{DistillationStage, TeacherParts};
-pub use distiller::{Distiller, Draw, GeneratorLoss, Targets};
+pub use distiller::{Diffusion, Distiller, Draw, GeneratorLoss, Reals, Targets, Terms};
 pub use ema::Ema;
 pub use error::Error;
 pub use grounding::GroundingStage;

@@ -16,6 +16,8 @@ use image::{Rgb, RgbImage};
 pub struct Mlp {
     hidden: Vec<Linear>,
     out: Linear,
+    /// A critic's head on the second hidden layer, two layers to one logit.
+    critic: Vec<Linear>,
     sigma_data: f64,
 }
 
@@ -26,8 +28,29 @@ impl Mlp {
         Self {
             hidden: vec![layer(9), layer(width), layer(width)],
             out: LinearConfig::new(width, 2).with_initializer(Initializer::Zeros).init(device),
+            critic: Vec::new(),
             sigma_data,
         }
+    }
+
+    /// The same network with a fresh critic's head.
+    pub fn with_critic(self, device: &Device) -> Self {
+        let [_, width] = self.hidden[1].weight.dims();
+        let layer = |output| LinearConfig::new(width, output).init(device);
+        Self { critic: vec![layer(width), layer(1)], ..self }
+    }
+
+    /// What the hidden layers see of a point.
+    fn features(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Tensor<2> {
+        let [batch, ..] = x_t.dims();
+        let input = x_t * per_sample(self.prediction().scalings(level).c_in);
+        let c = level.sigma.clone().log().reshape([batch, 1]) / 4.0;
+        let mut features = vec![input.reshape([batch, 2]), c.clone()];
+        for frequency in [2.0, 4.0, 8.0] {
+            features.push((c.clone() * frequency).sin());
+            features.push((c.clone() * frequency).cos());
+        }
+        Tensor::cat(features, 1)
     }
 
     fn prediction(&self) -> Prediction {
@@ -40,14 +63,8 @@ impl Denoiser for Mlp {
 
     fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, _condition: &()) -> Tensor<4> {
         let [batch, ..] = x_t.dims();
-        let input = x_t.clone() * per_sample(self.prediction().scalings(level).c_in);
-        let c = level.sigma.clone().log().reshape([batch, 1]) / 4.0;
-        let mut features = vec![input.reshape([batch, 2]), c.clone()];
-        for frequency in [2.0, 4.0, 8.0] {
-            features.push((c.clone() * frequency).sin());
-            features.push((c.clone() * frequency).cos());
-        }
-        let hidden = self.hidden.iter().fold(Tensor::cat(features, 1), |h, layer| silu(layer.forward(h)));
+        let features = self.features(x_t.clone(), level);
+        let hidden = self.hidden.iter().fold(features, |h, layer| silu(layer.forward(h)));
         let output = self.out.forward(hidden).reshape([batch, 2, 1, 1]);
         self.prediction().to_x0(output, x_t, level)
     }
@@ -56,6 +73,14 @@ impl Denoiser for Mlp {
 impl FakeScore for Mlp {
     fn loss_weight(&self, level: &NoiseLevel) -> Tensor<1> {
         self.prediction().loss_weight(level)
+    }
+
+    fn logits(&self, x_t: Tensor<4>, level: &NoiseLevel, _condition: &()) -> Option<Tensor<2>> {
+        let (last, first) = self.critic.split_last()?;
+        let bottleneck =
+            self.hidden[..2].iter().fold(self.features(x_t, level), |h, layer| silu(layer.forward(h)));
+        let h = first.iter().fold(bottleneck, |h, layer| silu(layer.forward(h)));
+        Some(last.forward(h))
     }
 }
 

@@ -18,7 +18,8 @@ use dmd_train::run::{Observer, Outcome, Pace, StepReport, checkpoint_folder, run
 use dmd_train::shapes::{Colour, Description, Scene, Shape, Split, vocabulary};
 use dmd_train::toy::Mlp;
 use dmd_train::{
-    AdamW, AdamWConfig, AutoencoderStage, Distiller, Draw, Ema, Error, Targets, global_norm, picture,
+    AdamW, AdamWConfig, AutoencoderStage, Diffusion, Distiller, Draw, Ema, Error, Reals, Targets, Terms,
+    global_norm, picture,
 };
 
 #[derive(Module, Debug)]
@@ -169,6 +170,44 @@ fn generator_loss_adds_up() {
     assert!(alone.regression.is_none());
     assert!((number(alone.total) - matching).abs() < 1e-6 * matching.abs());
     assert!(!loss.x.is_autodiff());
+}
+
+/// DMD2's adversarial term: at logits 0 the losses are ln 2 and 2 ln 2; the generator's turn moves the
+/// generator through the critic and leaves no gradient on it; the critic's turn is the fake score's.
+#[test]
+fn adversarial_terms_stay_in_their_network() {
+    let _alone = alone();
+    let (mut distiller, draw) = toy();
+    let device = Device::flex();
+    let schedule = KarrasSchedule::default();
+    let times = TimeSampler::Grid(schedule.sigmas(1000));
+    let mut noise = Noise::from_seed(4);
+    let diffusion = Diffusion::new(&mut noise, [8, 2, 1, 1], &times, &device);
+    let only = |weight| Terms { matching: None, targets: None, adversary: Some((&diffusion, weight)) };
+    let number = |t: &Tensor<1>| t.clone().without_autodiff().into_scalar::<f32>();
+    // Without a head there is no term, and the loss of no term is 0.
+    let none = distiller.generator_loss_of(&draw, &only(1.0), &());
+    assert!(none.adversarial.is_none() && number(&none.total) == 0.0);
+
+    distiller.fake = distiller.fake.with_critic(&device.clone().autodiff());
+    let loss = distiller.generator_loss_of(&draw, &only(0.5), &());
+    let adversarial = number(loss.adversarial.as_ref().unwrap());
+    assert!((number(&loss.total) - 0.5 * adversarial).abs() < 1e-6);
+    let mut grads = loss.total.backward();
+    let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
+    let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
+    assert!(global_norm(&distiller.generator, &generator) > 0.0);
+    assert!(fake.is_empty(), "the generator's turn leaves gradients on the critic");
+
+    let x0 = distiller.teacher.sample(8, &mut noise, &device);
+    let reals =
+        Reals { x0, condition: (), diffusion: Diffusion::new(&mut noise, [8, 2, 1, 1], &times, &device) };
+    let critic = distiller.critic_loss(loss.x, &diffusion, &(), &reals).unwrap();
+    let mut grads = critic.backward();
+    let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
+    let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
+    assert!(global_norm(&distiller.fake, &fake) > 0.0);
+    assert!(generator.is_empty(), "the critic's turn reaches the generator");
 }
 
 /// Stops after a number of steps.
