@@ -20,7 +20,9 @@ enum Command {
     Compare(commands::compare::CompareArgs),
     Evaluate(commands::evaluate::EvaluateArgs),
     Teacher(commands::teacher::TeacherArgs),
+    Pairs(commands::distill::PairsArgs),
     Distill(commands::distill::DistillArgs),
+    Ablate(commands::ablate::AblateArgs),
     Verify(commands::verify::VerifyArgs),
     Inspect(commands::inspect::InspectArgs),
 }
@@ -31,7 +33,9 @@ fn main() -> ExitCode {
         Command::Compare(args) => commands::compare::compare(&args),
         Command::Evaluate(args) => commands::evaluate::evaluate(&args),
         Command::Teacher(args) => commands::teacher::teacher(&args),
+        Command::Pairs(args) => commands::distill::pairs(&args),
         Command::Distill(args) => commands::distill::distill(&args),
+        Command::Ablate(args) => commands::ablate::ablate(&args),
         Command::Verify(args) => commands::verify::verify(&args),
         Command::Inspect(args) => commands::inspect::inspect(&args),
     };

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+pub(crate) mod ablate;
 pub(crate) mod compare;
 pub(crate) mod distill;
 pub(crate) mod evaluate;

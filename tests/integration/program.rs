@@ -173,3 +173,102 @@ fn distil_a_tiny_model() {
     let metrics = fs::read_to_string(here.path().join("run/metrics.jsonl")).unwrap();
     assert!(metrics.contains("\"probe_accuracy\""), "{metrics}");
 }
+
+/// Two machines' shares of the pairs are, file by file, what one machine makes.
+#[test]
+fn pairs_in_shares_are_the_pairs() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/shapes-distill.toml");
+    let mut config: toml::Table = fs::read_to_string(shipped).unwrap().parse().unwrap();
+    config["teacher"] = model.path().to_str().unwrap().into();
+    config["regression"]["pairs"] = 300.into();
+    config["regression"]["sampling_steps"] = 1.into();
+    for output in ["whole", "shared"] {
+        config["output"] = output.into();
+        fs::write(here.path().join(format!("{output}.toml")), config.to_string()).unwrap();
+    }
+    let run = |arguments: &[&str]| {
+        let output = dmd(here.path(), arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&["pairs", "whole.toml"]);
+    run(&["pairs", "shared.toml", "--shard", "2/2"]);
+    let files = |output: &str| {
+        let mut files: Vec<_> = fs::read_dir(here.path().join(output).join("pairs"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.file_name().unwrap().to_owned(), fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    assert_eq!(files("shared").len(), 1);
+    run(&["pairs", "shared.toml", "--shard", "1/2"]);
+    assert_eq!(files("whole").len(), 3);
+    assert!(files("whole") == files("shared"), "a share differs from the whole");
+    for wrong in ["0/2", "3/2", "x", "1/0"] {
+        let sentence = refused(here.path(), &["pairs", "whole.toml", "--shard", wrong]);
+        assert!(sentence.contains("is no share"), "{sentence}");
+    }
+}
+
+/// What a run logged, but for its clock.
+fn losses(folder: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    let mut lines: Vec<serde_json::Value> =
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    for line in &mut lines {
+        line.as_object_mut().unwrap().remove("seconds");
+    }
+    lines
+}
+
+/// Killed at any moment, without a chance to clean up, and started again: the losses are, bit by bit,
+/// those of a run that was never stopped.
+#[test]
+fn a_killed_run_goes_on_as_if_it_had_not_been() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/shapes-distill.toml");
+    let mut config: toml::Table = fs::read_to_string(shipped).unwrap().parse().unwrap();
+    config["teacher"] = model.path().to_str().unwrap().into();
+    config["generator"]["batch"] = 2.into();
+    config["regression"]["pairs"] = 4.into();
+    config["regression"]["sampling_steps"] = 2.into();
+    config["regression"]["warmup_steps"] = 3.into();
+    config["pace"]["steps"] = 12.into();
+    config["pace"]["checkpoint_every"] = 2.into();
+    config["pace"].as_table_mut().unwrap().insert("log_every".to_owned(), 1.into());
+    for output in ["whole", "killed"] {
+        config["output"] = output.into();
+        fs::write(here.path().join(format!("{output}.toml")), config.to_string()).unwrap();
+    }
+    assert!(dmd(here.path(), &["distill", "whole.toml"]).status.success());
+    let (whole, killed) = (here.path().join("whole"), here.path().join("killed"));
+    for reached in [1, 4, 7] {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_dmd"))
+            .args(["distill", "killed.toml"])
+            .current_dir(here.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = std::time::Instant::now();
+        while losses(&killed).len() < reached && start.elapsed().as_secs() < 60 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(dmd(here.path(), &["distill", "killed.toml"]).status.success());
+    let (whole_losses, killed_losses) = (losses(&whole), losses(&killed));
+    assert_eq!(whole_losses.len(), 13, "twelve steps and a probe");
+    for (whole, killed) in whole_losses.iter().zip(&killed_losses) {
+        assert_eq!(whole, killed);
+    }
+    assert_eq!(whole_losses.len(), killed_losses.len());
+    let weights =
+        |run: &Path| fs::read(run.join("unet_one_step/diffusion_pytorch_model.safetensors")).unwrap();
+    assert!(weights(&whole) == weights(&killed), "the generators differ");
+}

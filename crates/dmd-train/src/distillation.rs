@@ -261,11 +261,12 @@ impl Stage for DistillationStage {
         let path = |name: &str| folder.join(format!("{name}.safetensors"));
         let file = |name: &str| dmd_weights::read(&path(name));
         let generator = self.distiller.generator.clone();
-        self.distiller.generator = dmd_weights::load(generator, &file("generator")?, &PLAIN_KEYS)?;
+        self.distiller.generator =
+            dmd_weights::load_for_training(generator, &file("generator")?, &PLAIN_KEYS)?;
         let fake = self.distiller.fake.clone();
-        self.distiller.fake = dmd_weights::load(fake, &file("fake")?, &PLAIN_KEYS)?;
+        self.distiller.fake = dmd_weights::load_for_training(fake, &file("fake")?, &PLAIN_KEYS)?;
         let average = self.average.model().clone();
-        let average = dmd_weights::load(average, &file("average")?, &PLAIN_KEYS)?;
+        let average = dmd_weights::load_for_training(average, &file("average")?, &PLAIN_KEYS)?;
         self.average = Ema::from_model(average, self.config.generator.ema_decay);
         self.generator_optimizer =
             AdamW::load(optimizer_config(), &path("generator_optimizer"), &self.device)?;

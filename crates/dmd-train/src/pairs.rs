@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::str::FromStr;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_clip::TextEncoder;
@@ -17,6 +18,38 @@ use crate::run::{Observer, Outcome, StepReport};
 
 /// Pairs per file; each file has its own random stream, so that a run can stop between two.
 const SHARD: usize = 128;
+
+/// A machine's share of the work: every `count`-th file, from `index` (counted from 0) on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which one of `count`.
+    pub index: usize,
+    /// Machines in all.
+    pub count: usize,
+}
+
+impl Share {
+    /// All of it.
+    pub const ALL: Self = Self { index: 0, count: 1 };
+
+    fn has(self, shard: usize) -> bool {
+        shard % self.count.max(1) == self.index
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    /// `i/n`, the first being `1/n`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse::<usize>().ok();
+        let parts = text.split_once('/').and_then(|(index, count)| Some((number(index)?, number(count)?)));
+        match parts {
+            Some((index, count)) if 1 <= index && index <= count => Ok(Self { index: index - 1, count }),
+            _ => Err(format!("{text:?} is no share; write e.g. 2/4 for the second of four machines")),
+        }
+    }
+}
 
 /// How pairs are made.
 #[derive(Debug)]
@@ -49,14 +82,21 @@ pub struct Pairs {
 }
 
 impl<D: Denoiser<Condition = Tensor<3>>> PairMaker<'_, D> {
-    /// Makes the shards of `folder` that are not there yet, `count` pairs in all.
+    /// Makes the files of `folder` that are not there yet and belong to a share, of `count` pairs in
+    /// all. Every file has its own random numbers, so machines need not know of each other.
     ///
     /// # Errors
     ///
     /// What the data source, the text encoder or the file system returns.
-    pub fn make(&self, folder: &Path, count: usize, observer: &mut dyn Observer) -> Result<Outcome, Error> {
+    pub fn make(
+        &self,
+        folder: &Path,
+        count: usize,
+        share: Share,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, Error> {
         let start = std::time::Instant::now();
-        for shard in 0..count.div_ceil(SHARD) {
+        for shard in (0..count.div_ceil(SHARD)).filter(|shard| share.has(*shard)) {
             let path = folder.join(format!("{shard:05}.safetensors"));
             if !path.is_file() {
                 self.shard(shard, &path)?;

@@ -139,6 +139,7 @@ pub fn run(
         stage.load(&checkpoint, &state)?;
         (step, before) = (state.step, state.seconds);
     }
+    forget_after(folder, stage.name(), step)?;
     let start = Instant::now();
     let save = |stage: &dyn Stage, step: usize, seconds: f64| {
         replace_folder(&home, |fresh| {
@@ -186,6 +187,25 @@ pub fn run(
         save(stage, step, before + start.elapsed().as_secs_f64())?;
     }
     Ok(Outcome::Finished)
+}
+
+/// Drops what `metrics.jsonl` says of steps that the checkpoint does not have, and a line that was cut
+/// while it was written: they are done, and logged, again.
+fn forget_after(folder: &Path, stage: &str, step: usize) -> Result<(), Error> {
+    let path = folder.join("metrics.jsonl");
+    let Ok(text) = fs::read_to_string(&path) else {
+        return Ok(()); // nothing was logged yet
+    };
+    let keeps = |line: &&str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        let at = line["step"].as_u64();
+        line["stage"] != stage && at.is_some() || at.is_some_and(|at| at <= step as u64)
+    };
+    let kept: String = text.lines().filter(keeps).map(|line| format!("{line}\n")).collect();
+    if kept != text {
+        dmd_weights::write_atomic(&path, kept.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn append_metrics(folder: &Path, report: &StepReport<'_>) -> Result<(), Error> {

@@ -54,7 +54,7 @@ impl<M: Module> Trainee<M> {
         let path = |part: &str| folder.join(format!("{name}{part}.safetensors"));
         let read = |model: M, part: &str| {
             let file = dmd_weights::read(&path(part))?;
-            dmd_weights::load(model, &file, &PLAIN_KEYS)
+            dmd_weights::load_for_training(model, &file, &PLAIN_KEYS)
         };
         self.model = read(self.model.clone(), "online")?;
         self.average = Ema::from_model(read(self.average.model().clone(), "average")?, self.decay);

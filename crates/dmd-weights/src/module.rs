@@ -138,6 +138,7 @@ impl ModuleVisitor for Checker<'_> {
 
 /// The second pass: parameters in the same order, their values converted a few tensors ahead.
 struct Loader<'a> {
+    linear: LinearWeights,
     file: &'a TensorFile,
     wanted: std::vec::IntoIter<Wanted>,
     ready: VecDeque<(TensorData, bool)>,
@@ -184,6 +185,10 @@ impl ModuleMapper for Loader<'_> {
         // PyTorch's `[out, in]` as burn's `[in, out]`: a view, which matrix products take as it is.
         if transposed {
             tensor = tensor.swap_dims(0, 1);
+            if self.linear == LinearWeights::Rewritten {
+                // Through the host, for a copy in the new order.
+                tensor = Tensor::from_data(tensor.into_data(), &param.lazy_device());
+            }
         }
         let id = param.id;
         param.transform_for_load(tensor, id)
@@ -233,8 +238,34 @@ fn plan<M: Module>(module: &M, file: &TensorFile, keys: &KeyMap) -> Result<Vec<W
 /// [`Error::Mismatch`] unless the file has exactly the module's tensors in the module's shapes: the
 /// report names them all. [`Error::DataType`] as [`TensorFile::floats`].
 pub fn load<M: Module>(module: M, file: &TensorFile, keys: &KeyMap) -> Result<M, Error> {
+    load_as(LinearWeights::Viewed, module, file, keys)
+}
+
+/// [`load`] with every parameter in burn's own order in memory, as training leaves it: a product of
+/// matrices in another order may round otherwise, and a resumed run is to be the same run.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_for_training<M: Module>(module: M, file: &TensorFile, keys: &KeyMap) -> Result<M, Error> {
+    load_as(LinearWeights::Rewritten, module, file, keys)
+}
+
+/// What becomes of a linear weight, which files keep transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinearWeights {
+    Viewed,
+    Rewritten,
+}
+
+fn load_as<M: Module>(
+    linear: LinearWeights,
+    module: M,
+    file: &TensorFile,
+    keys: &KeyMap,
+) -> Result<M, Error> {
     let wanted = plan(&module, file, keys)?.into_iter();
-    let mut loader = Loader { file, wanted, ready: VecDeque::new(), error: None };
+    let mut loader = Loader { linear, file, wanted, ready: VecDeque::new(), error: None };
     let module = module.map(&mut loader);
     loader.error.map_or(Ok(module), Err)
 }
