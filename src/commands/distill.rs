@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
-use dmd_train::config::{DistillConfig, RegressionSection};
+use dmd_train::config::{self, DistillConfig, RegressionSection};
 use dmd_train::pairs::{PairMaker, Pairs, Share};
 use dmd_train::run::{Outcome, run};
 use dmd_train::{DistillationStage, TeacherParts, assemble};
@@ -25,6 +25,7 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
     let device = dmd_core::device::open(&args.device)?;
     let source = config.data.open()?;
     let teacher = TeacherParts::from_dir(&config.teacher, &device)?;
+    config::save(&config, &config.output)?;
     let mut progress = Progress::new()?;
     let stopped = || {
         println!("stopped; the same command resumes from {}", config.output.display());

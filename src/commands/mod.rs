@@ -7,6 +7,7 @@ pub(crate) mod evaluate;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod progress;
+pub(crate) mod report;
 pub(crate) mod teacher;
 pub(crate) mod verify;
 

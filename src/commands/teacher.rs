@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use dmd_clip::Tokenizer;
 use dmd_core::Noise;
-use dmd_train::config::TeacherConfig;
+use dmd_train::config::{self, TeacherConfig};
 use dmd_train::run::{Outcome, run};
 use dmd_train::{
     AutoencoderStage, DiffusionStage, GroundingStage, LatentParts, Pool, TeacherArchitecture, assemble,
@@ -30,6 +30,7 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let config = TeacherConfig::from_file(&args.config)?;
     let device = dmd_core::device::open(&args.device)?;
     let source = config.data.open()?;
+    config::save(&config, &config.output)?;
     let mut progress = Progress::new()?;
     let model = config.output.join("model");
     let vocabulary = assemble::vocabulary(&source);

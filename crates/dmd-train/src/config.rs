@@ -344,6 +344,18 @@ pub fn from_file<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     })
 }
 
+/// Writes a configuration, every default spelt out, as `config.toml` into a run's folder.
+///
+/// # Errors
+///
+/// [`Error::ParseConfig`] when it has no TOML form, [`Error::Weights`] when it cannot be written.
+pub fn save<T: Serialize>(config: &T, run: &Path) -> Result<(), Error> {
+    let path = run.join("config.toml");
+    let text = toml::to_string_pretty(config)
+        .map_err(|error| Error::ParseConfig { path: path.clone(), reason: error.to_string() })?;
+    Ok(dmd_weights::write_atomic(&path, text.as_bytes())?)
+}
+
 impl TeacherConfig {
     /// Reads and checks a configuration.
     ///

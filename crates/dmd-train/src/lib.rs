@@ -18,6 +18,7 @@ mod optimizer;
 pub mod pairs;
 pub mod picture;
 pub mod reader;
+pub mod report;
 pub mod ring;
 pub mod run;
 pub mod shapes;
