@@ -4,11 +4,12 @@
 use std::ops::ControlFlow;
 
 use crate::support::{Fixture, assert_close, device, golden};
+use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use dmd::clip::{ClipTextModel, Tokenizer};
-use dmd::core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction, per_sample};
+use dmd::core::{Denoiser, FakeScore, Guided, Noise, NoiseSchedule, Prediction, per_sample};
 use dmd::scheduler::{SchedulerConfig, Steps};
-use dmd::unet::{Autoencoder, TinyAutoencoder, UNet2d, UNetDenoiser};
+use dmd::unet::{Autoencoder, Discriminator, TinyAutoencoder, UNet2d, UNetDenoiser};
 
 fn unet(name: &str) {
     let (network, _) = UNet2d::from_dir(&golden(name), &device()).unwrap();
@@ -182,4 +183,34 @@ fn torch_cuda_noise_is_pytorchs() {
             assert!((a - b).abs() < 1e-4, "seed {seed}: {found:?}");
         }
     }
+}
+
+/// DMD2's critic: the paper's parameter count for Stable Diffusion's bottleneck, and the gradient of a
+/// logit in the sample, through a network that is not tracked, against finite differences.
+#[test]
+fn critic_on_the_bottleneck() {
+    let device = device();
+    assert_eq!(Discriminator::new(1280, 8, 32, &device).num_params(), 52_437_761);
+
+    let (network, _) = UNet2d::from_dir(&golden("unet_sd1"), &device).unwrap();
+    device.seed(1);
+    let denoiser = UNetDenoiser::new(network, Prediction::Epsilon);
+    let io = Fixture::open("unet_sd1/io");
+    let (x, text): (Tensor<4>, Tensor<3>) = (io.tensor("x"), io.tensor("text"));
+    let level = SchedulerConfig::stable_diffusion().schedule().level(io.tensor("t"));
+    assert!(denoiser.logits(x.clone(), &level, &text).is_none(), "no head, no logits");
+    let critic = denoiser.with_critic(Discriminator::new(32, 4, 4, &device));
+    let logits = |x: Tensor<4>| critic.logits(x, &level, &text).unwrap();
+    assert_eq!(logits(x.clone()).dims(), [2, 1]);
+
+    let tracked = x.clone().autodiff().require_grad();
+    let grads = logits(tracked.clone()).sum().backward();
+    let gradient = tracked.grad(&grads).unwrap();
+    let direction: Tensor<4> = Noise::from_seed(3).normal(x.dims(), &device);
+    let along: f32 = (gradient * direction.clone()).sum().into_scalar();
+    let h = 1e-2;
+    let at = |h: f64| logits(x.clone() + direction.clone() * h).sum().into_scalar::<f32>();
+    let difference = (at(h) - at(-h)) / (2.0 * h as f32);
+    // Central differences in f32: h² of the curvature and 1e-6 / h of rounding.
+    assert!((along - difference).abs() < 1e-2 * difference.abs().max(0.1), "{along}, expected {difference}");
 }

@@ -285,3 +285,63 @@ fn a_killed_run_goes_on_as_if_it_had_not_been() {
         |run: &Path| fs::read(run.join("unet_one_step/diffusion_pytorch_model.safetensors")).unwrap();
     assert!(weights(&whole) == weights(&killed), "the generators differ");
 }
+
+/// DMD2 from a configuration: no pairs, two time scales, the adversarial term, another weighting; and
+/// what is wrong with it is said.
+#[test]
+fn distil_with_the_adversarial_term() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/shapes-distill.toml");
+    let mut config: toml::Table = fs::read_to_string(shipped).unwrap().parse().unwrap();
+    config["teacher"] = model.path().to_str().unwrap().into();
+    config["output"] = "run".into();
+    config["generator"]["batch"] = 2.into();
+    config.remove("regression");
+    let adversarial = toml::toml! {
+        generator_weight = 1e-3
+        critic_weight = 1e-2
+        reals = 8
+    };
+    config.insert("adversarial".to_owned(), adversarial.into());
+    config["matching"].as_table_mut().unwrap().insert("weighting".to_owned(), "sigma_over_alpha".into());
+    config["pace"]["steps"] = 2.into();
+    config["pace"].as_table_mut().unwrap().insert("log_every".to_owned(), 1.into());
+    let path = here.path().join("run.toml");
+    fs::write(&path, config.to_string()).unwrap();
+    // The shapes have 64 pixels a side, the tiny model's pictures 32.
+    assert!(refused(here.path(), &["distill", "run.toml"]).contains("real latents of [4, 16, 16]"));
+
+    let pictures = here.path().join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    let mut lines = String::new();
+    for i in 0..3_u8 {
+        let name = format!("{i}.png");
+        image::RgbImage::from_pixel(32, 32, image::Rgb([80 * i, 200, 30]))
+            .save(pictures.join(&name))
+            .unwrap();
+        lines.push_str(&format!("{{\"file_name\": \"{name}\", \"text\": \"picture {i}\"}}\n"));
+    }
+    fs::write(pictures.join("metadata.jsonl"), lines).unwrap();
+    let data = toml::toml! {
+        kind = "folder"
+        path = "pictures"
+        size = 32
+    };
+    config["data"] = data.into();
+    fs::write(&path, config.to_string()).unwrap();
+    let output = dmd(here.path(), &["distill", "run.toml"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let logged = losses(&here.path().join("run"));
+    assert_eq!(logged.len(), 2);
+    for line in &logged {
+        assert!(line["critic"].is_number() && line["adversarial"].is_number(), "{line}");
+        assert!(line["matching"].as_f64().unwrap() > 0.0 && line["regression"].is_null(), "{line}");
+    }
+    config["adversarial"]["reals"] = 0.into();
+    fs::write(&path, config.to_string()).unwrap();
+    assert!(refused(here.path(), &["distill", "run.toml"]).contains("adversarial.reals"));
+    config["adversarial"].as_table_mut().unwrap().insert("reels".to_owned(), 1.into());
+    fs::write(&path, config.to_string()).unwrap();
+    assert!(refused(here.path(), &["distill", "run.toml"]).contains("reels"));
+}

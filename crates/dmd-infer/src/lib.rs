@@ -13,6 +13,7 @@
 //! ```
 
 mod builder;
+mod checks;
 mod error;
 mod image;
 mod observer;

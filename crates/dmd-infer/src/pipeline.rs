@@ -10,13 +10,11 @@ use dmd_unet::{UNetConfig, UNetDenoiser};
 use image::RgbImage;
 
 use crate::builder::PipelineBuilder;
+use crate::checks::seeds_of;
 use crate::observer::{Observer, Progress, Stage};
 use crate::pictures::{PictureCoder, from_rgb8};
 use crate::request::{Drawn, Method, NoiseSource, Request, Start, Timings};
 use crate::{Error, to_rgb8};
-
-/// Largest picture, in pixels of one side: a request above it is a slip, not a wish.
-const MAX_SIDE: usize = 4096;
 
 /// Text to pictures with a distilled generator, a teacher, or both.
 #[derive(Debug, Clone)]
@@ -164,7 +162,7 @@ impl Pipeline {
         self.draw(&mut noises, self.latent_shape(height, width))
     }
 
-    fn latent_shape(&self, height: usize, width: usize) -> [usize; 4] {
+    pub(crate) fn latent_shape(&self, height: usize, width: usize) -> [usize; 4] {
         let factor = self.coder.factor;
         [1, self.unet.in_channels, height / factor, width / factor]
     }
@@ -192,7 +190,7 @@ impl Pipeline {
     }
 
     /// The sampler's plan; none for one step.
-    fn walk(&self, request: &Request) -> Result<Option<Walk>, Error> {
+    pub(crate) fn walk(&self, request: &Request) -> Result<Option<Walk>, Error> {
         let Method::Teacher { steps, .. } = request.method else {
             return Ok(None);
         };
@@ -270,108 +268,16 @@ impl Pipeline {
         finite(latents.ok_or(Error::Cancelled { steps: done })?, "UNet")
     }
 
-    fn generator(&self) -> Result<&OneStep<UNetDenoiser>, Error> {
+    pub(crate) fn generator(&self) -> Result<&OneStep<UNetDenoiser>, Error> {
         self.one_step.as_ref().ok_or(Error::Missing {
             wanted: "one-step generator (folder unet_one_step)",
             hint: "distil one with `dmd distill`, or ask for more steps",
         })
     }
 
-    fn teacher(&self) -> Result<&UNetDenoiser, Error> {
+    pub(crate) fn teacher(&self) -> Result<&UNetDenoiser, Error> {
         let hint = "ask for one step";
         self.teacher.as_ref().ok_or(Error::Missing { wanted: "teacher (folder unet)", hint })
-    }
-
-    /// Everything that can be refused before a network is called.
-    fn check(&self, request: &Request) -> Result<(), Error> {
-        match request.method {
-            Method::OneStep => self.check_one_step(request)?,
-            Method::Teacher { guidance_scale, .. } => {
-                self.teacher()?;
-                let rescale = request.guidance_rescale;
-                if !(guidance_scale.is_finite() && guidance_scale >= 1.0) {
-                    return Err(Error::Guidance { scale: guidance_scale });
-                }
-                if !(0.0..=1.0).contains(&rescale) {
-                    return Err(Error::Setting {
-                        name: "guidance rescale",
-                        value: rescale.to_string(),
-                        wanted: "between 0 and 1".to_owned(),
-                    });
-                }
-                self.walk(request)?;
-            }
-        }
-        let (height, width) = self.size_of(request)?;
-        if let Start::Latents(z) = &request.start {
-            let mut wanted = self.latent_shape(height, width);
-            wanted[0] = request.count();
-            check_shape("latents", z.dims(), wanted)?;
-        }
-        if let Some(embeddings) = &request.embeddings {
-            let tokens = self.text.tokenizer().max_tokens();
-            let [count, found, _] = embeddings.prompt.dims();
-            let width = self.unet.cross_attention_dim;
-            check_shape("embeddings", embeddings.prompt.dims(), [count, found.min(tokens), width])?;
-            if let Some(negative) = &embeddings.negative {
-                let rows = if negative.dims()[0] == 1 { 1 } else { count };
-                check_shape("negative embeddings", negative.dims(), [rows, found, width])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A distilled generator knows one call: settings that would have no effect, or another one than
-    /// its user means, are refused.
-    fn check_one_step(&self, request: &Request) -> Result<(), Error> {
-        let generator = self.generator()?;
-        let t = generator.timestep();
-        let contradicts =
-            |setting: &str| Err(Error::OneStepSetting { setting: setting.to_owned(), timestep: t as usize });
-        if request.negative_prompt.as_ref().is_some_and(|prompt| !prompt.is_empty()) {
-            return contradicts("a negative prompt");
-        }
-        if request.guidance_rescale != 0.0 {
-            return contradicts("a guidance rescale");
-        }
-        if let Some(sampler) = request.sampler {
-            return contradicts(&format!("the sampler {}", sampler.name()));
-        }
-        if let Some(list) = request.timesteps.as_ref().filter(|list| **list != [t as usize]) {
-            return contradicts(&format!("timesteps {list:?}"));
-        }
-        if matches!(request.start, Start::Picture { .. }) {
-            return contradicts("a picture to start from");
-        }
-        Ok(())
-    }
-
-    /// Height and width of a request's pictures.
-    fn size_of(&self, request: &Request) -> Result<(usize, usize), Error> {
-        let side = self.default_size();
-        let (height, width) = match (&request.start, request.size) {
-            (Start::Picture { picture, .. }, None) => (picture.height() as usize, picture.width() as usize),
-            (Start::Picture { picture, .. }, Some((height, width)))
-                if (picture.height() as usize, picture.width() as usize) != (height, width) =>
-            {
-                return Err(Error::Setting {
-                    name: "size",
-                    value: format!("{width}×{height}"),
-                    wanted: format!(
-                        "that of the picture to start from, {}×{}",
-                        picture.width(),
-                        picture.height()
-                    ),
-                });
-            }
-            (_, size) => size.unwrap_or((side, side)),
-        };
-        let multiple = self.coder.factor * self.unet.downsampling();
-        let fits = |side: usize| side > 0 && side.is_multiple_of(multiple) && side <= MAX_SIDE;
-        if fits(height) && fits(width) {
-            return Ok((height, width));
-        }
-        Err(Error::Size { width, height, multiple, max: MAX_SIDE })
     }
 }
 
@@ -379,32 +285,6 @@ impl Pipeline {
 struct Begin {
     x: Tensor<4>,
     walk: Option<Walk>,
-}
-
-fn check_shape<const D: usize>(
-    what: &'static str,
-    found: [usize; D],
-    wanted: [usize; D],
-) -> Result<(), Error> {
-    if found == wanted {
-        return Ok(());
-    }
-    Err(Error::Setting { name: what, value: format!("{found:?}"), wanted: format!("of shape {wanted:?}") })
-}
-
-fn seeds_of(request: &Request) -> Result<Vec<u64>, Error> {
-    let count = request.count();
-    let blank = request.embeddings.is_none() && request.prompts.iter().any(|prompt| prompt.trim().is_empty());
-    if count == 0 || blank {
-        return Err(Error::EmptyPrompt);
-    }
-    if request.seeds.is_empty() {
-        return Ok((0..count as u64).collect());
-    }
-    if request.seeds.len() != count {
-        return Err(Error::Seeds { prompts: count, seeds: request.seeds.len() });
-    }
-    Ok(request.seeds.clone())
 }
 
 /// The tensor itself, unless it holds a NaN or an infinity.

@@ -8,14 +8,15 @@ use burn::tensor::{Device, Tensor};
 use dmd_clip::TextEncoder;
 use dmd_core::{Guided, Noise, OneStep};
 use dmd_scheduler::{DiscreteSchedule, SchedulerConfig, TimeSampler};
-use dmd_unet::{Autoencoder, UNetConfig, UNetDenoiser};
+use dmd_unet::{Autoencoder, Discriminator, UNetConfig, UNetDenoiser};
 use dmd_weights::Precision;
 
 use crate::checkpoint::RunState;
 use crate::config::DistillConfig;
 use crate::data::Source;
 
-use crate::distiller::{Distiller, Draw, Targets};
+use crate::diffusion::Pool;
+use crate::distiller::{Diffusion, Distiller, Draw, Reals, Targets, Terms};
 use crate::ema::Ema;
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::pairs::Pairs;
@@ -85,6 +86,8 @@ pub struct DistillationStage {
     text: TextEncoder,
     autoencoder: Autoencoder,
     pairs: Option<Pairs>,
+    /// Real latents and their captions, for the critic.
+    reals: Option<Pool>,
     latent_shape: [usize; 3],
     distiller: Latent,
     average: Ema<OneStep<UNetDenoiser>>,
@@ -92,6 +95,20 @@ pub struct DistillationStage {
     fake_optimizer: AdamW,
     noise: Noise,
     device: Device,
+}
+
+/// A critic's head for the bottleneck of a UNet.
+fn critic(unet: &UNetConfig, device: &Device) -> Result<Discriminator, Error> {
+    let side = unet.sample_size / unet.downsampling();
+    let channels = unet.block_out_channels.last().copied().unwrap_or(0);
+    if side < 2 || !side.is_multiple_of(2) {
+        return Err(Error::Option {
+            key: "adversarial",
+            value: format!("a bottleneck of {side} × {side}"),
+            must: "an even side: this teacher's latents are too small for a critic",
+        });
+    }
+    Ok(Discriminator::new(channels, side, unet.norm_num_groups, device))
 }
 
 /// DMD's and DMD2's: AdamW, decay 0.01, clip 10 (appendices).
@@ -118,12 +135,31 @@ impl DistillationStage {
         let (alpha, sigma) = schedule.alpha_sigma(last);
         let trainable = || teacher.denoiser.clone().train();
         let generator = OneStep::new(trainable(), last as f64, alpha, sigma, 1.0);
+        let mut fake = trainable().with_loss(config.fake.loss);
+        let mut reals = None;
+        if let Some(section) = &config.adversarial {
+            device.seed(config.seed);
+            fake = fake.with_critic(critic(&teacher.unet, &device.clone().autodiff())?);
+            let mut noise = Noise::stream(config.seed, "reals");
+            let tokenizer = teacher.text.tokenizer();
+            let pool =
+                Pool::draw(section.reals, &source, &teacher.autoencoder, tokenizer, &mut noise, device)?;
+            let (found, wanted) = (pool.latent_shape(), teacher.latent_shape());
+            if found != wanted {
+                return Err(Error::Option {
+                    key: "adversarial",
+                    value: format!("real latents of {found:?}"),
+                    must: "those of the teacher: pictures of the size it was trained on",
+                });
+            }
+            reals = Some(pool);
+        }
         Ok(Self {
             average: Ema::new(&generator, config.generator.ema_decay),
             distiller: Distiller {
                 generator,
                 teacher: teacher.guided(config.guidance_scale)?,
-                fake: trainable().with_loss(config.fake.loss),
+                fake,
                 schedule,
             },
             text: teacher.text.clone(),
@@ -135,6 +171,7 @@ impl DistillationStage {
             device: device.clone(),
             source,
             pairs,
+            reals,
             config,
         })
     }
@@ -185,19 +222,53 @@ impl DistillationStage {
         Ok((draw, targets, self.text.encode(&prompts)?))
     }
 
-    /// One update of the fake score on samples `x`; its loss.
-    fn fake_turn(&mut self, step: usize, x: Tensor<4>, text: &Tensor<3>) -> f64 {
+    /// Noise and times of one diffusion for the critic, over the whole schedule.
+    fn diffusion(&mut self, shape: [usize; 4]) -> Diffusion {
+        let times = TimeSampler::Timesteps(0..=self.distiller.schedule.count() - 1);
+        Diffusion::new(&mut self.noise, shape, &times, &self.device)
+    }
+
+    /// The critic's side of the adversarial term on samples `x`, where there is one.
+    fn critic_loss(&mut self, x: &Tensor<4>, text: &Tensor<3>) -> Result<Option<Tensor<1>>, Error> {
+        let Some(pool) = &self.reals else {
+            return Ok(None);
+        };
+        let places: Vec<usize> = (0..x.dims()[0]).map(|_| self.noise.below(pool.len())).collect();
+        let x0 = pool.latents(&places, &self.device);
+        let captions: Vec<Option<usize>> = places.into_iter().map(Some).collect();
+        let empty = self.text.tokenizer().encode("")?;
+        let condition = self.text.model().forward(pool.ids(&captions, &empty, &self.device));
+        let reals = Reals { x0, condition, diffusion: self.diffusion(x.dims()) };
+        let diffusion = self.diffusion(x.dims());
+        Ok(self.distiller.critic_loss(x.clone(), &diffusion, text, &reals))
+    }
+
+    /// One update of the fake score on samples `x`; its loss, and the critic's.
+    fn fake_turn(
+        &mut self,
+        step: usize,
+        x: Tensor<4>,
+        text: &Tensor<3>,
+    ) -> Result<(f64, Option<f64>), Error> {
+        let critic = self.critic_loss(&x, text)?;
         let times = TimeSampler::Timesteps(0..=self.distiller.schedule.count() - 1);
         let draw = Draw::new(&mut self.noise, x.dims(), &times, &self.device);
         let loss = self.distiller.fake_loss(x, &draw, text);
-        let mut grads = loss.backward();
+        let weight = self.config.adversarial.as_ref().map_or(0.0, |section| section.critic_weight);
+        let total = match &critic {
+            Some(critic) => loss.clone() + critic.clone() * weight,
+            None => loss.clone(),
+        };
+        let mut grads = total.backward();
         let grads = GradientsParams::from_module(&mut grads, &self.distiller.fake);
         let section = &self.config.fake;
         let rate = LearningRate::constant(section.learning_rate, self.config.generator.warmup_steps);
         let fake = self.distiller.fake.clone();
         let (fake, norm) = self.fake_optimizer.step(rate.at(step), fake, grads);
         self.distiller.fake = fake;
-        if norm.is_finite() { f64::from(loss.into_scalar::<f32>()) } else { norm }
+        let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
+        let loss = if norm.is_finite() { number(loss) } else { norm };
+        Ok((loss, critic.map(number)))
     }
 }
 
@@ -211,7 +282,16 @@ impl Stage for DistillationStage {
         let (draw, targets, text) = self.turn(step < warm_up)?;
         let loss = match &targets {
             Some(targets) if step < warm_up => self.distiller.regression_loss(&draw, targets, &text),
-            targets => self.distiller.generator_loss(&draw, targets.as_ref(), &text),
+            targets => {
+                let weight = self.config.adversarial.as_ref().map(|section| section.generator_weight);
+                let diffusion = weight.map(|weight| (self.diffusion(draw.z.dims()), weight));
+                let terms = Terms {
+                    matching: Some(self.config.matching.weighting),
+                    targets: targets.as_ref(),
+                    adversary: diffusion.as_ref().map(|(diffusion, weight)| (diffusion, *weight)),
+                };
+                self.distiller.generator_loss_of(&draw, &terms, &text)
+            }
         };
         let mut grads = loss.total.backward();
         let grads = GradientsParams::from_module(&mut grads, &self.distiller.generator);
@@ -224,11 +304,11 @@ impl Stage for DistillationStage {
         self.distiller.generator = generator;
 
         // The fake score sees the very samples of this turn first, then fresh ones.
-        let mut fake = self.fake_turn(step, loss.x.clone(), &text);
+        let (mut fake, mut critic) = self.fake_turn(step, loss.x.clone(), &text)?;
         for _ in 1..self.config.fake.steps_per_generator_step {
             let (draw, _, text) = self.turn(false)?;
             let x = self.distiller.generator.valid().generate(draw.z, &text);
-            fake = self.fake_turn(step, x, &text);
+            (fake, critic) = self.fake_turn(step, x, &text)?;
         }
         let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
         let mean = number(loss.x.clone().mean());
@@ -243,6 +323,12 @@ impl Stage for DistillationStage {
         ];
         if let Some(regression) = loss.regression {
             losses.push(("regression", number(regression)));
+        }
+        if let Some(adversarial) = loss.adversarial {
+            losses.push(("adversarial", number(adversarial)));
+        }
+        if let Some(critic) = critic {
+            losses.push(("critic", critic));
         }
         Ok(losses)
     }

@@ -16,6 +16,7 @@ mod attention;
 mod autoencoder;
 mod block;
 mod config;
+mod critic;
 mod denoiser;
 mod embedding;
 mod error;
@@ -28,6 +29,7 @@ mod weights;
 
 pub use autoencoder::{Autoencoder, Decoder, Encoder, Posterior};
 pub use config::{AutoencoderConfig, PerLevel, UNetConfig};
+pub use critic::Discriminator;
 pub use denoiser::UNetDenoiser;
 pub use error::Error;
 pub use tiny::{TinyAutoencoder, TinyAutoencoderConfig};

@@ -1,0 +1,226 @@
+use std::path::{Path, PathBuf};
+
+use dmd_core::Prediction;
+use dmd_unet::{AutoencoderConfig, PerLevel, UNetConfig};
+use serde::{Deserialize, Serialize};
+
+use super::{DataSection, from_file, require};
+use crate::Error;
+use crate::run::Pace;
+
+/// `[autoencoder]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderSection {
+    /// Channels per level; each level but the last halves the picture.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks per level.
+    pub layers_per_block: usize,
+    /// Channels of a latent.
+    pub latent_channels: usize,
+    /// Groups of every normalisation.
+    pub norm_num_groups: usize,
+    /// Weight of the divergence from the unit Gaussian.
+    pub kl_weight: f64,
+    /// Pictures per step.
+    pub batch: usize,
+    /// Peak learning rate of the cosine.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: usize,
+    /// Decay of the parameters' moving average.
+    pub ema_decay: f64,
+    /// How long and how often.
+    pub pace: Pace,
+}
+
+impl AutoencoderSection {
+    /// The network's configuration, scaling factor still 1.
+    pub fn architecture(&self, size: u32) -> AutoencoderConfig {
+        let levels = self.block_out_channels.len();
+        AutoencoderConfig {
+            class_name: "AutoencoderKL".to_owned(),
+            in_channels: 3,
+            out_channels: 3,
+            down_block_types: vec!["DownEncoderBlock2D".to_owned(); levels],
+            up_block_types: vec!["UpDecoderBlock2D".to_owned(); levels],
+            block_out_channels: self.block_out_channels.clone(),
+            layers_per_block: self.layers_per_block,
+            latent_channels: self.latent_channels,
+            norm_num_groups: self.norm_num_groups,
+            sample_size: size as usize,
+            scaling_factor: 1.0,
+            other: [("act_fn".to_owned(), "silu".into())].into(),
+        }
+    }
+}
+
+/// `[text]`: the CLIP text encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextSection {
+    /// Width of the features.
+    pub width: usize,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+}
+
+/// `[unet]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UNetSection {
+    /// Channels per level.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks per level.
+    pub layers_per_block: usize,
+    /// Attention heads at every level.
+    pub heads: usize,
+    /// Groups of every normalisation.
+    pub norm_num_groups: usize,
+}
+
+impl UNetSection {
+    /// The network's configuration for latents of a size and text of a width.
+    pub fn architecture(&self, sample_size: usize, channels: usize, text_width: usize) -> UNetConfig {
+        let levels = self.block_out_channels.len();
+        UNetConfig {
+            class_name: "UNet2DConditionModel".to_owned(),
+            sample_size,
+            in_channels: channels,
+            out_channels: channels,
+            down_block_types: vec!["CrossAttnDownBlock2D".to_owned(); levels],
+            up_block_types: vec!["CrossAttnUpBlock2D".to_owned(); levels],
+            block_out_channels: self.block_out_channels.clone(),
+            layers_per_block: self.layers_per_block,
+            cross_attention_dim: text_width,
+            attention_head_dim: PerLevel::All(self.heads),
+            norm_num_groups: self.norm_num_groups,
+            norm_eps: 1e-5,
+            use_linear_projection: false,
+            other: [("act_fn".to_owned(), "silu".into())].into(),
+        }
+    }
+}
+
+/// `[grounding]`: the text encoder alone, before the UNet joins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroundingSection {
+    /// Captions per step.
+    pub batch: usize,
+    /// Peak learning rate of the cosine.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: usize,
+    /// How long and how often.
+    pub pace: Pace,
+}
+
+/// `[diffusion]`: training of text encoder and UNet together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiffusionSection {
+    /// Pictures that are drawn, encoded once and kept as latents.
+    pub pool: usize,
+    /// Captions per step.
+    pub batch: usize,
+    /// Noise levels per caption and step: the text is encoded once for all of them.
+    pub levels_per_caption: usize,
+    /// The parameterisation whose squared error is the loss, whatever the network predicts.
+    /// `epsilon` is DDPM's; `velocity` gives high noise levels, where the caption decides, their
+    /// full weight (Salimans and Ho 2022: `SNR + 1`).
+    pub loss: Prediction,
+    /// Share of the noise levels drawn from the noisier half of the schedule alone, where captions
+    /// are learned; the rest is uniform over all.
+    pub noisy_half_share: f64,
+    /// Share of captions replaced by the empty one, for guidance.
+    pub caption_dropout: f64,
+    /// Peak learning rate of the cosine.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: usize,
+    /// Decay of the parameters' moving average.
+    pub ema_decay: f64,
+    /// How long and how often.
+    pub pace: Pace,
+}
+
+/// The configuration of `dmd teacher`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherConfig {
+    /// Seed of every random number.
+    pub seed: u64,
+    /// Folder of the run: checkpoints, metrics, grids, and at the end `model/`.
+    pub output: PathBuf,
+    /// Where pictures come from.
+    pub data: DataSection,
+    /// The autoencoder and its training.
+    pub autoencoder: AutoencoderSection,
+    /// The text encoder.
+    pub text: TextSection,
+    /// The UNet.
+    pub unet: UNetSection,
+    /// The text encoder's training before the UNet's.
+    pub grounding: GroundingSection,
+    /// Their training together.
+    pub diffusion: DiffusionSection,
+}
+
+impl TeacherConfig {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`]; [`Error::Option`] naming the first option without sense.
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        let config: Self = from_file(path)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        let positive = "at least 1";
+        let (a, d) = (&self.autoencoder, &self.diffusion);
+        require(a.batch > 0, "autoencoder.batch", a.batch, positive)?;
+        require(d.batch > 0, "diffusion.batch", d.batch, positive)?;
+        require(d.pool > 0, "diffusion.pool", d.pool, positive)?;
+        require(d.levels_per_caption > 0, "diffusion.levels_per_caption", d.levels_per_caption, positive)?;
+        let rate = |v: f64| v.is_finite() && v > 0.0;
+        require(rate(a.learning_rate), "autoencoder.learning_rate", a.learning_rate, "a positive number")?;
+        require(rate(d.learning_rate), "diffusion.learning_rate", d.learning_rate, "a positive number")?;
+        let g = &self.grounding;
+        require(g.batch > 0, "grounding.batch", g.batch, positive)?;
+        require(rate(g.learning_rate), "grounding.learning_rate", g.learning_rate, "a positive number")?;
+        let share = "between 0 and 1";
+        let noisy = d.noisy_half_share;
+        require((0.0..=1.0).contains(&noisy), "diffusion.noisy_half_share", noisy, share)?;
+        require(
+            (0.0..=1.0).contains(&d.caption_dropout),
+            "diffusion.caption_dropout",
+            d.caption_dropout,
+            share,
+        )?;
+        require((0.0..1.0).contains(&a.ema_decay), "autoencoder.ema_decay", a.ema_decay, share)?;
+        require((0.0..1.0).contains(&d.ema_decay), "diffusion.ema_decay", d.ema_decay, share)?;
+        require(
+            self.text.heads > 0 && self.text.width.is_multiple_of(self.text.heads),
+            "text.heads",
+            self.text.heads,
+            "a divisor of text.width",
+        )?;
+        let factor = 1_u32 << (a.block_out_channels.len().max(1) - 1);
+        let size = match &self.data {
+            DataSection::Shapes {} => crate::shapes::SIZE,
+            DataSection::Folder { size, .. } => *size,
+        };
+        require(
+            size > 0 && size % factor == 0,
+            "data.size",
+            size,
+            "divisible by the autoencoder's downsampling",
+        )
+    }
+}
