@@ -24,7 +24,7 @@ pub(crate) struct GenerateArgs {
     /// Pictures per prompt
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// 1 draws with the distilled generator, more with the teacher
+    /// 1, or as many as the generator was distilled for, draws with it; other numbers with the teacher
     #[arg(long, default_value_t = 1)]
     steps: usize,
     /// The teacher's timesteps instead of a number of steps, e.g. 981,721,441,181
@@ -97,13 +97,28 @@ impl GenerateArgs {
         if let Some(side) = self.tile {
             builder = builder.tiles(side);
         }
+        if self.steps == 1 {
+            let steps = builder.generator_steps()?;
+            ensure!(
+                steps.is_none_or(|steps| steps == 1),
+                "this generator was distilled for {} steps; ask for --steps {0}",
+                steps.unwrap_or(1)
+            );
+        }
         // Half the networks stay on the disk.
-        builder = if self.one_step() { builder.one_step_only() } else { builder.teacher_only() };
+        builder = if self.distilled(builder.generator_steps()?) {
+            builder.one_step_only()
+        } else {
+            builder.teacher_only()
+        };
         Ok(builder.build()?)
     }
 
-    fn one_step(&self) -> bool {
-        self.steps == 1 && self.timesteps.as_ref().is_none_or(|list| list.len() == 1)
+    /// Whether the generator draws, which takes so many steps.
+    fn distilled(&self, generator: Option<usize>) -> bool {
+        let steps = self.timesteps.as_ref().map_or(self.steps, Vec::len);
+        let plain = self.guidance.is_none() && self.sampler.is_none() && self.timesteps.is_none();
+        steps == 1 || (plain && Some(steps) == generator)
     }
 
     fn request(&self, pipeline: &Pipeline) -> anyhow::Result<Request> {
@@ -117,7 +132,7 @@ impl GenerateArgs {
                 Start::Picture { picture: picture.to_rgb8(), strength: self.strength }
             }
         };
-        let method = if self.one_step() {
+        let method = if self.distilled(pipeline.generator_steps()) {
             ensure!(
                 self.guidance.is_none_or(|scale| scale == 1.0),
                 "one step is drawn without guidance: the generator was distilled from a guided teacher; leave --guidance out, or ask for more steps"

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::{device, golden, tiny_model};
 use burn::tensor::{Tensor, Tolerance};
-use dmd::core::{Denoiser, NoiseSchedule, Prediction};
+use dmd::core::{Denoiser, FewStep, Noise, NoiseSchedule, Prediction, StepLevel};
 use dmd::infer::{
     CancelToken, Embeddings, Error, Method, NoiseSource, Observer, Pipeline, Progress, Request, Stage, Start,
     from_rgb8,
@@ -324,5 +324,43 @@ fn unsupported_options_are_refused() {
         fs::write(&path, config.to_string()).unwrap();
         let message = Pipeline::from_dir(model.path(), &device()).unwrap_err().to_string();
         assert!(message.contains(key), "{key}: {message}");
+    }
+}
+
+/// A generator that was distilled for four steps takes them, with fresh noise from the seed between; it
+/// is what `FewStep` does with the same noises, and it knows no other number of steps.
+#[test]
+fn four_step_generators() {
+    let (model, _) = pipeline();
+    let path = model.path().join("unet_one_step/one_step.json");
+    let timesteps = [999, 749, 499, 249];
+    dmd::weights::write_json(&path, &serde_json::json!({ "timesteps": timesteps })).unwrap();
+    let pipeline = Pipeline::from_dir(model.path(), &device()).unwrap();
+    assert_eq!(pipeline.generator_steps(), Some(4));
+    let mut watcher = Watcher::default();
+    let drawn = pipeline.generate_with(&Request::new(["x"]).with_seeds([9]), &mut watcher).unwrap();
+    assert_eq!(watcher.steps, [(1, 4), (2, 4), (3, 4), (4, 4)]);
+
+    let (unet, _) = UNet2d::from_dir(&model.path().join("unet_one_step"), &device()).unwrap();
+    let schedule = SchedulerConfig::stable_diffusion().schedule();
+    let level = |t: usize| {
+        let (alpha, sigma) = schedule.alpha_sigma(t);
+        StepLevel { t: t as f64, alpha, sigma }
+    };
+    let levels = timesteps.into_iter().map(level).collect();
+    let generator = FewStep::new(UNetDenoiser::new(unet, Prediction::Epsilon), levels);
+    let mut noise = Noise::torch_cpu(9);
+    let z = noise.normal([1, 4, 8, 8], &device());
+    let text = pipeline.encode_prompt(&["x"]).unwrap();
+    let x0 = generator.generate(z, &text, &mut || noise.normal([1, 4, 8, 8], &device()));
+    assert_eq!(pipeline.decode(x0).unwrap()[0].as_raw(), drawn.pictures[0].as_raw());
+
+    let wrong = Request { timesteps: Some(vec![999]), ..Request::new(["x"]) };
+    let message = pipeline.generate(&wrong).unwrap_err().to_string();
+    assert!(message.contains("999, 749, 499, 249"), "{message}");
+    for damaged in [vec![], vec![500, 600], vec![1000]] {
+        dmd::weights::write_json(&path, &serde_json::json!({ "timesteps": damaged })).unwrap();
+        let message = Pipeline::from_dir(model.path(), &device()).unwrap_err().to_string();
+        assert!(message.contains("one_step.json"), "{message}");
     }
 }

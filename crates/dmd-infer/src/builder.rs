@@ -1,8 +1,9 @@
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use dmd_clip::TextEncoder;
-use dmd_core::OneStep;
+use dmd_core::{FewStep, StepLevel};
 use dmd_scheduler::SchedulerConfig;
 use dmd_unet::{UNet2d, UNetConfig, UNetDenoiser};
 use serde_json::Value;
@@ -63,6 +64,19 @@ impl PipelineBuilder {
     /// they need the memory of a tile (see [`dmd_unet::Autoencoder::decode_tiled`]).
     pub fn tiles(self, side: usize) -> Self {
         Self { tile: Some(side), ..self }
+    }
+
+    /// How many steps the generator was distilled for; `None` where there is no generator.
+    ///
+    /// # Errors
+    ///
+    /// When its `one_step.json` is damaged.
+    pub fn generator_steps(&self) -> Result<Option<usize>, Error> {
+        let path = self.generator.clone().unwrap_or_else(|| self.model.join("unet_one_step"));
+        if self.generator.is_none() && !path.is_dir() {
+            return Ok(None);
+        }
+        Ok(Some(Settings::beside(&path)?.timesteps.map_or(1, |list| list.len())))
     }
 
     /// Leaves the teacher's UNet unread: half the memory, one-step requests only.
@@ -140,9 +154,9 @@ pub(crate) fn generator_from(
 }
 
 /// How a generator is called: `one_step.json` beside its weights, or DMD's own `t = 999` with unit
-/// noise.
+/// noise. A generator of several steps has a list of `timesteps`.
 struct Settings {
-    timestep: Option<usize>,
+    timesteps: Option<Vec<usize>>,
     noise_scale: f64,
     /// Guidance that its teacher was distilled with.
     guidance_scale: Option<f64>,
@@ -156,30 +170,66 @@ impl Settings {
         };
         let file: Value = if path.is_file() { dmd_weights::read_json(&path)? } else { Value::Null };
         let number = |key: &str| file.get(key).and_then(Value::as_f64);
+        let whole = |value: &Value| value.as_u64().map(|t| t as usize);
+        let listed = file.get("timesteps").and_then(Value::as_array);
+        let listed: Option<Vec<usize>> = listed.and_then(|list| list.iter().map(whole).collect());
+        let single = file.get("timestep").and_then(whole).map(|t| vec![t]);
         Ok(Self {
-            timestep: file.get("timestep").and_then(Value::as_u64).map(|t| t as usize),
-            noise_scale: number("noise_scale").unwrap_or(1.0),
+            timesteps: listed.or(single),
+            noise_scale: number("noise_scale").filter(|scale| scale.is_finite()).unwrap_or(1.0),
             guidance_scale: number("guidance_scale").filter(|scale| *scale >= 1.0),
         })
     }
 
-    fn freeze(
-        &self,
-        denoiser: UNetDenoiser,
-        scheduler: &SchedulerConfig,
-    ) -> Result<OneStep<UNetDenoiser>, Error> {
+    fn freeze(&self, denoiser: UNetDenoiser, scheduler: &SchedulerConfig) -> Result<Generator, Error> {
         let schedule = scheduler.schedule();
         let last = schedule.count() - 1;
-        let timestep = self.timestep.unwrap_or(last);
-        if timestep > last {
-            return Err(dmd_scheduler::Error::Unsupported {
-                key: "one_step.json: timestep".to_owned(),
-                value: timestep.to_string(),
-                hint: format!("the schedule ends at {last}"),
+        let timesteps = self.timesteps.clone().unwrap_or(vec![last]);
+        let descends = timesteps.windows(2).all(|pair| pair[0] > pair[1]);
+        if timesteps.is_empty() || !descends || timesteps.iter().any(|t| *t > last) {
+            return Err(dmd_scheduler::Error::Timesteps {
+                timesteps,
+                reason: format!("one_step.json lists those of its generator, descending from {last} at most"),
             }
             .into());
         }
-        let (alpha, sigma) = schedule.alpha_sigma(timestep);
-        Ok(OneStep::new(denoiser, timestep as f64, alpha, sigma, self.noise_scale))
+        let level = |t: &usize| {
+            let (alpha, sigma) = schedule.alpha_sigma(*t);
+            StepLevel { t: *t as f64, alpha, sigma }
+        };
+        let network = FewStep::new(denoiser, timesteps.iter().map(level).collect());
+        Ok(Generator { network, timesteps, noise_scale: self.noise_scale })
+    }
+}
+
+/// A distilled generator, as it was distilled.
+#[derive(Debug, Clone)]
+pub(crate) struct Generator {
+    network: FewStep<UNetDenoiser>,
+    pub(crate) timesteps: Vec<usize>,
+    noise_scale: f64,
+}
+
+impl Generator {
+    /// Clean samples of unit noise; `draw` gives fresh noise between steps, and `on_step` sees each
+    /// step's prediction and may end the walk.
+    pub(crate) fn generate(
+        &self,
+        z: Tensor<4>,
+        text: &Tensor<3>,
+        draw: &mut dyn FnMut() -> Tensor<4>,
+        mut on_step: impl FnMut(usize, &Tensor<4>) -> ControlFlow<()>,
+    ) -> Option<Tensor<4>> {
+        let mut x = if self.noise_scale == 1.0 { z } else { z * self.noise_scale };
+        for (step, next) in self.network.levels().iter().skip(1).map(Some).chain([None]).enumerate() {
+            x = self.network.call(step, x, text);
+            if on_step(step + 1, &x).is_break() {
+                return None;
+            }
+            if let Some(next) = next {
+                x = x * next.alpha + draw() * next.sigma;
+            }
+        }
+        Some(x)
     }
 }

@@ -50,9 +50,10 @@ impl Pipeline {
     /// its user means, are refused.
     fn check_one_step(&self, request: &Request) -> Result<(), Error> {
         let generator = self.generator()?;
-        let t = generator.timestep();
-        let contradicts =
-            |setting: &str| Err(Error::OneStepSetting { setting: setting.to_owned(), timestep: t as usize });
+        let timesteps = &generator.timesteps;
+        let contradicts = |setting: &str| {
+            Err(Error::OneStepSetting { setting: setting.to_owned(), timesteps: timesteps.clone() })
+        };
         if request.negative_prompt.as_ref().is_some_and(|prompt| !prompt.is_empty()) {
             return contradicts("a negative prompt");
         }
@@ -62,7 +63,7 @@ impl Pipeline {
         if let Some(sampler) = request.sampler {
             return contradicts(&format!("the sampler {}", sampler.name()));
         }
-        if let Some(list) = request.timesteps.as_ref().filter(|list| **list != [t as usize]) {
+        if let Some(list) = request.timesteps.as_ref().filter(|list| *list != timesteps) {
             return contradicts(&format!("timesteps {list:?}"));
         }
         if matches!(request.start, Start::Picture { .. }) {

@@ -59,13 +59,14 @@ pub enum Error {
     },
     /// The request contradicts how the one-step generator was trained.
     #[error(
-        "{setting} does not go with this one-step generator: it wants t = {timestep}, unit noise and no guidance (its teacher was guided); leave it out, or ask for more steps"
+        "{setting} does not go with this distilled generator: it wants t = {}, unit noise and no guidance (its teacher was guided); leave it out, or ask for the teacher's steps",
+        .timesteps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     )]
     OneStepSetting {
         /// What contradicts.
         setting: String,
-        /// The timestep the generator was distilled for.
-        timestep: usize,
+        /// The timesteps the generator was distilled for.
+        timesteps: Vec<usize>,
     },
     /// A setting that cannot be.
     #[error("{name} {value} is not possible; it must be {wanted}")]

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 use dmd_clip::TextEncoder;
-use dmd_core::{Guided, Noise, OneStep, Prediction};
+use dmd_core::{Guided, Noise, Prediction};
 use dmd_scheduler::{SchedulerConfig, Steps, Walk};
 use dmd_unet::{UNetConfig, UNetDenoiser};
 use image::RgbImage;
 
-use crate::builder::PipelineBuilder;
+use crate::builder::{Generator, PipelineBuilder};
 use crate::checks::seeds_of;
 use crate::observer::{Observer, Progress, Stage};
 use crate::pictures::{PictureCoder, from_rgb8};
@@ -20,7 +20,7 @@ use crate::{Error, to_rgb8};
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     pub(crate) text: TextEncoder,
-    pub(crate) one_step: Option<OneStep<UNetDenoiser>>,
+    pub(crate) one_step: Option<Generator>,
     pub(crate) teacher: Option<UNetDenoiser>,
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) unet: UNetConfig,
@@ -45,6 +45,11 @@ impl Pipeline {
     /// As [`PipelineBuilder::build`].
     pub fn from_dir(model: &Path, device: &Device) -> Result<Self, Error> {
         Self::builder(model, device).build()
+    }
+
+    /// How many steps the distilled generator takes; `None` where there is none.
+    pub fn generator_steps(&self) -> Option<usize> {
+        Some(self.one_step.as_ref()?.timesteps.len())
     }
 
     /// What the networks predict.
@@ -244,12 +249,7 @@ impl Pipeline {
     ) -> Result<Tensor<4>, Error> {
         let Begin { x, walk } = begin;
         let (Some(walk), Method::Teacher { guidance_scale, .. }) = (walk, request.method) else {
-            let x0 = self.generator()?.generate(x, text);
-            observer.on_step(&Progress { step: 1, steps: 1, x0: &x0 });
-            if observer.cancelled() {
-                return Err(Error::Cancelled { steps: 1 });
-            }
-            return finite(x0, "UNet");
+            return self.draw_distilled(x, text, noises, observer);
         };
         let teacher = self.teacher()?;
         // Without guidance there is no second branch, and its text is not needed.
@@ -268,7 +268,28 @@ impl Pipeline {
         finite(latents.ok_or(Error::Cancelled { steps: done })?, "UNet")
     }
 
-    pub(crate) fn generator(&self) -> Result<&OneStep<UNetDenoiser>, Error> {
+    /// The distilled generator, in the steps it was distilled for.
+    fn draw_distilled(
+        &self,
+        z: Tensor<4>,
+        text: &Tensor<3>,
+        noises: &mut [Noise],
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor<4>, Error> {
+        let generator = self.generator()?;
+        let [_, channels, height, width] = z.dims();
+        let mut draw = || self.draw(noises, [1, channels, height, width]);
+        let steps = generator.timesteps.len();
+        let mut done = 0;
+        let x0 = generator.generate(z, text, &mut draw, |step, x0| {
+            done = step;
+            observer.on_step(&Progress { step, steps, x0 });
+            if observer.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        finite(x0.ok_or(Error::Cancelled { steps: done })?, "UNet")
+    }
+
+    pub(crate) fn generator(&self) -> Result<&Generator, Error> {
         self.one_step.as_ref().ok_or(Error::Missing {
             wanted: "one-step generator (folder unet_one_step)",
             hint: "distil one with `dmd distill`, or ask for more steps",

@@ -40,7 +40,8 @@ pub struct Request {
 /// How a picture is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Method {
-    /// The distilled generator: one network call, no guidance.
+    /// The distilled generator, in the steps it was distilled for (one, unless its `one_step.json` lists
+    /// more timesteps), without guidance.
     #[default]
     OneStep,
     /// The teacher's sampler.
