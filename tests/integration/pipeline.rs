@@ -177,6 +177,15 @@ fn given_latents_and_embeddings_stand_for_seed_and_prompt() {
     }
     let wrong = Request { start: Start::Latents(pipeline.noise(&[7, 8], 32, 32)), ..teacher("x") };
     assert!(matches!(pipeline.generate(&wrong), Err(Error::Setting { name: "latents", .. })));
+    let text = pipeline.encode_prompt(&["x"]).unwrap();
+    for z in [
+        pipeline.noise(&[7, 8], 32, 32),
+        pipeline.noise(&[7], 32, 32).narrow(1, 0, 3),
+        pipeline.noise(&[7], 32, 36),
+    ] {
+        let refused = pipeline.denoise_from(&teacher("x"), z, &text, &mut ());
+        assert!(matches!(refused, Err(Error::Setting { .. })), "{refused:?}");
+    }
     let nan = pipeline.noise(&[7], 32, 32) * f32::NAN;
     let error = pipeline.generate(&Request { start: Start::Latents(nan), ..teacher("x") }).unwrap_err();
     assert!(matches!(error, Error::NotFinite { stage: "given latents" }), "{error}");

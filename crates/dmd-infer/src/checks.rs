@@ -1,5 +1,7 @@
 //! What can be refused before a network is called.
 
+use burn::tensor::Tensor;
+
 use crate::request::{Method, Request, Start};
 use crate::{Error, Pipeline};
 
@@ -44,6 +46,16 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// Given latents and features fit this model and each other.
+    pub(crate) fn check_inputs(&self, z: &Tensor<4>, text: &Tensor<3>) -> Result<(), Error> {
+        let [count, _, height, width] = z.dims();
+        let multiple = self.unet.downsampling();
+        let whole = |side: usize| side.next_multiple_of(multiple).max(multiple);
+        check_shape("latents", z.dims(), [count, self.unet.in_channels, whole(height), whole(width)])?;
+        let [_, tokens, _] = text.dims();
+        check_shape("embeddings", text.dims(), [count, tokens, self.unet.cross_attention_dim])
     }
 
     /// A distilled generator knows one call: settings that would have no effect, or another one than

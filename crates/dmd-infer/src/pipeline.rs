@@ -139,6 +139,7 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Tensor<4>, Error> {
         self.check(request)?;
+        self.check_inputs(&z, text)?;
         let seeds =
             if request.seeds.is_empty() { (0..z.dims()[0] as u64).collect() } else { request.seeds.clone() };
         let mut noises: Vec<Noise> = seeds.iter().map(|seed| request.noise.open(*seed)).collect();
