@@ -2,7 +2,8 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
-use dmd_train::config::{self, DistillConfig, RegressionSection};
+use dmd_train::config::{self, DistillConfig};
+use dmd_train::data::Source;
 use dmd_train::pairs::{PairMaker, Pairs, Share};
 use dmd_train::run::{Outcome, run};
 use dmd_train::{DistillationStage, TeacherParts, assemble};
@@ -34,7 +35,7 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
 
     let mut pairs = None;
     if let Some(section) = &config.regression {
-        if make_pairs(&config, section, &teacher, Share::ALL, &device, &mut progress)? == Outcome::Stopped {
+        if make_pairs(&config, &source, &teacher, Share::ALL, &device, &mut progress)? == Outcome::Stopped {
             return stopped();
         }
         pairs = Some(Pairs::read(&pair_folder(&config), section.pairs, teacher.latent_shape())?);
@@ -56,20 +57,24 @@ fn pair_folder(config: &DistillConfig) -> PathBuf {
     config.output.join("pairs")
 }
 
+/// Makes a share of the regression's pairs.
 fn make_pairs(
     config: &DistillConfig,
-    section: &RegressionSection,
+    source: &Source,
     teacher: &TeacherParts,
     share: Share,
     device: &Device,
     progress: &mut Progress,
 ) -> anyhow::Result<Outcome> {
+    let Some(section) = &config.regression else {
+        return Ok(Outcome::Finished); // no term needs any
+    };
     let guided = teacher.guided(config.guidance_scale)?;
     let maker = PairMaker {
         teacher: &guided,
         text: &teacher.text,
         scheduler: &teacher.scheduler,
-        source: &config.data.open()?,
+        source,
         latent_shape: teacher.latent_shape(),
         steps: section.sampling_steps,
         seed: config.seed,
@@ -93,14 +98,17 @@ pub(crate) struct PairsArgs {
 
 pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
     let config = DistillConfig::from_file(&args.config)?;
-    let Some(section) = &config.regression else {
-        anyhow::bail!("{:?} has no [regression] section: this distillation needs no pairs", args.config);
-    };
+    anyhow::ensure!(
+        config.regression.is_some(),
+        "{:?} has no [regression] section: this distillation needs no pairs",
+        args.config
+    );
     let device = dmd_core::device::open(&args.device)?;
     let teacher = TeacherParts::from_dir(&config.teacher, &device)?;
+    let source = config.data.open()?;
     let mut progress = Progress::new()?;
     let folder = pair_folder(&config);
-    match make_pairs(&config, section, &teacher, args.shard, &device, &mut progress)? {
+    match make_pairs(&config, &source, &teacher, args.shard, &device, &mut progress)? {
         Outcome::Finished => println!("wrote {}", folder.display()),
         Outcome::Stopped => println!("stopped; the same command goes on where {} ends", folder.display()),
     }

@@ -97,20 +97,14 @@ impl GenerateArgs {
         if let Some(side) = self.tile {
             builder = builder.tiles(side);
         }
-        if self.steps == 1 {
-            let steps = builder.generator_steps()?;
-            ensure!(
-                steps.is_none_or(|steps| steps == 1),
-                "this generator was distilled for {} steps; ask for --steps {0}",
-                steps.unwrap_or(1)
-            );
-        }
+        let generator = builder.generator_steps()?;
+        ensure!(
+            self.steps != 1 || generator.is_none_or(|steps| steps == 1),
+            "this generator was distilled for {} steps; ask for --steps {0}",
+            generator.unwrap_or(1)
+        );
         // Half the networks stay on the disk.
-        builder = if self.distilled(builder.generator_steps()?) {
-            builder.one_step_only()
-        } else {
-            builder.teacher_only()
-        };
+        builder = if self.distilled(generator) { builder.one_step_only() } else { builder.teacher_only() };
         Ok(builder.build()?)
     }
 

@@ -143,16 +143,21 @@ fn configurations_with_unknown_keys() {
     }
 }
 
+/// The shipped configuration, for another teacher.
+fn distillation(teacher: &tempfile::TempDir) -> toml::Table {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/shapes-distill.toml");
+    let mut config: toml::Table = fs::read_to_string(shipped).unwrap().parse().unwrap();
+    config["teacher"] = teacher.path().to_str().unwrap().into();
+    config
+}
+
 /// Distillation from a model folder, interrupted by nothing: pairs, steps, the one-step folder, and
 /// a second call that finds everything done.
 #[test]
 fn distil_a_tiny_model() {
     let model = tiny_model();
     let here = tempfile::tempdir().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/shapes-distill.toml");
-    let text = fs::read_to_string(shipped).unwrap();
-    let mut config: toml::Table = text.parse().unwrap();
-    config["teacher"] = model.path().to_str().unwrap().into();
+    let mut config = distillation(&model);
     config["output"] = "run".into();
     config["generator"]["batch"] = 4.into();
     config["regression"]["pairs"] = 4.into();
@@ -192,9 +197,7 @@ fn distil_a_tiny_model() {
 fn pairs_in_shares_are_the_pairs() {
     let model = tiny_model();
     let here = tempfile::tempdir().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/shapes-distill.toml");
-    let mut config: toml::Table = fs::read_to_string(shipped).unwrap().parse().unwrap();
-    config["teacher"] = model.path().to_str().unwrap().into();
+    let mut config = distillation(&model);
     config["regression"]["pairs"] = 300.into();
     config["regression"]["sampling_steps"] = 1.into();
     for output in ["whole", "shared"] {
@@ -243,9 +246,7 @@ fn losses(folder: &Path) -> Vec<serde_json::Value> {
 fn a_killed_run_goes_on_as_if_it_had_not_been() {
     let model = tiny_model();
     let here = tempfile::tempdir().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/shapes-distill.toml");
-    let mut config: toml::Table = fs::read_to_string(shipped).unwrap().parse().unwrap();
-    config["teacher"] = model.path().to_str().unwrap().into();
+    let mut config = distillation(&model);
     config["generator"]["batch"] = 2.into();
     config["regression"]["pairs"] = 4.into();
     config["regression"]["sampling_steps"] = 2.into();
@@ -292,9 +293,7 @@ fn a_killed_run_goes_on_as_if_it_had_not_been() {
 fn distil_with_the_adversarial_term() {
     let model = tiny_model();
     let here = tempfile::tempdir().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/shapes-distill.toml");
-    let mut config: toml::Table = fs::read_to_string(shipped).unwrap().parse().unwrap();
-    config["teacher"] = model.path().to_str().unwrap().into();
+    let mut config = distillation(&model);
     config["output"] = "run".into();
     config["generator"]["batch"] = 2.into();
     config.remove("regression");

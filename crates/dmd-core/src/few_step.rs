@@ -54,6 +54,16 @@ impl<D: Denoiser + Module> FewStep<D> {
         self.denoiser.denoise(x_t, &level, &condition.expand(batch))
     }
 
+    /// The input of a later step: clean samples with unit noise `eps` up to its level.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such step.
+    pub fn renoise(&self, step: usize, x0: Tensor<4>, eps: Tensor<4>) -> Tensor<4> {
+        let StepLevel { alpha, sigma, .. } = self.levels[step];
+        x0 * alpha + eps * sigma
+    }
+
     /// The input of a step as the generator itself makes it from unit noise `z`: DMD2's backward
     /// simulation, and what happens at inference. `draw` gives unit noise shaped like `z`, once per
     /// step before. Nothing is tracked.
@@ -75,9 +85,9 @@ impl<D: Denoiser + Module> FewStep<D> {
         let plain = Self { denoiser: self.denoiser.valid(), levels: self.levels.clone() };
         let condition = condition.without_autodiff();
         let mut x_t = z;
-        for (done, next) in self.levels[1..=step].iter().enumerate() {
+        for done in 0..step {
             let x0 = plain.call(done, x_t, &condition);
-            x_t = x0 * next.alpha + draw() * next.sigma;
+            x_t = plain.renoise(done + 1, x0, draw());
         }
         x_t
     }

@@ -221,13 +221,13 @@ impl Generator {
         mut on_step: impl FnMut(usize, &Tensor<4>) -> ControlFlow<()>,
     ) -> Option<Tensor<4>> {
         let mut x = if self.noise_scale == 1.0 { z } else { z * self.noise_scale };
-        for (step, next) in self.network.levels().iter().skip(1).map(Some).chain([None]).enumerate() {
+        for step in 0..self.timesteps.len() {
+            if step > 0 {
+                x = self.network.renoise(step, x, draw());
+            }
             x = self.network.call(step, x, text);
             if on_step(step + 1, &x).is_break() {
                 return None;
-            }
-            if let Some(next) = next {
-                x = x * next.alpha + draw() * next.sigma;
             }
         }
         Some(x)

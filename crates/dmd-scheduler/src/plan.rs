@@ -200,7 +200,6 @@ impl SchedulerConfig {
                         "bh1" => unipc::Basis::Bh1,
                         _ => unipc::Basis::Bh2,
                     },
-                    lower_order_final,
                 })
             }
         })

@@ -20,7 +20,6 @@ pub(crate) struct Options {
     /// 1 to 3.
     pub(crate) order: usize,
     pub(crate) basis: Basis,
-    pub(crate) lower_order_final: bool,
 }
 
 /// The coefficients of one update from `from` to `to`, with earlier outputs at `earlier`.
@@ -71,9 +70,9 @@ impl Update {
             let best = (pivot..count).max_by(|a, b| rows[*a][pivot].abs().total_cmp(&rows[*b][pivot].abs()));
             rows.swap(pivot, best.unwrap_or(pivot));
             let chosen = rows[pivot].clone();
-            for (i, row) in rows.iter_mut().enumerate().filter(|(i, _)| *i != pivot) {
+            let others = rows.iter_mut().enumerate().filter(|(i, _)| *i != pivot);
+            for row in others.map(|(_, row)| row) {
                 let factor = row[pivot] / chosen[pivot];
-                debug_assert!(i != pivot);
                 row.iter_mut().zip(&chosen).for_each(|(a, b)| *a -= factor * b);
             }
         }
@@ -95,8 +94,8 @@ pub(crate) fn step(
         None => x,
     };
     memory.keep(x0, options.order);
-    let left = if options.lower_order_final { steps.len() - call } else { options.order };
-    memory.order = options.order.min(left).min(memory.outputs.len()).min(call + 1);
+    // Lower orders at the end, which is at the data.
+    memory.order = options.order.min(steps.len() - call).min(memory.outputs.len()).min(call + 1);
     memory.start = Some(x.clone());
     predict(options.basis, steps, call, x, memory)
 }
