@@ -5,10 +5,10 @@
 
 use anyhow::ensure;
 use burn::{optim::GradientsParams, tensor::Tensor};
-use dmd::core::{GaussianMixture, Noise, OneStep, device};
+use dmd::core::{FewStep, GaussianMixture, Noise, StepLevel, device};
 use dmd::scheduler::{KarrasSchedule, TimeSampler, heun};
 use dmd::train::toy::{Agreement, Mlp, points, scatter};
-use dmd::train::{AdamW, AdamWConfig, Distiller, Draw, LearningRate, Targets, picture};
+use dmd::train::{AdamW, AdamWConfig, Distiller, Draw, LearningRate, SquaredError, Targets, picture};
 
 const STEPS: usize = 4000;
 const BATCH: usize = 256;
@@ -33,7 +33,7 @@ fn main() -> anyhow::Result<()> {
 
     let mlp = |_| Mlp::new(128, 0.5, &device.clone().autodiff());
     let mut d = Distiller {
-        generator: OneStep::new(mlp("generator"), top, 1.0, top, top),
+        generator: FewStep::new(mlp("generator"), vec![StepLevel::of_sigma(top)]).with_noise_scale(top),
         teacher,
         fake: mlp("fake"),
         schedule,
@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
     let rate = LearningRate::cosine(2e-3, 100, STEPS);
     let z_test = Noise::from_seed(2).normal([SAMPLES, 2, 1, 1], &device);
     let draw_samples =
-        |generator: &OneStep<Mlp>| points(generator.generate(z_test.clone(), &()).without_autodiff());
+        |generator: &FewStep<Mlp>| points(generator.first(z_test.clone(), &()).without_autodiff());
     let before = draw_samples(&d.generator);
 
     for step in 0..STEPS {
@@ -53,7 +53,8 @@ fn main() -> anyhow::Result<()> {
         let first = noise.below(4096 - BATCH / 2);
         let half = BATCH / 2;
         draw.z = Tensor::cat(vec![pairs_z.clone().narrow(0, first, half), draw.z.narrow(0, 0, half)], 0);
-        let targets = Targets { x0: pairs_x.clone().narrow(0, first, half), weight: 1.0 };
+        let targets =
+            Targets { x0: pairs_x.clone().narrow(0, first, half), weight: 1.0, distance: &SquaredError };
         let loss = match step < STEPS / 6 {
             true => d.regression_loss(&draw, &targets, &()),
             false => d.generator_loss(&draw, Some(&targets), &()),

@@ -5,6 +5,7 @@ then draws the same pictures with this project and compares them.
     venv/bin/python scripts/compare_diffusers.py
 """
 
+import json
 from pathlib import Path
 
 import diffusers
@@ -49,8 +50,10 @@ def main():
     text = pipe.text_encoder(tokens.input_ids)[0]
     unet = diffusers.UNet2DConditionModel.from_pretrained(model / "unet_one_step", torch_dtype=torch.float32)
     alpha = pipe.scheduler.alphas_cumprod[999]
-    eps = unet(noise, 999, text).sample
-    x0 = (noise - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+    # How the generator is to be called: the deviation of its input.
+    start = noise * json.loads((model / "unet_one_step" / "one_step.json").read_text())["noise_scale"]
+    eps = unet(start, 999, text).sample
+    x0 = (start - (1 - alpha).sqrt() * eps) / alpha.sqrt()
     one_step = (pipe.vae.decode(x0 / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
     tensors = dict(ids=tokens.input_ids, text=text, noise=noise, latents=latents, teacher=teacher, one_step_latents=x0,
                    one_step=one_step, asked=asked, ancestral=ancestral, again=again)

@@ -24,6 +24,8 @@ def randomise(network, seed):
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim == 0:
+                continue
             if parameter.ndim == 1:
                 base = 1.0 if "norm" in name and name.endswith("weight") else 0.0
                 parameter.copy_(base + 0.1 * noise)
@@ -261,6 +263,9 @@ if __name__ == "__main__":
     clip_skip()
     torch_noise()
     state_dict(network)
+    import golden_training
+
+    golden_training.make()
     versions = {m.__name__: m.__version__ for m in (torch, diffusers, transformers)}
     (ROOT / "README.md").write_text(
         "# Golden files\n\nMade by `scripts/golden.py`; never edited by hand. Weights are random, sizes tiny.\n\n"

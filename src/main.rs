@@ -24,6 +24,7 @@ enum Command {
     Distill(commands::distill::DistillArgs),
     Report(commands::report::ReportArgs),
     Ablate(commands::ablate::AblateArgs),
+    Bench(commands::bench::BenchArgs),
     Verify(commands::verify::VerifyArgs),
     Inspect(commands::inspect::InspectArgs),
 }
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Distill(args) => commands::distill::distill(&args),
         Command::Report(args) => commands::report::report(&args),
         Command::Ablate(args) => commands::ablate::ablate(&args),
+        Command::Bench(args) => commands::bench::bench(&args),
         Command::Verify(args) => commands::verify::verify(&args),
         Command::Inspect(args) => commands::inspect::inspect(&args),
     };

@@ -2,11 +2,12 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
+use dmd_train::DistillationStage;
 use dmd_train::config::{self, DistillConfig};
 use dmd_train::data::Source;
+use dmd_train::domain::{Domain, Kind, LatentDomain, PixelDomain};
 use dmd_train::pairs::{PairMaker, Pairs, Share};
 use dmd_train::run::{Outcome, run};
-use dmd_train::{DistillationStage, TeacherParts, assemble};
 use dmd_weights::{Precision, write_json};
 
 use super::progress::Progress;
@@ -24,9 +25,15 @@ pub(crate) struct DistillArgs {
 pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
     let config = DistillConfig::from_file(&args.config)?;
     let device = dmd_core::device::open(&args.device)?;
+    match Kind::of(&config.teacher)? {
+        Kind::Latents => distill_in(&LatentDomain::from_dir(&config.teacher, &device)?, &config, &device),
+        Kind::Pixels => distill_in(&PixelDomain::from_dir(&config.teacher, &device)?, &config, &device),
+    }
+}
+
+fn distill_in<D: Domain>(domain: &D, config: &DistillConfig, device: &Device) -> anyhow::Result<()> {
     let source = config.data.open()?;
-    let teacher = TeacherParts::from_dir(&config.teacher, &device)?;
-    config::save(&config, &config.output)?;
+    config::save(config, &config.output)?;
     let mut progress = Progress::new()?;
     let stopped = || {
         println!("stopped; the same command resumes from {}", config.output.display());
@@ -35,19 +42,18 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
 
     let mut pairs = None;
     if let Some(section) = &config.regression {
-        if make_pairs(&config, &source, &teacher, Share::ALL, &device, &mut progress)? == Outcome::Stopped {
+        if make_pairs(config, &source, domain, Share::ALL, device, &mut progress)? == Outcome::Stopped {
             return stopped();
         }
-        pairs = Some(Pairs::read(&pair_folder(&config), section.pairs, teacher.latent_shape())?);
+        pairs = Some(Pairs::read(&pair_folder(config), section.pairs, domain.shape())?);
     }
-    let mut stage = DistillationStage::new(config.clone(), &teacher, source, pairs, &device)?;
+    let mut stage = DistillationStage::new(config.clone(), domain, source, pairs, device)?;
     if run(&mut stage, &config.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped();
     }
     let folder = config.output.join("unet_one_step");
-    let network = &stage.generator().denoiser.unet;
-    assemble::write_unet(&folder, network, &teacher.unet, Precision::Half)?;
-    write_json(&folder.join("one_step.json"), &stage.settings())?;
+    domain.write(&folder, &stage.generator().denoiser, Precision::Half)?;
+    write_json(&folder.join("one_step.json"), &stage.settings()?)?;
     println!("wrote {}; copy it into the teacher's model folder", folder.display());
     Ok(())
 }
@@ -58,10 +64,10 @@ fn pair_folder(config: &DistillConfig) -> PathBuf {
 }
 
 /// Makes a share of the regression's pairs.
-fn make_pairs(
+fn make_pairs<D: Domain>(
     config: &DistillConfig,
     source: &Source,
-    teacher: &TeacherParts,
+    domain: &D,
     share: Share,
     device: &Device,
     progress: &mut Progress,
@@ -69,13 +75,10 @@ fn make_pairs(
     let Some(section) = &config.regression else {
         return Ok(Outcome::Finished); // no term needs any
     };
-    let guided = teacher.guided(config.guidance_scale)?;
     let maker = PairMaker {
-        teacher: &guided,
-        text: &teacher.text,
-        scheduler: &teacher.scheduler,
+        domain,
+        guidance_scale: config.guidance_scale,
         source,
-        latent_shape: teacher.latent_shape(),
         steps: section.sampling_steps,
         seed: config.seed,
         device,
@@ -104,11 +107,20 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
         args.config
     );
     let device = dmd_core::device::open(&args.device)?;
-    let teacher = TeacherParts::from_dir(&config.teacher, &device)?;
     let source = config.data.open()?;
     let mut progress = Progress::new()?;
     let folder = pair_folder(&config);
-    match make_pairs(&config, &source, &teacher, args.shard, &device, &mut progress)? {
+    let outcome = match Kind::of(&config.teacher)? {
+        Kind::Latents => {
+            let domain = LatentDomain::from_dir(&config.teacher, &device)?;
+            make_pairs(&config, &source, &domain, args.shard, &device, &mut progress)?
+        }
+        Kind::Pixels => {
+            let domain = PixelDomain::from_dir(&config.teacher, &device)?;
+            make_pairs(&config, &source, &domain, args.shard, &device, &mut progress)?
+        }
+    };
+    match outcome {
         Outcome::Finished => println!("wrote {}", folder.display()),
         Outcome::Stopped => println!("stopped; the same command goes on where {} ends", folder.display()),
     }

@@ -2,8 +2,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use dmd_infer::{Method, NoiseSource, Pipeline, Request, Start, encode_png_with};
+use dmd_infer::{ClassPipeline, Method, NoiseSource, Pipeline, Request, Start, encode_png_with};
 use dmd_scheduler::Sampler;
+use dmd_train::domain::Kind;
 use dmd_weights::write_atomic;
 
 use super::ModelArgs;
@@ -12,7 +13,7 @@ use super::progress::Steps;
 /// Draw pictures of prompts
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
-    /// What to draw; several prompts draw several pictures
+    /// What to draw; several prompts draw several pictures (names of classes for a model on pixels)
     #[arg(required = true)]
     prompts: Vec<String>,
     /// Seed of the first picture; the next ones count up
@@ -155,6 +156,9 @@ impl GenerateArgs {
 
 pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     ensure!(args.count > 0, "--count 0 draws nothing; ask for at least 1");
+    if Kind::of(&args.model.folder()).is_ok_and(|kind| kind == Kind::Pixels) {
+        return generate_classes(args);
+    }
     let start = std::time::Instant::now();
     let pipeline = args.open()?;
     let loading = start.elapsed();
@@ -180,6 +184,47 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         ms(t.decoding),
         ms(loading)
     );
+    Ok(())
+}
+
+/// Pictures of classes, from a model on pixels: the prompts are names of classes.
+fn generate_classes(args: &GenerateArgs) -> anyhow::Result<()> {
+    let text_only = [
+        ("--sampler", args.sampler.is_some()),
+        ("--timesteps", args.timesteps.is_some()),
+        ("--negative", args.negative.is_some()),
+        ("--init", args.init.is_some()),
+        ("--size", args.size.is_some()),
+        ("--generator", args.generator.is_some()),
+        ("--taesd", args.taesd.is_some()),
+        ("--tile", args.tile.is_some()),
+        ("--guidance-rescale", args.guidance_rescale != 0.0),
+        ("--clip-skip", args.clip_skip != 0),
+        ("--noise", args.noise != NoiseArg::TorchCpu),
+    ];
+    if let Some((option, _)) = text_only.iter().find(|(_, given)| *given) {
+        anyhow::bail!("{option} is for text-to-image models; this model draws classes from pixels' noise");
+    }
+    let pipeline = ClassPipeline::from_dir(&args.model.folder(), &args.model.device()?)?;
+    let distilled = args.steps == 1 || Some(args.steps) == pipeline.generator_steps();
+    let method = match distilled && args.guidance.is_none() {
+        true => Method::OneStep,
+        false => Method::Teacher {
+            steps: args.steps,
+            guidance_scale: args.guidance.unwrap_or(pipeline.default_guidance()),
+        },
+    };
+    let classes: Vec<&str> = args.prompts.iter().flat_map(|class| vec![class.as_str(); args.count]).collect();
+    let seeds: Vec<u64> = (0..classes.len() as u64).map(|i| args.seed.wrapping_add(i)).collect();
+    let start = std::time::Instant::now();
+    let pictures = pipeline.generate(&classes, &seeds, method)?;
+    for (i, picture) in pictures.iter().enumerate() {
+        let path = numbered(&args.out, i, pictures.len());
+        let parameters = format!("class: {}, seed: {}, steps: {}", classes[i], seeds[i], args.steps);
+        write_atomic(&path, &encode_png_with(picture, &[("parameters", &parameters)])?)?;
+        println!("{}  seed {}  {:?}", path.display(), seeds[i], classes[i]);
+    }
+    println!("{:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }
 

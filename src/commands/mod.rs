@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 pub(crate) mod ablate;
+pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod distill;
 pub(crate) mod evaluate;
@@ -28,15 +29,19 @@ pub(crate) struct ModelArgs {
     device: String,
 }
 
+/// The embedded model: `models/shapes` here, or the one of the source tree.
+pub(crate) fn embedded_model() -> PathBuf {
+    let here = Path::new("models/shapes");
+    match here.is_dir() {
+        true => here.to_owned(),
+        false => Path::new(env!("CARGO_MANIFEST_DIR")).join(here),
+    }
+}
+
 impl ModelArgs {
-    /// The model folder: as given, `models/shapes` here, or the one of the source tree.
+    /// The model folder: as given, or the embedded one.
     pub(crate) fn folder(&self) -> PathBuf {
-        let here = Path::new("models/shapes");
-        match &self.model {
-            Some(model) => model.clone(),
-            None if here.is_dir() => here.to_owned(),
-            None => Path::new(env!("CARGO_MANIFEST_DIR")).join(here),
-        }
+        self.model.clone().unwrap_or_else(embedded_model)
     }
 
     pub(crate) fn device(&self) -> anyhow::Result<Device> {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use dmd_infer::{Progress as Drawing, Stage};
+use dmd_train::report::Alarm;
 use dmd_train::run::{Observer, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -43,6 +44,17 @@ impl Observer for Progress {
             let losses = report.losses.iter().map(|(name, value)| format!("{name} {value:.4}"));
             bar.set_message(losses.collect::<Vec<_>>().join("  "));
             bar.set_position(report.step as u64);
+        }
+    }
+
+    fn on_alarm(&mut self, alarm: &Alarm) {
+        let line = format!(
+            "warning: {} is {:.3} at step {}, outside its band",
+            alarm.figure, alarm.value, alarm.step
+        );
+        match &self.bar {
+            Some((_, bar)) => bar.println(line),
+            None => eprintln!("{line}"),
         }
     }
 

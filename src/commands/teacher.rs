@@ -3,17 +3,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use dmd_clip::Tokenizer;
 use dmd_core::Noise;
-use dmd_train::config::{self, TeacherConfig};
+use dmd_train::config::{self, PixelTeacherConfig, TeacherConfig};
 use dmd_train::run::{Outcome, run};
 use dmd_train::{
-    AutoencoderStage, DiffusionStage, GroundingStage, LatentParts, Pool, TeacherArchitecture, assemble,
+    AutoencoderStage, DiffusionStage, GroundingStage, LatentParts, PixelTeacherStage, Pool,
+    TeacherArchitecture, assemble,
 };
 use dmd_unet::Autoencoder;
 use dmd_weights::Precision;
 
 use super::progress::Progress;
 
-/// Train a teacher: the autoencoder, the text encoder, then text encoder and UNet together
+/// Train a teacher: autoencoder, text encoder and UNet, or a class-conditional model on pixels
 #[derive(Debug, Args)]
 pub(crate) struct TeacherArgs {
     /// Configuration file (TOML), e.g. configs/shapes-teacher.toml
@@ -26,7 +27,28 @@ pub(crate) struct TeacherArgs {
 /// Pictures over which the latents' variance is measured.
 const SCALING_PICTURES: usize = 512;
 
+/// A class-conditional EDM model on pixels.
+fn pixel_teacher(args: &TeacherArgs) -> anyhow::Result<()> {
+    let config = PixelTeacherConfig::from_file(&args.config)?;
+    let device = dmd_core::device::open(&args.device)?;
+    let source = config.data.open()?;
+    config::save(&config, &config.output)?;
+    let mut progress = Progress::new()?;
+    let (pace, output) = (config.training.pace, config.output.clone());
+    let mut stage = PixelTeacherStage::new(config, &source, &device)?;
+    if run(&mut stage, &pace, &output, &mut progress)? == Outcome::Stopped {
+        return stopped(&output);
+    }
+    let model = output.join("model");
+    stage.domain().write_teacher(&model, Precision::Half)?;
+    println!("wrote {}", model.display());
+    Ok(())
+}
+
 pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
+    if PixelTeacherConfig::is_meant(&args.config)? {
+        return pixel_teacher(args);
+    }
     let config = TeacherConfig::from_file(&args.config)?;
     let device = dmd_core::device::open(&args.device)?;
     let source = config.data.open()?;

@@ -5,6 +5,7 @@
 
 mod doors;
 mod embedded;
+mod golden_training;
 mod parity;
 mod pipeline;
 mod program;

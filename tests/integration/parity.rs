@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use crate::support::{Fixture, assert_close, device, golden};
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use dmd::clip::{ClipTextModel, Tokenizer};
 use dmd::core::{Denoiser, FakeScore, Guided, Noise, NoiseSchedule, Prediction, per_sample};
 use dmd::scheduler::{SchedulerConfig, Steps};
@@ -26,6 +26,29 @@ fn unet_of_stable_diffusion_1() {
 #[test]
 fn unet_of_stable_diffusion_2() {
     unet("unet_sd2");
+}
+
+/// A frozen network in half precision: single-precision islands keep it within 8 of the type's roundings (2⁻¹¹ and
+/// 2⁻⁸), which add up over some thirty layers like the root of their number.
+#[test]
+fn unet_in_half_precision() {
+    let (network, _) = UNet2d::from_dir(&golden("unet_sd1"), &device()).unwrap();
+    let io = Fixture::open("unet_sd1/io");
+    let schedule = SchedulerConfig::stable_diffusion().schedule();
+    let level = schedule.level(io.tensor("t"));
+    let single = UNetDenoiser::new(network, Prediction::Sample);
+    let expected = single.denoise(io.tensor("x"), &level, &io.tensor("text"));
+    let root_mean_square = |x: Tensor<4>| x.square().mean().sqrt().into_scalar::<f32>();
+    for (dtype, allowed) in [(FloatDType::F16, 8.0 / 2048.0), (FloatDType::BF16, 8.0 / 256.0)] {
+        if !device().supports_dtype(dtype) {
+            continue;
+        }
+        let found = single.clone().in_precision(dtype).denoise(io.tensor("x"), &level, &io.tensor("text"));
+        let off = root_mean_square(found - expected.clone()) / root_mean_square(expected.clone());
+        println!("{dtype:?}: {off}");
+        assert!(off < allowed, "{dtype:?}: {off} of the output's size");
+        assert!(off > 0.0, "{dtype:?} rounds nothing");
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! CLIP's tokenizer and text transformer, in the layout of transformers' `CLIPTokenizer` and
-//! `CLIPTextModel`: prompts in, text features `[batch, tokens, width]` out.
+//! `CLIPTextModel`: prompts in, text features `[batch, tokens, width]` out. [`ClipModel`] adds the picture half,
+//! for the CLIP score.
 
 mod config;
 mod encoder;
 mod error;
 mod model;
+mod score;
 mod tokenizer;
 mod vocabulary;
 mod weights;
@@ -13,6 +15,7 @@ pub use config::{HiddenActivation, TextConfig};
 pub use encoder::TextEncoder;
 pub use error::Error;
 pub use model::ClipTextModel;
+pub use score::{ClipConfig, ClipModel, VisionConfig};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
 pub use weights::CLIP_KEYS;

@@ -28,8 +28,8 @@ struct SelfAttention {
 }
 
 impl SelfAttention {
-    /// Causal attention over `x: [batch, tokens, width]`.
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// Attention over `x: [batch, tokens, width]`; a causal one sees earlier tokens only.
+    fn forward(&self, x: Tensor<3>, is_causal: bool) -> Tensor<3> {
         let shape = x.dims();
         let [batch, tokens, width] = shape;
         let split = |layer: &Linear| {
@@ -37,7 +37,7 @@ impl SelfAttention {
                 .reshape([batch, tokens, self.num_heads, width / self.num_heads])
                 .swap_dims(1, 2)
         };
-        let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
+        let options = AttentionModuleOptions { is_causal, ..Default::default() };
         let out =
             attention(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), None, None, options);
         linear(&self.out_proj, out.swap_dims(1, 2).reshape(shape))
@@ -58,9 +58,59 @@ struct Layer {
     layer_norm2: LayerNorm,
 }
 
+impl Layer {
+    fn forward(&self, x: Tensor<3>, is_causal: bool, quick_gelu: bool) -> Tensor<3> {
+        let x = self.self_attn.forward(self.layer_norm1.forward(x.clone()), is_causal) + x;
+        let h = linear(&self.mlp.fc1, self.layer_norm2.forward(x.clone()));
+        let h = match quick_gelu {
+            true => h.clone() * sigmoid(h * 1.702),
+            false => gelu(h),
+        };
+        linear(&self.mlp.fc2, h) + x
+    }
+}
+
+/// Transformer layers, of text and of pictures.
 #[derive(Module, Debug)]
-struct Encoder {
+pub(crate) struct Encoder {
     layers: Vec<Layer>,
+}
+
+/// Sizes of an [`Encoder`].
+pub(crate) struct EncoderConfig {
+    pub(crate) width: usize,
+    pub(crate) inner: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) epsilon: f64,
+}
+
+impl EncoderConfig {
+    pub(crate) fn init(&self, device: &Device) -> Encoder {
+        let width = self.width;
+        let project = |input, output| LinearConfig::new(input, output).init(device);
+        let norm = || LayerNormConfig::new(width).with_epsilon(self.epsilon).init(device);
+        let layer = |_| Layer {
+            self_attn: SelfAttention {
+                q_proj: project(width, width),
+                k_proj: project(width, width),
+                v_proj: project(width, width),
+                out_proj: project(width, width),
+                num_heads: self.heads,
+            },
+            layer_norm1: norm(),
+            mlp: Mlp { fc1: project(width, self.inner), fc2: project(self.inner, width) },
+            layer_norm2: norm(),
+        };
+        Encoder { layers: (0..self.layers).map(layer).collect() }
+    }
+}
+
+impl Encoder {
+    /// The first `count` layers.
+    pub(crate) fn forward(&self, x: Tensor<3>, count: usize, is_causal: bool, quick_gelu: bool) -> Tensor<3> {
+        self.layers[..count].iter().fold(x, |x, layer| layer.forward(x, is_causal, quick_gelu))
+    }
 }
 
 /// transformers' `CLIPTextModel`: a causal transformer over token and position embeddings.
@@ -81,36 +131,26 @@ impl TextConfig {
     pub fn init(&self, device: &Device) -> Result<ClipTextModel, Error> {
         self.validate()?;
         let width = self.hidden_size;
-        let project = |input, output| LinearConfig::new(input, output).init(device);
-        let norm = || LayerNormConfig::new(width).with_epsilon(self.layer_norm_eps).init(device);
+        let encoder = EncoderConfig {
+            width,
+            inner: self.intermediate_size,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
+            epsilon: self.layer_norm_eps,
+        };
         // CLIP's initial deviation of embeddings.
         let embedding = |count| {
             EmbeddingConfig::new(count, width)
                 .with_initializer(Initializer::Normal { mean: 0.0, std: 0.02 })
                 .init(device)
         };
-        let layer = |_| Layer {
-            self_attn: SelfAttention {
-                q_proj: project(width, width),
-                k_proj: project(width, width),
-                v_proj: project(width, width),
-                out_proj: project(width, width),
-                num_heads: self.num_attention_heads,
-            },
-            layer_norm1: norm(),
-            mlp: Mlp {
-                fc1: project(width, self.intermediate_size),
-                fc2: project(self.intermediate_size, width),
-            },
-            layer_norm2: norm(),
-        };
         Ok(ClipTextModel {
             embeddings: Embeddings {
                 token_embedding: embedding(self.vocab_size),
                 position_embedding: embedding(self.max_position_embeddings),
             },
-            encoder: Encoder { layers: (0..self.num_hidden_layers).map(layer).collect() },
-            final_layer_norm: norm(),
+            encoder: encoder.init(device),
+            final_layer_norm: LayerNormConfig::new(width).with_epsilon(self.layer_norm_eps).init(device),
             quick_gelu: self.hidden_act == HiddenActivation::QuickGelu,
         })
     }
@@ -155,16 +195,8 @@ impl ClipTextModel {
         assert!(skip < count, "{count} layers, of which {skip} cannot be skipped");
         let [_, tokens] = ids.dims();
         let positions = self.embeddings.position_embedding.weight.val().narrow(0, 0, tokens);
-        let mut x = self.embeddings.token_embedding.forward(ids) + positions.unsqueeze();
-        for layer in &self.encoder.layers[..count - skip] {
-            x = layer.self_attn.forward(layer.layer_norm1.forward(x.clone())) + x;
-            let h = linear(&layer.mlp.fc1, layer.layer_norm2.forward(x.clone()));
-            let h = match self.quick_gelu {
-                true => h.clone() * sigmoid(h * 1.702),
-                false => gelu(h),
-            };
-            x = linear(&layer.mlp.fc2, h) + x;
-        }
+        let x = self.embeddings.token_embedding.forward(ids) + positions.unsqueeze();
+        let x = self.encoder.forward(x, count - skip, true, self.quick_gelu);
         self.final_layer_norm.forward(x)
     }
 }

@@ -1,5 +1,5 @@
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::level::{NoiseLevel, per_sample};
 
@@ -17,7 +17,7 @@ pub trait Denoiser {
 }
 
 /// The online side of distillation: a trainable denoiser, possibly with a critic's head.
-pub trait FakeScore: Denoiser + Module {
+pub trait FakeScore: Denoiser + Module + Sync {
     /// Weight of the squared `x0` error, `[batch]` (see [`Prediction::loss_weight`](crate::Prediction::loss_weight)).
     fn loss_weight(&self, level: &NoiseLevel) -> Tensor<1>;
 
@@ -33,7 +33,7 @@ pub trait FakeScore: Denoiser + Module {
 }
 
 /// What a sample is conditioned on: text features `Tensor<3>`, a class `Tensor<2>`, nothing `()`.
-pub trait Condition: Clone {
+pub trait Condition: Clone + std::fmt::Debug + Send + Sync {
     /// One condition repeated for `batch` samples; a condition that already has `batch` rows is
     /// returned as it is.
     fn expand(&self, batch: usize) -> Self;
@@ -51,6 +51,46 @@ impl Condition for () {
     fn cat(&self, _other: &Self) -> Self {}
 
     fn without_autodiff(&self) -> Self {}
+}
+
+/// Classes of a batch, `[batch, classes]`: a one in the place of the class, zeros for none (the unconditional
+/// branch of guidance); `None` for a network without classes.
+pub type Classes = Option<Tensor<2>>;
+
+/// One row per class index, a one in its place, `[indices, classes]`.
+///
+/// # Panics
+///
+/// If an index is not below `classes`.
+pub fn one_hot(indices: &[usize], classes: usize, device: &Device) -> Tensor<2> {
+    let mut values = vec![0.0_f32; indices.len() * classes];
+    for (row, index) in indices.iter().enumerate() {
+        assert!(*index < classes, "class {index} of {classes}");
+        values[row * classes + index] = 1.0;
+    }
+    Tensor::from_data(TensorData::new(values, [indices.len(), classes]), device)
+}
+
+/// A condition that a network may do without: class labels of a network without classes are `None`.
+impl<C: Condition> Condition for Option<C> {
+    fn expand(&self, batch: usize) -> Self {
+        self.as_ref().map(|condition| condition.expand(batch))
+    }
+
+    /// # Panics
+    ///
+    /// If one side has a condition and the other has none.
+    fn cat(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Some(first), Some(second)) => Some(first.cat(second)),
+            (None, None) => None,
+            _ => panic!("conditions of one batch are all there or all absent"),
+        }
+    }
+
+    fn without_autodiff(&self) -> Self {
+        self.as_ref().map(C::without_autodiff)
+    }
 }
 
 impl<const D: usize> Condition for Tensor<D> {

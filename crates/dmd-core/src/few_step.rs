@@ -14,25 +14,46 @@ pub struct StepLevel {
     pub sigma: f64,
 }
 
-/// A denoiser called at a few fixed levels, with fresh noise between: DMD2's multi-step generator
-/// (section 4.4). Stable Diffusion's four steps are t = 999, 749, 499, 249.
+/// A denoiser called at one or a few fixed levels, with fresh noise between.
+///
+/// One step (DMD): `G(z) = denoise(noise_scale · z, level)`; DDPM (Stable Diffusion): `t = 999`,
+/// `noise_scale = 1`; EDM: `t = sigma = noise_scale = 80`. Several (DMD2, section 4.4): Stable
+/// Diffusion's four steps are t = 999, 749, 499, 249.
 #[derive(Module, Debug)]
 pub struct FewStep<D: Module> {
     /// The network, the same architecture as the teacher's.
     pub denoiser: D,
     #[module(skip)]
     levels: Vec<StepLevel>,
+    #[module(skip)]
+    noise_scale: f64,
 }
 
 impl<D: Denoiser + Module> FewStep<D> {
-    /// A generator of as many steps as there are levels, the noisiest first.
+    /// A generator of as many steps as there are levels, the noisiest first; its first input is unit noise.
     ///
     /// # Panics
     ///
     /// If there is no level.
     pub fn new(denoiser: D, levels: Vec<StepLevel>) -> Self {
         assert!(!levels.is_empty(), "a generator has at least one step");
-        Self { denoiser, levels }
+        Self { denoiser, levels, noise_scale: 1.0 }
+    }
+
+    /// The same generator with a first input of `noise_scale` times unit noise: EDM's sigma_max.
+    pub fn with_noise_scale(self, noise_scale: f64) -> Self {
+        Self { noise_scale, ..self }
+    }
+
+    /// A snapshot without autodiff.
+    pub fn plain(&self) -> Self {
+        self.map_denoiser(|denoiser| denoiser.valid())
+    }
+
+    /// The same generator with what `change` makes of its network.
+    pub fn map_denoiser(&self, change: impl FnOnce(D) -> D) -> Self {
+        let denoiser = change(self.denoiser.clone());
+        Self { denoiser, levels: self.levels.clone(), noise_scale: self.noise_scale }
     }
 
     /// The levels, the noisiest first.
@@ -64,32 +85,33 @@ impl<D: Denoiser + Module> FewStep<D> {
         x0 * alpha + eps * sigma
     }
 
-    /// The input of a step as the generator itself makes it from unit noise `z`: DMD2's backward
-    /// simulation, and what happens at inference. `draw` gives unit noise shaped like `z`, once per
-    /// step before. Nothing is tracked.
+    /// What the generator itself makes of unit noise `z` in its first `steps` calls: the clean samples that
+    /// are renoised for the next one, in DMD2's backward simulation as at inference. `draw` gives unit
+    /// noise shaped like `z`, once between two calls. Nothing is tracked.
     ///
     /// # Panics
     ///
-    /// If there is no such step.
+    /// If `steps` is 0 or more than there are.
     pub fn simulate(
         &self,
-        step: usize,
+        steps: usize,
         z: Tensor<4>,
         condition: &D::Condition,
         draw: &mut dyn FnMut() -> Tensor<4>,
     ) -> Tensor<4> {
-        assert!(step < self.levels.len(), "step {step} of {}", self.levels.len());
-        if step == 0 {
-            return z;
-        }
-        let plain = Self { denoiser: self.denoiser.valid(), levels: self.levels.clone() };
+        assert!((1..=self.levels.len()).contains(&steps), "{steps} steps of {}", self.levels.len());
+        let plain = self.plain();
         let condition = condition.without_autodiff();
-        let mut x_t = z;
-        for done in 0..step {
-            let x0 = plain.call(done, x_t, &condition);
-            x_t = plain.renoise(done + 1, x0, draw());
+        let mut x0 = plain.first(z, &condition);
+        for step in 1..steps {
+            x0 = plain.call(step, plain.renoise(step, x0, draw()), &condition);
         }
-        x_t
+        x0
+    }
+
+    /// The clean samples that the first call makes of unit noise: all there is to a one-step generator.
+    pub fn first(&self, z: Tensor<4>, condition: &D::Condition) -> Tensor<4> {
+        self.call(0, z * self.noise_scale, condition)
     }
 
     /// Samples of unit noise, in all steps; gradients reach the last call only.
@@ -100,7 +122,17 @@ impl<D: Denoiser + Module> FewStep<D> {
         draw: &mut dyn FnMut() -> Tensor<4>,
     ) -> Tensor<4> {
         let last = self.levels.len() - 1;
-        let x_t = self.simulate(last, z, condition, draw);
-        self.call(last, x_t, condition)
+        if last == 0 {
+            return self.first(z, condition);
+        }
+        let x0 = self.simulate(last, z, condition, draw);
+        self.call(last, self.renoise(last, x0, draw()), condition)
+    }
+}
+
+impl StepLevel {
+    /// A level of the EDM family: no signal is lost, the time is sigma.
+    pub fn of_sigma(sigma: f64) -> Self {
+        Self { t: sigma, alpha: 1.0, sigma }
     }
 }

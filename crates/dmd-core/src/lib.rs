@@ -21,7 +21,6 @@ mod denoiser;
 pub mod denoising;
 pub mod device;
 mod few_step;
-mod generator;
 mod guidance;
 mod level;
 pub mod matching;
@@ -32,9 +31,8 @@ pub mod regression;
 mod schedule;
 mod torch_noise;
 
-pub use denoiser::{Condition, Denoiser, FakeScore, score};
+pub use denoiser::{Classes, Condition, Denoiser, FakeScore, one_hot, score};
 pub use few_step::{FewStep, StepLevel};
-pub use generator::OneStep;
 pub use guidance::Guided;
 pub use level::{NoiseLevel, per_sample};
 pub use mixture::GaussianMixture;

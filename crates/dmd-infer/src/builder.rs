@@ -155,15 +155,15 @@ pub(crate) fn generator_from(
 
 /// How a generator is called: `one_step.json` beside its weights, or DMD's own `t = 999` with unit
 /// noise. A generator of several steps has a list of `timesteps`.
-struct Settings {
-    timesteps: Option<Vec<usize>>,
+pub(crate) struct Settings {
+    pub(crate) timesteps: Option<Vec<usize>>,
     noise_scale: f64,
     /// Guidance that its teacher was distilled with.
-    guidance_scale: Option<f64>,
+    pub(crate) guidance_scale: Option<f64>,
 }
 
 impl Settings {
-    fn beside(generator: &Path) -> Result<Self, Error> {
+    pub(crate) fn beside(generator: &Path) -> Result<Self, Error> {
         let path = match generator.is_dir() {
             true => generator.join("one_step.json"),
             false => generator.with_file_name("one_step.json"),

@@ -32,6 +32,14 @@ pub enum Error {
         /// What can be done.
         hint: &'static str,
     },
+    /// A class that the model does not have.
+    #[error("{name:?} is none of this model's classes: {}", known.join(", "))]
+    Class {
+        /// The name asked for.
+        name: String,
+        /// The model's.
+        known: Vec<String>,
+    },
     /// A request without a prompt, or a blank one.
     #[error("the prompt is empty; say what to draw")]
     EmptyPrompt,

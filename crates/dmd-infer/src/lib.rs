@@ -14,6 +14,7 @@
 
 mod builder;
 mod checks;
+mod class_pipeline;
 mod error;
 mod image;
 mod observer;
@@ -23,6 +24,7 @@ mod request;
 pub mod verify;
 
 pub use builder::PipelineBuilder;
+pub use class_pipeline::ClassPipeline;
 pub use error::Error;
 pub use image::{encode_png, encode_png_with, to_rgb8};
 pub use observer::{CancelToken, Observer, Progress, Stage};

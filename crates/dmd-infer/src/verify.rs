@@ -19,7 +19,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dmd_clip::ClipTextModel;
-use dmd_core::{Guided, OneStep};
+use dmd_core::{FewStep, Guided, StepLevel};
 use dmd_scheduler::{Sampler, SchedulerConfig};
 use dmd_unet::{Autoencoder, UNet2d, UNetConfig, UNetDenoiser};
 use dmd_weights::TensorFile;
@@ -290,10 +290,10 @@ fn one_step_latents(
     let last = schedule.count() - 1;
     let (alpha, sigma) = schedule.alpha_sigma(last);
     let denoiser = UNetDenoiser::new(network, scheduler.prediction()?);
-    let generator = OneStep::new(denoiser, last as f64, alpha, sigma, 1.0);
+    let generator = FewStep::new(denoiser, vec![StepLevel { t: last as f64, alpha, sigma }]);
     let z: Tensor<4> = reference.tensor("onestep_noise")?;
     if z.dims()[0] != text.dims()[0] {
         return Err(reference.refuse("onestep_noise and input_ids differ in their batch".to_owned()));
     }
-    Ok(generator.generate(z, &text))
+    Ok(generator.first(z, &text))
 }

@@ -43,7 +43,7 @@ pub(crate) fn supports(x: &Tensor<4>) -> bool {
     x.dtype() == DType::F32 && on_flex(x.device().as_dispatch())
 }
 
-fn on_flex(device: &DispatchDevice) -> bool {
+pub(crate) fn on_flex(device: &DispatchDevice) -> bool {
     if let DispatchDevice::Autodiff(inner) = device {
         on_flex(inner)
     } else {
@@ -271,7 +271,7 @@ impl Geometry {
 }
 
 /// The elements of a contiguous f32 tensor.
-fn values(tensor: &FlexTensor) -> &[f32] {
+pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     let start = tensor.layout().start_offset();
     let len = tensor.layout().num_elements();
     &tensor.storage::<f32>()[start..start + len]

@@ -59,13 +59,18 @@ fn statistics(x: &[f32], epsilon: f64) -> (f32, f32) {
     (mean, (1.0 / (variance + epsilon).sqrt()) as f32)
 }
 
-/// `1 / (1 + exp(−x))` without branches, so that the compiler vectorises it. The exponential is
-/// the usual reduction to `[−ln 2 / 2, ln 2 / 2]` with Cephes' degree-6 polynomial: relative
-/// error below 2e-7 over the clamped range.
+/// `1 / (1 + exp(−x))` without branches, so that the compiler vectorises it.
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exponential(-x))
+}
+
+/// The exponential without branches: the usual reduction to `[−ln 2 / 2, ln 2 / 2]` with Cephes' degree-6
+/// polynomial, relative error below 2e-7 over the range it is clamped to, −87 to 87.
+#[inline(always)]
+pub(crate) fn exponential(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to a whole number
-    let v = (-x).clamp(-87.0, 87.0);
+    let v = x.clamp(-87.0, 87.0);
     let shifted = v * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = v - n * 0.693_359_4 + n * 2.121_944_4e-4;
@@ -77,7 +82,7 @@ fn sigmoid(x: f32) -> f32 {
     p = p * r + 0.5;
     let exp = p * r * r + r + 1.0;
     let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    1.0 / (1.0 + exp * scale)
+    exp * scale
 }
 
 /// Normalises and activates one group.

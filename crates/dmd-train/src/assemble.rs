@@ -152,7 +152,7 @@ pub fn write_teacher(
 }
 
 /// `unet_one_step/one_step.json`: how a one-step generator is called.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OneStepSettings {
     /// The timestep the network is called at.
@@ -161,4 +161,7 @@ pub struct OneStepSettings {
     pub noise_scale: f64,
     /// Guidance that its teacher was distilled with: what to draw with where both are compared.
     pub guidance_scale: f64,
+    /// The timesteps of a generator of several steps, descending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timesteps: Option<Vec<usize>>,
 }

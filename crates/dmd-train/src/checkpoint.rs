@@ -79,3 +79,50 @@ pub fn replace_folder(folder: &Path, fill: impl FnOnce(&Path) -> Result<(), Erro
 pub fn newest(folder: &Path) -> Option<PathBuf> {
     [folder.to_owned(), sibling(folder, ".old")].into_iter().find(|path| path.join("state.json").is_file())
 }
+
+/// Keeps the checkpoint in `folder` under its step's number before a new one takes its place, and at most
+/// `keep - 1` such older ones.
+///
+/// # Errors
+///
+/// [`dmd_weights::Error::Write`] when a folder cannot be copied or removed.
+pub(crate) fn set_aside(folder: &Path, keep: usize) -> Result<(), Error> {
+    let failed = |source| Error::from(dmd_weights::Error::Write { path: folder.to_owned(), source });
+    let Some(parent) = folder.parent() else { return Ok(()) };
+    let stage = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if keep > 1
+        && let Some(current) = newest(folder)
+    {
+        let state: RunState = dmd_weights::read_json(&current.join("state.json"))?;
+        let aside = sibling(folder, &format!("-{:08}", state.step));
+        if !aside.exists() {
+            replace_folder(&aside, |fresh| {
+                for entry in fs::read_dir(&current).map_err(failed)?.flatten() {
+                    let to = fresh.join(entry.file_name());
+                    // A second name for the same bytes where the file system has that; checkpoints never change.
+                    fs::hard_link(entry.path(), &to)
+                        .or_else(|_| fs::copy(entry.path(), &to).map(|_| ()))
+                        .map_err(failed)?;
+                }
+                Ok(())
+            })?;
+        }
+    }
+    let mut older: Vec<PathBuf> = fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let step = name.strip_prefix(&stage).and_then(|rest| rest.strip_prefix('-'));
+            step.is_some_and(|step| step.len() == 8 && step.bytes().all(|b| b.is_ascii_digit()))
+        })
+        .map(|entry| entry.path())
+        .collect();
+    older.sort();
+    let surplus = older.len().saturating_sub(keep.saturating_sub(1));
+    for path in &older[..surplus] {
+        fs::remove_dir_all(path).map_err(failed)?;
+    }
+    Ok(())
+}

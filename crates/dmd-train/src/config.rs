@@ -1,6 +1,7 @@
 //! Configuration files of `dmd teacher` and `dmd distill`: TOML, unknown keys refused.
 
 mod distill;
+mod pixel_teacher;
 mod teacher;
 
 use std::fs;
@@ -10,8 +11,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::distill::{
-    AdversarialSection, DistillConfig, FakeSection, GeneratorSection, MatchingSection, RegressionSection,
+    AdversarialSection, DistillConfig, FakeSection, GeneratorSection, MatchingSection, PerceptualSection,
+    RegressionSection,
 };
+pub use self::pixel_teacher::{PixelKind, PixelTeacherConfig, PixelTrainingSection, PixelUNetSection};
 pub use self::teacher::{
     AutoencoderSection, DiffusionSection, GroundingSection, TeacherConfig, TextSection, UNetSection,
 };

@@ -1,22 +1,19 @@
-//! Distillation of a latent-diffusion teacher into a one-step generator, as a [`Stage`].
+//! Distillation of a teacher into a generator of one or a few steps, as a [`Stage`].
 
 use std::path::Path;
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
+use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
-use dmd_clip::TextEncoder;
-use dmd_core::{Guided, Noise, OneStep};
-use dmd_scheduler::{DiscreteSchedule, SchedulerConfig, TimeSampler};
-use dmd_unet::{Autoencoder, Discriminator, UNetConfig, UNetDenoiser};
+use dmd_core::{FewStep, Guided, Noise};
 use dmd_weights::Precision;
 
 use crate::checkpoint::RunState;
 use crate::config::DistillConfig;
-use crate::data::Source;
-
-use crate::diffusion::Pool;
-use crate::distiller::{Diffusion, Distiller, Draw, Reals, Targets, Terms};
+use crate::data::{Source, to_tensor};
+use crate::distance::{Distance, Perceptual, SquaredError};
+use crate::distiller::{Diffusion, Distiller, Draw, Reals, Targets, Terms, side_by_side};
+use crate::domain::{ConditionOf, Domain};
 use crate::ema::Ema;
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::pairs::Pairs;
@@ -25,90 +22,29 @@ use crate::shapes::{Scene, Split};
 use crate::trainee::PLAIN_KEYS;
 use crate::{Error, LearningRate, assemble, picture, reader};
 
-type Latent = Distiller<UNetDenoiser, Guided<UNetDenoiser>, UNetDenoiser, DiscreteSchedule>;
+type Parts<D> = Distiller<
+    <D as Domain>::Network,
+    Guided<<D as Domain>::Network>,
+    <D as Domain>::Network,
+    <D as Domain>::Schedule,
+>;
 
-/// A teacher's parts, read from its folder onto the plain device.
-#[derive(Debug, Clone)]
-pub struct TeacherParts {
-    /// Prompts to features.
-    pub text: TextEncoder,
-    /// The denoiser, unguided.
-    pub denoiser: UNetDenoiser,
-    /// The UNet's configuration.
-    pub unet: UNetConfig,
-    /// Latents to pictures.
-    pub autoencoder: Autoencoder,
-    /// The noise schedule and sampler.
-    pub scheduler: SchedulerConfig,
-}
-
-impl TeacherParts {
-    /// Reads a diffusers folder.
-    ///
-    /// # Errors
-    ///
-    /// When a file is missing, broken or does not fit.
-    pub fn from_dir(model: &Path, device: &Device) -> Result<Self, Error> {
-        let path = model.join("scheduler").join("scheduler_config.json");
-        let scheduler: SchedulerConfig = dmd_weights::read_json(&path)?;
-        scheduler.validate()?;
-        let (unet, config) = dmd_unet::UNet2d::from_dir(&model.join("unet"), device)?;
-        let (autoencoder, _) = Autoencoder::from_dir(&model.join("vae"), device)?;
-        Ok(Self {
-            text: TextEncoder::from_dir(model, device)?,
-            denoiser: UNetDenoiser::new(unet, scheduler.prediction()?),
-            unet: config,
-            autoencoder,
-            scheduler,
-        })
-    }
-
-    /// Shape of a latent, `[channels, height, width]`.
-    pub fn latent_shape(&self) -> [usize; 3] {
-        [self.unet.in_channels, self.unet.sample_size, self.unet.sample_size]
-    }
-
-    /// The teacher under classifier-free guidance.
-    ///
-    /// # Errors
-    ///
-    /// When the empty prompt cannot be encoded.
-    pub fn guided(&self, scale: f64) -> Result<Guided<UNetDenoiser>, Error> {
-        Ok(Guided::new(self.denoiser.clone(), self.text.encode(&[""])?, scale))
-    }
-}
-
-/// Trains a one-step generator.
+/// Trains a generator.
 #[derive(Debug)]
-pub struct DistillationStage {
+pub struct DistillationStage<'a, D: Domain> {
     config: DistillConfig,
     source: Source,
-    text: TextEncoder,
-    autoencoder: Autoencoder,
+    domain: &'a D,
     pairs: Option<Pairs>,
-    /// Real latents and their captions, for the critic.
-    reals: Option<Pool>,
-    latent_shape: [usize; 3],
-    distiller: Latent,
-    average: Ema<OneStep<UNetDenoiser>>,
+    /// Real samples and their captions, for the critic.
+    reals: Option<RealPool>,
+    distance: Box<dyn Distance + 'a>,
+    distiller: Parts<D>,
+    average: Ema<FewStep<D::Network>>,
     generator_optimizer: AdamW,
     fake_optimizer: AdamW,
     noise: Noise,
     device: Device,
-}
-
-/// A critic's head for the bottleneck of a UNet.
-fn critic(unet: &UNetConfig, device: &Device) -> Result<Discriminator, Error> {
-    let side = unet.sample_size / unet.downsampling();
-    let channels = unet.block_out_channels.last().copied().unwrap_or(0);
-    if side < 2 || !side.is_multiple_of(2) {
-        return Err(Error::Option {
-            key: "adversarial",
-            value: format!("a bottleneck of {side} × {side}"),
-            must: "an even side: this teacher's latents are too small for a critic",
-        });
-    }
-    Ok(Discriminator::new(channels, side, unet.norm_num_groups, device))
 }
 
 /// DMD's and DMD2's: AdamW, decay 0.01, clip 10 (appendices).
@@ -116,55 +52,103 @@ fn optimizer_config() -> AdamWConfig {
     AdamWConfig::default()
 }
 
-impl DistillationStage {
-    /// A generator and a fake score that start as copies of the teacher; `device` is the plain
-    /// device.
-    ///
-    /// # Errors
-    ///
-    /// When the empty prompt cannot be encoded.
-    pub fn new(
-        config: DistillConfig,
-        teacher: &TeacherParts,
-        source: Source,
-        pairs: Option<Pairs>,
+/// Real pictures as samples, made once.
+#[derive(Debug)]
+struct RealPool {
+    samples: Vec<Tensor<4>>,
+    captions: Vec<String>,
+}
+
+impl RealPool {
+    fn draw<D: Domain>(
+        count: usize,
+        source: &Source,
+        domain: &D,
+        seed: u64,
         device: &Device,
     ) -> Result<Self, Error> {
-        let schedule = teacher.scheduler.schedule();
-        let last = schedule.count() - 1;
-        let (alpha, sigma) = schedule.alpha_sigma(last);
-        let trainable = || teacher.denoiser.clone().train();
-        let generator = OneStep::new(trainable(), last as f64, alpha, sigma, 1.0);
-        let mut fake = trainable().with_loss(config.fake.loss);
-        let mut reals = None;
-        if let Some(section) = &config.adversarial {
-            device.seed(config.seed);
-            fake = fake.with_critic(critic(&teacher.unet, &device.clone().autodiff())?);
-            let mut noise = Noise::stream(config.seed, "reals");
-            let tokenizer = teacher.text.tokenizer();
-            let pool =
-                Pool::draw(section.reals, &source, &teacher.autoencoder, tokenizer, &mut noise, device)?;
-            let (found, wanted) = (pool.latent_shape(), teacher.latent_shape());
-            if found != wanted {
+        let mut noise = Noise::stream(seed, "reals");
+        let mut pool = Self { samples: Vec::new(), captions: Vec::new() };
+        while pool.captions.len() < count {
+            let examples = (0..64.min(count - pool.captions.len()))
+                .map(|_| source.draw(&mut noise))
+                .collect::<Result<Vec<_>, _>>()?;
+            let (images, captions): (Vec<_>, Vec<_>) =
+                examples.into_iter().map(|example| (example.image, example.caption)).unzip();
+            let samples = domain.encode(to_tensor(&images, device));
+            let found: [usize; 3] = [samples.dims()[1], samples.dims()[2], samples.dims()[3]];
+            if found != domain.shape() {
                 return Err(Error::Option {
                     key: "adversarial",
                     value: format!("real latents of {found:?}"),
                     must: "those of the teacher: pictures of the size it was trained on",
                 });
             }
-            reals = Some(pool);
+            pool.samples.extend((0..images.len()).map(|row| samples.clone().narrow(0, row, 1)));
+            pool.captions.extend(captions);
         }
+        Ok(pool)
+    }
+}
+
+/// A turn's noise, captions' condition and targets' samples.
+struct Turn<D: Domain> {
+    draw: Draw,
+    targets: Option<Tensor<4>>,
+    condition: ConditionOf<D>,
+}
+
+impl<'a, D: Domain> DistillationStage<'a, D> {
+    /// A generator and a fake score that start as copies of the teacher; `device` is the plain
+    /// device.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration does not fit the teacher, or a file it names cannot be used.
+    pub fn new(
+        config: DistillConfig,
+        domain: &'a D,
+        source: Source,
+        pairs: Option<Pairs>,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        config.teacher_precision.check(device)?;
+        let trainable = |network: D::Network| match config.generator.recompute {
+            // Activations of element-wise operations are computed again on the way back.
+            true => network.train().fork(&device.clone().autodiff().gradient_checkpointing()),
+            false => network.train(),
+        };
+        let mut start = trainable(domain.network().clone());
+        if let Some(path) = &config.generator.start {
+            start = domain.with_weights(start, path)?;
+        }
+        let levels = config.timesteps(domain.last_timestep())?.iter().map(|t| domain.level(*t)).collect();
+        let generator = FewStep::new(start, levels).with_noise_scale(domain.noise_scale());
+        let mut fake = trainable(domain.network().clone());
+        if let Some(loss) = config.fake.loss {
+            fake = domain.with_loss(fake, loss)?;
+        }
+        let mut reals = None;
+        if let Some(section) = &config.adversarial {
+            device.seed(config.seed);
+            fake = domain.with_critic(fake, &device.clone().autodiff())?;
+            reals = Some(RealPool::draw(section.reals, &source, domain, config.seed, device)?);
+        }
+        let perceptual = config.regression.as_ref().and_then(|section| section.perceptual.as_ref());
+        let distance: Box<dyn Distance + 'a> = match perceptual {
+            Some(section) => Box::new(Perceptual::open(section, domain, device)?),
+            None => Box::new(SquaredError),
+        };
         Ok(Self {
             average: Ema::new(&generator, config.generator.ema_decay),
             distiller: Distiller {
                 generator,
-                teacher: teacher.guided(config.guidance_scale)?,
+                teacher: domain.guided_in(config.guidance_scale, config.teacher_precision)?,
                 fake,
-                schedule,
+                schedule: domain.schedule(),
             },
-            text: teacher.text.clone(),
-            autoencoder: teacher.autoencoder.clone(),
-            latent_shape: teacher.latent_shape(),
+            domain,
+            distance,
             generator_optimizer: AdamW::new(optimizer_config()),
             fake_optimizer: AdamW::new(optimizer_config()),
             noise: Noise::stream(config.seed, "distillation"),
@@ -177,34 +161,41 @@ impl DistillationStage {
     }
 
     /// The averaged generator.
-    pub fn generator(&self) -> &OneStep<UNetDenoiser> {
+    pub fn generator(&self) -> &FewStep<D::Network> {
         self.average.model()
     }
 
     /// How the generator is called.
-    pub fn settings(&self) -> assemble::OneStepSettings {
-        assemble::OneStepSettings {
-            timestep: self.distiller.schedule.count() - 1,
-            noise_scale: 1.0,
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] when the configured timesteps do not fit the teacher.
+    pub fn settings(&self) -> Result<assemble::OneStepSettings, Error> {
+        let timesteps = self.config.timesteps(self.domain.last_timestep())?;
+        Ok(assemble::OneStepSettings {
+            timestep: timesteps[0],
+            noise_scale: self.domain.noise_scale(),
             guidance_scale: self.config.guidance_scale,
-        }
+            timesteps: (timesteps.len() > 1).then_some(timesteps),
+        })
     }
 
     fn shape(&self, batch: usize) -> [usize; 4] {
-        let [channels, height, width] = self.latent_shape;
+        let [channels, height, width] = self.domain.shape();
         [batch, channels, height, width]
     }
 
-    /// One turn's noise, captions and targets: paired rows first, then fresh ones.
-    fn turn(&mut self, paired_only: bool) -> Result<(Draw, Option<Targets>, Tensor<3>), Error> {
+    /// One turn's noise, captions and targets: paired rows first, then fresh ones; for a generator of several
+    /// steps which one it is, the same for the whole batch, and its input by backward simulation.
+    fn turn(&mut self, paired_only: bool) -> Result<Turn<D>, Error> {
         let batch = self.config.generator.batch;
         let shape = self.shape(batch);
-        let times =
-            TimeSampler::Timesteps(self.config.matching.first_timestep..=self.config.matching.last_timestep);
+        let matching = &self.config.matching;
+        let times = self.domain.times(matching.first_timestep..=matching.last_timestep);
         let mut draw = Draw::new(&mut self.noise, shape, &times, &self.device);
         let mut captions = Vec::with_capacity(batch);
         let mut targets = None;
-        if let (Some(pairs), Some(section)) = (&self.pairs, &self.config.regression) {
+        if let (Some(pairs), Some(_)) = (&self.pairs, &self.config.regression) {
             let count = if paired_only { batch } else { (batch / 2).max(1) };
             let places: Vec<usize> = (0..count).map(|_| self.noise.below(pairs.len())).collect();
             captions.extend(places.iter().map(|place| pairs.caption(*place).to_owned()));
@@ -213,122 +204,195 @@ impl DistillationStage {
                 true => Tensor::cat(vec![z, draw.z.narrow(0, count, batch - count)], 0),
                 false => z,
             };
-            targets = Some(Targets { x0, weight: section.weight });
+            targets = Some(x0);
         }
         while captions.len() < batch {
             captions.push(self.source.caption(&mut self.noise)?);
         }
         let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
-        Ok((draw, targets, self.text.encode(&prompts)?))
+        let condition = self.domain.condition(&prompts)?;
+        let steps = self.distiller.generator.levels().len();
+        let step = if steps > 1 { self.noise.below(steps) } else { 0 };
+        if step > 0 {
+            let (noise, device) = (&mut self.noise, &self.device);
+            let z = noise.normal(shape, device);
+            let generator = &self.distiller.generator;
+            let x0 = generator.simulate(step, z, &condition, &mut || noise.normal(shape, device));
+            draw.later = Some((step, x0));
+        }
+        Ok(Turn { draw, targets, condition })
     }
 
-    /// Noise and times of one diffusion for the critic, over the whole schedule.
+    /// Noise and times of one diffusion for the critic or the fake score, over the whole schedule.
     fn diffusion(&mut self, shape: [usize; 4]) -> Diffusion {
-        let times = TimeSampler::Timesteps(0..=self.distiller.schedule.count() - 1);
+        let times = self.domain.times(0..=self.domain.last_timestep());
         Diffusion::new(&mut self.noise, shape, &times, &self.device)
     }
 
-    /// The critic's side of the adversarial term on samples `x`, where there is one.
-    fn critic_loss(&mut self, x: &Tensor<4>, text: &Tensor<3>) -> Result<Option<Tensor<1>>, Error> {
+    /// Real samples for the critic, diffused.
+    fn real(&mut self, count: usize) -> Result<Option<Reals<ConditionOf<D>>>, Error> {
         let Some(pool) = &self.reals else {
             return Ok(None);
         };
-        let places: Vec<usize> = (0..x.dims()[0]).map(|_| self.noise.below(pool.len())).collect();
-        let x0 = pool.latents(&places, &self.device);
-        let captions: Vec<Option<usize>> = places.into_iter().map(Some).collect();
-        let empty = self.text.tokenizer().encode("")?;
-        let condition = self.text.model().forward(pool.ids(&captions, &empty, &self.device));
-        let reals = Reals { x0, condition, diffusion: self.diffusion(x.dims()) };
-        let diffusion = self.diffusion(x.dims());
-        Ok(self.distiller.critic_loss(x.clone(), &diffusion, text, &reals))
+        let places: Vec<usize> = (0..count).map(|_| self.noise.below(pool.captions.len())).collect();
+        let x0 = Tensor::cat(places.iter().map(|place| pool.samples[*place].clone()).collect(), 0);
+        let captions: Vec<&str> = places.iter().map(|place| pool.captions[*place].as_str()).collect();
+        let condition = self.domain.condition(&captions)?;
+        let diffusion = self.diffusion(self.shape(count));
+        Ok(Some(Reals { x0, condition, diffusion }))
     }
 
-    /// One update of the fake score on samples `x`; its loss, and the critic's.
+    /// One update of the fake score on micro-batches of samples; the figures of the last.
     fn fake_turn(
         &mut self,
         step: usize,
-        x: Tensor<4>,
-        text: &Tensor<3>,
-    ) -> Result<(f64, Option<f64>), Error> {
-        let critic = self.critic_loss(&x, text)?;
-        let times = TimeSampler::Timesteps(0..=self.distiller.schedule.count() - 1);
-        let draw = Draw::new(&mut self.noise, x.dims(), &times, &self.device);
-        let loss = self.distiller.fake_loss(x, &draw, text);
+        batches: Vec<(Tensor<4>, ConditionOf<D>)>,
+    ) -> Result<FakeFigures, Error> {
+        let share = 1.0 / batches.len() as f64;
+        let mut turns = Vec::with_capacity(batches.len());
+        for (x, condition) in batches {
+            let critic = match self.real(x.dims()[0])? {
+                Some(reals) => Some((self.diffusion(x.dims()), reals)),
+                None => None,
+            };
+            let Diffusion { eps, t } = self.diffusion(x.dims());
+            turns.push((x, condition, critic, Draw { z: eps.clone(), eps, t, later: None }));
+        }
+        let distiller = &self.distiller;
         let weight = self.config.adversarial.as_ref().map_or(0.0, |section| section.critic_weight);
-        let total = match &critic {
-            Some(critic) => loss.clone() + critic.clone() * weight,
-            None => loss.clone(),
-        };
-        let mut grads = total.backward();
-        let grads = GradientsParams::from_module(&mut grads, &self.distiller.fake);
+        let parallel = self.config.generator.parallel;
+        let results = side_by_side(turns, parallel, |(x, condition, critic, draw)| {
+            let own = (parallel > 1).then(|| distiller.fork());
+            let distiller = own.as_ref().unwrap_or(distiller);
+            let critic = critic.and_then(|(diffusion, reals)| {
+                distiller.critic_loss(x.clone(), &diffusion, &condition, &reals)
+            });
+            let loss = distiller.fake_loss(x, &draw, &condition);
+            let mut figures = FakeFigures { loss: number(loss.clone()), ..FakeFigures::default() };
+            let mut total = loss * share;
+            if let Some(critic) = critic {
+                total = total + critic.loss.clone() * (weight * share);
+                figures.critic = Some([number(critic.loss), critic.real_logit, critic.fake_logit]);
+            }
+            (GradientsParams::from_module(&mut total.backward(), &distiller.fake), figures)
+        });
+        let mut accumulated = GradientsAccumulator::new();
+        let mut figures = FakeFigures::default();
+        for (grads, found) in results {
+            accumulated.accumulate(&self.distiller.fake, grads);
+            figures = found;
+        }
         let section = &self.config.fake;
         let rate = LearningRate::constant(section.learning_rate, self.config.generator.warmup_steps);
         let fake = self.distiller.fake.clone();
-        let (fake, norm) = self.fake_optimizer.step(rate.at(step), fake, grads);
+        let (fake, norm) = self.fake_optimizer.step(rate.at(step), fake, accumulated.grads());
         self.distiller.fake = fake;
-        let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
-        let loss = if norm.is_finite() { number(loss) } else { norm };
-        Ok((loss, critic.map(number)))
+        figures.gradient_norm = norm;
+        Ok(figures)
     }
 }
 
-impl Stage for DistillationStage {
+/// What a fake score's turn reports.
+#[derive(Debug, Clone, Copy, Default)]
+struct FakeFigures {
+    loss: f64,
+    gradient_norm: f64,
+    /// The critic's loss and its mean logits of real and of generated samples.
+    critic: Option<[f64; 3]>,
+}
+
+fn number(tensor: Tensor<1>) -> f64 {
+    f64::from(tensor.without_autodiff().into_scalar::<f32>())
+}
+
+impl<D: Domain> Stage for DistillationStage<'_, D> {
     fn name(&self) -> &'static str {
         "distillation"
     }
 
     fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
         let warm_up = self.config.regression.as_ref().map_or(0, |section| section.warmup_steps);
-        let (draw, targets, text) = self.turn(step < warm_up)?;
-        let loss = match &targets {
-            Some(targets) if step < warm_up => self.distiller.regression_loss(&draw, targets, &text),
-            targets => {
-                let weight = self.config.adversarial.as_ref().map(|section| section.generator_weight);
-                let diffusion = weight.map(|weight| (self.diffusion(draw.z.dims()), weight));
-                let terms = Terms {
-                    matching: Some(self.config.matching.weighting),
-                    targets: targets.as_ref(),
-                    adversary: diffusion.as_ref().map(|(diffusion, weight)| (diffusion, *weight)),
-                };
-                self.distiller.generator_loss_of(&draw, &terms, &text)
-            }
-        };
-        let mut grads = loss.total.backward();
-        let grads = GradientsParams::from_module(&mut grads, &self.distiller.generator);
+        let micro_batches = self.config.generator.accumulate;
+        let share = 1.0 / micro_batches as f64;
+        let mut turns = Vec::with_capacity(micro_batches);
+        for _ in 0..micro_batches {
+            let turn = self.turn(step < warm_up)?;
+            let diffusion = match &self.config.adversarial {
+                Some(section) if step >= warm_up => {
+                    let weight = section.generator_weight;
+                    Some((self.diffusion(turn.draw.z.dims()), weight))
+                }
+                _ => None,
+            };
+            turns.push((turn, diffusion));
+        }
+        let (distiller, distance) = (&self.distiller, self.distance.as_ref());
+        let weight = self.config.regression.as_ref().map_or(0.0, |section| section.weight);
+        let weighting = self.config.matching.weighting;
+        let parallel = self.config.generator.parallel;
+        let results = side_by_side(turns, parallel, |(turn, diffusion)| {
+            let own = (parallel > 1).then(|| distiller.fork());
+            let distiller = own.as_ref().unwrap_or(distiller);
+            let Turn::<D> { draw, targets, condition } = turn;
+            let targets = targets.map(|x0| Targets { x0, weight, distance });
+            let loss = match &targets {
+                Some(targets) if step < warm_up => distiller.regression_loss(&draw, targets, &condition),
+                targets => {
+                    let terms = Terms {
+                        matching: Some(weighting),
+                        targets: targets.as_ref(),
+                        adversary: diffusion.as_ref().map(|(diffusion, weight)| (diffusion, *weight)),
+                    };
+                    distiller.generator_loss_of(&draw, &terms, &condition)
+                }
+            };
+            let mut grads = (loss.total * share).backward();
+            let grads = GradientsParams::from_module(&mut grads, &distiller.generator);
+            let mean = number(loss.x.clone().mean());
+            let deviation = number((loss.x.clone() - mean).square().mean()).sqrt();
+            let mut losses = vec![
+                ("matching", number(loss.matching)),
+                ("sample_mean", mean),
+                ("sample_deviation", deviation),
+            ];
+            losses.extend(loss.regression.map(|regression| ("regression", number(regression))));
+            losses.extend(loss.adversarial.map(|adversarial| ("adversarial", number(adversarial))));
+            (grads, losses, (loss.x, condition))
+        });
+        let mut accumulated = GradientsAccumulator::new();
+        let mut batches = Vec::with_capacity(micro_batches);
+        let mut losses = Vec::new();
+        for (grads, found, batch) in results {
+            accumulated.accumulate(&self.distiller.generator, grads);
+            losses = found;
+            batches.push(batch);
+        }
         let section = &self.config.generator;
         let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, self.config.pace.steps)
             .at(step);
         let generator = self.distiller.generator.clone();
-        let (generator, norm) = self.generator_optimizer.step(rate, generator, grads);
+        let (generator, norm) = self.generator_optimizer.step(rate, generator, accumulated.grads());
         self.average = self.average.clone().update(&generator, step);
         self.distiller.generator = generator;
 
         // The fake score sees the very samples of this turn first, then fresh ones.
-        let (mut fake, mut critic) = self.fake_turn(step, loss.x.clone(), &text)?;
+        let mut fake = self.fake_turn(step, batches)?;
         for _ in 1..self.config.fake.steps_per_generator_step {
-            let (draw, _, text) = self.turn(false)?;
-            let x = self.distiller.generator.valid().generate(draw.z, &text);
-            (fake, critic) = self.fake_turn(step, x, &text)?;
+            let mut batches = Vec::with_capacity(micro_batches);
+            for _ in 0..micro_batches {
+                let Turn { draw, condition, .. } = self.turn(false)?;
+                batches.push((self.distiller.samples(&draw, &condition), condition));
+            }
+            fake = self.fake_turn(step, batches)?;
         }
-        let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
-        let mean = number(loss.x.clone().mean());
-        let deviation = number((loss.x - mean).square().mean()).sqrt();
-        let mut losses = vec![
-            ("matching", number(loss.matching)),
-            ("fake", fake),
+        losses.extend([
+            ("fake", fake.loss),
             ("gradient_norm", norm),
-            ("sample_mean", mean),
-            ("sample_deviation", deviation),
+            ("fake_gradient_norm", fake.gradient_norm),
             ("learning_rate", rate),
-        ];
-        if let Some(regression) = loss.regression {
-            losses.push(("regression", number(regression)));
-        }
-        if let Some(adversarial) = loss.adversarial {
-            losses.push(("adversarial", number(adversarial)));
-        }
-        if let Some(critic) = critic {
-            losses.push(("critic", critic));
+        ]);
+        if let Some([loss, real, generated]) = fake.critic {
+            losses.extend([("critic", loss), ("logit_real", real), ("logit_generated", generated)]);
         }
         Ok(losses)
     }
@@ -336,7 +400,7 @@ impl Stage for DistillationStage {
     fn save(&self, folder: &Path) -> Result<(), Error> {
         let precision = Precision::Single;
         let path = |name: &str| folder.join(format!("{name}.safetensors"));
-        dmd_weights::save(&self.distiller.generator.valid(), &path("generator"), &PLAIN_KEYS, precision)?;
+        dmd_weights::save(&self.distiller.generator.plain(), &path("generator"), &PLAIN_KEYS, precision)?;
         dmd_weights::save(&self.distiller.fake.valid(), &path("fake"), &PLAIN_KEYS, precision)?;
         dmd_weights::save(self.average.model(), &path("average"), &PLAIN_KEYS, precision)?;
         self.generator_optimizer.save(&path("generator_optimizer"))?;
@@ -364,7 +428,7 @@ impl Stage for DistillationStage {
         RunState::new(step, seconds, &self.noise)
     }
 
-    /// One-step pictures of held-out captions, and how many of 96 are right.
+    /// The generator's pictures of held-out captions, and how many of 96 are right.
     fn probe(&self) -> Result<Probe, Error> {
         let mut noise = Noise::stream(0, "probe");
         let count = 96;
@@ -380,9 +444,11 @@ impl Stage for DistillationStage {
             }
         }
         let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
-        let z = noise.normal(self.shape(count), &self.device);
-        let x0 = self.average.model().generate(z, &self.text.encode(&prompts)?);
-        let mut pictures = picture::from_tensor(self.autoencoder.decode(x0));
+        let shape = self.shape(count);
+        let z = noise.normal(shape, &self.device);
+        let condition = self.domain.condition(&prompts)?;
+        let x0 = self.average.model().generate(z, &condition, &mut || noise.normal(shape, &self.device));
+        let mut pictures = picture::from_tensor(self.domain.decode(x0));
         let mut figures = Vec::new();
         if !scenes.is_empty() {
             let right = reader::count_right(&scenes, &pictures);

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What can go wrong in a training run.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,8 @@ pub enum Error {
     },
     /// A loss or gradient is not a finite number.
     #[error(
-        "{term} is {value} at step {step}: the run diverged and was stopped; the last checkpoint is whole, lower the learning rate and resume"
+        "{term} is {value} at step {step}: the run diverged and was stopped; {}, lower the learning rate and resume",
+        last_checkpoint(checkpoint.as_deref(), *saved)
     )]
     Diverged {
         /// The optimiser step.
@@ -41,6 +42,10 @@ pub enum Error {
         term: &'static str,
         /// Its value.
         value: f64,
+        /// The last whole checkpoint, if there is one.
+        checkpoint: Option<PathBuf>,
+        /// The step it was written after.
+        saved: usize,
     },
     /// A checkpoint does not belong to this configuration, or is damaged.
     #[error("checkpoint {path:?} cannot be resumed: {reason}")]
@@ -70,4 +75,11 @@ pub enum Error {
     /// The noise schedule.
     #[error(transparent)]
     Schedule(#[from] dmd_scheduler::Error),
+}
+
+fn last_checkpoint(path: Option<&Path>, step: usize) -> String {
+    match path {
+        Some(path) => format!("the checkpoint of step {step}, {path:?}, is whole"),
+        None => "there is no checkpoint yet".to_owned(),
+    }
 }

@@ -1,12 +1,17 @@
 //! Fréchet distance between two sets of pictures, in f64, in one fixed feature space.
 
+use std::path::Path;
+
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, activation::relu};
 use dmd_core::Noise;
+use faer::{Mat, Scale, Side};
 use image::RgbImage;
 
+use crate::Error;
 use crate::data::to_tensor;
+use crate::inception::Inception;
 
 /// The feature space `random-conv-v1`: three 3×3 convolutions of stride 2 (16, 32 and 32
 /// channels), weights drawn once from a fixed seed with He's deviation, ReLU after each; the
@@ -19,6 +24,61 @@ use crate::data::to_tensor;
 pub struct RandomConv {
     weights: Vec<Tensor<4>>,
     device: Device,
+}
+
+/// A feature space for pictures.
+pub trait FeatureSpace {
+    /// Its name, quoted with every distance.
+    fn name(&self) -> &'static str;
+
+    /// One row of features per picture.
+    fn features(&self, pictures: &[RgbImage]) -> Vec<Vec<f64>>;
+}
+
+impl FeatureSpace for RandomConv {
+    fn name(&self) -> &'static str {
+        FEATURE_SPACE
+    }
+
+    fn features(&self, pictures: &[RgbImage]) -> Vec<Vec<f64>> {
+        Self::features(self, pictures)
+    }
+}
+
+/// [`Inception`] on a device: the space of published Fréchet distances.
+#[derive(Debug)]
+pub struct InceptionSpace {
+    network: Inception,
+    device: Device,
+}
+
+impl InceptionSpace {
+    /// Reads the network's file (see [`Inception::from_file`]).
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing, broken or of another network.
+    pub fn from_file(path: &Path, device: &Device) -> Result<Self, Error> {
+        Ok(Self { network: Inception::from_file(path, device)?, device: device.clone() })
+    }
+}
+
+impl FeatureSpace for InceptionSpace {
+    fn name(&self) -> &'static str {
+        "Inception, 2048 features"
+    }
+
+    fn features(&self, pictures: &[RgbImage]) -> Vec<Vec<f64>> {
+        let mut rows = Vec::with_capacity(pictures.len());
+        for chunk in pictures.chunks(16) {
+            let features = self.network.features((to_tensor(chunk, &self.device) + 1.0) / 2.0);
+            let [batch, width] = features.dims();
+            let values: Vec<f64> = features.into_data().iter::<f64>().collect();
+            debug_assert_eq!(values.len(), batch * width);
+            rows.extend(values.chunks(width).map(<[f64]>::to_vec));
+        }
+        rows
+    }
 }
 
 /// Name of [`RandomConv`]'s feature space, quoted with every distance.
@@ -58,7 +118,7 @@ impl RandomConv {
 #[derive(Debug, Clone)]
 pub struct Moments {
     mean: Vec<f64>,
-    covariance: Vec<f64>,
+    covariance: Mat<f64>,
 }
 
 impl Moments {
@@ -71,14 +131,8 @@ impl Moments {
         assert!(rows.len() > 1, "a covariance needs two rows");
         let (n, d) = (rows.len() as f64, rows[0].len());
         let mean: Vec<f64> = (0..d).map(|i| rows.iter().map(|row| row[i]).sum::<f64>() / n).collect();
-        let mut covariance = vec![0.0; d * d];
-        for row in rows {
-            for i in 0..d {
-                for j in 0..d {
-                    covariance[i * d + j] += (row[i] - mean[i]) * (row[j] - mean[j]) / (n - 1.0);
-                }
-            }
-        }
+        let centred = Mat::from_fn(rows.len(), d, |row, i| rows[row][i] - mean[i]);
+        let covariance = centred.transpose() * &centred * Scale(1.0 / (n - 1.0));
         Self { mean, covariance }
     }
 
@@ -86,120 +140,45 @@ impl Moments {
     ///
     /// # Panics
     ///
-    /// If the two differ in dimension.
+    /// If the two differ in dimension, or a feature is not finite.
     pub fn distance(&self, other: &Self) -> f64 {
         let d = self.mean.len();
         assert_eq!(d, other.mean.len(), "two sets of features of one space");
         let shift: f64 = self.mean.iter().zip(&other.mean).map(|(a, b)| (a - b).powi(2)).sum();
-        let root = square_root(&self.covariance, d);
-        let middle = multiply(&multiply(&root, &other.covariance, d), &root, d);
-        let (values, _) = symmetric_eigen(&middle, d);
+        let root = square_root(&self.covariance);
+        let middle = &root * &other.covariance * &root;
+        let values = middle.self_adjoint_eigenvalues(Side::Lower).expect("finite features");
         let cross: f64 = values.iter().map(|v| v.max(0.0).sqrt()).sum();
-        let trace = |m: &[f64]| (0..d).map(|i| m[i * d + i]).sum::<f64>();
+        let trace = |m: &Mat<f64>| (0..d).map(|i| m[(i, i)]).sum::<f64>();
         shift + trace(&self.covariance) + trace(&other.covariance) - 2.0 * cross
     }
 }
 
-fn multiply(a: &[f64], b: &[f64], d: usize) -> Vec<f64> {
-    let mut product = vec![0.0; d * d];
-    for i in 0..d {
-        for k in 0..d {
-            let factor = a[i * d + k];
-            for j in 0..d {
-                product[i * d + j] += factor * b[k * d + j];
-            }
-        }
-    }
-    product
-}
-
 /// The symmetric square root of a positive semi-definite matrix.
-fn square_root(matrix: &[f64], d: usize) -> Vec<f64> {
-    let (values, vectors) = symmetric_eigen(matrix, d);
-    let mut root = vec![0.0; d * d];
-    for (k, value) in values.iter().enumerate() {
-        let scale = value.max(0.0).sqrt();
-        for i in 0..d {
-            for j in 0..d {
-                root[i * d + j] += scale * vectors[i * d + k] * vectors[j * d + k];
-            }
-        }
-    }
-    root
-}
-
-/// Eigenvalues, and eigenvectors as columns, of a symmetric matrix: cyclic Jacobi rotations.
-fn symmetric_eigen(matrix: &[f64], d: usize) -> (Vec<f64>, Vec<f64>) {
-    let mut a = matrix.to_vec();
-    let mut v = vec![0.0; d * d];
-    for i in 0..d {
-        v[i * d + i] = 1.0;
-    }
-    let total: f64 = a.iter().map(|x| x * x).sum();
-    // Sweeps converge quadratically; 64 are far more than any matrix needs.
-    for _ in 0..64 {
-        let off: f64 =
-            (0..d).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| a[i * d + j].powi(2)).sum();
-        if off <= 1e-28 * total {
-            break;
-        }
-        for p in 0..d {
-            for q in p + 1..d {
-                rotate(&mut a, &mut v, d, (p, q));
-            }
-        }
-    }
-    ((0..d).map(|i| a[i * d + i]).collect(), v)
-}
-
-/// One Jacobi rotation: makes `a[p][q]` zero.
-fn rotate(a: &mut [f64], v: &mut [f64], d: usize, (p, q): (usize, usize)) {
-    let apq = a[p * d + q];
-    if apq == 0.0 {
-        return;
-    }
-    let theta = (a[q * d + q] - a[p * d + p]) / (2.0 * apq);
-    let t = theta.signum() / (theta.abs() + theta.hypot(1.0));
-    let c = 1.0 / t.hypot(1.0);
-    let s = t * c;
-    for k in 0..d {
-        let (x, y) = (a[k * d + p], a[k * d + q]);
-        a[k * d + p] = c * x - s * y;
-        a[k * d + q] = s * x + c * y;
-    }
-    for k in 0..d {
-        let (x, y) = (a[p * d + k], a[q * d + k]);
-        a[p * d + k] = c * x - s * y;
-        a[q * d + k] = s * x + c * y;
-    }
-    for k in 0..d {
-        let (x, y) = (v[k * d + p], v[k * d + q]);
-        v[k * d + p] = c * x - s * y;
-        v[k * d + q] = s * x + c * y;
-    }
+fn square_root(matrix: &Mat<f64>) -> Mat<f64> {
+    let eigen = matrix.self_adjoint_eigen(Side::Lower).expect("finite features");
+    let vectors = eigen.U();
+    let d = matrix.nrows();
+    let scaled = Mat::from_fn(d, d, |row, k| vectors[(row, k)] * eigen.S()[k].max(0.0).sqrt());
+    &scaled * vectors.transpose()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A known spectrum: `[[2, 1], [1, 2]]` has 1 and 3.
-    #[test]
-    fn eigenvalues_of_a_known_matrix() {
-        let (mut values, _) = symmetric_eigen(&[2.0, 1.0, 1.0, 2.0], 2);
-        values.sort_by(f64::total_cmp);
-        assert!((values[0] - 1.0).abs() < 1e-14 && (values[1] - 3.0).abs() < 1e-14);
-    }
-
     #[test]
     fn root_squared_is_the_matrix() {
         let d = 12;
-        let factor = Noise::from_seed(3).normals(d * d);
-        let transposed: Vec<f64> = (0..d * d).map(|i| factor[i % d * d + i / d]).collect();
-        let matrix = multiply(&factor, &transposed, d);
-        let root = square_root(&matrix, d);
-        for (a, b) in multiply(&root, &root, d).iter().zip(&matrix) {
-            assert!((a - b).abs() < 1e-10, "{a} against {b}");
+        let values = Noise::from_seed(3).normals(d * d);
+        let factor = Mat::from_fn(d, d, |row, column| values[row * d + column]);
+        let matrix = factor.transpose() * &factor;
+        let root = square_root(&matrix);
+        let squared = &root * &root;
+        for row in 0..d {
+            for column in 0..d {
+                assert!((squared[(row, column)] - matrix[(row, column)]).abs() < 1e-10);
+            }
         }
     }
 
@@ -208,7 +187,7 @@ mod tests {
     fn distance_of_diagonal_gaussians() {
         let gaussian = |mean: [f64; 2], std: [f64; 2]| Moments {
             mean: mean.to_vec(),
-            covariance: vec![std[0] * std[0], 0.0, 0.0, std[1] * std[1]],
+            covariance: Mat::from_fn(2, 2, |i, j| if i == j { std[i] * std[i] } else { 0.0 }),
         };
         let (a, b) = (gaussian([0.0, 1.0], [1.0, 2.0]), gaussian([3.0, 1.0], [0.5, 5.0]));
         assert!((a.distance(&b) - (9.0 + 0.25 + 9.0)).abs() < 1e-12);

@@ -1,25 +1,31 @@
 //! Training and distillation: the data, the teacher's two stages, and Distribution Matching
 //! Distillation itself, with checkpoints that resume exactly.
 
+pub mod ablation;
 pub mod assemble;
 mod autoencoder;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
 mod diffusion;
+mod distance;
 mod distillation;
 mod distiller;
+pub mod domain;
 mod ema;
 mod error;
 pub mod frechet;
 mod grounding;
+pub mod inception;
 mod learning_rate;
+pub mod lpips;
+pub mod manifold;
 mod optimizer;
 pub mod pairs;
 pub mod picture;
+mod pixel_teacher;
 pub mod reader;
 pub mod report;
-pub mod ring;
 pub mod run;
 pub mod shapes;
 pub mod toy;
@@ -27,10 +33,14 @@ mod trainee;
 
 pub use autoencoder::AutoencoderStage;
 pub use diffusion::{DiffusionStage, LatentParts, Pool, Teacher, TeacherArchitecture};
-pub use distillation::{DistillationStage, TeacherParts};
-pub use distiller::{Diffusion, Distiller, Draw, GeneratorLoss, Reals, Targets, Terms};
+pub use distance::{Distance, Perceptual, SquaredError};
+pub use distillation::DistillationStage;
+pub use distiller::{
+    CriticLoss, Diffusion, Distiller, Draw, GeneratorLoss, Reals, Targets, Terms, side_by_side,
+};
 pub use ema::Ema;
 pub use error::Error;
 pub use grounding::GroundingStage;
 pub use learning_rate::LearningRate;
 pub use optimizer::{AdamW, AdamWConfig, global_norm};
+pub use pixel_teacher::PixelTeacherStage;

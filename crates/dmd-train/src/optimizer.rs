@@ -3,6 +3,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
+use dmd_kernels::{AdamWStep, adamw};
 use dmd_weights::{Error as WeightsError, write_atomic};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
@@ -91,28 +92,37 @@ impl ModuleMapper for Update<'_> {
         };
         let AdamWConfig { beta1, beta2, epsilon, weight_decay, .. } = self.optimizer.config;
         let count: usize = grad.dims().iter().product();
-        let grad = grad.reshape([count]) * self.clip;
         let slot = &mut self.optimizer.moments[index];
         let (first, second) = match slot.take() {
-            Some(Moments { first, second }) => {
-                (first * beta1 + grad.clone() * (1.0 - beta1), second * beta2 + grad.square() * (1.0 - beta2))
+            Some(Moments { first, second }) => (first, second),
+            None => {
+                let zeros = Tensor::<1>::zeros([count], &grad.device());
+                (zeros.clone(), zeros)
             }
-            None => (grad.clone() * (1.0 - beta1), grad.square() * (1.0 - beta2)),
         };
-        *slot = Some(Moments { first: first.clone(), second: second.clone() });
         let step = self.optimizer.step as i32;
-        let (correct1, correct2) = (1.0 - beta1.powi(step), 1.0 - beta2.powi(step));
-        let direction = first / ((second / correct2).sqrt() + epsilon);
-
         let learning_rate = self.learning_rate;
         let (id, tensor, mapper) = param.consume();
         let tracked = tensor.is_require_grad();
         let autodiff = tensor.is_autodiff();
+        let device = tensor.device();
         let plain = tensor.without_autodiff();
         let shape = plain.dims();
-        let updated = plain * (1.0 - learning_rate * weight_decay)
-            - direction.reshape(shape) * (learning_rate / correct1);
-        let mut updated = if autodiff { updated.autodiff() } else { updated };
+        let numbers = AdamWStep {
+            clip: self.clip,
+            beta1,
+            beta2,
+            correction2: 1.0 - beta2.powi(step),
+            epsilon,
+            rate: learning_rate / (1.0 - beta1.powi(step)),
+            decay: 1.0 - learning_rate * weight_decay,
+        };
+        let (updated, [first, second]) =
+            adamw(plain.reshape([count]), grad.reshape([count]), [first, second], &numbers);
+        *slot = Some(Moments { first, second });
+        let updated = updated.reshape(shape);
+        // With the device goes its strategy of keeping or recomputing activations.
+        let mut updated = if autodiff { updated.autodiff().to_device(&device) } else { updated };
         if tracked {
             updated = updated.require_grad();
         }

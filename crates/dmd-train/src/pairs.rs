@@ -1,19 +1,17 @@
 //! The regression term's data: noise, and what the teacher's deterministic sampler makes of it.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::str::FromStr;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dmd_clip::TextEncoder;
-use dmd_core::{Denoiser, Noise};
-use dmd_scheduler::SchedulerConfig;
+use dmd_core::Noise;
 use dmd_weights::{Error as WeightsError, write_atomic};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::Error;
 use crate::data::Source;
+use crate::domain::Domain;
 use crate::run::{Observer, Outcome, StepReport};
 
 /// Pairs per file; each file has its own random stream, so that a run can stop between two.
@@ -53,17 +51,13 @@ impl FromStr for Share {
 
 /// How pairs are made.
 #[derive(Debug)]
-pub struct PairMaker<'a, D> {
-    /// The teacher, guided as in training.
-    pub teacher: &'a D,
-    /// Its text encoder.
-    pub text: &'a TextEncoder,
-    /// Its sampler.
-    pub scheduler: &'a SchedulerConfig,
+pub struct PairMaker<'a, D: Domain> {
+    /// What is distilled.
+    pub domain: &'a D,
+    /// Guidance of the teacher, as in training.
+    pub guidance_scale: f64,
     /// Where captions come from.
     pub source: &'a Source,
-    /// Shape of a latent, `[channels, height, width]`.
-    pub latent_shape: [usize; 3],
     /// Sampling steps.
     pub steps: usize,
     /// Seed of captions and noise.
@@ -81,7 +75,7 @@ pub struct Pairs {
     latent_shape: [usize; 3],
 }
 
-impl<D: Denoiser<Condition = Tensor<3>>> PairMaker<'_, D> {
+impl<D: Domain> PairMaker<'_, D> {
     /// Makes the files of `folder` that are not there yet and belong to a share, of `count` pairs in
     /// all. Every file has its own random numbers, so machines need not know of each other.
     ///
@@ -118,14 +112,13 @@ impl<D: Denoiser<Condition = Tensor<3>>> PairMaker<'_, D> {
     fn shard(&self, shard: usize, path: &Path) -> Result<(), Error> {
         let mut noise = Noise::stream(self.seed, &format!("pairs-{shard}"));
         let captions = (0..SHARD).map(|_| self.source.caption(&mut noise)).collect::<Result<Vec<_>, _>>()?;
-        let [channels, height, width] = self.latent_shape;
+        let [channels, height, width] = self.domain.shape();
         let shape = [SHARD, channels, height, width];
         let z = noise.normal(shape, self.device);
         let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
-        let text = self.text.encode(&prompts)?;
-        let go_on = |_: usize, _: &Tensor<4>| ControlFlow::Continue(());
-        let x0 = self.scheduler.sample(self.teacher, self.steps, z.clone(), &text, go_on)?;
-        let x0 = x0.unwrap_or_else(|| z.clone());
+        let teacher = self.domain.guided(self.guidance_scale)?;
+        let condition = self.domain.condition(&prompts)?;
+        let x0 = self.domain.sample(&teacher, self.steps, z.clone(), &condition)?;
         let bytes = |tensor: Tensor<4>| -> Vec<u8> {
             tensor.into_data().iter::<f32>().flat_map(f32::to_le_bytes).collect()
         };

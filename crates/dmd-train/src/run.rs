@@ -8,7 +8,8 @@ use std::time::Instant;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{RunState, newest, replace_folder};
+use crate::checkpoint::{RunState, newest, replace_folder, set_aside};
+use crate::report::{self, Alarm};
 use crate::{Error, picture};
 
 /// A training that advances by steps.
@@ -64,7 +65,7 @@ pub struct Pace {
     /// Optimiser steps in all.
     pub steps: usize,
     /// A line in `metrics.jsonl` every so many steps.
-    #[serde(default = "twenty_five")]
+    #[serde(default = "one")]
     pub log_every: usize,
     /// A grid of pictures every so many steps.
     #[serde(default = "five_hundred")]
@@ -72,10 +73,13 @@ pub struct Pace {
     /// A checkpoint every so many steps.
     #[serde(default = "five_hundred")]
     pub checkpoint_every: usize,
+    /// Checkpoints that are kept, the newest among them; older ones are named by their step.
+    #[serde(default = "one")]
+    pub keep: usize,
 }
 
-fn twenty_five() -> usize {
-    25
+fn one() -> usize {
+    1
 }
 
 fn five_hundred() -> usize {
@@ -86,6 +90,9 @@ fn five_hundred() -> usize {
 pub trait Observer {
     /// Called after every step.
     fn on_step(&mut self, report: &StepReport<'_>);
+
+    /// Called when a figure leaves the band in which a run is healthy.
+    fn on_alarm(&mut self, _alarm: &Alarm) {}
 
     /// Whether to stop now, with a checkpoint.
     fn stopped(&self) -> bool;
@@ -142,6 +149,7 @@ pub fn run(
     forget_after(folder, stage.name(), step)?;
     let start = Instant::now();
     let save = |stage: &dyn Stage, step: usize, seconds: f64| {
+        set_aside(&home, pace.keep)?;
         replace_folder(&home, |fresh| {
             stage.save(fresh)?;
             let state = stage.state(step, seconds);
@@ -149,12 +157,19 @@ pub fn run(
         })
     };
     let mut saved = step;
+    let mut alarmed: Vec<&'static str> = Vec::new();
     while step < pace.steps {
         let losses = stage.step(step)?;
         step += 1;
         for (term, value) in &losses {
             if !value.is_finite() {
-                return Err(Error::Diverged { step, term, value: *value });
+                let (term, value) = (*term, *value);
+                return Err(Error::Diverged { step, term, value, checkpoint: newest(&home), saved });
+            }
+            if !report::healthy(term, *value) && !alarmed.contains(term) {
+                alarmed.push(*term);
+                let figure = format!("{}: {term}", stage.name());
+                observer.on_alarm(&Alarm { figure, step: step as u64, value: *value });
             }
         }
         let seconds = before + start.elapsed().as_secs_f64();
@@ -208,12 +223,23 @@ fn forget_after(folder: &Path, stage: &str, step: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// Memory of this process, where the system tells: Linux does.
+fn resident_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
 fn append_metrics(folder: &Path, report: &StepReport<'_>) -> Result<(), Error> {
     let path = folder.join("metrics.jsonl");
     let mut line = serde_json::Map::new();
     line.insert("stage".to_owned(), report.stage.into());
     line.insert("step".to_owned(), report.step.into());
     line.insert("seconds".to_owned(), report.seconds.into());
+    if let Some(bytes) = resident_memory() {
+        line.insert("memory_gib".to_owned(), (bytes as f64 / f64::from(1 << 30)).into());
+    }
     for (name, value) in report.losses {
         line.insert((*name).to_owned(), (*value).into());
     }

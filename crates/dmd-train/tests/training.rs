@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,18 +10,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use dmd_core::{GaussianMixture, Noise, OneStep};
+use dmd_core::{FewStep, GaussianMixture, Noise, StepLevel};
 use dmd_scheduler::{KarrasSchedule, TimeSampler};
+use dmd_train::SquaredError;
+use dmd_train::ablation::{self, Effort, Row, Variant};
 use dmd_train::config::{AutoencoderSection, DistillConfig, TeacherConfig};
 use dmd_train::data::{ImageFolder, Source, to_tensor};
 use dmd_train::reader;
-use dmd_train::ring;
 use dmd_train::run::{Observer, Outcome, Pace, StepReport, checkpoint_folder, run};
 use dmd_train::shapes::{Colour, Description, Scene, Shape, Split, vocabulary};
 use dmd_train::toy::Mlp;
 use dmd_train::{
     AdamW, AdamWConfig, AutoencoderStage, Diffusion, Distiller, Draw, Ema, Error, Reals, Targets, Terms,
-    global_norm, picture,
+    global_norm, picture, side_by_side,
 };
 
 #[derive(Module, Debug)]
@@ -127,7 +129,7 @@ fn toy() -> (Toy, Draw) {
     // A network whose last layer is zero gives no gradient to the others: one step makes it general.
     let mlp = || Mlp::new(16, 0.5, &training);
     let distiller = Distiller {
-        generator: OneStep::new(mlp(), 80.0, 1.0, 80.0, 80.0),
+        generator: FewStep::new(mlp(), vec![StepLevel::of_sigma(80.0)]).with_noise_scale(80.0),
         teacher: GaussianMixture::new(&[(1.0, &[0.5, 0.0], 0.1), (1.0, &[-0.5, 0.2], 0.2)]),
         fake: mlp(),
         schedule: KarrasSchedule::default(),
@@ -141,7 +143,7 @@ fn toy() -> (Toy, Draw) {
 fn gradients_stay_in_their_network() {
     let _alone = alone();
     let (distiller, draw) = toy();
-    let targets = Targets { x0: draw.eps.clone().narrow(0, 0, 4), weight: 0.25 };
+    let targets = Targets { x0: draw.eps.clone().narrow(0, 0, 4), weight: 0.25, distance: &SquaredError };
     let loss = distiller.generator_loss(&draw, Some(&targets), &());
     let mut grads = loss.total.backward();
     let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
@@ -162,7 +164,7 @@ fn generator_loss_adds_up() {
     let _alone = alone();
     let (distiller, draw) = toy();
     let number = |t: Tensor<1>| t.without_autodiff().into_scalar::<f32>();
-    let targets = Targets { x0: draw.eps.clone().narrow(0, 0, 4), weight: 0.25 };
+    let targets = Targets { x0: draw.eps.clone().narrow(0, 0, 4), weight: 0.25, distance: &SquaredError };
     let loss = distiller.generator_loss(&draw, Some(&targets), &());
     let (total, matching) = (number(loss.total), number(loss.matching));
     let regression = number(loss.regression.unwrap());
@@ -171,6 +173,29 @@ fn generator_loss_adds_up() {
     assert!(alone.regression.is_none());
     assert!((number(alone.total) - matching).abs() < 1e-6 * matching.abs());
     assert!(!loss.x.is_autodiff());
+}
+
+/// Micro-batches side by side give the very gradients they give one after the other, every time: each has a graph
+/// of its own.
+#[test]
+fn turns_side_by_side() {
+    let _alone = alone();
+    let (distiller, draw) = toy();
+    let gradients = |distiller: &Toy, draw: &Draw| {
+        let loss = distiller.generator_loss(draw, None, &());
+        let grads = GradientsParams::from_module(&mut loss.total.backward(), &distiller.generator);
+        let fake = GradientsParams::from_module(
+            &mut distiller.fake_loss(loss.x, draw, &()).backward(),
+            &distiller.fake,
+        );
+        [global_norm(&distiller.generator, &grads), global_norm(&distiller.fake, &fake)]
+    };
+    let expected = gradients(&distiller, &draw);
+    assert!(expected.iter().all(|norm| *norm > 0.0));
+    for _ in 0..100 {
+        let found = side_by_side(vec![draw.clone(); 5], 2, |draw| gradients(&distiller.fork(), &draw));
+        assert_eq!(found, vec![expected; 5]);
+    }
 }
 
 /// DMD2's adversarial term: at logits 0 the losses are ln 2 and 2 ln 2; the generator's turn moves the
@@ -204,7 +229,7 @@ fn adversarial_terms_stay_in_their_network() {
     let reals =
         Reals { x0, condition: (), diffusion: Diffusion::new(&mut noise, [8, 2, 1, 1], &times, &device) };
     let critic = distiller.critic_loss(loss.x, &diffusion, &(), &reals).unwrap();
-    let mut grads = critic.backward();
+    let mut grads = critic.loss.backward();
     let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
     let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
     assert!(global_norm(&distiller.fake, &fake) > 0.0);
@@ -235,7 +260,7 @@ fn tiny_autoencoder(steps: usize) -> AutoencoderSection {
         learning_rate: 1e-3,
         warmup_steps: 1,
         ema_decay: 0.9,
-        pace: Pace { steps, log_every: 1, grid_every: 100, checkpoint_every: 100 },
+        pace: Pace { steps, log_every: 1, grid_every: 100, checkpoint_every: 100, keep: 1 },
     }
 }
 
@@ -308,7 +333,7 @@ fn divergence_stops_the_run() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let pace = Pace { steps: 9, log_every: 1, grid_every: 100, checkpoint_every: 1 };
+    let pace = Pace { steps: 9, log_every: 1, grid_every: 100, checkpoint_every: 1, keep: 1 };
     let error = run(&mut Diverging, &pace, folder.path(), &mut StopAt(100, 0)).unwrap_err();
     assert!(matches!(error, Error::Diverged { step: 3, term: "loss", .. }), "{error}");
     let state: dmd_train::checkpoint::RunState =
@@ -475,19 +500,21 @@ fn wrong_configurations_name_the_key() {
 fn two_time_scales_on_the_ring() {
     let _alone = alone();
     let device = Device::flex();
-    device.seed(0);
-    let teacher = ring::teacher(0, 1500, &device);
-    let teacher_figures = ring::teacher_figures(&teacher, &device);
-    // A quarter of the reference's training: sharper than any generator below, not yet 0.98.
-    assert!(teacher_figures.sharp > 0.6 && teacher_figures.modes == 8, "{teacher_figures:?}");
-    let figures = |name: &str| {
-        let all = ring::Variant::all();
-        let variant = all.iter().find(|variant| variant.name == name).unwrap();
-        ring::distil(&teacher, variant, 0, 300, &device)
-    };
-    let (one, five) = (figures("matching only, ratio 1"), figures("two time scales, ratio 5"));
-    let regression = figures("regression only");
-    println!("ratio 1 {one:?}\nratio 5 {five:?}\nregression {regression:?}");
-    assert!(five.energy * 2.0 < one.energy, "ratio 1 {one:?}, ratio 5 {five:?}");
-    assert!(regression.modes == 8, "{regression:?}");
+    let table = ablation::tables().into_iter().find(|table| table.id == "m3").unwrap();
+    // A quarter of the reference's teacher: sharper than any generator below, not yet 0.98.
+    let effort = Effort { teacher_steps: 1500, ..table.experiment.effort() };
+    let regression =
+        Variant { name: "regression", matching: None, regression: 1.0, ratio: 1, ..Variant::BASE };
+    let rows = [&table.rows[..3], &[Row::Generator(regression)]].concat();
+    let mut found = HashMap::new();
+    let run = table.experiment.run(None, &rows, &effort, 0, &device, &mut |row, figures| {
+        println!("{}: {figures:?}", row.name());
+        found.extend(figures.iter().map(|figure| ((row.name(), figure.name), figure.value)));
+        Ok(())
+    });
+    run.unwrap();
+    let at = |row: &'static str, figure: &'static str| found[&(row, figure)];
+    assert!(at("teacher, Heun 18", "sharp") > 0.6 && at("teacher, Heun 18", "modes") == 8.0);
+    assert!(at("two time scales, ratio 5", "energy") * 2.0 < at("matching only, ratio 1", "energy"));
+    assert_eq!(at("regression", "modes"), 8.0);
 }

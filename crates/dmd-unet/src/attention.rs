@@ -1,13 +1,12 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::gelu;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::{Activation, linear};
+use dmd_kernels::{Activation, geglu, linear};
 
-use crate::resnet::{apply_norm, conv1x1, group_norm};
+use crate::resnet::{apply_layer_norm, apply_norm, conv1x1, group_norm};
 
 /// `softmax(q kᵀ / √width) v` over several heads.
 ///
@@ -74,11 +73,7 @@ impl FeedForward {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let both = linear(&self.proj, x);
-        let [.., width] = both.dims();
-        let hidden = both.clone().narrow(2, 0, width / 2);
-        let gate = both.narrow(2, width / 2, width / 2);
-        linear(&self.out, hidden * gelu(gate))
+        linear(&self.out, geglu(linear(&self.proj, x)))
     }
 }
 
@@ -108,10 +103,10 @@ impl TransformerBlock {
     }
 
     fn forward(&self, x: Tensor<3>, text: Tensor<3>) -> Tensor<3> {
-        let normal = self.norm1.forward(x.clone());
+        let normal = apply_layer_norm(&self.norm1, x.clone());
         let x = self.attn1.forward(normal.clone(), normal) + x;
-        let x = self.attn2.forward(self.norm2.forward(x.clone()), text) + x;
-        self.ff.forward(self.norm3.forward(x.clone())) + x
+        let x = self.attn2.forward(apply_layer_norm(&self.norm2, x.clone()), text) + x;
+        self.ff.forward(apply_layer_norm(&self.norm3, x.clone())) + x
     }
 }
 
@@ -184,7 +179,8 @@ impl SpatialTransformer {
     }
 }
 
-/// The autoencoder's attention: one head over the positions, normalised before, added after.
+/// Attention over the positions, normalised before, added after: the autoencoder's with one head, and the
+/// class-conditional UNet's with several.
 #[derive(Module, Debug)]
 pub(crate) struct PositionAttention {
     group_norm: GroupNorm,
@@ -192,17 +188,24 @@ pub(crate) struct PositionAttention {
     to_k: Linear,
     to_v: Linear,
     to_out: Vec<Linear>,
+    num_heads: usize,
 }
 
 impl PositionAttention {
-    pub(crate) fn new(channels: usize, groups: usize, device: &Device) -> Self {
+    pub(crate) fn new(
+        channels: usize,
+        num_heads: usize,
+        (groups, epsilon): (usize, f64),
+        device: &Device,
+    ) -> Self {
         let project = || LinearConfig::new(channels, channels).init(device);
         Self {
-            group_norm: group_norm(groups, channels, 1e-6, device),
+            group_norm: group_norm(groups, channels, epsilon, device),
             to_q: project(),
             to_k: project(),
             to_v: project(),
             to_out: vec![project()],
+            num_heads,
         }
     }
 
@@ -217,7 +220,7 @@ impl PositionAttention {
             linear(&self.to_q, normal.clone()),
             linear(&self.to_k, normal.clone()),
             linear(&self.to_v, normal),
-            1,
+            self.num_heads,
         );
         let out = self.to_out.iter().fold(out, |out, layer| linear(layer, out));
         out.swap_dims(1, 2).reshape(shape) + x

@@ -9,7 +9,7 @@ use dmd_kernels::Activation;
 use crate::attention::PositionAttention;
 use crate::config::AutoencoderConfig;
 use crate::resample::{Downsample, Upsample};
-use crate::resnet::{ResnetBlock, ResnetConfig, apply_norm, conv1x1, conv3x3, group_norm};
+use crate::resnet::{Resample, ResnetBlock, ResnetConfig, apply_norm, conv1x1, conv3x3, group_norm};
 use crate::tiling::Tiles;
 use crate::{AUTOENCODER_KEYS, Error};
 
@@ -17,7 +17,9 @@ use crate::{AUTOENCODER_KEYS, Error};
 const EPSILON: f64 = 1e-6;
 
 fn resnet(config: &AutoencoderConfig, input: usize, output: usize, device: &Device) -> ResnetBlock {
-    ResnetConfig { input, output, embedding: None, groups: config.norm_num_groups, epsilon: EPSILON }
+    let groups = config.norm_num_groups;
+    let (scale_shift, resample) = (false, Resample::Keep);
+    ResnetConfig { input, output, embedding: None, groups, epsilon: EPSILON, scale_shift, resample }
         .init(device)
 }
 
@@ -45,7 +47,7 @@ struct MiddleBlock {
 impl MiddleBlock {
     fn new(config: &AutoencoderConfig, channels: usize, device: &Device) -> Self {
         Self {
-            attentions: vec![PositionAttention::new(channels, config.norm_num_groups, device)],
+            attentions: vec![PositionAttention::new(channels, 1, (config.norm_num_groups, EPSILON), device)],
             resnets: (0..2).map(|_| resnet(config, channels, channels, device)).collect(),
         }
     }

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use crate::attention::{SpatialTransformer, TransformerConfig};
 use crate::config::UNetConfig;
 use crate::resample::{Downsample, Upsample};
-use crate::resnet::{ResnetBlock, ResnetConfig};
+use crate::resnet::{Resample, ResnetBlock, ResnetConfig};
 
 /// Layers shared by the UNet's blocks at one level.
 pub(crate) struct LevelConfig<'a> {
@@ -25,6 +25,8 @@ impl LevelConfig<'_> {
             embedding: Some(4 * self.unet.block_out_channels[0]),
             groups: self.unet.norm_num_groups,
             epsilon: self.unet.norm_eps,
+            scale_shift: false,
+            resample: Resample::Keep,
         }
         .init(device)
     }

@@ -286,7 +286,7 @@ pub(crate) fn check_class(network: &'static str, found: &str, expected: &str) ->
     Err(refusal(network)("_class_name", &json!(found), &format!("; expected {expected}")))
 }
 
-fn check_levels(
+pub(crate) fn check_levels(
     network: &'static str,
     key: &str,
     found: &[String],
@@ -321,14 +321,14 @@ pub(crate) fn check_counts(network: &'static str, key: &str, counts: &[usize]) -
     }
 }
 
-fn check_layers(network: &'static str, layers: usize) -> Result<(), Error> {
+pub(crate) fn check_layers(network: &'static str, layers: usize) -> Result<(), Error> {
     match layers {
         1..=64 => Ok(()),
         _ => Err(refusal(network)("layers_per_block", &json!(layers), "; it is between 1 and 64")),
     }
 }
 
-fn check_groups(network: &'static str, channels: &[usize], groups: usize) -> Result<(), Error> {
+pub(crate) fn check_groups(network: &'static str, channels: &[usize], groups: usize) -> Result<(), Error> {
     match channels.iter().find(|c| groups == 0 || **c % groups != 0) {
         None => Ok(()),
         Some(c) => Err(refusal(network)(

@@ -33,8 +33,10 @@ impl TimestepEmbedding {
         }
     }
 
-    /// `[batch, width]` → `[batch, embedding_width]`.
+    /// `[batch, width]` → `[batch, embedding_width]`. Sinusoids are taken in single precision, whatever the
+    /// network's: a half cannot tell neighbouring angles apart.
     pub(crate) fn forward(&self, sinusoids: Tensor<2>) -> Tensor<2> {
+        let sinusoids = sinusoids.cast(self.linear_1.weight.val().dtype());
         self.linear_2.forward(silu(self.linear_1.forward(sinusoids)))
     }
 }

@@ -15,6 +15,8 @@
 mod attention;
 mod autoencoder;
 mod block;
+mod class_config;
+mod class_unet;
 mod config;
 mod critic;
 mod denoiser;
@@ -28,10 +30,12 @@ mod unet;
 mod weights;
 
 pub use autoencoder::{Autoencoder, Decoder, Encoder, Posterior};
+pub use class_config::ClassUNetConfig;
+pub use class_unet::{ClassDenoiser, ClassUNet2d, class_names};
 pub use config::{AutoencoderConfig, PerLevel, UNetConfig};
 pub use critic::Discriminator;
 pub use denoiser::UNetDenoiser;
 pub use error::Error;
 pub use tiny::{TinyAutoencoder, TinyAutoencoderConfig};
 pub use unet::{Encoded, UNet2d};
-pub use weights::{AUTOENCODER_KEYS, TINY_AUTOENCODER_KEYS, UNET_KEYS};
+pub use weights::{AUTOENCODER_KEYS, CLASS_UNET_KEYS, TINY_AUTOENCODER_KEYS, UNET_KEYS};

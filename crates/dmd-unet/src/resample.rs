@@ -55,3 +55,14 @@ pub(crate) fn doubled(x: Tensor<4>) -> Tensor<4> {
         .expand([batch, channels, height, 2, width, 2])
         .reshape([batch, channels, 2 * height, 2 * width])
 }
+
+/// The mean of every 2×2 positions.
+pub(crate) fn halved(x: Tensor<4>) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    x.reshape([batch, channels, height / 2, 2, width / 2, 2]).mean_dims(&[3, 5]).reshape([
+        batch,
+        channels,
+        height / 2,
+        width / 2,
+    ])
+}

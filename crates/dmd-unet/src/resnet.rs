@@ -1,8 +1,10 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::{Device, Tensor, activation::silu};
+use burn::nn::{GroupNorm, GroupNormConfig, LayerNorm, Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::{DType, Device, FloatDType, Tensor, activation::silu};
 use dmd_kernels::Activation;
+
+use crate::resample::{doubled, halved};
 
 /// A 3×3 convolution that keeps height and width.
 pub(crate) fn conv3x3(input: usize, output: usize, device: &Device) -> Conv2d {
@@ -24,14 +26,48 @@ pub(crate) fn group_norm(groups: usize, channels: usize, epsilon: f64, device: &
 /// A group normalisation and what follows it, in one pass where the backend has one.
 pub(crate) fn apply_norm(norm: &GroupNorm, x: Tensor<4>, activation: Activation) -> Tensor<4> {
     let affine = "our group norms always have scale and shift";
-    dmd_kernels::group_norm(
-        x,
-        norm.gamma.as_ref().expect(affine).val(),
-        norm.beta.as_ref().expect(affine).val(),
-        norm.num_groups,
-        norm.epsilon,
-        activation,
-    )
+    let gamma = norm.gamma.as_ref().expect(affine).val();
+    let beta = norm.beta.as_ref().expect(affine).val();
+    let dtype = x.dtype();
+    if dtype == DType::F32 {
+        return dmd_kernels::group_norm(x, gamma, beta, norm.num_groups, norm.epsilon, activation);
+    }
+    // Means and variances of many halves lose too much: an island of single precision.
+    let single = FloatDType::F32;
+    let (x, gamma, beta) = (x.cast(single), gamma.cast(single), beta.cast(single));
+    dmd_kernels::group_norm(x, gamma, beta, norm.num_groups, norm.epsilon, activation).cast(dtype)
+}
+
+/// A layer normalisation, in single precision whatever its input's.
+pub(crate) fn apply_layer_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+    let dtype = x.dtype();
+    if dtype == DType::F32 {
+        return norm.forward(x);
+    }
+    let single = dmd_weights::cast(norm.clone(), FloatDType::F32);
+    single.forward(x.cast(FloatDType::F32)).cast(dtype)
+}
+
+/// What a residual block does to height and width, on its way and around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Resample {
+    /// Keeps them.
+    #[default]
+    Keep,
+    /// Halves them by averaging 2×2.
+    Halve,
+    /// Doubles them by repetition.
+    Double,
+}
+
+impl Resample {
+    fn apply(self, x: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Keep => x,
+            Self::Halve => halved(x),
+            Self::Double => doubled(x),
+        }
+    }
 }
 
 /// Shape of a residual block.
@@ -43,6 +79,9 @@ pub(crate) struct ResnetConfig {
     pub(crate) embedding: Option<usize>,
     pub(crate) groups: usize,
     pub(crate) epsilon: f64,
+    /// Whether the embedding scales the second normalisation too, or is only added before it.
+    pub(crate) scale_shift: bool,
+    pub(crate) resample: Resample,
 }
 
 /// diffusers' `ResnetBlock2D`: two normalised convolutions around a skip, the time added between.
@@ -54,6 +93,9 @@ pub(crate) struct ResnetBlock {
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
+    scale_shift: bool,
+    #[module(skip)]
+    resample: Resample,
 }
 
 impl ResnetConfig {
@@ -62,10 +104,15 @@ impl ResnetConfig {
         ResnetBlock {
             norm1: group_norm(groups, input, epsilon, device),
             conv1: conv3x3(input, output, device),
-            time_emb_proj: self.embedding.map(|width| LinearConfig::new(width, output).init(device)),
+            time_emb_proj: self.embedding.map(|width| {
+                let rows = if self.scale_shift { 2 * output } else { output };
+                LinearConfig::new(width, rows).init(device)
+            }),
             norm2: group_norm(groups, output, epsilon, device),
             conv2: conv3x3(output, output, device),
             conv_shortcut: (input != output).then(|| conv1x1(input, output, device)),
+            scale_shift: self.scale_shift,
+            resample: self.resample,
         }
     }
 }
@@ -73,13 +120,27 @@ impl ResnetConfig {
 impl ResnetBlock {
     /// `x: [batch, input, height, width]`, `embedding: [batch, width]` where the block has one.
     pub(crate) fn forward(&self, x: Tensor<4>, embedding: Option<&Tensor<2>>) -> Tensor<4> {
-        let mut h = self.conv1.forward(apply_norm(&self.norm1, x.clone(), Activation::Silu));
-        if let (Some(projection), Some(embedding)) = (&self.time_emb_proj, embedding) {
-            let [batch, channels, ..] = h.dims();
-            let shift = projection.forward(silu(embedding.clone()));
-            h = h + shift.reshape([batch, channels, 1, 1]);
-        }
-        let h = self.conv2.forward(apply_norm(&self.norm2, h, Activation::Silu));
+        let h = self.resample.apply(apply_norm(&self.norm1, x.clone(), Activation::Silu));
+        let x = self.resample.apply(x);
+        let mut h = self.conv1.forward(h);
+        let [batch, channels, ..] = h.dims();
+        let projected = match (&self.time_emb_proj, embedding) {
+            (Some(projection), Some(embedding)) => Some(projection.forward(silu(embedding.clone()))),
+            _ => None,
+        };
+        h = match projected {
+            Some(projected) if self.scale_shift => {
+                let part =
+                    |start| projected.clone().narrow(1, start, channels).reshape([batch, channels, 1, 1]);
+                let normal = apply_norm(&self.norm2, h, Activation::Identity);
+                silu(normal * (part(0) + 1.0) + part(channels))
+            }
+            Some(shift) => {
+                apply_norm(&self.norm2, h + shift.reshape([batch, channels, 1, 1]), Activation::Silu)
+            }
+            None => apply_norm(&self.norm2, h, Activation::Silu),
+        };
+        let h = self.conv2.forward(h);
         let skip = match &self.conv_shortcut {
             Some(conv) => conv.forward(x),
             None => x,

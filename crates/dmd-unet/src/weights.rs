@@ -14,6 +14,10 @@ pub const UNET_KEYS: KeyMap = KeyMap {
     aliases: &[],
 };
 
+/// The class-conditional UNet's: which kind of block changes the size is not part of a key.
+pub const CLASS_UNET_KEYS: KeyMap =
+    KeyMap { prefix: "", renames: &[("Convolution", ""), ("Residual", "")], aliases: &[] };
+
 /// The autoencoder's paths are diffusers' keys; Stable Diffusion 1.5's own file still has the older
 /// names of the attention's projections.
 pub const AUTOENCODER_KEYS: KeyMap = KeyMap {

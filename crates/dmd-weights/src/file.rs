@@ -181,6 +181,13 @@ impl TensorFile {
         &self.path
     }
 
+    /// The file without the tensors whose names do not satisfy `wanted`: a classifier's last layers beside a
+    /// feature extractor, say.
+    pub fn select(mut self, wanted: impl Fn(&str) -> bool) -> Self {
+        self.entries.retain(|name, _| wanted(name));
+        self
+    }
+
     /// Its tensors by name.
     pub fn entries(&self) -> &BTreeMap<String, Entry> {
         &self.entries

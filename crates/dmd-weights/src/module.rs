@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use half::f16;
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -303,4 +303,17 @@ pub fn save<M: Module>(module: &M, path: &Path, keys: &KeyMap, precision: Precis
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
     write_atomic(path, &bytes)
+}
+
+struct Cast(FloatDType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(self.0))
+    }
+}
+
+/// A frozen module with its parameters in another float type: half of the memory in half precision.
+pub fn cast<M: Module>(module: M, dtype: FloatDType) -> M {
+    module.map(&mut Cast(dtype))
 }

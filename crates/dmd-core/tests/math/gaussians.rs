@@ -3,7 +3,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use dmd_core::{Denoiser, GaussianMixture, Noise, NoiseLevel, OneStep};
+use dmd_core::{Denoiser, FewStep, GaussianMixture, Noise, NoiseLevel, StepLevel};
 
 use crate::{level, numbers};
 
@@ -74,14 +74,15 @@ impl Denoiser for Affine {
 fn descent_reaches_the_real_distribution() {
     let device = Device::flex().autodiff();
     let parameter = |v: f32| Param::from_tensor(Tensor::<1>::from_floats([v], &device));
-    let mut generator = OneStep::new(Affine { a: parameter(0.9), b: parameter(1.0) }, 0.0, 1.0, 1.0, 1.0);
+    let of = |affine| FewStep::new(affine, vec![StepLevel::of_sigma(1.0)]);
+    let mut generator = of(Affine { a: parameter(0.9), b: parameter(1.0) });
     let mut noise = Noise::from_seed(5);
     let plain = Device::flex();
     let value = |p: &Param<Tensor<1>>| numbers(p.val().without_autodiff())[0];
     let count = 512;
     for _ in 0..1500 {
         let z = noise.normal([count, 1, 1, 1], &plain);
-        let x = generator.generate(z, &());
+        let x = generator.first(z, &());
         let fixed = x.clone().without_autodiff();
         let sigma = noise.uniform(0.05..=1.0, 1)[0];
         let level = level(&vec![1.0; count], &vec![sigma; count]);
@@ -96,7 +97,7 @@ fn descent_reaches_the_real_distribution() {
             Param::initialized(p.id, moved.autodiff().require_grad())
         };
         let Affine { a, b } = generator.denoiser;
-        generator = OneStep::new(Affine { a: step(a), b: step(b) }, 0.0, 1.0, 1.0, 1.0);
+        generator = of(Affine { a: step(a), b: step(b) });
     }
     let (a, b) = (value(&generator.denoiser.a), value(&generator.denoiser.b));
     // The stationary noise of steps of 0.05 over 512 samples is below 0.01.

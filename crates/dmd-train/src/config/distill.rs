@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataSection, from_file, require};
 use crate::Error;
+use crate::domain::FrozenPrecision;
+use crate::lpips::Backbone;
 use crate::run::Pace;
 
 /// `[generator]` of a distillation.
@@ -20,6 +22,28 @@ pub struct GeneratorSection {
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average (0: none, as in DMD and DMD2).
     pub ema_decay: f64,
+    /// Weights to start from instead of the teacher's: an earlier run's `unet_one_step` file (DMD2's second
+    /// stages load weights alone, with fresh optimisers).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
+    /// Timesteps of a generator of several steps, descending (DMD2: 999, 749, 499, 249); by default one, the
+    /// noisiest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timesteps: Vec<usize>,
+    /// Micro-batches per update, of `batch` samples each: gradients are averaged over them.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Micro-batches computed side by side on a CPU's threads; small networks train faster so. Each holds its own
+    /// activations.
+    #[serde(default = "one")]
+    pub parallel: usize,
+    /// Compute activations of element-wise operations again in the backward pass instead of keeping them.
+    #[serde(default)]
+    pub recompute: bool,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// `[fake]` of a distillation.
@@ -29,8 +53,9 @@ pub struct FakeSection {
     /// Constant learning rate after the warm-up.
     pub learning_rate: f64,
     /// The parameterisation whose squared error is the loss (DMD and DMD2: the teacher's own,
-    /// `epsilon`; see `diffusion.loss` of a teacher).
-    pub loss: Prediction,
+    /// `epsilon`, which is also the default; see `diffusion.loss` of a teacher).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Prediction>,
     /// Updates per generator update (DMD: 1; DMD2: 5 to 10).
     pub steps_per_generator_step: usize,
 }
@@ -72,6 +97,28 @@ pub struct RegressionSection {
     pub sampling_steps: usize,
     /// First steps with the regression term alone.
     pub warmup_steps: usize,
+    /// LPIPS of decoded pictures instead of the squared error of the samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perceptual: Option<PerceptualSection>,
+}
+
+/// `[regression.perceptual]`: DMD's measure of the regression term.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerceptualSection {
+    /// Whose features.
+    #[serde(default)]
+    pub network: Backbone,
+    /// torchvision's file of that network.
+    pub trunk: PathBuf,
+    /// `lpips`' file of weights for it.
+    pub weightings: PathBuf,
+    /// Height and width the pictures are brought to first (DMD on CIFAR-10 and ImageNet-64: 224).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// Folder of a TAESD that decodes instead of the model's autoencoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taesd: Option<PathBuf>,
 }
 
 /// The configuration of `dmd distill`.
@@ -88,6 +135,9 @@ pub struct DistillConfig {
     pub data: DataSection,
     /// Guidance of the teacher, in pairs and in the matching term.
     pub guidance_scale: f64,
+    /// Float type of the teacher's network in the matching term: f32, f16 or bf16.
+    #[serde(default)]
+    pub teacher_precision: FrozenPrecision,
     /// The generator's training.
     pub generator: GeneratorSection,
     /// The fake score's training.
@@ -114,6 +164,26 @@ impl DistillConfig {
         Ok(config)
     }
 
+    /// The generator's timesteps for a schedule that ends at `last`, the noisiest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] when they do not descend from `last` at most.
+    pub fn timesteps(&self, last: usize) -> Result<Vec<usize>, Error> {
+        let listed = &self.generator.timesteps;
+        if listed.is_empty() {
+            return Ok(vec![last]);
+        }
+        let descends = listed.windows(2).all(|pair| pair[0] > pair[1]) && listed[0] <= last;
+        require(
+            descends,
+            "generator.timesteps",
+            format!("{listed:?}"),
+            "descending, below the schedule's end",
+        )?;
+        Ok(listed.clone())
+    }
+
     fn validate(&self) -> Result<(), Error> {
         let (g, f, m) = (&self.generator, &self.fake, &self.matching);
         let positive = "at least 1";
@@ -123,6 +193,14 @@ impl DistillConfig {
             "fake.steps_per_generator_step",
             f.steps_per_generator_step,
             positive,
+        )?;
+        require(g.parallel > 0, "generator.parallel", g.parallel, positive)?;
+        require(g.accumulate > 0, "generator.accumulate", g.accumulate, positive)?;
+        require(
+            g.timesteps.len() < 2 || self.regression.is_none(),
+            "generator.timesteps",
+            format!("{:?}", g.timesteps),
+            "one where there is a [regression]: pairs belong to generators of one step",
         )?;
         let rate = |v: f64| v.is_finite() && v > 0.0;
         require(rate(g.learning_rate), "generator.learning_rate", g.learning_rate, "a positive number")?;

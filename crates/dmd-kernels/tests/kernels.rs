@@ -1,9 +1,11 @@
-//! The fast body of `group_norm` is the default body, values and gradients.
+//! The fast bodies are the default bodies, values and gradients.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
-use dmd_kernels::{Activation, group_norm, group_norm_composed};
+use dmd_kernels::{
+    Activation, AdamWStep, adamw, adamw_composed, geglu, geglu_composed, group_norm, group_norm_composed,
+};
 use proptest::prelude::*;
 
 type Op = fn(Tensor<4>, Tensor<1>, Tensor<1>, usize, f64, Activation) -> Tensor<4>;
@@ -75,4 +77,55 @@ fn transposed_input_and_extreme_values() {
     let run = |op: Op| op(x.clone(), gamma.clone(), beta.clone(), 2, 1e-5, Activation::Silu).into_data();
     // Normalised values are good to 1e-6; times 300 that is 3e-4.
     run(group_norm).assert_approx_eq::<f32>(&run(group_norm_composed), Tolerance::rel_abs(1e-5, 3e-4));
+}
+
+/// The gate and its gradient, fast and composed; far out on both sides too, where erf is ±1.
+#[test]
+fn geglu_equals_composed() {
+    for (seed, shape) in [(1, [2, 5, 6]), (2, [1, 1, 2]), (3, [3, 64, 258]), (4, [1, 700, 96])] {
+        let (both, weight) =
+            (numbers(seed, shape) * 3.0, numbers(seed + 9, [shape[0], shape[1], shape[2] / 2]));
+        let run = |op: fn(Tensor<3>) -> Tensor<3>| {
+            let tracked = both.clone().autodiff().require_grad();
+            let out = op(tracked.clone());
+            let grads = (out.clone() * weight.clone().autodiff()).sum().backward();
+            (out.without_autodiff().into_data(), tracked.grad(&grads).unwrap().into_data())
+        };
+        let ((fast, fast_grad), (slow, slow_grad)) = (run(geglu), run(geglu_composed));
+        // erf to 1.5e-7, times values up to 6 squared.
+        let tolerance = Tolerance::<f32>::absolute(1e-5);
+        fast.assert_approx_eq(&slow, tolerance);
+        fast_grad.assert_approx_eq(&slow_grad, tolerance);
+    }
+    let plain = geglu(numbers(5, [1, 3, 4]));
+    assert!(!plain.is_autodiff());
+}
+
+/// The optimiser's update, fast and composed, over a few steps.
+#[test]
+fn adamw_equals_composed() {
+    let count = 40_000;
+    let start = numbers(1, [count]);
+    let zeros = Tensor::<1>::zeros([count], &Device::flex());
+    let (mut fast, mut slow) =
+        ((start.clone(), [zeros.clone(), zeros.clone()]), (start, [zeros.clone(), zeros]));
+    for i in 1..5_i32 {
+        let gradient = numbers(10 + i as u64, [count]);
+        let step = AdamWStep {
+            clip: 0.7,
+            beta1: 0.9,
+            beta2: 0.999,
+            correction2: 1.0 - 0.999_f64.powi(i),
+            epsilon: 1e-8,
+            rate: 1e-3 / (1.0 - 0.9_f64.powi(i)),
+            decay: 1.0 - 1e-5,
+        };
+        fast = adamw(fast.0, gradient.clone(), fast.1, &step);
+        slow = adamw_composed(slow.0, gradient, slow.1, &step);
+    }
+    let tolerance = Tolerance::<f32>::absolute(1e-6);
+    fast.0.into_data().assert_approx_eq(&slow.0.into_data(), tolerance);
+    for (fast, slow) in fast.1.into_iter().zip(slow.1) {
+        fast.into_data().assert_approx_eq(&slow.into_data(), tolerance);
+    }
 }

@@ -1,0 +1,91 @@
+//! [`adamw`] for the flex backend: one pass over parameter, gradient and moments.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, DispatchDevice, Flex, backend_extension};
+use burn::tensor::{DType, Tensor, TensorData};
+use rayon::prelude::*;
+
+use crate::AdamWStep;
+use crate::group_norm_flex::values;
+
+/// Values that one thread takes at a time.
+const CHUNK: usize = 1 << 14;
+
+/// The optimiser's update as an operation of a backend.
+#[backend_extension(Flex)]
+pub trait AdamWOps: Backend {
+    /// Parameter, first and second moment after a step.
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Whether the fast body serves this tensor: f32 on plain flex.
+pub(crate) fn supports(x: &Tensor<1>) -> bool {
+    x.dtype() == DType::F32 && matches!(x.device().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+pub(crate) fn adamw(
+    parameter: Tensor<1>,
+    gradient: Tensor<1>,
+    [first, second]: [Tensor<1>; 2],
+    step: &AdamWStep,
+) -> (Tensor<1>, [Tensor<1>; 2]) {
+    let (parameter, first, second) = Dispatch::adamw(
+        parameter.into_dispatch(),
+        gradient.into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        *step,
+    );
+    let tensor = Tensor::from_dispatch;
+    (tensor(parameter), [tensor(first), tensor(second)])
+}
+
+fn update(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: &AdamWStep) {
+    let single = |value: f64| value as f32;
+    let (clip, beta1, beta2) = (single(step.clip), single(step.beta1), single(step.beta2));
+    let (rest1, rest2) = (single(1.0 - step.beta1), single(1.0 - step.beta2));
+    let (correction, epsilon) = (single(step.correction2), single(step.epsilon));
+    let (rate, decay) = (single(step.rate), single(step.decay));
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
+                let g = g * clip;
+                *m = *m * beta1 + g * rest1;
+                *v = *v * beta2 + g * g * rest2;
+                *p = *p * decay - *m / ((*v / correction).sqrt() + epsilon) * rate;
+            }
+        },
+    );
+}
+
+impl AdamWOps for Flex {
+    fn adamw(
+        parameter: FlexTensor,
+        gradient: FlexTensor,
+        first: FlexTensor,
+        second: FlexTensor,
+        step: AdamWStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let copy = |tensor: FlexTensor| values(&tensor.to_contiguous()).to_vec();
+        let (mut p, mut m, mut v) = (copy(parameter), copy(first), copy(second));
+        let gradient = gradient.to_contiguous();
+        p.par_chunks_mut(CHUNK)
+            .zip(m.par_chunks_mut(CHUNK))
+            .zip(v.par_chunks_mut(CHUNK))
+            .zip(values(&gradient).par_chunks(CHUNK))
+            .for_each(|(((p, m), v), g)| update(p, m, v, g, &step));
+        let tensor = |values: Vec<f32>| {
+            let count = values.len();
+            FlexTensor::from_data(TensorData::new(values, [count]))
+        };
+        (tensor(p), tensor(m), tensor(v))
+    }
+}

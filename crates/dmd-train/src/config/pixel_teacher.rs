@@ -1,0 +1,106 @@
+use std::path::{Path, PathBuf};
+
+use dmd_unet::ClassUNetConfig;
+use serde::{Deserialize, Serialize};
+
+use super::{DataSection, from_file, require};
+use crate::Error;
+use crate::run::Pace;
+
+/// `[unet]` of a teacher on pixels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PixelUNetSection {
+    /// Channels per level; the deepest attends.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks per level.
+    pub layers_per_block: usize,
+    /// Channels of an attention head.
+    pub attention_head_dim: usize,
+    /// Groups of every normalisation.
+    pub norm_num_groups: usize,
+}
+
+impl PixelUNetSection {
+    /// The network's configuration for square colour pictures of a size and a number of classes (0: none).
+    pub fn architecture(&self, size: usize, classes: usize) -> ClassUNetConfig {
+        let mut config = ClassUNetConfig::small(size, 3, self.block_out_channels.clone(), classes);
+        config.layers_per_block = self.layers_per_block;
+        config.attention_head_dim = self.attention_head_dim;
+        config.norm_num_groups = self.norm_num_groups;
+        config.other.insert("attn_norm_num_groups".to_owned(), self.norm_num_groups.into());
+        config
+    }
+}
+
+/// `[training]` of a teacher on pixels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PixelTrainingSection {
+    /// Pictures per step.
+    pub batch: usize,
+    /// Peak learning rate of the cosine.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: usize,
+    /// Decay of the parameters' moving average.
+    pub ema_decay: f64,
+    /// Share of the pictures whose class is withheld, so that the teacher can be guided.
+    pub class_dropout: f64,
+    /// How long and how often.
+    pub pace: Pace,
+}
+
+/// The configuration of `dmd teacher` for a class-conditional EDM model on pixels: `kind = "pixels"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PixelTeacherConfig {
+    /// Always `pixels`.
+    pub kind: PixelKind,
+    /// Seed of every random number.
+    pub seed: u64,
+    /// Folder of the run: checkpoints, metrics, grids, and at the end `model/`.
+    pub output: PathBuf,
+    /// Where pictures come from; their captions are the classes.
+    pub data: DataSection,
+    /// The network.
+    pub unet: PixelUNetSection,
+    /// Its training.
+    pub training: PixelTrainingSection,
+}
+
+/// The one value of [`PixelTeacherConfig::kind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelKind {
+    /// `pixels`.
+    Pixels,
+}
+
+impl PixelTeacherConfig {
+    /// Whether a configuration file is of this kind: it has a `kind`.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`].
+    pub fn is_meant(path: &Path) -> Result<bool, Error> {
+        Ok(from_file::<toml::Table>(path)?.contains_key("kind"))
+    }
+
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`]; [`Error::Option`] naming the first option without sense.
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        let config: Self = from_file(path)?;
+        let t = &config.training;
+        require(t.batch > 0, "training.batch", t.batch, "at least 1")?;
+        let rate = t.learning_rate;
+        require(rate.is_finite() && rate > 0.0, "training.learning_rate", rate, "a positive number")?;
+        require((0.0..1.0).contains(&t.ema_decay), "training.ema_decay", t.ema_decay, "between 0 and 1")?;
+        let dropout = t.class_dropout;
+        require((0.0..1.0).contains(&dropout), "training.class_dropout", dropout, "between 0 and 1")?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,82 @@
+//! How far the generator's samples are from the teacher's: the regression term's measure.
+
+use std::fmt::Debug;
+
+use burn::tensor::module::interpolate;
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+use burn::tensor::{Device, Tensor};
+use dmd_core::regression;
+use dmd_unet::TinyAutoencoder;
+
+use crate::Error;
+use crate::config::PerceptualSection;
+use crate::domain::Domain;
+use crate::lpips::Lpips;
+
+/// A distance of two batches of samples, averaged to one number; gradients pass through the first.
+pub trait Distance: Debug + Sync {
+    /// # Shapes
+    ///
+    /// `x`, `target`: `[batch, channels, height, width]`; the result is `[1]`.
+    fn of(&self, x: Tensor<4>, target: Tensor<4>) -> Tensor<1>;
+}
+
+/// The mean squared error of the samples themselves (DMD's ablation: 2.78 FID on CIFAR-10 where LPIPS gives 2.66).
+#[derive(Debug, Clone, Copy)]
+pub struct SquaredError;
+
+impl Distance for SquaredError {
+    fn of(&self, x: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
+        regression::loss(x, target)
+    }
+}
+
+/// LPIPS of decoded pictures: DMD's regression term (section 3.3).
+#[derive(Debug)]
+pub struct Perceptual<'a, D: Domain> {
+    lpips: Lpips,
+    domain: &'a D,
+    /// A small decoder instead of the model's own.
+    tiny: Option<TinyAutoencoder>,
+    size: Option<usize>,
+}
+
+impl<'a, D: Domain> Perceptual<'a, D> {
+    /// Reads the metric's files.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing, broken or does not fit.
+    pub fn open(section: &PerceptualSection, domain: &'a D, device: &Device) -> Result<Self, Error> {
+        let lpips = Lpips::from_files(section.network, &section.trunk, &section.weightings, device)?;
+        let tiny = match &section.taesd {
+            Some(folder) => Some(TinyAutoencoder::from_dir(folder, device)?.0),
+            None => None,
+        };
+        Ok(Self { lpips, domain, tiny, size: section.size })
+    }
+
+    /// Pictures in [−1, 1], of three channels and the configured size.
+    fn pictures(&self, x0: Tensor<4>) -> Tensor<4> {
+        let pictures = match &self.tiny {
+            Some(tiny) => tiny.decode(x0),
+            None => self.domain.decode(x0),
+        };
+        let [batch, channels, height, width] = pictures.dims();
+        let pictures = if channels == 1 { pictures.expand([batch, 3, height, width]) } else { pictures };
+        match self.size {
+            None => pictures,
+            Some(size) => {
+                let options =
+                    InterpolateOptions::new(InterpolateMode::Bilinear).with_output_size([size, size]);
+                interpolate(pictures, options.with_align_corners(false))
+            }
+        }
+    }
+}
+
+impl<D: Domain> Distance for Perceptual<'_, D> {
+    fn of(&self, x: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
+        self.lpips.distance(self.pictures(x), self.pictures(target)).mean()
+    }
+}
