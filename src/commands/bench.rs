@@ -66,8 +66,10 @@ impl Part {
 }
 
 /// Waits for the device: asynchronous backends are done when a value is read.
-fn settle<const D: usize>(tensor: Tensor<D>) {
-    tensor.without_autodiff().sum().into_scalar::<f32>();
+fn settle<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<()> {
+    let read = tensor.without_autodiff().sum().into_scalar::<f32>();
+    ensure!(read.is_finite(), "what was timed is not finite");
+    Ok(())
 }
 
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
@@ -121,7 +123,7 @@ fn measure(
         };
         let pipeline = builder.build()?;
         let request = Request::new(["a red circle above a blue square"]).with_method(method);
-        return timed(runs, || Ok(drop(pipeline.generate(&request)?)));
+        return timed(runs, || pipeline.generate(&request).map(drop).map_err(Into::into));
     }
     let domain = LatentDomain::from_dir(folder, device)?;
     let [channels, height, width] = domain.shape();
@@ -129,24 +131,21 @@ fn measure(
     let prompt = "a red circle above a blue square";
     let text = domain.text.encode(&[prompt])?;
     match part {
-        Part::Text => timed(runs, || Ok(settle(domain.text.encode(&[prompt])?))),
+        Part::Text => timed(runs, || settle(domain.text.encode(&[prompt])?)),
         Part::Unet => {
             let x = noise.normal([1, channels, height, width], device);
             let t = Tensor::<1>::full([1], 999.0, device);
-            timed(runs, || {
-                settle(domain.denoiser.unet.forward(x.clone(), t.clone(), text.clone()));
-                Ok(())
-            })
+            timed(runs, || settle(domain.denoiser.unet.forward(x.clone(), t.clone(), text.clone())))
         }
         Part::Guided => {
             let x = noise.normal([1, channels, height, width], device);
             let level = domain.schedule().level(Tensor::full([1], 999.0, device));
             let teacher = domain.guided(2.0)?;
-            timed(runs, || Ok(settle(teacher.denoise(x.clone(), &level, &text))))
+            timed(runs, || settle(teacher.denoise(x.clone(), &level, &text)))
         }
         Part::Decode => {
             let x = noise.normal([1, channels, height, width], device);
-            timed(runs, || Ok(settle(domain.autoencoder.decode(x.clone()))))
+            timed(runs, || settle(domain.autoencoder.decode(x.clone())))
         }
         Part::Picture | Part::Teacher | Part::Distillation => {
             let level = domain.level(domain.last_timestep());

@@ -82,7 +82,7 @@ pub struct ClipModel {
 /// CLIP's mean of red, green and blue, of pictures in [0, 1].
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Their deviations.
-const STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 impl VisionConfig {
     fn validate(&self) -> Result<(), Error> {

@@ -4,11 +4,13 @@
 //! | --- | --- | --- |
 //! | `flex` | CPU, pure Rust | `flex` |
 //! | `ndarray` | CPU, kept for compatibility (slow convolutions) | `ndarray` |
-//! | `wgpu`, `wgpu:1`, `wgpu:cpu` | any GPU through WGSL | `wgpu` |
+//! | `wgpu`, `wgpu:1`, `wgpu:cpu` | any GPU through WGSL; `cpu` is software rendering | `wgpu` |
 //! | `vulkan`, `vulkan:1`, `vulkan:cpu` | Vulkan through SPIR-V | `vulkan` |
 //! | `cuda`, `cuda:1` | NVIDIA | `cuda` |
+//!
+//! A number counts the backend's cards in the order of [`backends`].
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 
 /// A device name that cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,75 +33,141 @@ pub enum UnknownDevice {
         /// The cargo feature that adds the backend.
         feature: &'static str,
     },
-    /// What follows the colon is no device of this backend.
-    #[error("device {name:?}: {index:?} is not an index of a {backend} device")]
+    /// The backend is compiled in and finds no hardware or no driver for it.
+    #[error("device {name:?}: {missing}")]
+    NoDriver {
+        /// The name as given.
+        name: String,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// The backend has devices, and this is none of them.
+    #[error("device {name:?} is not there; {backend} finds: {}", found.join(", "))]
     Index {
         /// The name as given.
         name: String,
         /// The part before the colon.
         backend: &'static str,
-        /// The part after the colon.
-        index: String,
+        /// The names of the devices that are there.
+        found: Vec<String>,
     },
 }
 
-/// Backends in the order of the table above, with the cargo feature of each.
+/// A kind of device, and what of it this machine has.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// The name before the colon, which is also the cargo feature.
+    pub name: &'static str,
+    /// Whether this build contains it.
+    pub compiled: bool,
+    /// Its devices by name, the one that the bare name opens first.
+    pub devices: Vec<(String, Device)>,
+}
+
+impl Backend {
+    /// What it takes for this backend to find a device.
+    pub fn needs(&self) -> &'static str {
+        needs(self.name)
+    }
+}
+
+/// What a device says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Properties {
+    /// The hardware's or driver's own name; none for the CPU backends.
+    pub hardware: Option<String>,
+    /// Its memory in bytes, where the driver tells.
+    pub memory: Option<u64>,
+    /// Float types that it computes in.
+    pub float_types: Vec<FloatDType>,
+}
+
+/// Backends in the order of the table above; each is also the name of its cargo feature.
 const BACKENDS: [&str; 5] = ["flex", "ndarray", "wgpu", "vulkan", "cuda"];
 
 /// The names of the backends that this build contains.
 pub fn available() -> Vec<&'static str> {
-    let compiled = [
-        cfg!(feature = "flex"),
-        cfg!(feature = "ndarray"),
-        cfg!(feature = "wgpu"),
-        cfg!(feature = "vulkan"),
-        cfg!(feature = "cuda"),
-    ];
-    let named = BACKENDS.into_iter().zip(compiled);
-    named.filter_map(|(name, there)| there.then_some(name)).collect()
+    BACKENDS.into_iter().filter(|name| compiled(name)).collect()
 }
 
-/// The device of a name such as `flex`, `cuda:0` or `wgpu`.
+fn compiled(backend: &str) -> bool {
+    match backend {
+        "flex" => cfg!(feature = "flex"),
+        "ndarray" => cfg!(feature = "ndarray"),
+        "wgpu" => cfg!(feature = "wgpu"),
+        "vulkan" => cfg!(feature = "vulkan"),
+        "cuda" => cfg!(feature = "cuda"),
+        _ => false,
+    }
+}
+
+fn needs(backend: &str) -> &'static str {
+    match backend {
+        "wgpu" => {
+            "no graphics driver was found; install the GPU's Vulkan driver (software rendering: Debian's mesa-vulkan-drivers, then `wgpu:cpu`)"
+        }
+        "vulkan" => {
+            "no Vulkan driver was found; install the GPU's, or build with `--features wgpu` for other graphics interfaces"
+        }
+        "cuda" => "no NVIDIA driver (libcuda) with a GPU was found",
+        _ => "nothing is missing",
+    }
+}
+
+/// Every backend, and the devices that the compiled ones find here. Asks drivers, so keep the answer.
+pub fn backends() -> Vec<Backend> {
+    BACKENDS
+        .into_iter()
+        .map(|name| Backend { name, compiled: compiled(name), devices: found(name) })
+        .collect()
+}
+
+/// The device of a name such as `flex`, `cuda:0` or `wgpu`: a bare name is the backend's first device, a graphics
+/// card before software rendering.
 ///
 /// # Errors
 ///
-/// [`UnknownDevice`] when no backend has the name, or when its feature is not compiled in.
+/// [`UnknownDevice`] when no backend has the name, when its feature is not compiled in, when its driver is not
+/// installed, or when it has no such device.
 pub fn open(name: &str) -> Result<Device, UnknownDevice> {
-    let (backend, index) = match name.split_once(':') {
-        Some((backend, index)) => (backend, Some(index)),
-        None => (name, None),
-    };
-    let Some(feature) = BACKENDS.into_iter().find(|known| *known == backend) else {
+    let backend = name.split_once(':').map_or(name, |(backend, _)| backend);
+    let Some(backend) = BACKENDS.into_iter().find(|known| *known == backend) else {
         return Err(UnknownDevice::Name { name: name.to_owned() });
     };
-    if !available().contains(&feature) {
-        return Err(UnknownDevice::NotCompiled { name: name.to_owned(), feature });
+    if !compiled(backend) {
+        return Err(UnknownDevice::NotCompiled { name: name.to_owned(), feature: backend });
     }
-    let wrong_index = || UnknownDevice::Index {
-        name: name.to_owned(),
-        backend: feature,
-        index: index.unwrap_or_default().to_owned(),
-    };
-    open_backend(feature, index).ok_or_else(wrong_index)
+    let devices = found(backend);
+    if devices.is_empty() {
+        return Err(UnknownDevice::NoDriver { name: name.to_owned(), missing: needs(backend) });
+    }
+    let names = || devices.iter().map(|(name, _)| name.clone()).collect();
+    let wanted = |(i, (own, _)): &(usize, &(String, Device))| own == name || (*i == 0 && name == backend);
+    match devices.iter().enumerate().find(wanted) {
+        Some((_, (_, device))) => Ok(device.clone()),
+        None => Err(UnknownDevice::Index { name: name.to_owned(), backend, found: names() }),
+    }
 }
 
-/// `None` when `index` names no device of this backend.
-fn open_backend(backend: &str, index: Option<&str>) -> Option<Device> {
+/// The devices of a backend with their names; none where it is not compiled in.
+fn found(backend: &str) -> Vec<(String, Device)> {
     match backend {
         #[cfg(feature = "flex")]
-        "flex" => index.is_none().then(Device::flex),
+        "flex" => vec![(backend.to_owned(), Device::flex())],
         #[cfg(feature = "ndarray")]
-        "ndarray" => index.is_none().then(ndarray),
+        "ndarray" => vec![(backend.to_owned(), ndarray())],
         #[cfg(feature = "wgpu")]
-        "wgpu" => graphics_kind(index).map(Device::wgpu),
+        "wgpu" => graphics(backend, burn::tensor::DeviceType::Wgpu, Device::wgpu),
         #[cfg(feature = "vulkan")]
-        "vulkan" => graphics_kind(index).map(Device::vulkan),
+        "vulkan" => graphics(backend, burn::tensor::DeviceType::Vulkan, Device::vulkan),
         #[cfg(feature = "cuda")]
-        "cuda" => match index {
-            None => Some(Device::cuda(0)),
-            Some(index) => index.parse::<usize>().ok().map(Device::cuda),
-        },
-        _ => None,
+        "cuda" => Device::enumerate(burn::tensor::DeviceType::Cuda)
+            .into_vec()
+            .into_iter()
+            .enumerate()
+            .map(|(i, device)| (format!("{backend}:{i}"), device))
+            .collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -109,12 +177,38 @@ fn ndarray() -> Device {
     Device::ndarray()
 }
 
+/// Graphics cards numbered in the driver's order, then software rendering as `cpu`.
 #[cfg(feature = "wgpu")]
-fn graphics_kind(index: Option<&str>) -> Option<burn::tensor::DeviceKind> {
-    use burn::tensor::DeviceKind;
-    match index {
-        None => Some(DeviceKind::DefaultDevice),
-        Some("cpu") => Some(DeviceKind::Cpu),
-        Some(index) => index.parse().ok().map(DeviceKind::DiscreteGpu),
-    }
+fn graphics(
+    backend: &str,
+    kind: burn::tensor::DeviceType,
+    of_kind: fn(burn::tensor::DeviceKind) -> Device,
+) -> Vec<(String, Device)> {
+    let software = of_kind(burn::tensor::DeviceKind::Cpu);
+    let (last, cards): (Vec<Device>, Vec<Device>) =
+        Device::enumerate(kind).into_vec().into_iter().partition(|device| *device == software);
+    let cards = cards.into_iter().enumerate().map(|(i, device)| (format!("{backend}:{i}"), device));
+    cards.chain(last.into_iter().map(|device| (format!("{backend}:cpu"), device))).collect()
+}
+
+/// What a device says of itself. Starts the device.
+pub fn properties(device: &Device) -> Properties {
+    let all = [FloatDType::F64, FloatDType::F32, FloatDType::F16, FloatDType::BF16];
+    let float_types = all.into_iter().filter(|float| device.supports_dtype(*float)).collect();
+    let (hardware, memory) = hardware(device);
+    Properties { hardware, memory, float_types }
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn hardware(device: &Device) -> (Option<String>, Option<u64>) {
+    let memory = match device.as_dispatch() {
+        burn::backend::DispatchDevice::Cube(device) => device.client().properties().memory.max_memory(),
+        _ => None,
+    };
+    (device.identity().map(|identity| identity.name), memory)
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+fn hardware(_: &Device) -> (Option<String>, Option<u64>) {
+    (None, None)
 }

@@ -10,7 +10,8 @@
 //! | [`adamw`], the optimiser's update | composed | one pass |
 //! | [`linear`] | one product of matrices | the same; a transposed weight is not copied |
 //!
-//! Everything else that a layer needs comes from burn itself.
+//! Everything else that a layer needs comes from burn itself. [`Operation`] is one of a network's operations with its
+//! shapes, as a value: what a device is checked on and what benchmarks time.
 
 mod adamw;
 #[cfg(feature = "flex")]
@@ -24,8 +25,10 @@ mod group_norm_flex;
 #[cfg(feature = "flex")]
 mod group_norm_loops;
 mod linear;
+mod operation;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
 pub use geglu::{geglu, geglu_composed};
 pub use group_norm::{Activation, group_norm, group_norm_composed};
 pub use linear::linear;
+pub use operation::{Input, Operation, Operations};

@@ -18,7 +18,7 @@ use dmd_scheduler::{KarrasSchedule, TimeSampler, heun};
 
 pub use data::{Batch, Data, Figure, Modes};
 pub use pictures::Pictures;
-pub use tables::{Claim, Experiment, Lookup, PictureFolder, Row, Table, tables};
+pub use tables::{Claim, Done, Experiment, Lookup, PictureFolder, Row, Table, tables};
 
 use crate::distance::SquaredError;
 use crate::toy::ClassMlp;

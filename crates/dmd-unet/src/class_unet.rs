@@ -53,6 +53,10 @@ impl Parts<'_> {
 
 /// How a level halves the picture.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful per network, and Module is not derived through a box"
+)]
 enum Downsampler {
     /// A convolution of stride 2.
     Convolution(Downsample),
@@ -62,6 +66,10 @@ enum Downsampler {
 
 /// How a level doubles it.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful per network, and Module is not derived through a box"
+)]
 enum Upsampler {
     /// Repetition and a convolution.
     Convolution(Upsample),

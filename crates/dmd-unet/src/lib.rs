@@ -22,6 +22,7 @@ mod critic;
 mod denoiser;
 mod embedding;
 mod error;
+mod operations;
 mod resample;
 mod resnet;
 mod tiling;

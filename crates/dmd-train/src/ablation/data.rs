@@ -239,7 +239,11 @@ mod tests {
         let device = Device::flex();
         let bars = Modes::bars(0.05);
         let value = |batch: &Batch, name: &str| {
-            bars.judge(batch).into_iter().find(|figure| figure.name == name).unwrap().value
+            bars.judge(batch)
+                .into_iter()
+                .find(|figure| figure.name == name)
+                .expect("a figure of that name")
+                .value
         };
         let real = bars.draw(2000, &mut Noise::from_seed(1), &device);
         assert_eq!((value(&real, "modes"), value(&real, "sharp")), (16.0, 1.0));
@@ -257,7 +261,9 @@ mod tests {
         let device = Device::flex();
         let bars = Modes::preferred_bars();
         let figures = bars.judge(&bars.draw(4000, &mut Noise::from_seed(1), &device));
-        let value = |name: &str| figures.iter().find(|figure| figure.name == name).unwrap().value;
+        let value = |name: &str| {
+            figures.iter().find(|figure| figure.name == name).expect("a figure of that name").value
+        };
         // Exact: Σ_m p(m|c) p(c|m), and e^H of a geometric preference over 16 modes.
         let shares = &bars.preferences[0];
         let right: f64 = (0..16).map(|m| shares[m] * shares[m] / (shares[m] + shares[15 - m])).sum();

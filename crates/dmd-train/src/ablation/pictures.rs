@@ -300,7 +300,9 @@ mod tests {
         let pictures = Pictures::shapes(&device);
         let of = |batch: &Batch| {
             let figures = pictures.judge(batch);
-            move |name: &str| figures.iter().find(|figure| figure.name == name).unwrap().value
+            move |name: &str| {
+                figures.iter().find(|figure| figure.name == name).expect("a figure of that name").value
+            }
         };
         let real = pictures.held_out(&device);
         let held_out = of(&real);
