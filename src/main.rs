@@ -26,6 +26,8 @@ enum Command {
     Ablate(commands::ablate::AblateArgs),
     Bench(commands::bench::BenchArgs),
     Verify(commands::verify::VerifyArgs),
+    SelfCheck(commands::self_check::SelfCheckArgs),
+    Devices(commands::devices::DevicesArgs),
     Inspect(commands::inspect::InspectArgs),
 }
 
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         Command::Ablate(args) => commands::ablate::ablate(&args),
         Command::Bench(args) => commands::bench::bench(&args),
         Command::Verify(args) => commands::verify::verify(&args),
+        Command::SelfCheck(args) => commands::self_check::self_check(&args),
+        Command::Devices(args) => commands::devices::devices(&args),
         Command::Inspect(args) => commands::inspect::inspect(&args),
     };
     match result {

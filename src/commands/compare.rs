@@ -8,7 +8,7 @@ use font8x8::{BASIC_FONTS, UnicodeFonts};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use super::ModelArgs;
+use super::{DtypeArgs, ModelArgs};
 
 /// Draw prompts with teacher and one-step generator, side by side in one PNG
 #[derive(Debug, Args)]
@@ -30,6 +30,8 @@ pub(crate) struct CompareArgs {
     repeats: usize,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    dtype: DtypeArgs,
     /// PNG to write
     #[arg(long, default_value = "compare.png")]
     out: PathBuf,
@@ -42,7 +44,7 @@ const LINE: u32 = 14;
 const GAP: u32 = 8;
 
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
-    let pipeline = args.model.open()?;
+    let pipeline = args.model.builder(args.dtype)?.build()?;
     let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
     let teacher = Method::Teacher { steps: args.steps, guidance_scale };
     let mut rows = Vec::new();

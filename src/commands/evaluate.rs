@@ -17,7 +17,7 @@ use image::RgbImage;
 use image::imageops::{FilterType, crop_imm, resize};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::ModelArgs;
+use super::{DtypeArgs, ModelArgs};
 
 /// Measure a model: Fréchet distance, precision, recall, prompt accuracy, CLIP score
 #[derive(Debug, Args)]
@@ -36,6 +36,8 @@ pub(crate) struct EvaluateArgs {
     seed: u64,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    dtype: DtypeArgs,
     /// Folder of real pictures with metadata.jsonl in place of the shapes set; prompts are its captions
     #[arg(long)]
     data: Option<PathBuf>,
@@ -127,8 +129,8 @@ impl ClipScore {
 
 pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     ensure!(args.prompts >= 2, "--prompts {} is too few to measure anything", args.prompts);
-    let pipeline = args.model.open()?;
-    let device = dmd_core::device::open(&args.model.device)?;
+    let pipeline = args.model.builder(args.dtype)?.build()?;
+    let device = args.model.device()?;
     let width = pipeline.default_size();
     let task = args.task(u32::try_from(width)?)?;
     let space: Box<dyn FeatureSpace> = match &args.inception {

@@ -7,8 +7,8 @@ use dmd_scheduler::Sampler;
 use dmd_train::domain::Kind;
 use dmd_weights::write_atomic;
 
-use super::ModelArgs;
 use super::progress::Steps;
+use super::{DtypeArgs, ModelArgs};
 
 /// Draw pictures of prompts
 #[derive(Debug, Args)]
@@ -57,6 +57,8 @@ pub(crate) struct GenerateArgs {
     size: Option<(usize, usize)>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    dtype: DtypeArgs,
     /// One-step generator: a UNet folder or a bare state dict [default: unet_one_step of the model]
     #[arg(long)]
     generator: Option<PathBuf>,
@@ -88,7 +90,7 @@ fn size(text: &str) -> Result<(usize, usize), String> {
 
 impl GenerateArgs {
     fn open(&self) -> anyhow::Result<Pipeline> {
-        let mut builder = Pipeline::builder(self.model.folder(), &self.model.device()?);
+        let mut builder = self.model.builder(self.dtype)?;
         if let Some(path) = &self.generator {
             builder = builder.generator(path);
         }
@@ -205,7 +207,8 @@ fn generate_classes(args: &GenerateArgs) -> anyhow::Result<()> {
     if let Some((option, _)) = text_only.iter().find(|(_, given)| *given) {
         anyhow::bail!("{option} is for text-to-image models; this model draws classes from pixels' noise");
     }
-    let pipeline = ClassPipeline::from_dir(&args.model.folder(), &args.model.device()?)?;
+    let pipeline = ClassPipeline::from_dir(&args.model.folder(), &args.model.device()?)?
+        .in_precision(args.dtype.float())?;
     let distilled = args.steps == 1 || Some(args.steps) == pipeline.generator_steps();
     let method = match distilled && args.guidance.is_none() {
         true => Method::OneStep,

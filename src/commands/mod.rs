@@ -3,20 +3,22 @@
 pub(crate) mod ablate;
 pub(crate) mod bench;
 pub(crate) mod compare;
+pub(crate) mod devices;
 pub(crate) mod distill;
 pub(crate) mod evaluate;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod progress;
 pub(crate) mod report;
+pub(crate) mod self_check;
 pub(crate) mod teacher;
 pub(crate) mod verify;
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
-use clap::Args;
-use dmd_infer::Pipeline;
+use burn::tensor::{Device, FloatDType};
+use clap::{Args, ValueEnum};
+use dmd_infer::{Pipeline, PipelineBuilder};
 
 /// Which model, on which device.
 #[derive(Debug, Args)]
@@ -24,9 +26,44 @@ pub(crate) struct ModelArgs {
     /// Model folder in diffusers' layout [default: the embedded model]
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Device: flex, ndarray, wgpu, vulkan, cuda:0
+    /// Device: flex, ndarray, wgpu, wgpu:1, wgpu:cpu, vulkan, cuda:0 (`dmd devices` lists what is here)
     #[arg(long, default_value = "flex")]
     device: String,
+}
+
+/// In which float type networks compute.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct DtypeArgs {
+    /// Float type of UNet and autoencoder: f32, or on devices that know them f16 and bf16
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Dtype,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Dtype {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+impl DtypeArgs {
+    pub(crate) fn float(self) -> FloatDType {
+        match self.dtype {
+            Dtype::F32 => FloatDType::F32,
+            Dtype::F16 => FloatDType::F16,
+            Dtype::Bf16 => FloatDType::BF16,
+        }
+    }
+
+    /// The name, as it is given.
+    pub(crate) fn name(self) -> &'static str {
+        match self.dtype {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+        }
+    }
 }
 
 /// The embedded model: `models/shapes` here, or the one of the source tree.
@@ -48,7 +85,12 @@ impl ModelArgs {
         Ok(dmd_core::device::open(&self.device)?)
     }
 
-    pub(crate) fn open(&self) -> anyhow::Result<Pipeline> {
-        Ok(Pipeline::from_dir(&self.folder(), &self.device()?)?)
+    /// The device's name, as it was given.
+    pub(crate) fn device_name(&self) -> &str {
+        &self.device
+    }
+
+    pub(crate) fn builder(&self, dtype: DtypeArgs) -> anyhow::Result<PipelineBuilder> {
+        Ok(Pipeline::builder(self.folder(), &self.device()?).dtype(dtype.float()))
     }
 }

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use dmd::clip::TextEncoder;
 use dmd::core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction};
 use dmd::infer::{Method, Pipeline, Request, Start, from_rgb8};
@@ -148,4 +148,28 @@ fn one_step_follows_held_out_prompts() {
     let right = reader::count_right(&scenes, &pictures);
     println!("{right} of 100 held-out prompts right in one step");
     assert!(right >= ONE_STEP_BAR, "{right} of 100 right");
+}
+
+/// One-step pictures in half precision, against the same in single: at least 35 dB.
+#[test]
+fn half_precision_draws_the_same() {
+    let pipeline = |dtype| Pipeline::builder(model(), &device()).one_step_only().dtype(dtype).build().unwrap();
+    let prompts = ["a red circle above a blue square", "a small yellow triangle", "a green square"];
+    let draw = |dtype| {
+        let drawn = pipeline(dtype).generate(&Request::new(prompts).with_seeds([1, 2, 3])).unwrap();
+        drawn.pictures.iter().flat_map(|picture| picture.as_raw().clone()).collect::<Vec<u8>>()
+    };
+    let single = draw(FloatDType::F32);
+    for dtype in [FloatDType::F16, FloatDType::BF16] {
+        if !device().supports_dtype(dtype) {
+            assert!(Pipeline::builder(model(), &device()).dtype(dtype).build().is_err());
+            continue;
+        }
+        let half = draw(dtype);
+        let squares = single.iter().zip(&half).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
+        let psnr = 10.0 * (255.0 * 255.0 / (squares.sum::<f64>() / single.len() as f64)).log10();
+        println!("{dtype:?}: {psnr:.1} dB");
+        assert!(psnr >= 35.0, "{dtype:?}: {psnr:.1} dB");
+        assert!(psnr < 90.0, "{dtype:?} rounds nothing");
+    }
 }

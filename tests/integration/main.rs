@@ -9,5 +9,6 @@ mod golden_training;
 mod parity;
 mod pipeline;
 mod program;
+mod shapes;
 mod support;
 mod verify;

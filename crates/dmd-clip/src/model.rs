@@ -2,12 +2,12 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::activation::sigmoid;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Int, Tensor};
 
-use dmd_kernels::linear;
+use dmd_kernels::{gelu, linear};
 
 use crate::config::{HiddenActivation, TextConfig};
 use crate::{CLIP_KEYS, Error};

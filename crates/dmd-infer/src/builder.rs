@@ -1,7 +1,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_clip::TextEncoder;
 use dmd_core::{FewStep, StepLevel};
 use dmd_scheduler::SchedulerConfig;
@@ -18,6 +18,7 @@ pub struct PipelineBuilder {
     generator: Option<PathBuf>,
     tiny_autoencoder: Option<PathBuf>,
     tile: Option<usize>,
+    dtype: FloatDType,
     device: Device,
     parts: Parts,
 }
@@ -42,6 +43,7 @@ impl PipelineBuilder {
             generator: None,
             tiny_autoencoder: None,
             tile: None,
+            dtype: FloatDType::F32,
             device: device.clone(),
             parts: Parts::All,
         }
@@ -66,6 +68,13 @@ impl PipelineBuilder {
         Self { tile: Some(side), ..self }
     }
 
+    /// The float type of UNets and autoencoder, f32 by default. In half precision what half precision is too coarse
+    /// for stays in single: the statistics of normalisations, the time's embedding, the text encoder, and every
+    /// step of the sampler, the one to x0 first, which multiplies errors by 14.6 at t = 999.
+    pub fn dtype(self, dtype: FloatDType) -> Self {
+        Self { dtype, ..self }
+    }
+
     /// How many steps the generator was distilled for; `None` where there is no generator.
     ///
     /// # Errors
@@ -77,6 +86,11 @@ impl PipelineBuilder {
             return Ok(None);
         }
         Ok(Some(Settings::beside(&path)?.timesteps.map_or(1, |list| list.len())))
+    }
+
+    /// Only the generator where there is one, else only the teacher.
+    pub(crate) fn one_step_if_there(self) -> Result<Self, Error> {
+        Ok(if self.generator_steps()?.is_some() { self.one_step_only() } else { self.teacher_only() })
     }
 
     /// Leaves the teacher's UNet unread: half the memory, one-step requests only.
@@ -95,7 +109,8 @@ impl PipelineBuilder {
     ///
     /// When a file is missing, broken or does not fit.
     pub fn build(self) -> Result<Pipeline, Error> {
-        let Self { model, generator, tiny_autoencoder, tile, device, parts } = self;
+        let Self { model, generator, tiny_autoencoder, tile, dtype, device, parts } = self;
+        check_dtype(&device, dtype)?;
         let autoencoder = if tiny_autoencoder.is_some() { None } else { Some("vae") };
         for missing in ["text_encoder", "tokenizer", "scheduler"].into_iter().chain(autoencoder) {
             if !model.join(missing).is_dir() {
@@ -119,13 +134,14 @@ impl PipelineBuilder {
             let (unet, found) = generator_from(&path, &model, &device)?;
             let settings = Settings::beside(&path)?;
             guidance = settings.guidance_scale.unwrap_or(guidance);
-            one_step = Some(settings.freeze(UNetDenoiser::new(unet, prediction), &scheduler)?);
+            let denoiser = in_precision(UNetDenoiser::new(unet, prediction), dtype);
+            one_step = Some(settings.freeze(denoiser, &scheduler)?);
             config = Some(found);
         }
         let mut teacher = None;
         if parts != Parts::OneStepOnly && model.join("unet").is_dir() {
             let (unet, found) = UNet2d::from_dir(&model.join("unet"), &device)?;
-            teacher = Some(UNetDenoiser::new(unet, prediction));
+            teacher = Some(in_precision(UNetDenoiser::new(unet, prediction), dtype));
             config = Some(found);
         }
         let Some(unet) = config else {
@@ -135,9 +151,23 @@ impl PipelineBuilder {
             Some(folder) => PictureCoder::tiny(&folder, &device)?,
             None => PictureCoder::full(&model.join("vae"), tile, &device)?,
         };
+        let coder = if dtype == FloatDType::F32 { coder } else { coder.in_precision(dtype) };
         let text = TextEncoder::from_dir(&model, &device)?;
         Ok(Pipeline { text, one_step, teacher, scheduler, unet, coder, guidance, device })
     }
+}
+
+fn in_precision(denoiser: UNetDenoiser, dtype: FloatDType) -> UNetDenoiser {
+    if dtype == FloatDType::F32 { denoiser } else { denoiser.in_precision(dtype) }
+}
+
+/// Refuses a float type that a device does not compute in.
+pub(crate) fn check_dtype(device: &Device, dtype: FloatDType) -> Result<(), Error> {
+    let known = [FloatDType::F32, FloatDType::F16, FloatDType::BF16].contains(&dtype);
+    if known && device.supports_dtype(dtype) {
+        return Ok(());
+    }
+    Err(Error::Dtype { dtype })
 }
 
 /// A generator's folder, or its bare state dict for the architecture of the model's `unet`.

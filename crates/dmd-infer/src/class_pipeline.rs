@@ -1,12 +1,12 @@
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_core::{Classes, FewStep, Guided, Noise, Prediction, StepLevel, one_hot};
 use dmd_scheduler::{EdmConfig, heun};
 use dmd_unet::{ClassDenoiser, ClassUNet2d, ClassUNetConfig, class_names};
 use image::RgbImage;
 
-use crate::builder::Settings;
+use crate::builder::{Settings, check_dtype};
 use crate::{Error, Method, to_rgb8};
 
 /// Noise levels of DMD's grid; a generator's timesteps are places in it.
@@ -29,6 +29,20 @@ pub struct ClassPipeline {
 }
 
 impl ClassPipeline {
+    /// The same pipeline with its networks in another float type; samples stay in single precision.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Dtype`] when the device does not compute in it.
+    pub fn in_precision(self, dtype: FloatDType) -> Result<Self, Error> {
+        check_dtype(&self.device, dtype)?;
+        if dtype == FloatDType::F32 {
+            return Ok(self);
+        }
+        let generator = self.generator.map(|network| network.map_denoiser(|d| d.in_precision(dtype)));
+        Ok(Self { teacher: self.teacher.in_precision(dtype), generator, ..self })
+    }
+
     /// Reads a model folder.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use burn::tensor::FloatDType;
+
 /// Why a picture cannot be drawn.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -93,6 +95,14 @@ pub enum Error {
         side: usize,
         /// Smallest side.
         min: usize,
+    },
+    /// A float type that the device does not compute in.
+    #[error(
+        "this device does not compute in {dtype:?}; f32 works everywhere, and `dmd devices` lists the rest"
+    )]
+    Dtype {
+        /// The type asked for.
+        dtype: FloatDType,
     },
     /// A guidance scale without sense.
     #[error("guidance {scale} is not a number of at least 1")]

@@ -21,6 +21,7 @@ mod observer;
 mod pictures;
 mod pipeline;
 mod request;
+pub mod self_check;
 pub mod verify;
 
 pub use builder::PipelineBuilder;

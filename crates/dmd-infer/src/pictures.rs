@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use dmd_unet::{Autoencoder, TinyAutoencoder};
 use image::RgbImage;
 
@@ -17,6 +17,8 @@ pub(crate) struct PictureCoder {
     network: Network,
     /// Pixels per latent.
     pub(crate) factor: usize,
+    /// The float type of the network; pictures and latents outside it are in single precision.
+    dtype: FloatDType,
 }
 
 #[derive(Debug, Clone)]
@@ -29,19 +31,35 @@ impl PictureCoder {
     pub(crate) fn full(folder: &Path, tile: Option<usize>, device: &Device) -> Result<Self, Error> {
         let (autoencoder, config) = Autoencoder::from_dir(folder, device)?;
         let network = Network::Full { autoencoder: Box::new(autoencoder), tile };
-        Ok(Self { network, factor: config.downsampling() })
+        Ok(Self { network, factor: config.downsampling(), dtype: FloatDType::F32 })
     }
 
     pub(crate) fn tiny(folder: &Path, device: &Device) -> Result<Self, Error> {
         let (autoencoder, config) = TinyAutoencoder::from_dir(folder, device)?;
-        Ok(Self { network: Network::Tiny(Box::new(autoencoder)), factor: config.downsampling() })
+        let network = Network::Tiny(Box::new(autoencoder));
+        Ok(Self { network, factor: config.downsampling(), dtype: FloatDType::F32 })
+    }
+
+    /// The same coder with its network in another float type.
+    pub(crate) fn in_precision(self, dtype: FloatDType) -> Self {
+        let network = match self.network {
+            Network::Full { autoencoder, tile } => {
+                Network::Full { autoencoder: Box::new(dmd_weights::cast(*autoencoder, dtype)), tile }
+            }
+            Network::Tiny(autoencoder) => Network::Tiny(Box::new(dmd_weights::cast(*autoencoder, dtype))),
+        };
+        Self { network, dtype, ..self }
     }
 
     pub(crate) fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
-        let one = |latents: Tensor<4>| match &self.network {
-            Network::Full { autoencoder, tile: None } => autoencoder.decode(latents),
-            Network::Full { autoencoder, tile: Some(tile) } => autoencoder.decode_tiled(latents, *tile),
-            Network::Tiny(autoencoder) => autoencoder.decode(latents),
+        let one = |latents: Tensor<4>| {
+            let latents = latents.cast(self.dtype);
+            let picture = match &self.network {
+                Network::Full { autoencoder, tile: None } => autoencoder.decode(latents),
+                Network::Full { autoencoder, tile: Some(tile) } => autoencoder.decode_tiled(latents, *tile),
+                Network::Tiny(autoencoder) => autoencoder.decode(latents),
+            };
+            picture.cast(FloatDType::F32)
         };
         let [count, _, height, width] = latents.dims();
         if count == 1 || height.max(width) < LARGE {
@@ -53,13 +71,14 @@ impl PictureCoder {
     /// A latent of a picture's distribution; `eps` gives unit noise shaped like it where one is drawn
     /// from.
     pub(crate) fn encode(&self, image: Tensor<4>, eps: impl FnOnce([usize; 4]) -> Tensor<4>) -> Tensor<4> {
+        let image = image.cast(self.dtype);
         let posterior = match &self.network {
             Network::Full { autoencoder, tile: None } => autoencoder.encode(image),
             Network::Full { autoencoder, tile: Some(tile) } => autoencoder.encode_tiled(image, *tile),
-            Network::Tiny(autoencoder) => return autoencoder.encode(image),
+            Network::Tiny(autoencoder) => return autoencoder.encode(image).cast(FloatDType::F32),
         };
         let shape = posterior.mean.dims();
-        posterior.sample(eps(shape))
+        posterior.sample(eps(shape).cast(self.dtype)).cast(FloatDType::F32)
     }
 }
 

@@ -1,5 +1,6 @@
+use std::f64::consts::FRAC_1_SQRT_2;
+
 use burn::tensor::Tensor;
-use burn::tensor::activation::gelu;
 
 /// The gate of a transformer's feed-forward: `h · gelu(g)` with `h` and `g` the two halves of the last axis, GELU
 /// the exact, erf-based one (Shazeer 2020). Differentiable.
@@ -27,4 +28,14 @@ pub fn geglu_composed(both: Tensor<3>) -> Tensor<3> {
     let hidden = both.clone().narrow(2, 0, width / 2);
     let gate = both.narrow(2, width / 2, width / 2);
     hidden * gelu(gate)
+}
+
+/// The exact, erf-based GELU, with its exact gradient on every backend: burn 0.22's own differentiates the tanh
+/// approximation everywhere but on flex, which is off by up to 1e-3.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if crate::group_norm_flex::on_flex(x.device().as_dispatch()) {
+        return burn::tensor::activation::gelu(x);
+    }
+    x.clone() * ((x * FRAC_1_SQRT_2).erf() + 1.0) * 0.5
 }

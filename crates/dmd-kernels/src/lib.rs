@@ -6,7 +6,9 @@
 //! | operation | default | flex |
 //! | --- | --- | --- |
 //! | [`group_norm`] (with optional SiLU) | composed | two passes, hand-written gradient |
+//! | [`convolution`], 3×3 of stride 1 | burn's | direct in registers, without a copy in columns; gradients likewise |
 //! | [`geglu`] | composed | one pass, hand-written gradient; erf off by at most 1.5e-7 |
+//! | [`gelu`], exact gradient everywhere | composed of erf | burn's |
 //! | [`adamw`], the optimiser's update | composed | one pass |
 //! | [`linear`] | one product of matrices | the same; a transposed weight is not copied |
 //!
@@ -16,6 +18,11 @@
 mod adamw;
 #[cfg(feature = "flex")]
 mod adamw_flex;
+#[cfg(feature = "flex")]
+mod conv_loops;
+mod convolution;
+#[cfg(feature = "flex")]
+mod convolution_flex;
 mod geglu;
 #[cfg(feature = "flex")]
 mod geglu_flex;
@@ -28,7 +35,8 @@ mod linear;
 mod operation;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
-pub use geglu::{geglu, geglu_composed};
+pub use convolution::{convolution, convolution3, convolution3_composed};
+pub use geglu::{geglu, geglu_composed, gelu};
 pub use group_norm::{Activation, group_norm, group_norm_composed};
 pub use linear::linear;
 pub use operation::{Input, Operation, Operations};

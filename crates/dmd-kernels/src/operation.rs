@@ -5,7 +5,7 @@ use burn::tensor::module::{attention, conv2d, layer_norm};
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, PadMode};
 use burn::tensor::{DType, FloatDType, Tensor};
 
-use crate::{Activation, geglu, group_norm};
+use crate::{Activation, convolution3, geglu, group_norm};
 
 /// An operation of a diffusion network with its shapes: what a device is checked on, and timed by. Kernels' faults
 /// and speeds belong to shapes, so a network is as sound as the list of its operations.
@@ -145,6 +145,9 @@ impl Operation {
         let four = |i| to::<4>(reshaped(i));
         let dtype = inputs[0].dtype();
         match *self {
+            Self::Convolution { kernel: 3, stride: 1, padding: [1, 1], .. } => {
+                convolution3(four(0), four(1), inputs[2].clone()).flatten(0, 3)
+            }
             Self::Convolution { side, kernel, stride, padding: [before, after], .. } => {
                 let mut x = four(0);
                 let mut padding = before;
@@ -198,8 +201,9 @@ fn to<const D: usize>((flat, shape): (Tensor<1>, Vec<usize>)) -> Tensor<D> {
     flat.reshape(<[usize; D]>::try_from(shape).expect("an input's shape has its rank"))
 }
 
+/// Half precision made single.
 fn single<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if x.dtype() == DType::F32 { x } else { x.cast(FloatDType::F32) }
+    if matches!(x.dtype(), DType::F16 | DType::BF16) { x.cast(FloatDType::F32) } else { x }
 }
 
 impl fmt::Display for Operation {

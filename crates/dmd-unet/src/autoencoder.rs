@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::Activation;
+use dmd_kernels::{Activation, convolution};
 
 use crate::attention::PositionAttention;
 use crate::config::AutoencoderConfig;
@@ -98,13 +98,13 @@ impl Encoder {
     }
 
     fn forward(&self, image: Tensor<4>) -> Tensor<4> {
-        let mut x = self.conv_in.forward(image);
+        let mut x = convolution(&self.conv_in, image);
         for block in &self.down_blocks {
             x = block.resnets.iter().fold(x, |x, resnet| resnet.forward(x, None));
             x = block.downsamplers.iter().fold(x, |x, down| down.forward(x));
         }
         let x = self.mid_block.forward(x);
-        self.conv_out.forward(apply_norm(&self.conv_norm_out, x, Activation::Silu))
+        convolution(&self.conv_out, apply_norm(&self.conv_norm_out, x, Activation::Silu))
     }
 }
 
@@ -142,12 +142,12 @@ impl Decoder {
     }
 
     fn forward(&self, latent: Tensor<4>) -> Tensor<4> {
-        let mut x = self.mid_block.forward(self.conv_in.forward(latent));
+        let mut x = self.mid_block.forward(convolution(&self.conv_in, latent));
         for block in &self.up_blocks {
             x = block.resnets.iter().fold(x, |x, resnet| resnet.forward(x, None));
             x = block.upsamplers.iter().fold(x, |x, up| up.forward(x));
         }
-        self.conv_out.forward(apply_norm(&self.conv_norm_out, x, Activation::Silu))
+        convolution(&self.conv_out, apply_norm(&self.conv_norm_out, x, Activation::Silu))
     }
 }
 

@@ -5,7 +5,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{Embedding, EmbeddingConfig, GroupNorm};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use dmd_core::{Classes, Condition, Denoiser, FakeScore, NoiseLevel, Prediction, per_sample};
-use dmd_kernels::Activation;
+use dmd_kernels::{Activation, convolution};
 
 use crate::attention::PositionAttention;
 use crate::class_config::ClassUNetConfig;
@@ -270,7 +270,7 @@ impl ClassUNet2d {
                 };
             }
         }
-        self.conv_out.forward(apply_norm(&self.conv_norm_out, h, Activation::Silu))
+        convolution(&self.conv_out, apply_norm(&self.conv_norm_out, h, Activation::Silu))
     }
 
     fn encode(&self, x: Tensor<4>, t: Tensor<1>, classes: &Classes) -> Half {
@@ -284,7 +284,7 @@ impl ClassUNet2d {
             (Some(_), None) => panic!("this network has classes, and none were given"),
             (None, Some(_)) => panic!("this network has no classes"),
         }
-        let mut h = self.conv_in.forward(x);
+        let mut h = convolution(&self.conv_in, x);
         let mut skips = vec![h.clone()];
         for block in &self.down_blocks {
             for (i, resnet) in block.resnets.iter().enumerate() {

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, LayerNorm, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{DType, Device, FloatDType, Tensor, activation::silu};
-use dmd_kernels::Activation;
+use dmd_kernels::{Activation, convolution};
 
 use crate::resample::{doubled, halved};
 
@@ -122,7 +122,7 @@ impl ResnetBlock {
     pub(crate) fn forward(&self, x: Tensor<4>, embedding: Option<&Tensor<2>>) -> Tensor<4> {
         let h = self.resample.apply(apply_norm(&self.norm1, x.clone(), Activation::Silu));
         let x = self.resample.apply(x);
-        let mut h = self.conv1.forward(h);
+        let mut h = convolution(&self.conv1, h);
         let [batch, channels, ..] = h.dims();
         let projected = match (&self.time_emb_proj, embedding) {
             (Some(projection), Some(embedding)) => Some(projection.forward(silu(embedding.clone()))),
@@ -140,7 +140,7 @@ impl ResnetBlock {
             }
             None => apply_norm(&self.norm2, h, Activation::Silu),
         };
-        let h = self.conv2.forward(h);
+        let h = convolution(&self.conv2, h);
         let skip = match &self.conv_shortcut {
             Some(conv) => conv.forward(x),
             None => x,

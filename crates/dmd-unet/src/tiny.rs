@@ -9,6 +9,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use dmd_kernels::convolution;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -224,11 +225,11 @@ impl Sequence {
     /// A place without parameters is the activation after the first convolution, or a doubling.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.layers.iter().enumerate().fold(x, |x, (place, layer)| match (&layer.plain, &layer.block) {
-            (Some(conv), _) => conv.forward(x),
+            (Some(conv), _) => convolution(conv, x),
             (None, Some(block)) => {
-                let h = relu(block.first.forward(x.clone()));
-                let h = relu(block.second.forward(h));
-                relu(block.third.forward(h) + x)
+                let h = relu(convolution(&block.first, x.clone()));
+                let h = relu(convolution(&block.second, h));
+                relu(convolution(&block.third, h) + x)
             }
             (None, None) if place == 1 => relu(x),
             (None, None) => doubled(x),

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::Activation;
+use dmd_kernels::{Activation, convolution};
 
 use crate::block::{DownBlock, LevelConfig, MidBlock, UpBlock};
 use crate::config::UNetConfig;
@@ -117,7 +117,7 @@ impl UNet2d {
     pub fn encode(&self, x: Tensor<4>, t: Tensor<1>, text: Tensor<3>) -> Encoded {
         let [width, ..] = self.conv_in.weight.dims();
         let embedding = self.time_embedding.forward(sinusoidal(t, width));
-        let mut h = self.conv_in.forward(x);
+        let mut h = convolution(&self.conv_in, x);
         let mut skips = vec![h.clone()];
         for block in &self.down_blocks {
             h = block.forward(h, &embedding, &text, &mut skips);
@@ -133,6 +133,6 @@ impl UNet2d {
         for block in &self.up_blocks {
             h = block.forward(h, &embedding, &text, &mut skips);
         }
-        self.conv_out.forward(apply_norm(&self.conv_norm_out, h, Activation::Silu))
+        convolution(&self.conv_out, apply_norm(&self.conv_norm_out, h, Activation::Silu))
     }
 }

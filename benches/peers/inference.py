@@ -1,0 +1,107 @@
+"""The parts of a one-step picture in diffusers on PyTorch and here, alternating in one run on the same device: text
+encoder, one call of the UNet, decoder, and the whole from prompt to pixels.
+
+    cargo build --release
+    venv/bin/python benches/peers/inference.py target/release/dmd models/shapes --threads 2
+    venv/bin/python benches/peers/inference.py target/release/dmd SD15 --device cuda:0 --torch cuda --dtype f16 --compile
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+arguments = argparse.ArgumentParser()
+arguments.add_argument("dmd")
+arguments.add_argument("model", type=Path)
+arguments.add_argument("--device", default="flex", help="ours")
+arguments.add_argument("--torch", default="cpu", help="PyTorch's device")
+arguments.add_argument("--dtype", default="f32", choices=["f32", "f16", "bf16"])
+arguments.add_argument("--compile", action="store_true", help="torch.compile beside eager, channels last")
+arguments.add_argument("--parts", default="text,unet,decode,picture")
+arguments.add_argument("--threads", type=int, default=os.cpu_count())
+arguments.add_argument("--runs", type=int, default=5, help="per round")
+arguments.add_argument("--rounds", type=int, default=5)
+arguments = arguments.parse_args()
+os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+
+import diffusers
+import torch
+import transformers
+
+torch.set_num_threads(arguments.threads)
+torch.set_grad_enabled(False)
+dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[arguments.dtype]
+device, model = arguments.torch, arguments.model
+folder = "unet_one_step" if (model / "unet_one_step").is_dir() else "unet"
+tokenizer = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer")
+text_encoder = transformers.CLIPTextModel.from_pretrained(model / "text_encoder").to(device, torch.float32).eval()
+unet = diffusers.UNet2DConditionModel.from_pretrained(model / folder, torch_dtype=dtype).to(device).eval()
+vae = diffusers.AutoencoderKL.from_pretrained(model / "vae", torch_dtype=dtype).to(device).eval()
+alphas = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
+alpha, sigma = float(alphas[999].sqrt()), float((1 - alphas[999]).sqrt())
+config = unet.config
+shape = (1, config.in_channels, config.sample_size, config.sample_size)
+prompt = "a red circle above a blue square"
+
+
+def tokens():
+    return tokenizer([prompt], padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids.to(device)
+
+
+def parts(unet, vae):
+    noise = torch.randn(shape, device=device)
+    text = text_encoder(tokens())[0]
+
+    def whole():
+        z = torch.randn(shape, device=device)
+        eps = unet(z.to(dtype), 999, text_encoder(tokens())[0].to(dtype)).sample.float()
+        image = vae.decode(((z - sigma * eps) / alpha / vae.config.scaling_factor).to(dtype)).sample
+        return ((image.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().cpu()
+
+    half, half_text = noise.to(dtype), text.to(dtype)
+    return {
+        "text": lambda: text_encoder(tokens())[0].sum().item(),
+        "unet": lambda: unet(half, 999, half_text).sample.sum().item(),
+        "decode": lambda: vae.decode(half).sample.sum().item(),
+        "picture": whole,
+    }
+
+
+def torch_round(run):
+    times = []
+    for _ in range(arguments.runs):
+        start = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)
+
+
+def our_round(part):
+    command = [arguments.dmd, "bench", "--model", str(model), "--parts", part, "--runs", str(arguments.runs), "--json",
+               "--device", arguments.device, "--dtype", arguments.dtype]
+    environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)["median_ms"]
+
+
+peers = {f"PyTorch {torch.__version__}": parts(unet, vae)}
+if arguments.compile:
+    last = dict(memory_format=torch.channels_last)
+    peers["compiled"] = parts(torch.compile(unet.to(**last)), torch.compile(vae.to(**last)))
+print(f"{model.name}, {arguments.dtype}, ours on {arguments.device}, PyTorch's on {device}, {arguments.threads} threads\n")
+print("| part | ours ms | " + " | ".join(f"{name} ms | ratio" for name in peers) + " |")
+print("| --- | --- |" + " --- | --- |" * len(peers))
+for part in arguments.parts.split(","):
+    for each in peers.values():
+        each[part]()  # warm
+    ours, theirs = [], {name: [] for name in peers}
+    for _ in range(arguments.rounds):
+        ours.append(our_round(part))
+        for name, each in peers.items():
+            theirs[name].append(torch_round(each[part]))
+    mine = statistics.median(ours)
+    cells = [f"{statistics.median(times):.2f} | {mine / statistics.median(times):.2f}" for times in theirs.values()]
+    print(f"| {part} | {mine:.2f} | " + " | ".join(cells) + " |", flush=True)

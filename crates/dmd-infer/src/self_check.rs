@@ -1,0 +1,313 @@
+//! Does a device compute what the CPU computes, for the shapes that a model needs?
+//!
+//! Kernels' faults belong to shapes: a driver may multiply some matrices right and others not, or all of them to zero
+//! without a word. So every distinct operation of the model's networks is run on random inputs, and then the model
+//! itself from a prompt to its picture, each stage from the reference's own input, so that no fault hides behind an
+//! earlier one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use dmd_clip::TextConfig;
+use dmd_core::Noise;
+use dmd_kernels::{Operation, Operations};
+use dmd_unet::{AutoencoderConfig, UNetConfig};
+
+use crate::builder::check_dtype;
+use crate::{Error, Method, Pipeline, Request};
+
+/// What was compared, and what came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// An operation with its shape, or a stage of the model.
+    pub what: String,
+    /// How often a picture needs it.
+    pub count: usize,
+    /// The comparison.
+    pub outcome: Outcome,
+}
+
+/// A comparison's outcome.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The device gave a result.
+    Compared(Comparison),
+    /// The device gave none.
+    Failed {
+        /// What it said instead.
+        reason: String,
+    },
+}
+
+/// How far a device's result is from the reference's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Comparison {
+    /// Root mean square of the differences over that of the reference; infinite where a value is not finite.
+    pub relative: f64,
+    /// The largest [`Self::relative`] that passes.
+    pub allowed: f64,
+    /// Time of the first run, compilation and tuning of kernels included.
+    pub first: Duration,
+    /// Time of the second.
+    pub warm: Duration,
+}
+
+impl Check {
+    /// Whether the device is right here.
+    pub fn passed(&self) -> bool {
+        matches!(&self.outcome, Outcome::Compared(found) if found.relative <= found.allowed)
+    }
+}
+
+/// The largest relative error of an operation: in single precision other orders of summation differ by 1e-6 or less,
+/// and attention may multiply in half precision on cards made for it; half precision rounds its inputs and its
+/// result, by 2⁻¹¹ (f16) or 2⁻⁸ (bf16) each, and eight roundings are allowed.
+fn allowed(operation: &Operation, dtype: FloatDType) -> f64 {
+    match (dtype, operation) {
+        (FloatDType::F16, _) => 8.0 / 2048.0,
+        (FloatDType::BF16, _) => 8.0 / 256.0,
+        (_, Operation::Attention { .. }) => 2e-3,
+        _ => 1e-4,
+    }
+}
+
+/// The largest relative error of a stage from its reference input: that of attention, which the text encoder and the
+/// UNets are full of; the step to x0 magnifies the UNet's (by up to 14.6 at t = 999) before it is measured. In half
+/// precision a picture 35 dB from the reference has an error of 1.8 % of the range, about 4 % of its own size.
+fn allowed_of_stage(stage: &str, dtype: FloatDType) -> f64 {
+    match (dtype, stage) {
+        (_, TEXT) => 2e-3, // the text encoder stays in single precision
+        (FloatDType::F32, LATENTS) => 1e-2,
+        (FloatDType::F32, _) => 4e-3,
+        _ => 4e-2,
+    }
+}
+
+const TEXT: &str = "text encoder";
+const LATENTS: &str = "UNet and the step to x0";
+const PICTURE: &str = "decoder";
+
+/// The distinct operations of a picture from a model folder at the size it was trained on: text encoder, one call of
+/// the UNet, decoder.
+///
+/// # Errors
+///
+/// When a configuration is missing or not supported.
+pub fn operations(model: &Path) -> Result<Operations, Error> {
+    let text: TextConfig = dmd_weights::read_config(&model.join("text_encoder"))?;
+    text.validate()?;
+    let folder =
+        ["unet", "unet_one_step"].map(|name| model.join(name)).into_iter().find(|path| path.is_dir());
+    let Some(folder) = folder else {
+        return Err(Error::NoModel { folder: model.to_owned(), missing: "unet or unet_one_step" });
+    };
+    let unet: UNetConfig = dmd_weights::read_config(&folder)?;
+    unet.validate()?;
+    let autoencoder: AutoencoderConfig = dmd_weights::read_config(&model.join("vae"))?;
+    autoencoder.validate()?;
+    let side = [unet.sample_size; 2];
+    let mut all = text.operations(1);
+    let unet = unet.operations(1, side, text.max_position_embeddings);
+    for (operation, count) in unet.into_iter().chain(autoencoder.decoder_operations(1, side)) {
+        *all.entry(operation).or_default() += count;
+    }
+    Ok(all)
+}
+
+/// Runs every distinct operation of a model's networks, then the model itself, on `device` in `dtype` and on
+/// `reference` in single precision. `seen` is told of each check and of how many there are.
+///
+/// # Errors
+///
+/// When the model cannot be read, or the device does not know the type. A device that is wrong is no error: see
+/// [`Check::passed`].
+pub fn self_check(
+    model: &Path,
+    device: &Device,
+    dtype: FloatDType,
+    reference: &Device,
+    seen: &mut dyn FnMut(&Check, usize),
+) -> Result<Vec<Check>, Error> {
+    check_dtype(device, dtype)?;
+    let operations = operations(model)?;
+    let stages = Stages::run(model, reference)?;
+    let total = operations.len() + 3;
+    let mut all = Vec::with_capacity(total);
+    for (operation, count) in &operations {
+        let check = check_operation(operation, *count, device, dtype, reference);
+        seen(&check, total);
+        all.push(check);
+    }
+    for check in stages.compare(model, device, dtype)? {
+        seen(&check, total);
+        all.push(check);
+    }
+    Ok(all)
+}
+
+/// Compares one operation on random inputs.
+pub fn check_operation(
+    operation: &Operation,
+    count: usize,
+    device: &Device,
+    dtype: FloatDType,
+    reference: &Device,
+) -> Check {
+    let mut noise = Noise::stream(0, "self-check");
+    let values: Vec<Vec<f32>> = operation
+        .inputs()
+        .iter()
+        .map(|input| {
+            let normals = noise.normals(input.shape.iter().product());
+            normals.into_iter().map(|z| (input.mean + input.deviation * z) as f32).collect()
+        })
+        .collect();
+    let on = |device: &Device, dtype: FloatDType| {
+        let tensor = |values: &Vec<f32>| {
+            let data = TensorData::new(values.clone(), [values.len()]);
+            Tensor::<1>::from_data(data, device).cast(dtype)
+        };
+        values.iter().map(tensor).collect::<Vec<_>>()
+    };
+    let expected = read(operation.apply(&on(reference, FloatDType::F32)));
+    let outcome = compared(&expected, allowed(operation, dtype), || {
+        let inputs = on(device, dtype);
+        Box::new(move || Ok(read(operation.apply(&inputs))))
+    });
+    Check { what: operation.to_string(), count, outcome }
+}
+
+fn read<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.cast(FloatDType::F32).into_data().iter::<f32>().collect()
+}
+
+type Run<'a> = Box<dyn FnMut() -> Result<Vec<f32>, Error> + 'a>;
+
+/// Runs twice and compares the second result; a panic of the device is a failure of it.
+fn compared<'a>(expected: &[f32], allowed: f64, prepare: impl FnOnce() -> Run<'a>) -> Outcome {
+    let both = catch_unwind(AssertUnwindSafe(|| -> Result<_, Error> {
+        let mut run = prepare();
+        let start = Instant::now();
+        run()?;
+        let first = start.elapsed();
+        let start = Instant::now();
+        let found = run()?;
+        Ok((found, first, start.elapsed()))
+    }));
+    match both {
+        Ok(Ok((found, first, warm))) => {
+            Outcome::Compared(Comparison { relative: relative(&found, expected), allowed, first, warm })
+        }
+        Ok(Err(error)) => Outcome::Failed { reason: error.to_string() },
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let reason = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Outcome::Failed { reason: reason.unwrap_or("the backend panicked").to_owned() }
+        }
+    }
+}
+
+/// Root mean square of the differences over that of what was expected.
+fn relative(found: &[f32], expected: &[f32]) -> f64 {
+    if found.len() != expected.len() || found.iter().any(|value| !value.is_finite()) {
+        return f64::INFINITY;
+    }
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let size = squares(&mut expected.iter().map(|value| f64::from(*value)));
+    let off = squares(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    (off / size.max(f64::MIN_POSITIVE)).sqrt()
+}
+
+const PROMPT: &str = "a red circle above a blue square";
+
+/// What the reference makes of a prompt, stage by stage.
+struct Stages {
+    text: Vec<f32>,
+    text_shape: [usize; 3],
+    latents: Vec<f32>,
+    latent_shape: [usize; 4],
+    /// Levels of 0 to 1.
+    picture: Vec<f32>,
+}
+
+/// The model's own way to a picture: its generator's, or two steps of the teacher without guidance.
+fn request(pipeline: &Pipeline) -> Request {
+    let method = match pipeline.generator_steps() {
+        Some(_) => Method::OneStep,
+        None => Method::Teacher { steps: 2, guidance_scale: 1.0 },
+    };
+    Request::new([PROMPT]).with_method(method).with_seeds([0])
+}
+
+fn noise(pipeline: &Pipeline) -> Tensor<4> {
+    let side = pipeline.default_size();
+    pipeline.noise(&[0], side, side)
+}
+
+fn picture(pipeline: &Pipeline, latents: Tensor<4>) -> Result<Vec<f32>, Error> {
+    let pictures = pipeline.decode(latents)?;
+    Ok(pictures.iter().flat_map(|picture| picture.as_raw()).map(|level| f32::from(*level) / 255.0).collect())
+}
+
+impl Stages {
+    fn run(model: &Path, reference: &Device) -> Result<Self, Error> {
+        let pipeline = Pipeline::builder(model, reference).one_step_if_there()?.build()?;
+        let text = pipeline.encode_prompt(&[PROMPT])?;
+        let latents = pipeline.denoise_from(&request(&pipeline), noise(&pipeline), &text, &mut ())?;
+        Ok(Self {
+            text_shape: text.dims(),
+            text: read(text),
+            latent_shape: latents.dims(),
+            latents: read(latents.clone()),
+            picture: picture(&pipeline, latents)?,
+        })
+    }
+
+    fn compare(&self, model: &Path, device: &Device, dtype: FloatDType) -> Result<Vec<Check>, Error> {
+        let pipeline = Pipeline::builder(model, device).dtype(dtype).one_step_if_there()?.build()?;
+        let pipeline = &pipeline;
+        let check = |what: &str, outcome| Check { what: what.to_owned(), count: 1, outcome };
+        let text = || Tensor::from_data(TensorData::new(self.text.clone(), self.text_shape), device);
+        let latents = || Tensor::from_data(TensorData::new(self.latents.clone(), self.latent_shape), device);
+        let encoded = compared(&self.text, allowed_of_stage(TEXT, dtype), || {
+            Box::new(|| Ok(read(pipeline.encode_prompt(&[PROMPT])?)))
+        });
+        let denoised = compared(&self.latents, allowed_of_stage(LATENTS, dtype), || {
+            let (request, z, text) = (request(pipeline), noise(pipeline), text());
+            Box::new(move || Ok(read(pipeline.denoise_from(&request, z.clone(), &text, &mut ())?)))
+        });
+        let decoded = compared(&self.picture, allowed_of_stage(PICTURE, dtype), || {
+            let latents = latents();
+            Box::new(move || picture(pipeline, latents.clone()))
+        });
+        Ok(vec![check(TEXT, encoded), check(LATENTS, denoised), check(PICTURE, decoded)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(outcome: Outcome) -> Check {
+        Check { what: "product".to_owned(), count: 1, outcome }
+    }
+
+    /// What drivers have done: the right numbers, zeros in silence, numbers that are none, too few, a panic.
+    #[test]
+    fn wrong_devices_are_found() {
+        let expected = [1.0, -2.0, 3.0];
+        let giving = |values: Vec<f32>| {
+            check(compared(&expected, 1e-4, || Box::new(move || Ok(values.clone())))).passed()
+        };
+        assert!(giving(vec![1.0, -2.0, 3.000_01]));
+        assert!(!giving(vec![1.0, -2.0, 3.001]));
+        assert!(!giving(vec![0.0; 3]));
+        assert!(!giving(vec![1.0, f32::NAN, 3.0]));
+        assert!(!giving(vec![1.0, -2.0]));
+        let panicking = check(compared(&expected, 1e-4, || panic!("no such kernel")));
+        assert!(!panicking.passed());
+        assert_eq!(panicking.outcome, Outcome::Failed { reason: "no such kernel".to_owned() });
+    }
+}

@@ -1,0 +1,46 @@
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::Conv2d;
+use burn::tensor::Tensor;
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+
+/// `layer.forward(x)`, by a faster body where there is one: [`convolution3`]'s kind of layer.
+pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    match &layer.bias {
+        Some(bias) if is_plain(layer) => convolution3(x, layer.weight.val(), bias.val()),
+        _ => layer.forward(x),
+    }
+}
+
+/// 3×3 of stride 1 with one zero around, over all channels.
+fn is_plain(layer: &Conv2d) -> bool {
+    let padding = matches!(layer.padding, PaddingConfig2d::Explicit(1, 1, 1, 1));
+    let whole = layer.dilation == [1, 1] && layer.groups == 1;
+    layer.kernel_size == [3, 3] && layer.stride == [1, 1] && whole && padding
+}
+
+/// The 3×3 convolution of stride 1 with one zero around. Differentiable.
+///
+/// # Shapes
+///
+/// `x`: `[batch, input, height, width]`; `weight`: `[output, input, 3, 3]`; `bias`: `[output]`; the result is
+/// `[batch, output, height, width]`.
+///
+/// # Panics
+///
+/// If the channels do not fit together.
+pub fn convolution3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    assert_eq!(x.dims()[1], weight.dims()[1], "the input's channels are those of the weight");
+    assert_eq!(weight.dims()[2..], [3, 3], "the kernel is 3×3");
+    assert_eq!(weight.dims()[0], bias.dims()[0], "bias has one value per output channel");
+    #[cfg(feature = "flex")]
+    if crate::convolution_flex::supports(&x) {
+        return crate::convolution_flex::convolution3(x, weight, bias);
+    }
+    convolution3_composed(x, weight, bias)
+}
+
+/// [`convolution3`]'s default body, burn's own convolution: the reference that every faster body is tested against.
+pub fn convolution3_composed(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    conv2d(x, weight, Some(bias), ConvOptions::new([1, 1], [1, 1], [1, 1], 1))
+}

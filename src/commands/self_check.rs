@@ -1,0 +1,102 @@
+use std::panic;
+use std::time::Duration;
+
+use anyhow::ensure;
+use burn::tensor::FloatDType;
+use clap::Args;
+use dmd_infer::self_check::{Check, Outcome, self_check as run};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{DtypeArgs, ModelArgs};
+
+/// Check that a device computes a model as the CPU does, operation by operation; also compiles and tunes its kernels
+#[derive(Debug, Args)]
+pub(crate) struct SelfCheckArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    dtype: DtypeArgs,
+    /// Print every check, not only the worst and the wrong ones
+    #[arg(long)]
+    all: bool,
+}
+
+/// Checks shown when everything is right.
+const SHOWN: usize = 5;
+
+pub(crate) fn self_check(args: &SelfCheckArgs) -> anyhow::Result<()> {
+    let device = args.model.device()?;
+    let reference = dmd_core::device::open("flex")?;
+    let folder = args.model.folder();
+    let bar = ProgressBar::no_length();
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}")?);
+    // A kernel that cannot be built panics: it is reported as a failed check, without the backend's own trace.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let checked = run(&folder, &device, args.dtype.float(), &reference, &mut |check, total| {
+        bar.set_length(total as u64);
+        bar.inc(1);
+        bar.set_message(check.what.clone());
+    });
+    panic::set_hook(hook);
+    bar.finish_and_clear();
+    let mut all = checked?;
+
+    let times = |pick: fn(&Check) -> Duration| all.iter().map(pick).sum::<Duration>().as_secs_f64();
+    let (first, warm) = (times(|check| time(check).0), times(|check| time(check).1));
+    let wrong = all.iter().filter(|check| !check.passed()).count();
+    let total = all.len();
+    // The worst first, by how much of what is allowed was needed.
+    all.sort_by(|a, b| share(b).total_cmp(&share(a)));
+    let shown = if args.all { total } else { SHOWN.max(wrong) };
+    println!("{:>9} {:>9} {:>10} {:>9}  check", "error", "allowed", "first ms", "warm ms");
+    all.iter().take(shown).for_each(print);
+    if shown < total {
+        println!("and {} more, all nearer (--all shows them)", total - shown);
+    }
+    println!("first runs {first:.1} s, with compilation and tuning; warm {warm:.1} s");
+    let (name, dtype) = (args.model.device_name(), args.dtype.name());
+    ensure!(
+        wrong == 0,
+        "{name} is wrong in {wrong} of {total} checks of {folder:?} in {dtype}: do not trust its pictures"
+    );
+    println!("{name} computes {folder:?} in {dtype} as the CPU does: {total} of {total} checks");
+    if args.dtype.float() == FloatDType::F32 && name == "flex" {
+        println!("(flex is the reference itself; ask for another with --device)");
+    }
+    Ok(())
+}
+
+fn time(check: &Check) -> (Duration, Duration) {
+    match &check.outcome {
+        Outcome::Compared(found) => (found.first, found.warm),
+        Outcome::Failed { .. } => Default::default(),
+    }
+}
+
+/// The error as a share of what is allowed.
+fn share(check: &Check) -> f64 {
+    match &check.outcome {
+        Outcome::Compared(found) => found.relative / found.allowed,
+        Outcome::Failed { .. } => f64::INFINITY,
+    }
+}
+
+fn print(check: &Check) {
+    let verdict = if check.passed() { "" } else { "WRONG " };
+    match &check.outcome {
+        Outcome::Compared(found) => println!(
+            "{:>9.1e} {:>9.1e} {:>10.2} {:>9.2}  {verdict}{} (× {})",
+            found.relative,
+            found.allowed,
+            found.first.as_secs_f64() * 1e3,
+            found.warm.as_secs_f64() * 1e3,
+            check.what,
+            check.count
+        ),
+        Outcome::Failed { reason } => {
+            let reason = reason.lines().next().unwrap_or_default();
+            println!("{:>9} {:>9} {:>10} {:>9}  {verdict}{}: {reason}", "-", "-", "-", "-", check.what);
+        }
+    }
+}
