@@ -153,7 +153,8 @@ fn one_step_follows_held_out_prompts() {
 /// One-step pictures in half precision, against the same in single: at least 35 dB.
 #[test]
 fn half_precision_draws_the_same() {
-    let pipeline = |dtype| Pipeline::builder(model(), &device()).one_step_only().dtype(dtype).build().unwrap();
+    let pipeline =
+        |dtype| Pipeline::builder(model(), &device()).one_step_only().dtype(dtype).build().unwrap();
     let prompts = ["a red circle above a blue square", "a small yellow triangle", "a green square"];
     let draw = |dtype| {
         let drawn = pipeline(dtype).generate(&Request::new(prompts).with_seeds([1, 2, 3])).unwrap();

@@ -249,8 +249,7 @@ impl<B: ConvolutionOps, C: CheckpointStrategy> ConvolutionOps for Autodiff<B, C>
         match ConvolutionBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let state = (prep.checkpoint(&x), prep.checkpoint(&weight));
-                let out =
-                    B::convolution3(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+                let out = B::convolution3(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
                 prep.finish(state, out)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::convolution3(

@@ -61,7 +61,7 @@ fn statistics(x: &[f32], epsilon: f64) -> (f32, f32) {
 
 /// `1 / (1 + exp(−x))` without branches, so that the compiler vectorises it.
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exponential(-x))
 }
 

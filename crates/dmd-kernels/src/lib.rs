@@ -8,6 +8,7 @@
 //! | [`group_norm`] (with optional SiLU) | composed | two passes, hand-written gradient |
 //! | [`convolution`], 3×3 of stride 1 | burn's | direct in registers, without a copy in columns; gradients likewise |
 //! | [`geglu`] | composed | one pass, hand-written gradient; erf off by at most 1.5e-7 |
+//! | [`silu`] | burn's | one pass, hand-written gradient |
 //! | [`gelu`], exact gradient everywhere | composed of erf | burn's |
 //! | [`adamw`], the optimiser's update | composed | one pass |
 //! | [`linear`] | one product of matrices | the same; a transposed weight is not copied |
@@ -33,6 +34,9 @@ mod group_norm_flex;
 mod group_norm_loops;
 mod linear;
 mod operation;
+mod silu;
+#[cfg(feature = "flex")]
+mod silu_flex;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
 pub use convolution::{convolution, convolution3, convolution3_composed};
@@ -40,3 +44,4 @@ pub use geglu::{geglu, geglu_composed, gelu};
 pub use group_norm::{Activation, group_norm, group_norm_composed};
 pub use linear::linear;
 pub use operation::{Input, Operation, Operations};
+pub use silu::{silu, silu_composed};

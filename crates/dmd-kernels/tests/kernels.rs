@@ -4,7 +4,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 use dmd_kernels::{
-    Activation, AdamWStep, adamw, adamw_composed, convolution3, convolution3_composed, geglu, geglu_composed, group_norm, group_norm_composed,
+    Activation, AdamWStep, adamw, adamw_composed, convolution3, convolution3_composed, geglu, geglu_composed,
+    group_norm, group_norm_composed, silu, silu_composed,
 };
 use proptest::prelude::*;
 
@@ -208,4 +209,24 @@ fn frozen_convolution() {
     };
     let tolerance = Tolerance::<f32>::absolute(1e-4);
     gradient(convolution3).assert_approx_eq(&gradient(convolution3_composed), tolerance);
+}
+
+/// The activation and its gradient, over more than one chunk and far out on both sides.
+#[test]
+fn silu_equals_composed() {
+    let (x, by) = (numbers(1, [3, 70, 120]) * 20.0, numbers(2, [3, 70, 120]));
+    let run = |op: fn(Tensor<3>) -> Tensor<3>| {
+        let tracked = x.clone().autodiff().require_grad();
+        let out = op(tracked.clone());
+        let grads = (out.clone() * by.clone().autodiff()).sum().backward();
+        (out.without_autodiff().into_data(), tracked.grad(&grads).unwrap().into_data())
+    };
+    let ((fast, fast_grad), (slow, slow_grad)) = (run(silu), run(silu_composed));
+    // The exponential is good to 2e-7, values go up to 40.
+    fast.assert_approx_eq(&slow, Tolerance::<f32>::rel_abs(1e-6, 1e-6));
+    fast_grad.assert_approx_eq(&slow_grad, Tolerance::<f32>::rel_abs(1e-5, 1e-5));
+    let view = numbers::<3>(5, [2, 3, 4]).swap_dims(0, 2);
+    silu(view.clone())
+        .into_data()
+        .assert_approx_eq(&silu_composed(view).into_data(), Tolerance::<f32>::absolute(1e-6));
 }

@@ -6,10 +6,11 @@ use std::fmt;
 
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, activation::silu};
+use burn::tensor::{Device, Tensor};
 use dmd_core::{
     Classes, Condition, Denoiser, FakeScore, GaussianMixture, NoiseLevel, Prediction, per_sample,
 };
+use dmd_kernels::silu;
 use image::{Rgb, RgbImage};
 
 /// A multilayer perceptron with EDM's preconditioning: three hidden SiLU layers over the point and

@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, TensorData, activation::silu};
+use burn::tensor::{Device, Tensor, TensorData};
+use dmd_kernels::silu;
 
 /// Sinusoids of a time, `[cos.., sin..]` over `width / 2` frequencies from 1 down to nearly
 /// 1/10000 (diffusers' `Timesteps` with `flip_sin_to_cos` and no frequency shift).

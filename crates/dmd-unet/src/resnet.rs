@@ -1,8 +1,8 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, LayerNorm, Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::{DType, Device, FloatDType, Tensor, activation::silu};
-use dmd_kernels::{Activation, convolution};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+use dmd_kernels::{Activation, convolution, silu};
 
 use crate::resample::{doubled, halved};
 
