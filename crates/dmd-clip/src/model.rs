@@ -3,11 +3,9 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::sigmoid;
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Int, Tensor};
 
-use dmd_kernels::{gelu, linear};
+use dmd_kernels::{attention, gelu, linear};
 
 use crate::config::{HiddenActivation, TextConfig};
 use crate::{CLIP_KEYS, Error};
@@ -30,17 +28,9 @@ struct SelfAttention {
 impl SelfAttention {
     /// Attention over `x: [batch, tokens, width]`; a causal one sees earlier tokens only.
     fn forward(&self, x: Tensor<3>, is_causal: bool) -> Tensor<3> {
-        let shape = x.dims();
-        let [batch, tokens, width] = shape;
-        let split = |layer: &Linear| {
-            linear(layer, x.clone())
-                .reshape([batch, tokens, self.num_heads, width / self.num_heads])
-                .swap_dims(1, 2)
-        };
-        let options = AttentionModuleOptions { is_causal, ..Default::default() };
-        let out =
-            attention(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), None, None, options);
-        linear(&self.out_proj, out.swap_dims(1, 2).reshape(shape))
+        let project = |layer: &Linear| linear(layer, x.clone());
+        let (q, k, v) = (project(&self.q_proj), project(&self.k_proj), project(&self.v_proj));
+        linear(&self.out_proj, attention(q, k, v, self.num_heads, is_causal))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The 3×3 convolution for the flex backend: forward and the gradient of its input by direct multiplication, the
-//! gradient of its weight as nine products of matrices over shifted views.
+//! The 3×3 convolution for the flex backend: forward and the gradient of its input by Winograd's algorithm or by direct
+//! multiplication, whichever is faster for a shape; the gradient of its weight as nine products of matrices over shifted views.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use crate::conv_loops::{BLOCK, Block, Planes, Run, SLACK, WeightLayout, convolve};
 use crate::group_norm_flex::{on_flex, values};
+use crate::winograd::{self, Shape};
 
 /// A 3×3 convolution of stride 1 with one zero around, as an operation of a backend.
 #[backend_extension(Flex, Autodiff)]
@@ -72,7 +73,7 @@ fn padded(x: &[f32], out: &mut [f32], [height, width]: [usize; 2]) {
 }
 
 /// The convolution of contiguous `x` with weights that lie as `layout` says.
-fn direct(
+fn convolved(
     x: &FlexTensor,
     outputs: usize,
     (weights, layout): (&[f32], WeightLayout),
@@ -86,8 +87,13 @@ fn direct(
     if out.is_empty() || channels == 0 {
         return FlexTensor::from_data(TensorData::new(out, shape));
     }
-    let work = batch * outputs * area * channels * 9;
     let source = values(x);
+    let all = Shape { batch, channels, height, width, doubled: false };
+    if all.pays(outputs) {
+        winograd::convolve(source, all, (weights, layout), &bias[..outputs], &mut out);
+        return FlexTensor::from_data(TensorData::new(out, shape));
+    }
+    let work = batch * outputs * area * channels * 9;
     let sample = channels * plane + SLACK;
     let mut inputs = vec![0.0_f32; batch * sample];
     let copy = |(x, out): (&[f32], &mut [f32])| padded(x, out, [height, width]);
@@ -148,7 +154,7 @@ impl ConvolutionOps for Flex {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let [outputs, inputs, ..] = dims(&weight);
         let layout = WeightLayout { output: 9 * inputs, input: 9, reversed: false };
-        direct(&x, outputs, (values(&weight), layout), values(&bias))
+        convolved(&x, outputs, (values(&weight), layout), values(&bias))
     }
 
     fn convolution3_of_input(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
@@ -156,7 +162,7 @@ impl ConvolutionOps for Flex {
         let [_, inputs, ..] = dims(&weight);
         // The same convolution with the weights turned round, and the channels' parts exchanged.
         let layout = WeightLayout { output: 9, input: 9 * inputs, reversed: true };
-        direct(&grad, inputs, (values(&weight), layout), &vec![0.0; inputs])
+        convolved(&grad, inputs, (values(&weight), layout), &vec![0.0; inputs])
     }
 
     fn convolution3_of_weight(x: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {

@@ -6,7 +6,8 @@
 //! | operation | default | flex |
 //! | --- | --- | --- |
 //! | [`group_norm`] (with optional SiLU) | composed | two passes, hand-written gradient |
-//! | [`convolution`], 3×3 of stride 1 | burn's | direct in registers, without a copy in columns; gradients likewise |
+//! | [`convolution`], 3×3 of stride 1 | burn's | Winograd's F(4×4, 3×3), or direct in registers, whichever is faster for a shape; gradients likewise |
+//! | [`attention`] | burn's | a tile of keys at a time, without the scores; gradient by computing them again |
 //! | [`geglu`] | composed | one pass, hand-written gradient; erf off by at most 1.5e-7 |
 //! | [`silu`] | burn's | one pass, hand-written gradient |
 //! | [`gelu`], exact gradient everywhere | composed of erf | burn's |
@@ -19,11 +20,18 @@
 mod adamw;
 #[cfg(feature = "flex")]
 mod adamw_flex;
+mod attention;
+#[cfg(feature = "flex")]
+mod attention_flex;
+#[cfg(feature = "flex")]
+mod attention_loops;
 #[cfg(feature = "flex")]
 mod conv_loops;
 mod convolution;
 #[cfg(feature = "flex")]
 mod convolution_flex;
+#[cfg(feature = "flex")]
+mod disjoint;
 mod geglu;
 #[cfg(feature = "flex")]
 mod geglu_flex;
@@ -34,11 +42,18 @@ mod group_norm_flex;
 mod group_norm_loops;
 mod linear;
 mod operation;
+#[cfg(feature = "flex")]
+mod scratch;
 mod silu;
 #[cfg(feature = "flex")]
 mod silu_flex;
+#[cfg(feature = "flex")]
+mod winograd;
+#[cfg(feature = "flex")]
+mod winograd_loops;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
+pub use attention::{attention, attention_composed};
 pub use convolution::{convolution, convolution3, convolution3_composed};
 pub use geglu::{geglu, geglu_composed, gelu};
 pub use group_norm::{Activation, group_norm, group_norm_composed};

@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use burn::tensor::module::{attention, conv2d, layer_norm};
-use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, PadMode};
+use burn::tensor::module::{conv2d, layer_norm};
+use burn::tensor::ops::{ConvOptions, PadMode};
 use burn::tensor::{DType, FloatDType, Tensor};
 
-use crate::{Activation, convolution3, geglu, group_norm};
+use crate::{Activation, attention, convolution3, geglu, group_norm};
 
 /// An operation of a diffusion network with its shapes: what a device is checked on, and timed by. Kernels' faults
 /// and speeds belong to shapes, so a network is as sound as the list of its operations.
@@ -123,9 +123,9 @@ impl Operation {
                 [x].into_iter().chain(scale_and_shift(width)).collect()
             }
             Self::Attention { batch, heads, queries, keys, width, .. } => vec![
-                normal(&[batch, heads, queries, width], 1.0),
-                normal(&[batch, heads, keys, width], 1.0),
-                normal(&[batch, heads, keys, width], 1.0),
+                normal(&[batch, queries, heads * width], 1.0),
+                normal(&[batch, keys, heads * width], 1.0),
+                normal(&[batch, keys, heads * width], 1.0),
             ],
             Self::Geglu { rows, width } => vec![normal(&[1, rows, 2 * width], 1.0)],
         }
@@ -142,6 +142,7 @@ impl Operation {
         assert_eq!(inputs.len(), shapes.len(), "{self} has {} inputs", shapes.len());
         let reshaped = |i: usize| (inputs[i].clone(), shapes[i].shape.clone());
         let two = |i| to::<2>(reshaped(i));
+        let three = |i| to::<3>(reshaped(i));
         let four = |i| to::<4>(reshaped(i));
         let dtype = inputs[0].dtype();
         match *self {
@@ -172,11 +173,10 @@ impl Operation {
                 let (gamma, beta) = (single(inputs[1].clone()), single(inputs[2].clone()));
                 layer_norm(single(two(0)), gamma, Some(beta), 1e-5).flatten(0, 1).cast(dtype)
             }
-            Self::Attention { causal, .. } => {
-                let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
-                attention(four(0), four(1), four(2), None, None, options).flatten(0, 3)
+            Self::Attention { heads, causal, .. } => {
+                attention(three(0), three(1), three(2), heads, causal).flatten(0, 2)
             }
-            Self::Geglu { .. } => geglu(to::<3>(reshaped(0))).flatten(0, 2),
+            Self::Geglu { .. } => geglu(three(0)).flatten(0, 2),
         }
     }
 

@@ -1,27 +1,10 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::{Activation, geglu, linear};
+use dmd_kernels::{Activation, attention, geglu, linear};
 
 use crate::resnet::{apply_layer_norm, apply_norm, conv1x1, group_norm};
-
-/// `softmax(q kᵀ / √width) v` over several heads.
-///
-/// # Shapes
-///
-/// `q`: `[batch, n, heads · width]`; `k`, `v`: `[batch, m, heads · width]`; the result is like `q`.
-fn heads_attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
-    let [batch, n, channels] = q.dims();
-    let split = |x: Tensor<3>| {
-        let [batch, length, channels] = x.dims();
-        x.reshape([batch, length, heads, channels / heads]).swap_dims(1, 2)
-    };
-    let out = attention(split(q), split(k), split(v), None, None, AttentionModuleOptions::default());
-    out.swap_dims(1, 2).reshape([batch, n, channels])
-}
 
 /// diffusers' `Attention`: self-attention, or cross-attention to a context of another width.
 #[derive(Module, Debug)]
@@ -47,11 +30,12 @@ impl Attention {
 
     /// `x: [batch, n, channels]` attends to `context: [batch, m, width]`.
     fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
-        let out = heads_attention(
+        let out = attention(
             linear(&self.to_q, x),
             linear(&self.to_k, context.clone()),
             linear(&self.to_v, context),
             self.num_heads,
+            false,
         );
         self.to_out.iter().fold(out, |out, layer| linear(layer, out))
     }
@@ -216,11 +200,12 @@ impl PositionAttention {
         let normal = apply_norm(&self.group_norm, x.clone(), Activation::Identity)
             .reshape([batch, channels, height * width])
             .swap_dims(1, 2);
-        let out = heads_attention(
+        let out = attention(
             linear(&self.to_q, normal.clone()),
             linear(&self.to_k, normal.clone()),
             linear(&self.to_v, normal),
             self.num_heads,
+            false,
         );
         let out = self.to_out.iter().fold(out, |out, layer| linear(layer, out));
         out.swap_dims(1, 2).reshape(shape) + x

@@ -1,0 +1,36 @@
+use burn::tensor::Tensor;
+use burn::tensor::ops::AttentionModuleOptions;
+
+/// `softmax(q kᵀ / √width) v` over several heads; a causal one sees earlier keys only. Differentiable.
+///
+/// # Shapes
+///
+/// `q`: `[batch, n, heads · width]`; `k`, `v`: `[batch, m, heads · width]`; the result is like `q`.
+///
+/// # Panics
+///
+/// If `heads` does not divide the columns, or `k` and `v` are not of one shape that fits `q`.
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+    let ([batch, _, columns], [k_batch, keys, k_columns]) = (q.dims(), k.dims());
+    assert!(heads > 0 && columns.is_multiple_of(heads), "{heads} heads do not divide {columns} columns");
+    assert_eq!([batch, columns], [k_batch, k_columns], "queries and keys have one batch and one width");
+    assert_eq!(k.dims(), v.dims(), "there is a value for each key");
+    assert!(keys > 0, "there is a key to attend to");
+    #[cfg(feature = "flex")]
+    if crate::attention_flex::supports(&q) {
+        return crate::attention_flex::attention(q, k, v, heads, causal);
+    }
+    attention_composed(q, k, v, heads, causal)
+}
+
+/// [`attention`]'s default body, burn's own attention: the reference that every faster body is tested against.
+pub fn attention_composed(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+    let [batch, n, columns] = q.dims();
+    let split = |x: Tensor<3>| {
+        let [batch, length, columns] = x.dims();
+        x.reshape([batch, length, heads, columns / heads]).swap_dims(1, 2)
+    };
+    let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
+    let out = burn::tensor::module::attention(split(q), split(k), split(v), None, None, options);
+    out.swap_dims(1, 2).reshape([batch, n, columns])
+}
