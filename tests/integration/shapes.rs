@@ -122,21 +122,7 @@ fn stable_diffusion() -> (TextConfig, UNetConfig, AutoencoderConfig) {
         "vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
         "num_attention_heads": 12, "max_position_embeddings": 77,
     });
-    let unet = json!({
-        "sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8,
-        "block_out_channels": [320, 640, 1280, 1280],
-        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-    });
-    let vae = json!({
-        "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
-        "down_block_types": vec!["DownEncoderBlock2D"; 4], "up_block_types": vec!["UpDecoderBlock2D"; 4],
-    });
-    (
-        serde_json::from_value(text).unwrap(),
-        serde_json::from_value(unet).unwrap(),
-        serde_json::from_value(vae).unwrap(),
-    )
+    (serde_json::from_value(text).unwrap(), UNetConfig::sd15(), AutoencoderConfig::sd15())
 }
 
 /// What diffusers' own count says of a call of SD 1.5's UNet at 64×64 latents: about 340 billion multiplications and

@@ -101,12 +101,19 @@ impl Noise {
             Source::TorchCpu(rng) => return rng.normals(count).into_iter().map(f64::from).collect(),
             Source::TorchCuda(rng) => return rng.normals(count).into_iter().map(f64::from).collect(),
         }
-        let mut values = Vec::with_capacity(count + 1);
-        while values.len() < count {
-            let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-            let angle = std::f64::consts::TAU * self.unit();
-            values.push(radius * angle.cos());
-            values.push(radius * angle.sin());
+        let mut values: Vec<f64> = (0..count.next_multiple_of(2)).map(|_| self.unit()).collect();
+        for pairs in values.chunks_mut(16) {
+            // Fixed lengths, so that the compiler makes vectors of them.
+            let (mut u, mut v) = ([0.0; 8], [0.0; 8]);
+            for (i, pair) in pairs.chunks_exact(2).enumerate() {
+                (u[i], v[i]) = (pair[0], pair[1]);
+            }
+            for (u, v) in u.iter_mut().zip(&mut v) {
+                [*u, *v] = box_muller(*u, *v);
+            }
+            for (i, pair) in pairs.chunks_exact_mut(2).enumerate() {
+                (pair[0], pair[1]) = (u[i], v[i]);
+            }
         }
         values.truncate(count);
         values
@@ -139,5 +146,62 @@ impl Noise {
     pub fn integers(&mut self, range: RangeInclusive<usize>, count: usize) -> Vec<usize> {
         let (low, high) = range.into_inner();
         (0..count).map(|_| low + self.below(high - low + 1)).collect()
+    }
+}
+
+/// Two independent normal numbers of two uniform ones in `[0, 1)`. Logarithm, sine and cosine are series without
+/// branches, good to 1e-15: several times as fast as the system's, and the same bits on every platform.
+#[inline(always)]
+fn box_muller(u: f64, v: f64) -> [f64; 2] {
+    let radius = (-2.0 * logarithm(1.0 - u)).sqrt();
+    let [sine, cosine] = turn(v);
+    [radius * cosine, radius * sine]
+}
+
+/// The natural logarithm of a number in `(0, 1]`.
+#[inline(always)]
+fn logarithm(x: f64) -> f64 {
+    // x = m · 2^e with m in [√½, √2): the bits of √½ taken off, e lies in the exponent's place.
+    const HALF_ROOT: u64 = std::f64::consts::FRAC_1_SQRT_2.to_bits();
+    const MAGIC: f64 = 4_503_599_627_370_496.0; // 2⁵²: its last bits count ones
+    let above = x.to_bits().wrapping_sub(HALF_ROOT).wrapping_add(1024 << 52) >> 52;
+    let exponent = f64::from_bits(above | MAGIC.to_bits()) - MAGIC - 1024.0;
+    let m = f64::from_bits(x.to_bits().wrapping_sub(above.wrapping_sub(1024) << 52));
+    // ln m = 2 artanh((m − 1) / (m + 1))
+    let s = (m - 1.0) / (m + 1.0);
+    let t = s * s;
+    let series = (0..=10).rev().fold(0.0, |sum, k| sum * t + 1.0 / f64::from(2 * k + 1));
+    exponent * std::f64::consts::LN_2 + 2.0 * s * series
+}
+
+/// Sine and cosine of a share of a turn in `[0, 1)`.
+#[inline(always)]
+fn turn(v: f64) -> [f64; 2] {
+    let quarters = (4.0 * v + 0.5) as i32;
+    let y = std::f64::consts::TAU * (v - 0.25 * f64::from(quarters));
+    let t = y * y;
+    // Taylor's series of sin y / y and cos y, |y| ≤ π / 4: the next terms are below 1e-17.
+    let sine = y * (1..=8).rev().fold(1.0, |sum, k| 1.0 - sum * t / f64::from(2 * k * (2 * k + 1)));
+    let cosine = (1..=8).rev().fold(1.0, |sum, k| 1.0 - sum * t / f64::from(2 * k * (2 * k - 1)));
+    let (a, b) = if quarters & 1 == 1 { (cosine, sine) } else { (sine, cosine) };
+    [if quarters & 2 == 2 { -a } else { a }, if (quarters + 1) & 2 == 2 { -b } else { b }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_the_functions() {
+        let mut noise = Noise::from_seed(1);
+        let ends = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0 - f64::EPSILON / 2.0];
+        for v in (0..10_000).map(|_| noise.unit()).chain(ends) {
+            let ([sine, cosine], angle) = (turn(v), std::f64::consts::TAU * v);
+            // The system's functions round the angle of up to 2π first: 4e-16 of it.
+            assert!((sine - angle.sin()).abs() < 2e-15 && (cosine - angle.cos()).abs() < 2e-15, "{v}");
+            let x = 1.0 - v;
+            assert!((logarithm(x) - x.ln()).abs() <= 1e-15 * (1.0 + x.ln().abs()), "{x}");
+        }
+        assert!((logarithm(1.0 / (1_u64 << 53) as f64) + 53.0 * std::f64::consts::LN_2).abs() < 1e-14);
     }
 }

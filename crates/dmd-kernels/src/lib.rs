@@ -12,7 +12,7 @@
 //! | [`silu`] | burn's | one pass, hand-written gradient |
 //! | [`gelu`], exact gradient everywhere | composed of erf | burn's |
 //! | [`adamw`], the optimiser's update | composed | one pass |
-//! | [`linear`] | one product of matrices | the same; a transposed weight is not copied |
+//! | [`linear()`] | one product of matrices | few rows by a transposed weight: row by row, nothing packed |
 //!
 //! Everything else that a layer needs comes from burn itself. [`Operation`] is one of a network's operations with its
 //! shapes, as a value: what a device is checked on and what benchmarks time.
@@ -41,6 +41,8 @@ mod group_norm_flex;
 #[cfg(feature = "flex")]
 mod group_norm_loops;
 mod linear;
+#[cfg(feature = "flex")]
+mod linear_flex;
 mod operation;
 #[cfg(feature = "flex")]
 mod scratch;
@@ -57,6 +59,6 @@ pub use attention::{attention, attention_composed};
 pub use convolution::{convolution, convolution3, convolution3_composed};
 pub use geglu::{geglu, geglu_composed, gelu};
 pub use group_norm::{Activation, group_norm, group_norm_composed};
-pub use linear::linear;
+pub use linear::{linear, linear_composed};
 pub use operation::{Input, Operation, Operations};
 pub use silu::{silu, silu_composed};

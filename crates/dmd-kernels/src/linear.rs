@@ -4,14 +4,27 @@ use burn::tensor::Tensor;
 /// `x · weight + bias` over the last axis of `x: [batch, rows, input]`, as one product of matrices.
 ///
 /// The same numbers as `linear.forward(x)`; that one reshapes the weight, which copies it on every call
-/// where it is a transposed view of a checkpoint's `[output, input]`, as loaded weights are.
+/// where it is a transposed view of a checkpoint's `[output, input]`, as loaded weights are. On flex such a weight is
+/// multiplied where it lies when there are few rows: packing it would take longer than the product.
 pub fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [batch, rows, input] = x.dims();
     let weight = linear.weight.val();
     let [_, output] = weight.dims();
-    let mut y = x.reshape([batch * rows, input]).matmul(weight);
-    if let Some(bias) = &linear.bias {
-        y = y + bias.val().reshape([1, output]);
+    let x = x.reshape([batch * rows, input]);
+    let bias = linear.bias.as_ref().map(|bias| bias.val());
+    #[cfg(feature = "flex")]
+    if crate::linear_flex::supports(&x, &weight) {
+        return crate::linear_flex::linear(x, weight, bias).reshape([batch, rows, output]);
     }
-    y.reshape([batch, rows, output])
+    linear_composed(x, weight, bias).reshape([batch, rows, output])
+}
+
+/// [`linear()`]'s default body on `x: [rows, input]` and `weight: [input, output]`: the reference that the faster body is
+/// tested against.
+pub fn linear_composed(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let y = x.matmul(weight);
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
 }

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use burn::module::Param;
+use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 use dmd_kernels::{
     Activation, AdamWStep, adamw, adamw_composed, attention, attention_composed, convolution3,
-    convolution3_composed, geglu, geglu_composed, group_norm, group_norm_composed, silu, silu_composed,
+    convolution3_composed, geglu, geglu_composed, group_norm, group_norm_composed, linear, linear_composed, silu, silu_composed,
 };
 use proptest::prelude::*;
 
@@ -292,4 +294,22 @@ fn attention_of_extreme_scores() {
     let run = |op: Attention| op(q.clone(), k.clone(), v.clone(), 2, false).into_data();
     // A score of some 10 000 is good to 1e-3, and so is a weight that is not 0 or 1.
     run(attention).assert_approx_eq::<f32>(&run(attention_composed), Tolerance::absolute(1e-2));
+}
+
+/// Few rows by a weight as checkpoints have it; ends that fill no vector and no block.
+#[test]
+fn linear_equals_composed() {
+    for (rows, input, output) in [(77, 768, 100), (2, 64, 6), (5, 67, 25), (160, 130, 47), (1, 64, 8), (161, 64, 8)] {
+        let x = numbers(1, [1, rows, input]);
+        let weight = numbers(2, [output, input]).transpose();
+        let bias = numbers(3, [output]);
+        let layer = Linear {
+            weight: Param::from_tensor(weight.clone()),
+            bias: Some(Param::from_tensor(bias.clone())),
+        };
+        let slow = linear_composed(x.clone().squeeze_dim(0), weight, Some(bias));
+        // Sums of up to 768 products of size one in another order.
+        let tolerance = Tolerance::<f32>::absolute(2e-4);
+        linear(&layer, x).into_data().assert_approx_eq(&slow.unsqueeze::<3>().into_data(), tolerance);
+    }
 }

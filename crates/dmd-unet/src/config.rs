@@ -139,6 +139,31 @@ fn scaling_factor() -> f64 {
 }
 
 impl UNetConfig {
+    /// Stable Diffusion 1.5's (the `unet/config.json` of its repository), for 64×64 latents.
+    pub fn sd15() -> Self {
+        let types = |attending: &str, plain: &str| {
+            [[attending; 3].as_slice(), &[plain]].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut up_block_types = types("CrossAttnUpBlock2D", "UpBlock2D");
+        up_block_types.reverse();
+        Self {
+            class_name: unet_class(),
+            sample_size: 64,
+            in_channels: four(),
+            out_channels: four(),
+            down_block_types: types("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types,
+            block_out_channels: vec![320, 640, 1280, 1280],
+            layers_per_block: two(),
+            cross_attention_dim: 768,
+            attention_head_dim: eight_heads(),
+            norm_num_groups: thirty_two(),
+            norm_eps: norm_eps(),
+            use_linear_projection: false,
+            other: BTreeMap::new(),
+        }
+    }
+
     /// Whether a level attends to the text on the way down.
     pub(crate) fn attends_down(&self, level: usize) -> bool {
         self.down_block_types[level] == "CrossAttnDownBlock2D"
@@ -226,6 +251,24 @@ impl UNetConfig {
 }
 
 impl AutoencoderConfig {
+    /// Stable Diffusion 1.5's (the `vae/config.json` of its repository), for 512×512 pictures.
+    pub fn sd15() -> Self {
+        Self {
+            class_name: autoencoder_class(),
+            in_channels: three(),
+            out_channels: three(),
+            down_block_types: vec!["DownEncoderBlock2D".to_owned(); 4],
+            up_block_types: vec!["UpDecoderBlock2D".to_owned(); 4],
+            block_out_channels: vec![128, 256, 512, 512],
+            layers_per_block: two(),
+            latent_channels: four(),
+            norm_num_groups: thirty_two(),
+            sample_size: 512,
+            scaling_factor: scaling_factor(),
+            other: BTreeMap::new(),
+        }
+    }
+
     /// The factor between pictures and latents.
     pub fn downsampling(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)

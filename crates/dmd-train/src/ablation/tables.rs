@@ -386,10 +386,10 @@ impl Experiment {
             Self::Ring => ring,
             Self::RingEarly => Effort { updates: 300, ..ring },
             Self::Bars | Self::NoisyBars | Self::PreferredBars => {
-                Effort { updates: 3000, measured: 4000, ..ring }
+                Effort { updates: 1500, measured: 4000, ..ring }
             }
             Self::Shapes | Self::Folder => {
-                Effort { batch: 128, teacher_steps: 6000, updates: 2000, measured: 1500, ..ring }
+                Effort { batch: 128, updates: 1000, measured: 1500, ..ring }
             }
         }
     }
