@@ -1,6 +1,7 @@
 //! The program `dmd`: a match over subcommands, each a file in `commands/`.
 
 mod commands;
+mod memory;
 
 use std::process::ExitCode;
 
@@ -10,6 +11,9 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "dmd", version)]
 struct Cli {
+    /// Threads on a CPU [default: RAYON_NUM_THREADS, else one per core]
+    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
     #[command(subcommand)]
     command: Command,
 }
@@ -32,7 +36,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    memory::keep();
+    if let Some(threads) = cli.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+        if let Err(error) = pool.build_global() {
+            eprintln!("error: cannot start {threads} threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let result = match cli.command {
         Command::Generate(args) => commands::generate::generate(&args),
         Command::Compare(args) => commands::compare::compare(&args),
         Command::Evaluate(args) => commands::evaluate::evaluate(&args),

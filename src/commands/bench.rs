@@ -1,27 +1,31 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, FloatDType, Tensor};
 use clap::{Args, ValueEnum};
+use dmd_clip::TextConfig;
 use dmd_core::{Denoiser, FewStep, Noise, NoiseSchedule};
 use dmd_infer::{Method, Pipeline, Request};
+use dmd_kernels::Operations;
 use dmd_train::domain::{Domain, LatentDomain};
 use dmd_train::{AdamW, AdamWConfig, Distiller, Draw, Terms, side_by_side};
+use dmd_unet::{AutoencoderConfig, TinyAutoencoder, UNetConfig};
 use serde_json::json;
 
 use super::{DtypeArgs, ModelArgs};
+use crate::memory;
 
-/// Time a model's parts on this machine: median, tenth and ninetieth percentile
+/// Time a model's parts on this machine: median, tenth and ninetieth percentile, share of the machine's peak, memory
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
-    /// Parts to time; all but the distillation by default
+    /// Parts to time [default: text, unet, decode, picture, and with --taesd its two]
     #[arg(long, value_enum, value_delimiter = ',')]
     parts: Vec<Part>,
     /// Timed runs of each part, after one that is not
@@ -30,6 +34,9 @@ pub(crate) struct BenchArgs {
     /// Samples per call of a distillation iteration
     #[arg(long, default_value_t = 16)]
     batch: usize,
+    /// Folder of a TAESD, for the parts taesd and picture-taesd
+    #[arg(long)]
+    taesd: Option<PathBuf>,
     /// One JSON object per part instead of a table
     #[arg(long)]
     json: bool,
@@ -45,8 +52,12 @@ pub(crate) enum Part {
     Guided,
     /// Latents to a picture
     Decode,
+    /// Latents to a picture by TAESD
+    Taesd,
     /// A whole one-step picture
     Picture,
+    /// A whole one-step picture, decoded by TAESD
+    PictureTaesd,
     /// The teacher's whole picture in 50 guided steps
     Teacher,
     /// A generator's and a fake score's turn with a guided teacher, AdamW included
@@ -60,7 +71,9 @@ impl Part {
             Self::Unet => "unet",
             Self::Guided => "guided",
             Self::Decode => "decode",
+            Self::Taesd => "taesd",
             Self::Picture => "picture",
+            Self::PictureTaesd => "picture-taesd",
             Self::Teacher => "teacher",
             Self::Distillation => "distillation",
         }
@@ -78,41 +91,73 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     ensure!(args.runs > 0, "--runs 0 times nothing");
     ensure!(args.batch > 0, "--batch 0 has no samples");
     let device = args.model.device()?;
-    let parts = match args.parts.is_empty() {
-        true => vec![Part::Text, Part::Unet, Part::Decode, Part::Picture],
-        false => args.parts.clone(),
-    };
+    let tiny = |part: &Part| matches!(part, Part::Taesd | Part::PictureTaesd);
+    let mut parts = args.parts.clone();
+    if parts.is_empty() {
+        parts = vec![Part::Text, Part::Unet, Part::Decode, Part::Picture];
+        parts.extend(args.taesd.iter().flat_map(|_| [Part::Taesd, Part::PictureTaesd]));
+    }
+    ensure!(args.taesd.is_some() || !parts.iter().any(tiny), "give --taesd FOLDER to time its parts");
+    ensure!(
+        !parts.contains(&Part::Distillation) || args.dtype.float() == FloatDType::F32,
+        "distillation trains in f32; leave --dtype out"
+    );
     let (folder, dtype) = (args.model.folder(), args.dtype.float());
-    let bench = Bench { folder: &folder, device: &device, dtype, batch: args.batch, runs: args.runs };
+    let taesd = args.taesd.as_deref();
+    let bench =
+        Bench { folder: &folder, taesd, device: &device, dtype, batch: args.batch, runs: args.runs };
+    let peak = peak(&device, dtype)?;
     if !args.json {
-        println!("| part | median ms | 10 % | 90 % |\n| --- | --- | --- | --- |");
+        println!("| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
     }
     for part in parts {
-        ensure!(
-            part != Part::Distillation || args.dtype.float() == FloatDType::F32,
-            "distillation trains in f32; leave --dtype out"
-        );
         let mut times = bench.measure(part)?;
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
         let (median, low, high) = (at(0.5), at(0.1), at(0.9));
+        let speed = bench.work(part)?.map(|work| work / median / 1e6);
+        let share = speed.map(|speed| speed / peak);
         if args.json {
             let line = json!({
                 "part": part.name(), "runs": args.runs, "batch": args.batch,
                 "device": args.model.device_name(), "dtype": args.dtype.name(),
                 "median_ms": median, "p10_ms": low, "p90_ms": high,
+                "gflops": speed, "peak_gflops": peak, "peak_memory_bytes": memory::peak(),
             });
             println!("{line}");
         } else {
-            println!("| {} | {median:.2} | {low:.2} | {high:.2} |", part.name());
+            let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
+            let speed = or_none(speed.map(|speed| format!("{speed:.0}")));
+            let share = or_none(share.map(|share| format!("{:.0} %", 100.0 * share)));
+            println!("| {} | {median:.2} | {low:.2} | {high:.2} | {speed} | {share} |", part.name());
+        }
+    }
+    if !args.json {
+        println!("\npeak: {peak:.0} GFLOP/s, the best of several products of two {SIDE}×{SIDE} matrices");
+        println!("work is counted as plain multiplications and additions: faster algorithms may exceed the peak");
+        if let Some(bytes) = memory::peak() {
+            println!("peak memory of this process: {:.2} GiB", bytes as f64 / f64::from(1 << 30));
         }
     }
     Ok(())
 }
 
+/// Rows and columns of the matrices whose product is the measure.
+const SIDE: usize = 2048;
+
+/// What the device reaches in a product of matrices, in 10⁹ operations per second.
+fn peak(device: &Device, dtype: FloatDType) -> anyhow::Result<f64> {
+    let mut noise = Noise::from_seed(1);
+    let mut matrix = || noise.normal([SIDE, SIDE], device).cast(dtype);
+    let (a, b) = (matrix(), matrix());
+    let times = timed(7, || settle(a.clone().matmul(b.clone()).narrow(0, 0, 1)))?;
+    let best = times.into_iter().fold(f64::INFINITY, f64::min);
+    Ok(2.0 * (SIDE as f64).powi(3) / best / 1e6)
+}
+
 /// The median milliseconds of a part in single precision.
 pub(crate) fn median(folder: &Path, part: Part, runs: usize, device: &Device) -> anyhow::Result<f64> {
-    let mut times = Bench { folder, device, dtype: FloatDType::F32, batch: 1, runs }.measure(part)?;
+    let mut times = Bench { folder, taesd: None, device, dtype: FloatDType::F32, batch: 1, runs }.measure(part)?;
     times.sort_by(f64::total_cmp);
     Ok(times[times.len() / 2])
 }
@@ -120,6 +165,7 @@ pub(crate) fn median(folder: &Path, part: Part, runs: usize, device: &Device) ->
 /// What is timed where.
 struct Bench<'a> {
     folder: &'a Path,
+    taesd: Option<&'a Path>,
     device: &'a Device,
     dtype: FloatDType,
     batch: usize,
@@ -128,9 +174,20 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn measure(&self, part: Part) -> anyhow::Result<Vec<f64>> {
-        let Self { folder, device, dtype, batch, runs } = *self;
-        if matches!(part, Part::Picture | Part::Teacher) {
-            let builder = Pipeline::builder(folder, device).dtype(dtype);
+        let Self { folder, taesd, device, dtype, batch, runs } = *self;
+        if let (Part::Taesd, Some(taesd)) = (part, taesd) {
+            let (network, _) = TinyAutoencoder::from_dir(taesd, device)?;
+            let network = dmd_weights::cast(network, dtype);
+            let unet: UNetConfig = self.unet()?;
+            let shape = [1, unet.in_channels, unet.sample_size, unet.sample_size];
+            let x = Noise::from_seed(1).normal(shape, device).cast(dtype);
+            return timed(runs, || settle(network.decode(x.clone())));
+        }
+        if matches!(part, Part::Picture | Part::PictureTaesd | Part::Teacher) {
+            let mut builder = Pipeline::builder(folder, device).dtype(dtype);
+            if let (Part::PictureTaesd, Some(taesd)) = (part, taesd) {
+                builder = builder.tiny_autoencoder(taesd);
+            }
             let (builder, method) = match part {
                 Part::Teacher => (builder.teacher_only(), Method::Teacher { steps: 50, guidance_scale: 2.0 }),
                 _ => (builder.one_step_only(), Method::OneStep),
@@ -165,7 +222,7 @@ impl Bench<'_> {
                 let x = noise.normal([1, channels, height, width], device).cast(dtype);
                 timed(runs, || settle(domain.autoencoder.decode(x.clone())))
             }
-            Part::Picture | Part::Teacher | Part::Distillation => {
+            Part::Distillation => {
                 let level = domain.level(domain.last_timestep());
                 let trainable = || domain.denoiser.clone().train();
                 let mut d = Distiller {
@@ -209,7 +266,36 @@ impl Bench<'_> {
                     Ok(())
                 })
             }
+            Part::Taesd | Part::Picture | Part::PictureTaesd | Part::Teacher => unreachable!("timed above"),
         }
+    }
+
+    fn unet(&self) -> anyhow::Result<UNetConfig> {
+        let found = ["unet_one_step", "unet"].map(|name| self.folder.join(name));
+        let folder = found.into_iter().find(|folder| folder.is_dir());
+        Ok(dmd_weights::read_config(&folder.context("there is no unet in this folder")?)?)
+    }
+
+    /// Multiplications and additions of a part, where they are counted.
+    fn work(&self, part: Part) -> anyhow::Result<Option<f64>> {
+        let text: TextConfig = dmd_weights::read_config(&self.folder.join("text_encoder"))?;
+        let unet = self.unet()?;
+        let vae: AutoencoderConfig = dmd_weights::read_config(&self.folder.join("vae"))?;
+        let side = [unet.sample_size; 2];
+        let total = |all: Operations| -> f64 {
+            all.iter().map(|(operation, count)| operation.operations() * *count as f64).sum()
+        };
+        let call = |batch| total(unet.operations(batch, side, text.max_position_embeddings));
+        let decode = || total(vae.decoder_operations(1, side));
+        Ok(match part {
+            Part::Text => Some(total(text.operations(1))),
+            Part::Unet => Some(call(1)),
+            Part::Guided => Some(call(2)),
+            Part::Decode => Some(decode()),
+            Part::Picture => Some(total(text.operations(1)) + call(1) + decode()),
+            Part::Teacher => Some(2.0 * total(text.operations(1)) + 50.0 * call(2) + decode()),
+            Part::Taesd | Part::PictureTaesd | Part::Distillation => None,
+        })
     }
 }
 
