@@ -3,12 +3,15 @@ encoder, one call of the UNet, decoder, and the whole from prompt to pixels.
 
     cargo build --release
     venv/bin/python benches/peers/inference.py target/release/dmd models/shapes --threads 2
+    (cd benches/peers/candle && cargo build --release)
+    venv/bin/python benches/peers/inference.py target/release/dmd SD15 --taesd TAESD --candle benches/peers/candle/target/release/candle-peer
     venv/bin/python benches/peers/inference.py target/release/dmd SD15 --device cuda:0 --torch cuda --dtype f16 --compile
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import time
@@ -22,6 +25,8 @@ arguments.add_argument("--torch", default="cpu", help="PyTorch's device")
 arguments.add_argument("--dtype", default="f32", choices=["f32", "f16", "bf16"])
 arguments.add_argument("--compile", action="store_true", help="torch.compile beside eager, channels last")
 arguments.add_argument("--parts", default="text,unet,decode,picture")
+arguments.add_argument("--taesd", type=Path, help="folder of a TAESD: adds the part picture-taesd")
+arguments.add_argument("--candle", type=Path, help="the program of benches/peers/candle: adds candle's times (f32 on a CPU)")
 arguments.add_argument("--threads", type=int, default=os.cpu_count())
 arguments.add_argument("--runs", type=int, default=5, help="per round")
 arguments.add_argument("--rounds", type=int, default=5)
@@ -41,6 +46,7 @@ tokenizer = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer")
 text_encoder = transformers.CLIPTextModel.from_pretrained(model / "text_encoder").to(device, torch.float32).eval()
 unet = diffusers.UNet2DConditionModel.from_pretrained(model / folder, torch_dtype=dtype).to(device).eval()
 vae = diffusers.AutoencoderKL.from_pretrained(model / "vae", torch_dtype=dtype).to(device).eval()
+tiny = arguments.taesd and diffusers.AutoencoderTiny.from_pretrained(arguments.taesd, torch_dtype=dtype).to(device).eval()
 alphas = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
 alpha, sigma = float(alphas[999].sqrt()), float((1 - alphas[999]).sqrt())
 config = unet.config
@@ -56,7 +62,7 @@ def parts(unet, vae):
     noise = torch.randn(shape, device=device)
     text = text_encoder(tokens())[0]
 
-    def whole():
+    def whole(vae=vae):
         z = torch.randn(shape, device=device)
         eps = unet(z.to(dtype), 999, text_encoder(tokens())[0].to(dtype)).sample.float()
         image = vae.decode(((z - sigma * eps) / alpha / vae.config.scaling_factor).to(dtype)).sample
@@ -68,6 +74,7 @@ def parts(unet, vae):
         "unet": lambda: unet(half, 999, half_text).sample.sum().item(),
         "decode": lambda: vae.decode(half).sample.sum().item(),
         "picture": whole,
+        "picture-taesd": lambda: whole(tiny),
     }
 
 
@@ -80,11 +87,19 @@ def torch_round(run):
     return statistics.median(times)
 
 
+def program(command):
+    environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+
+
 def our_round(part):
     command = [arguments.dmd, "bench", "--model", str(model), "--parts", part, "--runs", str(arguments.runs), "--json",
                "--device", arguments.device, "--dtype", arguments.dtype]
-    environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)["median_ms"]
+    return program(command + (["--taesd", str(arguments.taesd)] if arguments.taesd else []))
+
+
+def candle_round(part):
+    return program([arguments.candle, str(model), part, str(arguments.runs)])["median_ms"]
 
 
 peers = {f"PyTorch {torch.__version__}": parts(unet, vae)}
@@ -92,16 +107,26 @@ if arguments.compile:
     last = dict(memory_format=torch.channels_last)
     peers["compiled"] = parts(torch.compile(unet.to(**last)), torch.compile(vae.to(**last)))
 print(f"{model.name}, {arguments.dtype}, ours on {arguments.device}, PyTorch's on {device}, {arguments.threads} threads\n")
-print("| part | ours ms | " + " | ".join(f"{name} ms | ratio" for name in peers) + " |")
-print("| --- | --- |" + " --- | --- |" * len(peers))
-for part in arguments.parts.split(","):
+names = list(peers) + (["candle"] if arguments.candle else [])
+print("| part | ours ms | " + " | ".join(f"{name} ms | ratio" for name in names) + " |")
+print("| --- | --- |" + " --- | --- |" * len(names))
+memory = 0
+for part in arguments.parts.split(",") + (["picture-taesd"] if arguments.taesd else []):
     for each in peers.values():
         each[part]()  # warm
-    ours, theirs = [], {name: [] for name in peers}
+    rounds = {name: (lambda run=each[part]: torch_round(run)) for name, each in peers.items()}
+    if arguments.candle and part != "picture-taesd":
+        rounds["candle"] = lambda: candle_round(part)
+    ours, theirs = [], {name: [] for name in rounds}
     for _ in range(arguments.rounds):
-        ours.append(our_round(part))
-        for name, each in peers.items():
-            theirs[name].append(torch_round(each[part]))
+        found = our_round(part)
+        ours.append(found["median_ms"])
+        if part == "picture":
+            memory = max(memory, found["peak_memory_bytes"] or 0)
+        for name, run in rounds.items():
+            theirs[name].append(run())
     mine = statistics.median(ours)
-    cells = [f"{statistics.median(times):.2f} | {mine / statistics.median(times):.2f}" for times in theirs.values()]
+    cells = [f"{statistics.median(theirs[name]):.2f} | {mine / statistics.median(theirs[name]):.2f}" if name in theirs else "– | –" for name in names]
     print(f"| {part} | {mine:.2f} | " + " | ".join(cells) + " |", flush=True)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(f"\npeak memory: ours {memory / 2**30:.2f} GiB for a picture, PyTorch's process {peak / 2**30:.2f} GiB")

@@ -12,6 +12,29 @@ pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     }
 }
 
+/// Each row twice, each column twice: doubling by repetition.
+///
+/// `x`: `[batch, channels, height, width]`; the result is `[batch, channels, 2 · height, 2 · width]`.
+pub fn doubled(x: Tensor<4>) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    x.reshape([batch, channels, height, 1, width, 1])
+        .expand([batch, channels, height, 2, width, 2])
+        .reshape([batch, channels, 2 * height, 2 * width])
+}
+
+/// [`convolution`] of [`doubled`] input, in one where there is a body for it and nothing is tracked: the doubled
+/// picture is then never stored.
+pub fn doubled_convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if let (Some(bias), true) = (&layer.bias, is_plain(layer)) {
+        let (weight, bias) = (layer.weight.val(), bias.val());
+        if crate::convolution_flex::supports_doubled(&x, &weight) {
+            return crate::convolution_flex::doubled_convolution3(x, weight, bias);
+        }
+    }
+    convolution(layer, doubled(x))
+}
+
 /// 3×3 of stride 1 with one zero around, over all channels.
 fn is_plain(layer: &Conv2d) -> bool {
     let padding = matches!(layer.padding, PaddingConfig2d::Explicit(1, 1, 1, 1));

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use crate::conv_loops::{BLOCK, Block, Planes, Run, SLACK, WeightLayout, convolve};
 use crate::group_norm_flex::{on_flex, values};
+use crate::scratch::Scratch;
 use crate::winograd::{self, Shape};
 
 /// A 3×3 convolution of stride 1 with one zero around, as an operation of a backend.
@@ -50,6 +51,45 @@ pub(crate) fn convolution3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> 
     ))
 }
 
+/// The convolution of doubled input, as an operation of a backend. It is not differentiable.
+#[backend_extension(Flex)]
+pub trait DoubledConvolutionOps: Backend {
+    /// As [`ConvolutionOps::convolution3`], with every value of `x` standing for 2×2.
+    fn doubled_convolution3(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+/// Whether the fast body serves these: f32 on flex, not tracked, a shape for Winograd's algorithm.
+pub(crate) fn supports_doubled(x: &Tensor<4>, weight: &Tensor<4>) -> bool {
+    let [batch, channels, height, width] = x.dims();
+    let shape = Shape { batch, channels, height: 2 * height, width: 2 * width, doubled: true };
+    let some = batch * channels * height * width > 0;
+    some && supports(x) && !x.is_autodiff() && !weight.is_autodiff() && shape.pays(weight.dims()[0])
+}
+
+pub(crate) fn doubled_convolution3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::doubled_convolution3(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    ))
+}
+
+impl DoubledConvolutionOps for Flex {
+    fn doubled_convolution3(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
+        let ([batch, channels, height, width], [outputs, ..]) = (dims(&x), dims(&weight));
+        let shape = Shape { batch, channels, height: 2 * height, width: 2 * width, doubled: true };
+        let layout = WeightLayout { output: 9 * channels, input: 9, reversed: false };
+        let mut out = vec![0.0_f32; batch * outputs * shape.height * shape.width];
+        winograd::convolve(values(&x), shape, (values(&weight), layout), values(&bias), &mut out);
+        FlexTensor::from_data(TensorData::new(out, vec![batch, outputs, shape.height, shape.width]))
+    }
+}
+
 /// Input floats that a tile of rows should not exceed: half of a usual second-level cache.
 const TILE: usize = 1 << 17;
 /// Multiplications below which another thread costs more than it saves.
@@ -64,6 +104,7 @@ fn dims(tensor: &FlexTensor) -> [usize; 4] {
 fn padded(x: &[f32], out: &mut [f32], [height, width]: [usize; 2]) {
     let pitch = width + 2;
     let plane = (height + 2) * pitch;
+    out.fill(0.0);
     for (x, out) in x.chunks_exact(height * width).zip(out.chunks_exact_mut(plane)) {
         let inner = out[pitch..].chunks_exact_mut(pitch);
         for (row, out) in x.chunks_exact(width).zip(inner) {
@@ -95,7 +136,7 @@ fn convolved(
     }
     let work = batch * outputs * area * channels * 9;
     let sample = channels * plane + SLACK;
-    let mut inputs = vec![0.0_f32; batch * sample];
+    let mut inputs = Scratch::new(batch * sample);
     let copy = |(x, out): (&[f32], &mut [f32])| padded(x, out, [height, width]);
     match work < ALONE {
         true => source.chunks(channels * area).zip(inputs.chunks_mut(sample)).for_each(copy),

@@ -55,7 +55,8 @@ impl Shape {
     }
 
     /// Whether this is faster than direct multiplication, by cycles per pair of channels as they were measured: products
-    /// at the processor's full width, some 14 for the weights, some 25 for a tile's way there and back.
+    /// at the processor's full width, some 14 for the weights, some 25 for a tile's way there and back; the other way
+    /// products at three quarters of the width, and a copy of the input.
     pub(crate) fn pays(self, outputs: usize) -> bool {
         let tiles = self.count() as f64;
         let padded = (self.count().next_multiple_of(self.panel())) as f64;
@@ -63,7 +64,7 @@ impl Shape {
         let around = 25.0 * tiles * (1.0 / self.channels as f64 + 1.0 / outputs as f64);
         let own = POINTS as f64 * padded / 32.0 * waste + 14.0 + around;
         let pixels = (self.batch * self.height * self.width) as f64;
-        own < 9.0 * pixels / 24.0
+        own < 9.0 * pixels / 24.0 + pixels / outputs as f64
     }
 }
 

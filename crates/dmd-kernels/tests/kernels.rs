@@ -3,11 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use burn::module::Param;
-use burn::nn::Linear;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 use dmd_kernels::{
     Activation, AdamWStep, adamw, adamw_composed, attention, attention_composed, convolution3,
-    convolution3_composed, geglu, geglu_composed, group_norm, group_norm_composed, linear, linear_composed, silu, silu_composed,
+    convolution3_composed, doubled, doubled_convolution, geglu, geglu_composed, group_norm, group_norm_composed, linear, linear_composed, silu, silu_composed,
 };
 use proptest::prelude::*;
 
@@ -311,5 +312,30 @@ fn linear_equals_composed() {
         // Sums of up to 768 products of size one in another order.
         let tolerance = Tolerance::<f32>::absolute(2e-4);
         linear(&layer, x).into_data().assert_approx_eq(&slow.unsqueeze::<3>().into_data(), tolerance);
+    }
+}
+
+/// The doubled picture in one with its convolution, and where it is not: tracked, or too small.
+#[test]
+fn doubled_convolution_equals_both() {
+    for (shape, outputs) in [([1, 64, 32, 32], 64), ([2, 40, 9, 7], 50), ([1, 2, 3, 3], 4)] {
+        let [_, channels, ..] = shape;
+        let layer = Conv2d {
+            weight: Param::from_tensor(numbers(2, [outputs, channels, 3, 3])),
+            bias: Some(Param::from_tensor(numbers(3, [outputs]))),
+            ..Conv2dConfig::new([channels, outputs], [3, 3])
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                .init(&Device::flex())
+        };
+        let x = numbers(1, shape);
+        let slow = convolution3_composed(doubled(x.clone()), layer.weight.val(), layer.bias.clone().unwrap().val());
+        let (slow, fast) = (slow.into_data(), doubled_convolution(&layer, x.clone()).into_data());
+        // Sums of up to 600 products of size one in another order.
+        fast.assert_approx_eq(&slow, Tolerance::<f32>::absolute(5e-4));
+        let tracked = x.autodiff().require_grad();
+        let out = doubled_convolution(&layer, tracked.clone());
+        let grads = out.clone().sum().backward();
+        assert!(tracked.grad(&grads).is_some());
+        out.without_autodiff().into_data().assert_approx_eq(&slow, Tolerance::<f32>::absolute(5e-4));
     }
 }

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::convolution;
+use dmd_kernels::doubled_convolution;
 
 use crate::resnet::conv3x3;
 
@@ -45,16 +45,8 @@ impl Upsample {
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        convolution(&self.conv, doubled(x))
+        doubled_convolution(&self.conv, x)
     }
-}
-
-/// Each row twice, each column twice: nearest-neighbour doubling.
-pub(crate) fn doubled(x: Tensor<4>) -> Tensor<4> {
-    let [batch, channels, height, width] = x.dims();
-    x.reshape([batch, channels, height, 1, width, 1])
-        .expand([batch, channels, height, 2, width, 2])
-        .reshape([batch, channels, 2 * height, 2 * width])
 }
 
 /// The mean of every 2×2 positions.

@@ -2,9 +2,9 @@ use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, LayerNorm, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use dmd_kernels::{Activation, convolution, silu};
+use dmd_kernels::{Activation, convolution, doubled, silu};
 
-use crate::resample::{doubled, halved};
+use crate::resample::halved;
 
 /// A 3×3 convolution that keeps height and width.
 pub(crate) fn conv3x3(input: usize, output: usize, device: &Device) -> Conv2d {

@@ -9,12 +9,12 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::convolution;
+use dmd_kernels::{convolution, doubled};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::{MAX_LEVELS, check_class, check_counts, check_other, refusal};
-use crate::resample::doubled;
+
 use crate::resnet::conv3x3;
 use crate::{Error, TINY_AUTOENCODER_KEYS};
 
