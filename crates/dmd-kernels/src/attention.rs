@@ -1,5 +1,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::ops::AttentionModuleOptions;
+#[cfg(feature = "flex")]
+use burn::tensor::FloatDType;
 
 /// `softmax(q kᵀ / √width) v` over several heads; a causal one sees earlier keys only. Differentiable.
 ///
@@ -17,8 +19,14 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal:
     assert_eq!(k.dims(), v.dims(), "there is a value for each key");
     assert!(keys > 0, "there is a key to attend to");
     #[cfg(feature = "flex")]
-    if crate::attention_flex::supports(&q) {
-        return crate::attention_flex::attention(q, k, v, heads, causal);
+    {
+        if crate::attention_flex::supports(&q) {
+            return crate::attention_flex::attention(q, k, v, heads, causal);
+        }
+        if let Some(dtype) = crate::widened::half(&q) {
+            let single = |x: Tensor<3>| x.cast(FloatDType::F32);
+            return attention(single(q), single(k), single(v), heads, causal).cast(dtype);
+        }
     }
     attention_composed(q, k, v, heads, causal)
 }

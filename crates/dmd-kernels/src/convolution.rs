@@ -3,6 +3,8 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
+#[cfg(feature = "flex")]
+use burn::tensor::FloatDType;
 
 /// `layer.forward(x)`, by a faster body where there is one: [`convolution3`]'s kind of layer.
 pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
@@ -57,8 +59,14 @@ pub fn convolution3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<
     assert_eq!(weight.dims()[2..], [3, 3], "the kernel is 3×3");
     assert_eq!(weight.dims()[0], bias.dims()[0], "bias has one value per output channel");
     #[cfg(feature = "flex")]
-    if crate::convolution_flex::supports(&x) {
-        return crate::convolution_flex::convolution3(x, weight, bias);
+    {
+        if crate::convolution_flex::supports(&x) {
+            return crate::convolution_flex::convolution3(x, weight, bias);
+        }
+        if let Some(dtype) = crate::widened::half(&x) {
+            let single = FloatDType::F32;
+            return convolution3(x.cast(single), weight.cast(single), bias.cast(single)).cast(dtype);
+        }
     }
     convolution3_composed(x, weight, bias)
 }

@@ -15,6 +15,8 @@
 //! | [`adamw`], the optimiser's update | composed | one pass |
 //! | [`linear()`] | one product of matrices | few rows by a transposed weight: row by row, nothing packed |
 //!
+//! In half precision on flex these widen their own inputs to single precision.
+//!
 //! Everything else that a layer needs comes from burn itself. [`Operation`] is one of a network's operations with its
 //! shapes, as a value: what a device is checked on and what benchmarks time.
 
@@ -50,6 +52,8 @@ mod scratch;
 mod silu;
 #[cfg(feature = "flex")]
 mod silu_flex;
+#[cfg(feature = "flex")]
+mod widened;
 #[cfg(feature = "flex")]
 mod winograd;
 #[cfg(feature = "flex")]

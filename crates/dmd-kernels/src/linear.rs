@@ -1,4 +1,8 @@
+#[cfg(feature = "flex")]
+use burn::module::Param;
 use burn::nn::Linear;
+#[cfg(feature = "flex")]
+use burn::tensor::FloatDType;
 use burn::tensor::Tensor;
 
 /// `x · weight + bias` over the last axis of `x: [batch, rows, input]`, as one product of matrices.
@@ -12,6 +16,15 @@ pub fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [_, output] = weight.dims();
     let x = x.reshape([batch * rows, input]);
     let bias = linear.bias.as_ref().map(|bias| bias.val());
+    #[cfg(feature = "flex")]
+    if let Some(dtype) = crate::widened::half(&x) {
+        let single = FloatDType::F32;
+        let layer = Linear {
+            weight: Param::from_tensor(weight.cast(single)),
+            bias: bias.map(|bias| Param::from_tensor(bias.cast(single))),
+        };
+        return self::linear(&layer, x.cast(single).reshape([batch, rows, input])).cast(dtype);
+    }
     #[cfg(feature = "flex")]
     if crate::linear_flex::supports(&x, &weight) {
         return crate::linear_flex::linear(x, weight, bias).reshape([batch, rows, output]);

@@ -5,7 +5,7 @@
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, PaddingConfig2d};
-use burn::tensor::{Device, Tensor, TensorData, Tolerance};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData, Tolerance};
 use dmd_kernels::{
     Activation, AdamWStep, adamw, adamw_composed, attention, attention_composed, convolution3,
     convolution3_composed, doubled, doubled_convolution, geglu, geglu_composed, group_norm, group_norm_composed, linear, linear_composed, silu, silu_composed,
@@ -337,5 +337,33 @@ fn doubled_convolution_equals_both() {
         let grads = out.clone().sum().backward();
         assert!(tracked.grad(&grads).is_some());
         out.without_autodiff().into_data().assert_approx_eq(&slow, Tolerance::<f32>::absolute(5e-4));
+    }
+}
+
+/// Half precision on a processor: the operations of single precision between two roundings.
+#[test]
+fn half_precision_is_widened() {
+    for (dtype, rounding) in [(FloatDType::F16, 4.9e-4), (FloatDType::BF16, 3.9e-3)] {
+        let half = |t: Tensor<3>| t.cast(dtype).cast(FloatDType::F32);
+        let (q, k) = (half(numbers(1, [1, 20, 32])), half(numbers(2, [1, 30, 32])));
+        let check = |found: TensorData, expected: Tensor<3>| {
+            // The result's own rounding, against its largest value.
+            let largest = expected.clone().abs().max().into_scalar::<f32>();
+            let tolerance = Tolerance::<f32>::absolute(rounding * f64::from(largest));
+            Tensor::<3>::from_data(found, &Device::flex())
+                .cast(FloatDType::F32)
+                .into_data()
+                .assert_approx_eq(&expected.into_data(), tolerance);
+        };
+        let found = attention(q.clone().cast(dtype), k.clone().cast(dtype), k.clone().cast(dtype), 4, false);
+        check(found.into_data(), attention(q.clone(), k.clone(), k.clone(), 4, false));
+        let weight = half(numbers(3, [1, 8, 32])).squeeze_dim::<2>(0).transpose();
+        let layer = |weight: Tensor<2>| Linear { weight: Param::from_tensor(weight), bias: None };
+        let found = linear(&layer(weight.clone().cast(dtype)), q.clone().cast(dtype));
+        check(found.into_data(), linear(&layer(weight), q.clone()));
+        let (x, kernel) = (q.reshape([1, 4, 8, 20]), half(numbers(4, [1, 5 * 4, 9])).reshape([5, 4, 3, 3]));
+        let bias = Tensor::zeros([5], &Device::flex());
+        let found = convolution3(x.clone().cast(dtype), kernel.clone().cast(dtype), bias.clone().cast(dtype));
+        check(found.reshape([1, 5, 160]).into_data(), convolution3(x, kernel, bias).reshape([1, 5, 160]));
     }
 }
