@@ -104,11 +104,12 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     );
     let (folder, dtype) = (args.model.folder(), args.dtype.float());
     let taesd = args.taesd.as_deref();
-    let bench =
-        Bench { folder: &folder, taesd, device: &device, dtype, batch: args.batch, runs: args.runs };
+    let bench = Bench { folder: &folder, taesd, device: &device, dtype, batch: args.batch, runs: args.runs };
     let peak = peak(&device, dtype)?;
     if !args.json {
-        println!("| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
+        println!(
+            "| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |"
+        );
     }
     for part in parts {
         let mut times = bench.measure(part)?;
@@ -134,7 +135,9 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     }
     if !args.json {
         println!("\npeak: {peak:.0} GFLOP/s, the best of several products of two {SIDE}×{SIDE} matrices");
-        println!("work is counted as plain multiplications and additions: faster algorithms may exceed the peak");
+        println!(
+            "work is counted as plain multiplications and additions: faster algorithms may exceed the peak"
+        );
         if let Some(bytes) = memory::peak() {
             println!("peak memory of this process: {:.2} GiB", bytes as f64 / f64::from(1 << 30));
         }
@@ -157,7 +160,8 @@ fn peak(device: &Device, dtype: FloatDType) -> anyhow::Result<f64> {
 
 /// The median milliseconds of a part in single precision.
 pub(crate) fn median(folder: &Path, part: Part, runs: usize, device: &Device) -> anyhow::Result<f64> {
-    let mut times = Bench { folder, taesd: None, device, dtype: FloatDType::F32, batch: 1, runs }.measure(part)?;
+    let mut times =
+        Bench { folder, taesd: None, device, dtype: FloatDType::F32, batch: 1, runs }.measure(part)?;
     times.sort_by(f64::total_cmp);
     Ok(times[times.len() / 2])
 }

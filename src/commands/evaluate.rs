@@ -10,7 +10,7 @@ use dmd_train::data::{ImageFolder, to_tensor};
 use dmd_train::frechet::{FeatureSpace, InceptionSpace, Moments, RandomConv};
 use dmd_train::manifold::{Coverage, coverage};
 use dmd_train::picture;
-use dmd_train::reader::count_right;
+use dmd_train::reader::{count_right, read};
 use dmd_train::shapes::{Scene, Split};
 use dmd_unet::Autoencoder;
 use image::RgbImage;
@@ -36,6 +36,9 @@ pub(crate) struct EvaluateArgs {
     seed: u64,
     #[command(flatten)]
     model: ModelArgs,
+    /// One-step generator: a UNet folder or a bare state dict [default: unet_one_step of the model]
+    #[arg(long)]
+    generator: Option<PathBuf>,
     #[command(flatten)]
     dtype: DtypeArgs,
     /// Folder of real pictures with metadata.jsonl in place of the shapes set; prompts are its captions
@@ -47,7 +50,7 @@ pub(crate) struct EvaluateArgs {
     /// Folder of a CLIPModel with its tokenizer, for the CLIP score
     #[arg(long)]
     clip: Option<PathBuf>,
-    /// Write the first 32 pictures of each method as grids into this folder
+    /// Write the first 32 pictures of each method as grids into this folder, and those that are not what was asked for
     #[arg(long)]
     grids: Option<PathBuf>,
 }
@@ -129,7 +132,11 @@ impl ClipScore {
 
 pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     ensure!(args.prompts >= 2, "--prompts {} is too few to measure anything", args.prompts);
-    let pipeline = args.model.builder(args.dtype)?.build()?;
+    let mut builder = args.model.builder(args.dtype)?;
+    if let Some(path) = &args.generator {
+        builder = builder.generator(path);
+    }
+    let pipeline = builder.build()?;
     let device = args.model.device()?;
     let width = pipeline.default_size();
     let task = args.task(u32::try_from(width)?)?;
@@ -171,6 +178,16 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         if let Some(folder) = &args.grids {
             let shown = &pictures[..pictures.len().min(32)];
             picture::save(&picture::grid(shown, 8), &folder.join(format!("steps-{steps}.png")))?;
+            let both = task.scenes.iter().zip(&pictures);
+            let wrong: Vec<(&Scene, &RgbImage)> =
+                both.filter(|(scene, picture)| !scene.description.fits(&read(picture))).collect();
+            if !wrong.is_empty() {
+                let shown: Vec<RgbImage> = wrong.iter().map(|(_, picture)| (*picture).clone()).collect();
+                picture::save(&picture::grid(&shown, 8), &folder.join(format!("steps-{steps}-wrong.png")))?;
+                for (scene, _) in wrong {
+                    println!("          wrong: {}", scene.caption);
+                }
+            }
         }
     }
     let of = |one: bool| distances.iter().find(|(steps, _)| (*steps == 1) == one);

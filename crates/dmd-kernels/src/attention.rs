@@ -1,7 +1,7 @@
-use burn::tensor::Tensor;
-use burn::tensor::ops::AttentionModuleOptions;
 #[cfg(feature = "flex")]
 use burn::tensor::FloatDType;
+use burn::tensor::Tensor;
+use burn::tensor::ops::AttentionModuleOptions;
 
 /// `softmax(q kᵀ / √width) v` over several heads; a causal one sees earlier keys only. Differentiable.
 ///

@@ -182,11 +182,7 @@ impl AttentionOps for Flex {
 }
 
 /// The gradients of one head's queries, keys and values, `[rows, width]` each.
-fn head_gradients(
-    [q, k, v, grad]: [Vec<f32>; 4],
-    [n, m, width]: [usize; 3],
-    causal: bool,
-) -> [Vec<f32>; 3] {
+fn head_gradients([q, k, v, grad]: [Vec<f32>; 4], [n, m, width]: [usize; 3], causal: bool) -> [Vec<f32>; 3] {
     let tensor = |values: Vec<f32>, rows: usize, columns: usize| {
         FlexTensor::from_data(TensorData::new(values, vec![rows, columns]))
     };

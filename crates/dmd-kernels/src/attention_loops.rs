@@ -122,14 +122,7 @@ impl WithSimd for Queries<'_, '_> {
 
 /// Scores of a block of queries and a tile of keys, four vectors of keys at a time.
 #[inline(always)]
-fn products<S: Simd>(
-    simd: S,
-    head: Head<'_>,
-    scaled: &[f32],
-    scores: &mut [f32],
-    first: usize,
-    keys: usize,
-) {
+fn products<S: Simd>(simd: S, head: Head<'_>, scaled: &[f32], scores: &mut [f32], first: usize, keys: usize) {
     const V: usize = 4;
     let step = V * S::F32_LANES;
     let mut at = 0;
@@ -187,14 +180,7 @@ fn exponentiate(row: &mut [f32], top: f32, there: usize) -> f32 {
 
 /// Adds the values, weighted by a tile of scores.
 #[inline(always)]
-fn weighted<S: Simd>(
-    simd: S,
-    head: Head<'_>,
-    scores: &[f32],
-    sums: &mut [f32],
-    first: usize,
-    keys: usize,
-) {
+fn weighted<S: Simd>(simd: S, head: Head<'_>, scores: &[f32], sums: &mut [f32], first: usize, keys: usize) {
     let vectors = head.padded_width / S::F32_LANES;
     let mut done = 0;
     while done < vectors {

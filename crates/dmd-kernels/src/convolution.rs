@@ -1,10 +1,10 @@
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
+#[cfg(feature = "flex")]
+use burn::tensor::FloatDType;
 use burn::tensor::Tensor;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
-#[cfg(feature = "flex")]
-use burn::tensor::FloatDType;
 
 /// `layer.forward(x)`, by a faster body where there is one: [`convolution3`]'s kind of layer.
 pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {

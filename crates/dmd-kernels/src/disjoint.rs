@@ -11,7 +11,10 @@ pub(crate) struct Disjoint<'a> {
     lifetime: PhantomData<&'a mut [f32]>,
 }
 
-#[expect(unsafe_code, reason = "plain floats, borrowed mutably for 'a; `part` says what its callers must keep to")]
+#[expect(
+    unsafe_code,
+    reason = "plain floats, borrowed mutably for 'a; `part` says what its callers must keep to"
+)]
 // SAFETY: sharing the pointer alone does nothing; writing goes through `part`, whose contract forbids overlaps.
 unsafe impl Sync for Disjoint<'_> {}
 

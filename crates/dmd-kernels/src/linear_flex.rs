@@ -113,8 +113,7 @@ impl Columns<'_> {
     ) {
         let row_of = |i: usize| i * self.inputs..(i + 1) * self.inputs;
         let x: [(&[S::f32s], &[f32]); R] = std::array::from_fn(|i| S::as_simd_f32s(&x[row_of(i)]));
-        let weight: [(&[S::f32s], &[f32]); O] =
-            std::array::from_fn(|o| S::as_simd_f32s(&weight[row_of(o)]));
+        let weight: [(&[S::f32s], &[f32]); O] = std::array::from_fn(|o| S::as_simd_f32s(&weight[row_of(o)]));
         let mut sums = [[s.splat_f32s(0.0); O]; R];
         for k in 0..x[0].0.len() {
             let weights: [S::f32s; O] = std::array::from_fn(|o| weight[o].0[k]);

@@ -12,9 +12,7 @@ use rayon::prelude::*;
 use crate::conv_loops::WeightLayout;
 use crate::disjoint::Disjoint;
 use crate::scratch::Scratch;
-use crate::winograd_loops::{
-    Inverse, LANES, POINTS, Plane, Product, ROWS, Sink, Tiles, Weights, spread,
-};
+use crate::winograd_loops::{Inverse, LANES, POINTS, Plane, Product, ROWS, Sink, Tiles, Weights, spread};
 
 /// What is convolved: `[batch, channels, height, width]`, or half of height and width where it is doubled first.
 #[derive(Debug, Clone, Copy)]

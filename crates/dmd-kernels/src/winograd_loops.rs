@@ -154,6 +154,7 @@ pub(crate) struct Sink<'a> {
 impl Sink<'_> {
     /// Where a tile's point is: `len` tiles from `tile` on lie beside each other, in one panel.
     #[expect(unsafe_code, reason = "threads have channels of their own, see `Disjoint`")]
+    #[expect(clippy::mut_from_ref, reason = "the places of a channel are its thread's alone")]
     #[inline(always)]
     fn at(&self, tile: usize, point: usize, len: usize) -> &mut [f32] {
         let tile = tile - self.first;
@@ -243,8 +244,7 @@ impl WithSimd for Tiles<'_> {
                 let d = &row[4 * t..4 * t + 6];
                 let (e1, o1) = (d[4] - B2 * d[2], A * (d[3] - B2 * d[1]));
                 let (e2, o2) = (d[4] - A2 * d[2], B * (d[3] - A2 * d[1]));
-                let (first, last) =
-                    (d[0] - (A2 + B2) * d[2] + d[4], d[1] - (A2 + B2) * d[3] + d[5]);
+                let (first, last) = (d[0] - (A2 + B2) * d[2] + d[4], d[1] - (A2 + B2) * d[3] + d[5]);
                 for (j, v) in [first, e1 + o1, e1 - o1, e2 + o2, e2 - o2, last].into_iter().enumerate() {
                     sink.at(start + t, i * 6 + j, 1)[0] = v;
                 }

@@ -8,7 +8,8 @@ use burn::nn::{Linear, PaddingConfig2d};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, Tolerance};
 use dmd_kernels::{
     Activation, AdamWStep, adamw, adamw_composed, attention, attention_composed, convolution3,
-    convolution3_composed, doubled, doubled_convolution, geglu, geglu_composed, group_norm, group_norm_composed, linear, linear_composed, silu, silu_composed,
+    convolution3_composed, doubled, doubled_convolution, geglu, geglu_composed, group_norm,
+    group_norm_composed, linear, linear_composed, silu, silu_composed,
 };
 use proptest::prelude::*;
 
@@ -237,7 +238,13 @@ fn silu_equals_composed() {
 type Attention = fn(Tensor<3>, Tensor<3>, Tensor<3>, usize, bool) -> Tensor<3>;
 
 /// Output and the three gradients of a weighted sum of it.
-fn attend(op: Attention, [batch, n, m]: [usize; 3], heads: usize, width: usize, causal: bool) -> [Vec<f32>; 4] {
+fn attend(
+    op: Attention,
+    [batch, n, m]: [usize; 3],
+    heads: usize,
+    width: usize,
+    causal: bool,
+) -> [Vec<f32>; 4] {
     let tracked = |seed, rows| numbers(seed, [batch, rows, heads * width]).autodiff().require_grad();
     let (q, k, v) = (tracked(1, n), tracked(2, m), tracked(3, m));
     let out = op(q.clone(), k.clone(), v.clone(), heads, causal);
@@ -291,7 +298,8 @@ fn attention_of_real_shapes() {
 /// Scores far beyond what the exponential of single precision holds.
 #[test]
 fn attention_of_extreme_scores() {
-    let (q, k, v) = (numbers(1, [1, 9, 16]) * 60.0, numbers(2, [1, 300, 16]) * 60.0, numbers(3, [1, 300, 16]));
+    let (q, k, v) =
+        (numbers(1, [1, 9, 16]) * 60.0, numbers(2, [1, 300, 16]) * 60.0, numbers(3, [1, 300, 16]));
     let run = |op: Attention| op(q.clone(), k.clone(), v.clone(), 2, false).into_data();
     // A score of some 10 000 is good to 1e-3, and so is a weight that is not 0 or 1.
     run(attention).assert_approx_eq::<f32>(&run(attention_composed), Tolerance::absolute(1e-2));
@@ -300,7 +308,9 @@ fn attention_of_extreme_scores() {
 /// Few rows by a weight as checkpoints have it; ends that fill no vector and no block.
 #[test]
 fn linear_equals_composed() {
-    for (rows, input, output) in [(77, 768, 100), (2, 64, 6), (5, 67, 25), (160, 130, 47), (1, 64, 8), (161, 64, 8)] {
+    for (rows, input, output) in
+        [(77, 768, 100), (2, 64, 6), (5, 67, 25), (160, 130, 47), (1, 64, 8), (161, 64, 8)]
+    {
         let x = numbers(1, [1, rows, input]);
         let weight = numbers(2, [output, input]).transpose();
         let bias = numbers(3, [output]);
@@ -328,7 +338,8 @@ fn doubled_convolution_equals_both() {
                 .init(&Device::flex())
         };
         let x = numbers(1, shape);
-        let slow = convolution3_composed(doubled(x.clone()), layer.weight.val(), layer.bias.clone().unwrap().val());
+        let slow =
+            convolution3_composed(doubled(x.clone()), layer.weight.val(), layer.bias.clone().unwrap().val());
         let (slow, fast) = (slow.into_data(), doubled_convolution(&layer, x.clone()).into_data());
         // Sums of up to 600 products of size one in another order.
         fast.assert_approx_eq(&slow, Tolerance::<f32>::absolute(5e-4));
@@ -362,7 +373,7 @@ fn half_precision_is_widened() {
         let found = linear(&layer(weight.clone().cast(dtype)), q.clone().cast(dtype));
         check(found.into_data(), linear(&layer(weight), q.clone()));
         let (x, kernel) = (q.reshape([1, 4, 8, 20]), half(numbers(4, [1, 5 * 4, 9])).reshape([5, 4, 3, 3]));
-        let bias = Tensor::zeros([5], &Device::flex());
+        let bias = Tensor::<1>::zeros([5], &Device::flex());
         let found = convolution3(x.clone().cast(dtype), kernel.clone().cast(dtype), bias.clone().cast(dtype));
         check(found.reshape([1, 5, 160]).into_data(), convolution3(x, kernel, bias).reshape([1, 5, 160]));
     }

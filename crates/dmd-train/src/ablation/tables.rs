@@ -388,9 +388,7 @@ impl Experiment {
             Self::Bars | Self::NoisyBars | Self::PreferredBars => {
                 Effort { updates: 1500, measured: 4000, ..ring }
             }
-            Self::Shapes | Self::Folder => {
-                Effort { batch: 128, updates: 1000, measured: 1500, ..ring }
-            }
+            Self::Shapes | Self::Folder => Effort { batch: 128, updates: 1000, measured: 1500, ..ring },
         }
     }
 
