@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::support::{Fixture, assert_close, device, golden};
+use crate::support::{Fixture, assert_close, device, device_name, golden};
 use burn::module::Module;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use dmd::clip::{ClipTextModel, Tokenizer};
@@ -29,7 +29,9 @@ fn unet_of_stable_diffusion_2() {
 }
 
 /// A frozen network in half precision: single-precision islands keep it within 8 of the type's roundings (2⁻¹¹ and
-/// 2⁻⁸), which add up over some thirty layers like the root of their number.
+/// 2⁻⁸), which add up over some thirty layers like the root of their number. That is where an operation's sums are in
+/// single precision, as on flex; devices may sum in the type itself (software Vulkan does: 8.6 in f16), which is as many
+/// roundings again.
 #[test]
 fn unet_in_half_precision() {
     let (network, _) = UNet2d::from_dir(&golden("unet_sd1"), &device()).unwrap();
@@ -39,7 +41,8 @@ fn unet_in_half_precision() {
     let single = UNetDenoiser::new(network, Prediction::Sample);
     let expected = single.denoise(io.tensor("x"), &level, &io.tensor("text"));
     let root_mean_square = |x: Tensor<4>| x.square().mean().sqrt().into_scalar::<f32>();
-    for (dtype, allowed) in [(FloatDType::F16, 8.0 / 2048.0), (FloatDType::BF16, 8.0 / 256.0)] {
+    let roundings = if device_name() == "flex" { 8.0 } else { 16.0 };
+    for (dtype, allowed) in [(FloatDType::F16, roundings / 2048.0), (FloatDType::BF16, roundings / 256.0)] {
         if !device().supports_dtype(dtype) {
             continue;
         }

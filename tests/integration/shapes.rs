@@ -8,7 +8,7 @@ use dmd::kernels::{Operation, Operations};
 use dmd::unet::{AutoencoderConfig, UNetConfig};
 use serde_json::json;
 
-use crate::support::device;
+use crate::support::{device, device_name};
 
 /// Output and gradients of `sum(output · weights)`, in that order.
 fn run(operation: &Operation, inputs: &[Vec<f32>], device: &Device, dtype: FloatDType) -> Vec<Vec<f64>> {
@@ -54,16 +54,12 @@ fn allowed(operation: &Operation) -> f64 {
     }
 }
 
-fn name() -> String {
-    std::env::var("DMD_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned())
-}
-
 fn software() -> bool {
-    name().ends_with(":cpu")
+    device_name().ends_with(":cpu")
 }
 
 fn on_cpu() -> bool {
-    ["flex", "ndarray"].contains(&name().as_str()) || software()
+    ["flex", "ndarray"].contains(&device_name().as_str()) || software()
 }
 
 fn check(operations: &Operations) {

@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
-/// The device under test: `DMD_TEST_DEVICE`, else flex.
+/// The name of the device under test: `DMD_TEST_DEVICE`, else flex.
+pub fn device_name() -> String {
+    std::env::var("DMD_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned())
+}
+
+/// The device under test.
 pub fn device() -> Device {
-    let name = std::env::var("DMD_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned());
-    dmd::core::device::open(&name).expect("DMD_TEST_DEVICE names a device of this build")
+    dmd::core::device::open(&device_name()).expect("DMD_TEST_DEVICE names a device of this build")
 }
 
 /// A file below `tests/golden`.
