@@ -318,6 +318,7 @@ mod tests {
         let noisy = of(&Batch { x0: real.x0.clone() + noise * 0.3, ..real.clone() });
         assert!(noisy("sharp and right") < 0.2, "{}", noisy("sharp and right"));
         let (noisy, held_out) = (noisy("distance"), held_out("distance"));
+        println!("noise at {noisy}, held-out pictures at {held_out}");
         assert!(noisy > 5.0 * held_out, "noise at {noisy}, held-out pictures at {held_out}");
     }
 }
