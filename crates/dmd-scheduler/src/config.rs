@@ -97,11 +97,12 @@ impl SchedulerConfig {
             return refuse("steps_offset", &self.steps_offset.into(), "the schedule ends before it");
         }
         let (start, end) = (self.beta_start, self.beta_end);
-        if !(start > 0.0 && end < 1.0 && start <= end) {
+        // The first level's variance is beta_start, taken from 1 in double precision: less is rounded to no noise at all.
+        if !(start >= 1e-10 && end < 1.0 && start <= end) {
             return refuse(
                 "beta_start, beta_end",
                 &vec![start, end].into(),
-                "0 < beta_start <= beta_end < 1 is",
+                "1e-10 <= beta_start <= beta_end < 1 is",
             );
         }
         if self.clip_sample {
