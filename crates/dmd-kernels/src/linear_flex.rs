@@ -2,6 +2,7 @@
 //! `[output, input]`: products of rows with rows, nothing packed, the weight read once.
 
 use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Tensor, TensorData};
@@ -36,8 +37,7 @@ pub(crate) fn supports(x: &Tensor<2>, weight: &Tensor<2>) -> bool {
 }
 
 pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    // A transposed view is turned back for nothing; where it was not one, burn's product is as good.
-    let turned = weight.clone().transpose();
+    let turned = weight.transpose(); // a transposed view turned back, for nothing
     let y = Tensor::from_dispatch(Dispatch::rows_by_rows(x.into_dispatch(), turned.into_dispatch()));
     match bias {
         Some(bias) => y + bias.unsqueeze(),
@@ -47,6 +47,10 @@ pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -
 
 impl LinearOps for Flex {
     fn rows_by_rows(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        if !weight.layout().is_contiguous() {
+            // The weight lies as burn's own: turning it on every call would cost more than its product.
+            return Flex::float_matmul(x, Flex::float_transpose(weight));
+        }
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
         let size = |t: &FlexTensor| [t.layout().shape()[0], t.layout().shape()[1]];
         let ([rows, inputs], [outputs, _]) = (size(&x), size(&weight));
