@@ -49,10 +49,11 @@ def main():
     tokens = pipe.tokenizer(PROMPTS, padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt")
     text = pipe.text_encoder(tokens.input_ids)[0]
     unet = diffusers.UNet2DConditionModel.from_pretrained(model / "unet_one_step", torch_dtype=torch.float32)
-    alpha = pipe.scheduler.alphas_cumprod[999]
-    # How the generator is to be called: the deviation of its input.
-    start = noise * json.loads((model / "unet_one_step" / "one_step.json").read_text())["noise_scale"]
-    eps = unet(start, 999, text).sample
+    # How the generator is to be called: its timestep, and the deviation of its input.
+    call = json.loads((model / "unet_one_step" / "one_step.json").read_text())
+    alpha = pipe.scheduler.alphas_cumprod[call["timestep"]]
+    start = noise * call["noise_scale"]
+    eps = unet(start, call["timestep"], text).sample
     x0 = (start - (1 - alpha).sqrt() * eps) / alpha.sqrt()
     one_step = (pipe.vae.decode(x0 / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
     tensors = dict(ids=tokens.input_ids, text=text, noise=noise, latents=latents, teacher=teacher, one_step_latents=x0,

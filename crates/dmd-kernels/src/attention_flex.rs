@@ -13,7 +13,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::attention_loops::{
-    BLOCK, Head, KEYS, LANES, Queries, Scratch, attend, softmax_gradient, softmax_rows,
+    BLOCK, Head, KEYS, LANES, Queries, Workspace, attend, softmax_gradient, softmax_rows,
 };
 use crate::group_norm_flex::{on_flex, values};
 
@@ -115,7 +115,7 @@ impl AttentionOps for Flex {
         let chunks = n.div_ceil(CHUNK);
         let per_sample = out.chunks_mut(n * columns).flat_map(|sample| sample.chunks_mut(CHUNK * columns));
         let work: Vec<&mut [f32]> = per_sample.collect();
-        work.into_par_iter().enumerate().for_each_init(Scratch::default, |scratch, (i, out)| {
+        work.into_par_iter().enumerate().for_each_init(Workspace::default, |scratch, (i, out)| {
             let (sample, chunk) = (i / chunks, i % chunks);
             let queries = &values(&q)[(sample * n + chunk * CHUNK) * columns..][..out.len()];
             for head in 0..heads {

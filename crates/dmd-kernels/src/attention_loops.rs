@@ -45,12 +45,12 @@ pub(crate) struct Queries<'a, 'b> {
     pub(crate) scale: f32,
     /// Keys that query `i` sees: `visible + i` at most.
     pub(crate) visible: usize,
-    pub(crate) scratch: &'b mut Scratch,
+    pub(crate) scratch: &'b mut Workspace,
 }
 
 /// What a thread needs beside inputs and outputs.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
+pub(crate) struct Workspace {
     /// `[BLOCK, TILE]`.
     scores: Vec<f32>,
     /// `[BLOCK, padded width]`.
@@ -70,7 +70,7 @@ impl WithSimd for Queries<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { head, queries, out, stride, count, scale, visible, scratch } = self;
-        let Scratch { scores, sums, scaled } = scratch;
+        let Workspace { scores, sums, scaled } = scratch;
         scores.resize(BLOCK * TILE, 0.0);
         sums.clear();
         sums.resize(BLOCK * head.padded_width, 0.0);

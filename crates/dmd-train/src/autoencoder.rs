@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
-use dmd_core::Noise;
+use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::tensor::module::{avg_pool2d, interpolate};
+use burn::tensor::ops::{AvgPoolOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::{Device, Tensor, TensorData};
+use dmd_core::{Noise, regression};
 use dmd_unet::{Autoencoder, AutoencoderConfig};
 use image::RgbImage;
 
@@ -14,13 +18,23 @@ use crate::run::{Probe, Stage};
 use crate::trainee::{Trainee, teacher_optimizer};
 use crate::{Error, LearningRate, picture};
 
+/// The autoencoder and the linear map that predicts a picture's thumbnail from its latents.
+#[derive(Module, Debug)]
+struct Previewed {
+    autoencoder: Autoencoder,
+    preview: Conv2d,
+}
+
 /// Trains an [`Autoencoder`]: absolute plus squared error of the decoded sample (edges and colours),
-/// and a small pull of the latents towards the unit Gaussian.
+/// a small pull of the latents towards the unit Gaussian, and the squared error of a thumbnail, one
+/// pixel per latent, that a linear map makes of the latents. The last lays colours out in the latents as
+/// they lie in RGB, as they are found to lie in Stable Diffusion's; left to itself a small encoder puts
+/// them on one line, where a sampler's error turns each into its neighbour. The map is thrown away.
 #[derive(Debug)]
 pub struct AutoencoderStage {
     section: AutoencoderSection,
     source: Source,
-    trainee: Trainee<Autoencoder>,
+    trainee: Trainee<Previewed>,
     rate: LearningRate,
     noise: Noise,
     device: Device,
@@ -39,7 +53,11 @@ impl AutoencoderStage {
         device: &Device,
     ) -> Result<Self, Error> {
         device.seed(seed);
-        let model = section.architecture(source.size()).init(&device.clone().autodiff())?;
+        let training = device.clone().autodiff();
+        let model = Previewed {
+            autoencoder: section.architecture(source.size()).init(&training)?,
+            preview: Conv2dConfig::new([section.latent_channels, 3], [1, 1]).init(&training),
+        };
         Ok(Self {
             trainee: Trainee::new(model, section.ema_decay, teacher_optimizer()),
             rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
@@ -50,34 +68,76 @@ impl AutoencoderStage {
         })
     }
 
-    /// The averaged network with the scaling factor that gives its latents unit variance over
-    /// `count` pictures, and its configuration.
+    /// The averaged network as it is trained; its latents are not standardised.
+    pub fn trained(&self) -> &Autoencoder {
+        &self.trainee.average().autoencoder
+    }
+
+    /// The averaged network with latents that have mean 0 and variance 1 in every channel over `count`
+    /// pictures, and its configuration, with a scaling factor of 1.
     ///
     /// # Errors
     ///
     /// What the data source returns.
     pub fn finish(&self, count: usize) -> Result<(Autoencoder, AutoencoderConfig), Error> {
         let mut noise = self.noise.clone();
-        let model = self.trainee.average().clone().with_scaling_factor(1.0);
-        let (mut sum, mut squares, mut n) = (0.0, 0.0, 0.0);
+        let model = self.trained().clone();
+        let (mut sums, mut squares) =
+            (vec![0.0; self.section.latent_channels], vec![0.0; self.section.latent_channels]);
+        let mut n = 0.0;
         for _ in 0..count.div_ceil(32) {
             let images = self.draw(32, &mut noise)?;
-            let latent = model.encode(to_tensor(&images, &self.device)).mode();
-            for value in latent.into_data().iter::<f64>() {
-                sum += value;
-                squares += value * value;
-                n += 1.0;
+            let latents = model.encode(to_tensor(&images, &self.device)).mode();
+            let channels = latents.swap_dims(0, 1).flatten::<2>(1, 3);
+            let [_, values] = channels.dims();
+            n += values as f64;
+            for (i, value) in channels.into_data().iter::<f64>().enumerate() {
+                sums[i / values] += value;
+                squares[i / values] += value * value;
             }
         }
-        let deviation = (squares / n - (sum / n) * (sum / n)).sqrt();
-        let mut config = self.section.architecture(self.source.size());
-        config.scaling_factor = 1.0 / deviation;
-        Ok((model.with_scaling_factor(config.scaling_factor), config))
+        let mean: Vec<f32> = sums.iter().map(|sum| (sum / n) as f32).collect();
+        let deviation = |(sum, squares): (&f64, &f64)| {
+            let deviation = (squares / n - (sum / n).powi(2)).max(0.0).sqrt();
+            // A channel that says nothing stays as it is.
+            if deviation > 1e-6 { deviation as f32 } else { 1.0 }
+        };
+        let deviation: Vec<f32> = sums.iter().zip(&squares).map(deviation).collect();
+        let config = self.section.architecture(self.source.size());
+        Ok((model.standardised(&mean, &deviation), config))
     }
 
     fn draw(&self, count: usize, noise: &mut Noise) -> Result<Vec<RgbImage>, Error> {
         (0..count).map(|_| Ok(self.source.draw(noise)?.image)).collect()
     }
+}
+
+/// Absolute plus squared error of decoded pictures: the one for edges, the other for colours.
+fn reconstruction(decoded: Tensor<4>, images: Tensor<4>) -> Tensor<1> {
+    let error = decoded - images;
+    error.clone().abs().mean() + error.square().mean()
+}
+
+/// Latents per value of the noise's octaves.
+const OCTAVES: [usize; 3] = [1, 2, 4];
+
+/// Noise on latents such as a generator's errors are: three octaves, one value per latent, per 2×2 and per
+/// 4×4 latents, the coarser ones interpolated. White noise alone would be averaged away over an object;
+/// what samplers get wrong is the same all over it. Each octave has its own standard deviation per picture,
+/// uniform from 0 to `most`.
+fn perturbation(shape: [usize; 4], most: f64, noise: &mut Noise, device: &Device) -> Tensor<4> {
+    let [batch, channels, height, width] = shape;
+    let mut sum = Tensor::zeros(shape, device);
+    for octave in OCTAVES {
+        let coarse = [batch, channels, height.div_ceil(octave), width.div_ceil(octave)];
+        let values = noise.normal(coarse, device);
+        let sigmas: Vec<f32> = noise.uniform(0.0..=most, batch).into_iter().map(|s| s as f32).collect();
+        let sigmas = Tensor::<1>::from_data(TensorData::new(sigmas, [batch]), device);
+        let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_output_size([height, width]);
+        let values = interpolate(values, options.with_align_corners(false));
+        sum = sum + values * sigmas.reshape([batch, 1, 1, 1]);
+    }
+    sum
 }
 
 impl Stage for AutoencoderStage {
@@ -88,18 +148,31 @@ impl Stage for AutoencoderStage {
     fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
         let mut noise = self.noise.clone();
         let images = to_tensor(&self.draw(self.section.batch, &mut noise)?, &self.device);
-        let posterior = self.trainee.model.encode(images.clone().autodiff());
-        let eps = noise.normal(posterior.mean.dims(), &self.device);
+        let posterior = self.trainee.model.autoencoder.encode(images.clone().autodiff());
+        let shape = posterior.mean.dims();
+        let mut latents = posterior.sample(noise.normal(shape, &self.device));
+        if self.section.latent_noise > 0.0 {
+            let plain = latents.clone().without_autodiff();
+            let deviation = (plain.clone() - plain.mean().reshape([1, 1, 1, 1])).square().mean().sqrt();
+            let most = self.section.latent_noise * self.rate.at(step) / self.section.learning_rate;
+            let noise = perturbation(shape, most, &mut noise, &self.device);
+            latents = latents + noise * deviation.reshape([1, 1, 1, 1]);
+        }
         self.noise = noise;
-        let decoded = self.trainee.model.decode(posterior.sample(eps));
-        let error = decoded - images;
-        let reconstruction = error.clone().abs().mean() + error.square().mean();
+        let decoded = self.trainee.model.autoencoder.decode(latents.clone());
+        let side = self.section.downsampling();
+        let thumbnail = avg_pool2d(images.clone(), AvgPoolOptions::new([side, side]));
+        let preview = regression::loss(self.trainee.model.preview.forward(latents), thumbnail);
+        let reconstruction = reconstruction(decoded, images);
         let kl = posterior.kl();
-        let loss = reconstruction.clone() + kl.clone() * self.section.kl_weight;
+        let loss = reconstruction.clone()
+            + kl.clone() * self.section.kl_weight
+            + preview.clone() * self.section.preview_weight;
         let rate = self.rate.at(step);
         let norm = self.trainee.descend(&loss, rate, step);
         Ok(vec![
             ("reconstruction", f64::from(reconstruction.into_scalar::<f32>())),
+            ("preview", f64::from(preview.into_scalar::<f32>())),
             ("kl", f64::from(kl.into_scalar::<f32>())),
             ("gradient_norm", norm),
             ("learning_rate", rate),
@@ -122,7 +195,7 @@ impl Stage for AutoencoderStage {
     /// Pictures above their reconstructions.
     fn probe(&self) -> Result<Probe, Error> {
         let mut pictures = self.draw(8, &mut Noise::stream(0, "grid"))?;
-        let model = self.trainee.average();
+        let model = self.trained();
         let latents = model.encode(to_tensor(&pictures, &self.device)).mode();
         pictures.extend(picture::from_tensor(model.decode(latents)));
         Ok(Probe { pictures, figures: Vec::new() })

@@ -3,7 +3,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use dmd_kernels::{Activation, convolution};
 
 use crate::attention::PositionAttention;
@@ -226,6 +226,42 @@ impl Autoencoder {
     /// The same network with another scaling factor.
     pub fn with_scaling_factor(self, scaling_factor: f64) -> Self {
         Self { scaling_factor, ..self }
+    }
+
+    /// The same pictures from standardised latents: `(latent − mean) / deviation` per channel, in unscaled
+    /// units. The 1×1 convolutions on either side of the latents take it in, exactly.
+    ///
+    /// # Panics
+    ///
+    /// If there is not one mean and one deviation per latent channel.
+    pub fn standardised(mut self, mean: &[f32], deviation: &[f32]) -> Self {
+        let channels = mean.len();
+        let device = self.post_quant_conv.weight.device();
+        let column = |values: Vec<f32>| {
+            let count = values.len();
+            Tensor::<1>::from_data(TensorData::new(values, [count]), &device)
+        };
+        assert_eq!(deviation.len(), channels, "as many deviations as means");
+        let zeros = vec![0.0; channels];
+        let (mean, deviation) = (mean.to_vec(), deviation.to_vec());
+        let spread = column(deviation.clone());
+
+        // Of the moments, means are moved and divided, logarithms of variances are lowered.
+        let logarithms: Vec<f32> = deviation.iter().map(|d| 2.0 * d.ln()).collect();
+        let divisor = Tensor::cat(vec![spread.clone(), spread.ones_like()], 0);
+        let moved = column([mean.clone(), zeros].concat());
+        let lowered = column([vec![0.0; channels], logarithms].concat());
+        self.quant_conv.weight =
+            self.quant_conv.weight.map(|w| w / divisor.clone().reshape([2 * channels, 1, 1, 1]));
+        self.quant_conv.bias = self.quant_conv.bias.map(|bias| bias.map(|b| (b - moved) / divisor - lowered));
+
+        let outputs = self.post_quant_conv.weight.dims()[0];
+        let weight = self.post_quant_conv.weight.val().reshape([outputs, channels]);
+        let shift = weight.matmul(column(mean).reshape([channels, 1])).reshape([outputs]);
+        self.post_quant_conv.weight =
+            self.post_quant_conv.weight.map(|w| w * spread.reshape([1, channels, 1, 1]));
+        self.post_quant_conv.bias = self.post_quant_conv.bias.map(|bias| bias.map(|b| b + shift));
+        self
     }
 
     /// The latents of pictures.

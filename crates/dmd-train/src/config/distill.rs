@@ -26,8 +26,8 @@ pub struct GeneratorSection {
     /// stages load weights alone, with fresh optimisers).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
-    /// Timesteps of a generator of several steps, descending (DMD2: 999, 749, 499, 249); by default one, the
-    /// noisiest.
+    /// The generator's timesteps, descending: one for a generator of one step (by default the noisiest, as in DMD;
+    /// DMD2's one-step SDXL has 399), several for one of several steps (DMD2: 999, 749, 499, 249).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timesteps: Vec<usize>,
     /// Micro-batches per update, of `batch` samples each: gradients are averaged over them.

@@ -22,6 +22,15 @@ pub struct AutoencoderSection {
     pub norm_num_groups: usize,
     /// Weight of the divergence from the unit Gaussian.
     pub kl_weight: f64,
+    /// Noise on the latents that the decoder sees, beside the posterior's own: the largest standard
+    /// deviation of each octave, in the latents' own. What a generator gets a little wrong shall not show;
+    /// it drives apart what must not be mixed up. It falls with the learning rate, so that outlines
+    /// become exact at the end.
+    #[serde(default)]
+    pub latent_noise: f64,
+    /// Weight of the thumbnail that a linear map makes of the latents.
+    #[serde(default)]
+    pub preview_weight: f64,
     /// Pictures per step.
     pub batch: usize,
     /// Peak learning rate of the cosine.
@@ -35,6 +44,11 @@ pub struct AutoencoderSection {
 }
 
 impl AutoencoderSection {
+    /// Pixels per latent, along one side.
+    pub(crate) fn downsampling(&self) -> usize {
+        1 << (self.block_out_channels.len().max(1) - 1)
+    }
+
     /// The network's configuration, scaling factor still 1.
     pub fn architecture(&self, size: u32) -> AutoencoderConfig {
         let levels = self.block_out_channels.len();
@@ -191,6 +205,10 @@ impl TeacherConfig {
         let rate = |v: f64| v.is_finite() && v > 0.0;
         require(rate(a.learning_rate), "autoencoder.learning_rate", a.learning_rate, "a positive number")?;
         require(rate(d.learning_rate), "diffusion.learning_rate", d.learning_rate, "a positive number")?;
+        let weight = |v: f64| v.is_finite() && v >= 0.0;
+        require(weight(a.kl_weight), "autoencoder.kl_weight", a.kl_weight, "0 or more")?;
+        require(weight(a.latent_noise), "autoencoder.latent_noise", a.latent_noise, "0 or more")?;
+        require(weight(a.preview_weight), "autoencoder.preview_weight", a.preview_weight, "0 or more")?;
         let g = &self.grounding;
         require(g.batch > 0, "grounding.batch", g.batch, positive)?;
         require(rate(g.learning_rate), "grounding.learning_rate", g.learning_rate, "a positive number")?;
