@@ -136,9 +136,7 @@ fn the_embedded_model_is_small() {
     assert!(bytes <= 16_000_000, "{bytes} bytes");
 }
 
-/// A hundred held-out prompts in one step. The card's figure is 82 %; the standard error over a
-/// hundred prompts is 4 points, and the guard stands three of them below. It guards what is shipped;
-/// the aim (within 3 points of the teacher) is not reached yet, see the card.
+/// A hundred held-out prompts in one step: the card's figure over 400 is 99.75 %.
 #[test]
 fn one_step_follows_held_out_prompts() {
     let mut noise = Noise::stream(2, "embedded");

@@ -11,3 +11,14 @@ use burn::tensor::Tensor;
 pub fn loss<const D: usize>(x: Tensor<D>, target: Tensor<D>) -> Tensor<1> {
     (x - target).square().mean()
 }
+
+/// `mean (√(e² + c²) − c)` of the differences `e = x − target`: quadratic, `e² / 2c`, where they are well below
+/// `c`, linear above (Charbonnier et al. 1997; in distillation Song and Dhariwal 2023, section 3.3). Where the
+/// teacher's map jumps from one layout to another a generator's error is large, and squared it outweighs all others.
+///
+/// # Shapes
+///
+/// `x` and `target`: `[batch, ..]`; the loss is `[1]`.
+pub fn pseudo_huber<const D: usize>(x: Tensor<D>, target: Tensor<D>, c: f64) -> Tensor<1> {
+    ((x - target).square() + c * c).sqrt().mean() - c
+}

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::distill::{
-    AdversarialSection, DistillConfig, FakeSection, GeneratorSection, MatchingSection, PerceptualSection,
-    RegressionSection,
+    AdversarialSection, DistillConfig, FakeSection, GeneratorSection, MatchingSection, Measure,
+    PerceptualSection, RegressionSection,
 };
 pub use self::pixel_teacher::{PixelKind, PixelTeacherConfig, PixelTrainingSection, PixelUNetSection};
 pub use self::teacher::{

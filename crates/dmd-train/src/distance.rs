@@ -31,6 +31,19 @@ impl Distance for SquaredError {
     }
 }
 
+/// The mean of `√(e² + c²) − c` over all differences e: see [`regression::pseudo_huber`].
+#[derive(Debug, Clone, Copy)]
+pub struct PseudoHuber {
+    /// Where the square passes into the size.
+    pub c: f64,
+}
+
+impl Distance for PseudoHuber {
+    fn of(&self, x: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
+        regression::pseudo_huber(x, target, self.c)
+    }
+}
+
 /// LPIPS of decoded pictures: DMD's regression term (section 3.3).
 #[derive(Debug)]
 pub struct Perceptual<'a, D: Domain> {

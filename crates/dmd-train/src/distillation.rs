@@ -9,9 +9,9 @@ use dmd_core::{FewStep, Guided, Noise};
 use dmd_weights::Precision;
 
 use crate::checkpoint::RunState;
-use crate::config::DistillConfig;
+use crate::config::{DistillConfig, Measure, RegressionSection};
 use crate::data::{Source, to_tensor};
-use crate::distance::{Distance, Perceptual, SquaredError};
+use crate::distance::{Distance, Perceptual, PseudoHuber, SquaredError};
 use crate::distiller::{Diffusion, Distiller, Draw, Reals, Targets, Terms, side_by_side};
 use crate::domain::{ConditionOf, Domain};
 use crate::ema::Ema;
@@ -134,9 +134,8 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
             fake = domain.with_critic(fake, &device.clone().autodiff())?;
             reals = Some(RealPool::draw(section.reals, &source, domain, config.seed, device)?);
         }
-        let perceptual = config.regression.as_ref().and_then(|section| section.perceptual.as_ref());
-        let distance: Box<dyn Distance + 'a> = match perceptual {
-            Some(section) => Box::new(Perceptual::open(section, domain, device)?),
+        let distance: Box<dyn Distance + 'a> = match &config.regression {
+            Some(section) => section.distance(domain, device)?,
             None => Box::new(SquaredError),
         };
         Ok(Self {
@@ -297,6 +296,20 @@ struct FakeFigures {
     gradient_norm: f64,
     /// The critic's loss and its mean logits of real and of generated samples.
     critic: Option<[f64; 3]>,
+}
+
+impl RegressionSection {
+    fn distance<'a, D: Domain>(
+        &self,
+        domain: &'a D,
+        device: &Device,
+    ) -> Result<Box<dyn Distance + 'a>, Error> {
+        Ok(match (&self.perceptual, self.measure) {
+            (Some(section), _) => Box::new(Perceptual::open(section, domain, device)?),
+            (None, Measure::Squared) => Box::new(SquaredError),
+            (None, Measure::PseudoHuber { c }) => Box::new(PseudoHuber { c }),
+        })
+    }
 }
 
 fn number(tensor: Tensor<1>) -> f64 {

@@ -33,7 +33,7 @@ mod trainee;
 
 pub use autoencoder::AutoencoderStage;
 pub use diffusion::{DiffusionStage, LatentParts, Pool, Teacher, TeacherArchitecture};
-pub use distance::{Distance, Perceptual, SquaredError};
+pub use distance::{Distance, Perceptual, PseudoHuber, SquaredError};
 pub use distillation::DistillationStage;
 pub use distiller::{
     CriticLoss, Diffusion, Distiller, Draw, GeneratorLoss, Reals, Targets, Terms, side_by_side,

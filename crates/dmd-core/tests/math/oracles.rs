@@ -134,6 +134,15 @@ fn weighted_x0_error_is_the_epsilon_error() {
 }
 
 #[test]
+fn pseudo_huber_is_a_square_near_and_a_size_far() {
+    let measure = |error: f64, c| numbers(regression::pseudo_huber(column(&[error]), column(&[0.0]), c));
+    assert_near(&measure(0.3, 0.4), &[0.1], 1e-6);
+    // e² / 2c, and |e| − c.
+    assert_near(&measure(0.01, 1.0), &[5e-5], 1e-7);
+    assert_near(&measure(-100.0, 0.1), &[99.9], 1e-3);
+}
+
+#[test]
 fn adversarial_losses_at_zero_and_far_out() {
     let logits = |v: f64| row(&[v, v]).reshape([2, 1]);
     let ln2 = std::f64::consts::LN_2;

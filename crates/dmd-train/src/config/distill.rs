@@ -97,9 +97,26 @@ pub struct RegressionSection {
     pub sampling_steps: usize,
     /// First steps with the regression term alone.
     pub warmup_steps: usize,
+    /// What is measured, where there is no `perceptual`.
+    #[serde(default)]
+    pub measure: Measure,
     /// LPIPS of decoded pictures instead of the squared error of the samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perceptual: Option<PerceptualSection>,
+}
+
+/// The regression term's measure without perceptual weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Measure {
+    /// The squared error of the samples.
+    #[default]
+    Squared,
+    /// Their pseudo-Huber measure: `measure = { pseudo_huber = { c = 0.1 } }`.
+    PseudoHuber {
+        /// Differences well above it count by their size, below by their square.
+        c: f64,
+    },
 }
 
 /// `[regression.perceptual]`: DMD's measure of the regression term.
@@ -219,6 +236,9 @@ impl DistillConfig {
             require(r.pairs > 0, "regression.pairs", r.pairs, positive)?;
             require(r.sampling_steps > 0, "regression.sampling_steps", r.sampling_steps, positive)?;
             require(r.weight.is_finite() && r.weight >= 0.0, "regression.weight", r.weight, "0 or more")?;
+            if let Measure::PseudoHuber { c } = r.measure {
+                require(c.is_finite() && c > 0.0, "regression.measure", c, "a positive number")?;
+            }
         }
         if let Some(a) = &self.adversarial {
             let weight = |value: f64| value.is_finite() && value >= 0.0;
