@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::module::{avg_pool2d, interpolate};
 use burn::tensor::ops::{AvgPoolOptions, InterpolateMode, InterpolateOptions};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use dmd_core::{Noise, regression};
 use dmd_unet::{Autoencoder, AutoencoderConfig};
 use image::RgbImage;
@@ -132,7 +132,7 @@ fn perturbation(shape: [usize; 4], most: f64, noise: &mut Noise, device: &Device
         let coarse = [batch, channels, height.div_ceil(octave), width.div_ceil(octave)];
         let values = noise.normal(coarse, device);
         let sigmas: Vec<f32> = noise.uniform(0.0..=most, batch).into_iter().map(|s| s as f32).collect();
-        let sigmas = Tensor::<1>::from_data(TensorData::new(sigmas, [batch]), device);
+        let sigmas = Tensor::<1>::from_floats(sigmas.as_slice(), device);
         let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_output_size([height, width]);
         let values = interpolate(values, options.with_align_corners(false));
         sum = sum + values * sigmas.reshape([batch, 1, 1, 1]);
@@ -150,17 +150,18 @@ impl Stage for AutoencoderStage {
         let images = to_tensor(&self.draw(self.section.batch, &mut noise)?, &self.device);
         let posterior = self.trainee.model.autoencoder.encode(images.clone().autodiff());
         let shape = posterior.mean.dims();
+        let rate = self.rate.at(step);
         let mut latents = posterior.sample(noise.normal(shape, &self.device));
         if self.section.latent_noise > 0.0 {
             let plain = latents.clone().without_autodiff();
             let deviation = (plain.clone() - plain.mean().reshape([1, 1, 1, 1])).square().mean().sqrt();
-            let most = self.section.latent_noise * self.rate.at(step) / self.section.learning_rate;
+            let most = self.section.latent_noise * rate / self.section.learning_rate;
             let noise = perturbation(shape, most, &mut noise, &self.device);
             latents = latents + noise * deviation.reshape([1, 1, 1, 1]);
         }
         self.noise = noise;
         let decoded = self.trainee.model.autoencoder.decode(latents.clone());
-        let side = self.section.downsampling();
+        let side = images.dims()[2] / shape[2]; // pixels per latent
         let thumbnail = avg_pool2d(images.clone(), AvgPoolOptions::new([side, side]));
         let preview = regression::loss(self.trainee.model.preview.forward(latents), thumbnail);
         let reconstruction = reconstruction(decoded, images);
@@ -168,7 +169,6 @@ impl Stage for AutoencoderStage {
         let loss = reconstruction.clone()
             + kl.clone() * self.section.kl_weight
             + preview.clone() * self.section.preview_weight;
-        let rate = self.rate.at(step);
         let norm = self.trainee.descend(&loss, rate, step);
         Ok(vec![
             ("reconstruction", f64::from(reconstruction.into_scalar::<f32>())),

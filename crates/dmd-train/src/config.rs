@@ -57,6 +57,14 @@ fn require(holds: bool, key: &'static str, value: impl ToString, must: &'static 
     Err(Error::Option { key, value: value.to_string(), must })
 }
 
+fn is_positive(value: f64) -> bool {
+    value.is_finite() && value > 0.0
+}
+
+fn is_not_negative(value: f64) -> bool {
+    value.is_finite() && value >= 0.0
+}
+
 /// Reads a TOML file into a configuration.
 ///
 /// # Errors

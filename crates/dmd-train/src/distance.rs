@@ -9,7 +9,7 @@ use dmd_core::regression;
 use dmd_unet::TinyAutoencoder;
 
 use crate::Error;
-use crate::config::PerceptualSection;
+use crate::config::{Measure, PerceptualSection, RegressionSection};
 use crate::domain::Domain;
 use crate::lpips::Lpips;
 
@@ -91,5 +91,20 @@ impl<'a, D: Domain> Perceptual<'a, D> {
 impl<D: Domain> Distance for Perceptual<'_, D> {
     fn of(&self, x: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
         self.lpips.distance(self.pictures(x), self.pictures(target)).mean()
+    }
+}
+
+impl RegressionSection {
+    /// The measure that is configured.
+    pub(crate) fn distance<'a, D: Domain>(
+        &self,
+        domain: &'a D,
+        device: &Device,
+    ) -> Result<Box<dyn Distance + 'a>, Error> {
+        Ok(match (&self.perceptual, self.measure) {
+            (Some(section), _) => Box::new(Perceptual::open(section, domain, device)?),
+            (None, Measure::Squared) => Box::new(SquaredError),
+            (None, Measure::PseudoHuber { c }) => Box::new(PseudoHuber { c }),
+        })
     }
 }

@@ -9,9 +9,9 @@ use dmd_core::{FewStep, Guided, Noise};
 use dmd_weights::Precision;
 
 use crate::checkpoint::RunState;
-use crate::config::{DistillConfig, Measure, RegressionSection};
+use crate::config::DistillConfig;
 use crate::data::{Source, to_tensor};
-use crate::distance::{Distance, Perceptual, PseudoHuber, SquaredError};
+use crate::distance::{Distance, SquaredError};
 use crate::distiller::{Diffusion, Distiller, Draw, Reals, Targets, Terms, side_by_side};
 use crate::domain::{ConditionOf, Domain};
 use crate::ema::Ema;
@@ -296,20 +296,6 @@ struct FakeFigures {
     gradient_norm: f64,
     /// The critic's loss and its mean logits of real and of generated samples.
     critic: Option<[f64; 3]>,
-}
-
-impl RegressionSection {
-    fn distance<'a, D: Domain>(
-        &self,
-        domain: &'a D,
-        device: &Device,
-    ) -> Result<Box<dyn Distance + 'a>, Error> {
-        Ok(match (&self.perceptual, self.measure) {
-            (Some(section), _) => Box::new(Perceptual::open(section, domain, device)?),
-            (None, Measure::Squared) => Box::new(SquaredError),
-            (None, Measure::PseudoHuber { c }) => Box::new(PseudoHuber { c }),
-        })
-    }
 }
 
 fn number(tensor: Tensor<1>) -> f64 {

@@ -3,7 +3,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use dmd_kernels::{Activation, convolution};
 
 use crate::attention::PositionAttention;
@@ -235,31 +235,29 @@ impl Autoencoder {
     ///
     /// If there is not one mean and one deviation per latent channel.
     pub fn standardised(mut self, mean: &[f32], deviation: &[f32]) -> Self {
-        let channels = mean.len();
+        let [outputs, channels, ..] = self.post_quant_conv.weight.dims();
+        assert!(
+            mean.len() == channels && deviation.len() == channels,
+            "{channels} means and deviations, not {} and {}",
+            mean.len(),
+            deviation.len()
+        );
         let device = self.post_quant_conv.weight.device();
-        let column = |values: Vec<f32>| {
-            let count = values.len();
-            Tensor::<1>::from_data(TensorData::new(values, [count]), &device)
-        };
-        assert_eq!(deviation.len(), channels, "as many deviations as means");
-        let zeros = vec![0.0; channels];
-        let (mean, deviation) = (mean.to_vec(), deviation.to_vec());
-        let spread = column(deviation.clone());
+        let (mean, deviation) =
+            (Tensor::<1>::from_floats(mean, &device), Tensor::<1>::from_floats(deviation, &device));
 
         // Of the moments, means are moved and divided, logarithms of variances are lowered.
-        let logarithms: Vec<f32> = deviation.iter().map(|d| 2.0 * d.ln()).collect();
-        let divisor = Tensor::cat(vec![spread.clone(), spread.ones_like()], 0);
-        let moved = column([mean.clone(), zeros].concat());
-        let lowered = column([vec![0.0; channels], logarithms].concat());
+        let moved = Tensor::cat(vec![mean.clone(), mean.zeros_like()], 0);
+        let divisor = Tensor::cat(vec![deviation.clone(), deviation.ones_like()], 0);
+        let lowered = Tensor::cat(vec![mean.zeros_like(), deviation.clone().log() * 2.0], 0);
         self.quant_conv.weight =
             self.quant_conv.weight.map(|w| w / divisor.clone().reshape([2 * channels, 1, 1, 1]));
         self.quant_conv.bias = self.quant_conv.bias.map(|bias| bias.map(|b| (b - moved) / divisor - lowered));
 
-        let outputs = self.post_quant_conv.weight.dims()[0];
         let weight = self.post_quant_conv.weight.val().reshape([outputs, channels]);
-        let shift = weight.matmul(column(mean).reshape([channels, 1])).reshape([outputs]);
+        let shift = weight.matmul(mean.reshape([channels, 1])).reshape([outputs]);
         self.post_quant_conv.weight =
-            self.post_quant_conv.weight.map(|w| w * spread.reshape([1, channels, 1, 1]));
+            self.post_quant_conv.weight.map(|w| w * deviation.reshape([1, channels, 1, 1]));
         self.post_quant_conv.bias = self.post_quant_conv.bias.map(|bias| bias.map(|b| b + shift));
         self
     }

@@ -4,7 +4,7 @@ use dmd_core::Prediction;
 use dmd_core::matching::Weighting;
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, from_file, require};
+use super::{DataSection, from_file, is_not_negative, is_positive, require};
 use crate::Error;
 use crate::domain::FrozenPrecision;
 use crate::lpips::Backbone;
@@ -219,9 +219,13 @@ impl DistillConfig {
             format!("{:?}", g.timesteps),
             "one where there is a [regression]: pairs belong to generators of one step",
         )?;
-        let rate = |v: f64| v.is_finite() && v > 0.0;
-        require(rate(g.learning_rate), "generator.learning_rate", g.learning_rate, "a positive number")?;
-        require(rate(f.learning_rate), "fake.learning_rate", f.learning_rate, "a positive number")?;
+        require(
+            is_positive(g.learning_rate),
+            "generator.learning_rate",
+            g.learning_rate,
+            "a positive number",
+        )?;
+        require(is_positive(f.learning_rate), "fake.learning_rate", f.learning_rate, "a positive number")?;
         require((0.0..1.0).contains(&g.ema_decay), "generator.ema_decay", g.ema_decay, "between 0 and 1")?;
         let scale = self.guidance_scale;
         require(scale.is_finite() && scale >= 1.0, "guidance_scale", scale, "at least 1")?;
@@ -235,20 +239,24 @@ impl DistillConfig {
         if let Some(r) = &self.regression {
             require(r.pairs > 0, "regression.pairs", r.pairs, positive)?;
             require(r.sampling_steps > 0, "regression.sampling_steps", r.sampling_steps, positive)?;
-            require(r.weight.is_finite() && r.weight >= 0.0, "regression.weight", r.weight, "0 or more")?;
+            require(is_not_negative(r.weight), "regression.weight", r.weight, "0 or more")?;
             if let Measure::PseudoHuber { c } = r.measure {
-                require(c.is_finite() && c > 0.0, "regression.measure", c, "a positive number")?;
+                require(is_positive(c), "regression.measure", c, "a positive number")?;
             }
         }
         if let Some(a) = &self.adversarial {
-            let weight = |value: f64| value.is_finite() && value >= 0.0;
             require(
-                weight(a.generator_weight),
+                is_not_negative(a.generator_weight),
                 "adversarial.generator_weight",
                 a.generator_weight,
                 "at least 0",
             )?;
-            require(weight(a.critic_weight), "adversarial.critic_weight", a.critic_weight, "at least 0")?;
+            require(
+                is_not_negative(a.critic_weight),
+                "adversarial.critic_weight",
+                a.critic_weight,
+                "at least 0",
+            )?;
             require(a.reals > 0, "adversarial.reals", a.reals, positive)?;
         }
         Ok(())

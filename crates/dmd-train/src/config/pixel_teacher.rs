@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use dmd_unet::ClassUNetConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, from_file, require};
+use super::{DataSection, from_file, is_positive, require};
 use crate::Error;
 use crate::run::Pace;
 
@@ -97,7 +97,7 @@ impl PixelTeacherConfig {
         let t = &config.training;
         require(t.batch > 0, "training.batch", t.batch, "at least 1")?;
         let rate = t.learning_rate;
-        require(rate.is_finite() && rate > 0.0, "training.learning_rate", rate, "a positive number")?;
+        require(is_positive(rate), "training.learning_rate", rate, "a positive number")?;
         require((0.0..1.0).contains(&t.ema_decay), "training.ema_decay", t.ema_decay, "between 0 and 1")?;
         let dropout = t.class_dropout;
         require((0.0..1.0).contains(&dropout), "training.class_dropout", dropout, "between 0 and 1")?;

@@ -4,7 +4,7 @@ use dmd_core::Prediction;
 use dmd_unet::{AutoencoderConfig, PerLevel, UNetConfig};
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, from_file, require};
+use super::{DataSection, from_file, is_not_negative, is_positive, require};
 use crate::Error;
 use crate::run::Pace;
 
@@ -44,11 +44,6 @@ pub struct AutoencoderSection {
 }
 
 impl AutoencoderSection {
-    /// Pixels per latent, along one side.
-    pub(crate) fn downsampling(&self) -> usize {
-        1 << (self.block_out_channels.len().max(1) - 1)
-    }
-
     /// The network's configuration, scaling factor still 1.
     pub fn architecture(&self, size: u32) -> AutoencoderConfig {
         let levels = self.block_out_channels.len();
@@ -202,16 +197,34 @@ impl TeacherConfig {
         require(d.batch > 0, "diffusion.batch", d.batch, positive)?;
         require(d.pool > 0, "diffusion.pool", d.pool, positive)?;
         require(d.levels_per_caption > 0, "diffusion.levels_per_caption", d.levels_per_caption, positive)?;
-        let rate = |v: f64| v.is_finite() && v > 0.0;
-        require(rate(a.learning_rate), "autoencoder.learning_rate", a.learning_rate, "a positive number")?;
-        require(rate(d.learning_rate), "diffusion.learning_rate", d.learning_rate, "a positive number")?;
-        let weight = |v: f64| v.is_finite() && v >= 0.0;
-        require(weight(a.kl_weight), "autoencoder.kl_weight", a.kl_weight, "0 or more")?;
-        require(weight(a.latent_noise), "autoencoder.latent_noise", a.latent_noise, "0 or more")?;
-        require(weight(a.preview_weight), "autoencoder.preview_weight", a.preview_weight, "0 or more")?;
+        require(
+            is_positive(a.learning_rate),
+            "autoencoder.learning_rate",
+            a.learning_rate,
+            "a positive number",
+        )?;
+        require(
+            is_positive(d.learning_rate),
+            "diffusion.learning_rate",
+            d.learning_rate,
+            "a positive number",
+        )?;
+        require(is_not_negative(a.kl_weight), "autoencoder.kl_weight", a.kl_weight, "0 or more")?;
+        require(is_not_negative(a.latent_noise), "autoencoder.latent_noise", a.latent_noise, "0 or more")?;
+        require(
+            is_not_negative(a.preview_weight),
+            "autoencoder.preview_weight",
+            a.preview_weight,
+            "0 or more",
+        )?;
         let g = &self.grounding;
         require(g.batch > 0, "grounding.batch", g.batch, positive)?;
-        require(rate(g.learning_rate), "grounding.learning_rate", g.learning_rate, "a positive number")?;
+        require(
+            is_positive(g.learning_rate),
+            "grounding.learning_rate",
+            g.learning_rate,
+            "a positive number",
+        )?;
         let share = "between 0 and 1";
         let noisy = d.noisy_half_share;
         require((0.0..=1.0).contains(&noisy), "diffusion.noisy_half_share", noisy, share)?;
