@@ -7,7 +7,7 @@ use dmd_clip::{ClipModel, Tokenizer};
 use dmd_core::Noise;
 use dmd_infer::{Method, Pipeline, Request};
 use dmd_train::data::{ImageFolder, to_tensor};
-use dmd_train::frechet::{FeatureSpace, InceptionSpace, Moments, RandomConv};
+use dmd_train::frechet::{FeatureSpace, InceptionSpace, Moments, RandomConv, Ratio};
 use dmd_train::manifold::{Coverage, coverage};
 use dmd_train::picture;
 use dmd_train::reader::{count_right, read};
@@ -148,7 +148,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     let real = space.features(&task.real);
     let moments = Moments::of(&real);
 
-    let mut distances = Vec::new();
+    let mut measured = Vec::new();
     for steps in &args.steps {
         let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
         let method = match steps {
@@ -174,7 +174,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
             print!(", CLIP score {:.4}", clip.of(&pictures, &task.captions)?);
         }
         println!();
-        distances.push((*steps, distance));
+        measured.push((*steps, features));
         if let Some(folder) = &args.grids {
             let shown = &pictures[..pictures.len().min(32)];
             picture::save(&picture::grid(shown, 8), &folder.join(format!("steps-{steps}.png")))?;
@@ -190,14 +190,17 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
             }
         }
     }
-    let of = |one: bool| distances.iter().find(|(steps, _)| (*steps == 1) == one);
-    if let (Some((_, student)), Some((_, teacher))) = (of(true), of(false)) {
-        println!("Fréchet distance, one step / teacher: {:.3}", student / teacher);
+    let of = |one: bool| measured.iter().find(|(steps, _)| (*steps == 1) == one);
+    if let (Some((_, student)), Some((_, teacher))) = (of(true), of(false))
+        && let Some(Ratio { value, standard_error }) = Ratio::of(&moments, student, teacher)
+    {
+        println!("Fréchet distance, one step / teacher: {value:.3} (standard error {standard_error:.3})");
     }
     if task.scenes.is_empty() {
         return Ok(());
     }
-    // What no sampler can exceed: the reader on real pictures, and on what the autoencoder keeps.
+    // What no sampler can exceed: the reader on real pictures, and on what the autoencoder keeps. Their distance is
+    // that of so few pictures to the many, whoever draws them.
     let rendered: Vec<RgbImage> = task.scenes.iter().map(Scene::render).collect();
     let (autoencoder, _) = Autoencoder::from_dir(&args.model.folder().join("vae"), &device)?;
     let mut kept = Vec::with_capacity(rendered.len());
@@ -205,11 +208,11 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         let latents = autoencoder.encode(to_tensor(chunk, &device)).mode();
         kept.extend(picture::from_tensor(autoencoder.decode(latents)));
     }
-    println!(
-        "real pictures of these prompts: {} right, after the autoencoder {}",
-        count_right(&task.scenes, &rendered),
-        count_right(&task.scenes, &kept)
-    );
+    for (what, pictures) in [("real pictures of these prompts", rendered), ("after the autoencoder", kept)] {
+        let right = count_right(&task.scenes, &pictures);
+        let distance = moments.distance(&Moments::of(&space.features(&pictures)));
+        println!("{what}: {right} right, Fréchet distance {distance:.4}");
+    }
     Ok(())
 }
 

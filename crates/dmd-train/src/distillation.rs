@@ -222,9 +222,20 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
         Ok(Turn { draw, targets, condition })
     }
 
-    /// Noise and times of one diffusion for the critic or the fake score, over the whole schedule.
+    /// Noise and times of one diffusion for the fake score, over the whole schedule.
     fn diffusion(&mut self, shape: [usize; 4]) -> Diffusion {
-        let times = self.domain.times(0..=self.domain.last_timestep());
+        self.diffusion_up_to(self.domain.last_timestep(), shape)
+    }
+
+    /// Noise and times of one diffusion for the critic.
+    fn critic_diffusion(&mut self, shape: [usize; 4]) -> Diffusion {
+        let configured = self.config.adversarial.as_ref().and_then(|section| section.last_timestep);
+        let last = self.domain.last_timestep();
+        self.diffusion_up_to(configured.map_or(last, |timestep| timestep.min(last)), shape)
+    }
+
+    fn diffusion_up_to(&mut self, timestep: usize, shape: [usize; 4]) -> Diffusion {
+        let times = self.domain.times(0..=timestep);
         Diffusion::new(&mut self.noise, shape, &times, &self.device)
     }
 
@@ -237,7 +248,7 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
         let x0 = Tensor::cat(places.iter().map(|place| pool.samples[*place].clone()).collect(), 0);
         let captions: Vec<&str> = places.iter().map(|place| pool.captions[*place].as_str()).collect();
         let condition = self.domain.condition(&captions)?;
-        let diffusion = self.diffusion(self.shape(count));
+        let diffusion = self.critic_diffusion(self.shape(count));
         Ok(Some(Reals { x0, condition, diffusion }))
     }
 
@@ -251,7 +262,7 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
         let mut turns = Vec::with_capacity(batches.len());
         for (x, condition) in batches {
             let reals = self.real(x.dims()[0])?;
-            let critic = reals.map(|reals| (self.diffusion(x.dims()), reals));
+            let critic = reals.map(|reals| (self.critic_diffusion(x.dims()), reals));
             let Diffusion { eps, t } = self.diffusion(x.dims());
             turns.push((x, condition, critic, Draw { z: eps.clone(), eps, t, later: None }));
         }
@@ -317,7 +328,7 @@ impl<D: Domain> Stage for DistillationStage<'_, D> {
             let diffusion = match &self.config.adversarial {
                 Some(section) if step >= warm_up => {
                     let weight = section.generator_weight;
-                    Some((self.diffusion(turn.draw.z.dims()), weight))
+                    Some((self.critic_diffusion(turn.draw.z.dims()), weight))
                 }
                 _ => None,
             };

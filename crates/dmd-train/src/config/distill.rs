@@ -83,6 +83,10 @@ pub struct AdversarialSection {
     pub critic_weight: f64,
     /// Real pictures, encoded once.
     pub reals: usize,
+    /// The noisiest timestep at which the critic sees samples; without it the schedule's last (DMD2 for latents).
+    /// Samples that differ in their details alone are told apart at low noise only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_timestep: Option<usize>,
 }
 
 /// `[regression]` of a distillation: DMD's paired term. Left out, there is none (DMD2).
@@ -258,6 +262,8 @@ impl DistillConfig {
                 "at least 0",
             )?;
             require(a.reals > 0, "adversarial.reals", a.reals, positive)?;
+            let last = a.last_timestep.unwrap_or(0);
+            require(last < 1000, "adversarial.last_timestep", last, "below 1000")?;
         }
         Ok(())
     }
