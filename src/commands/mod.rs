@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 pub(crate) mod ablate;
+pub(crate) mod average;
 pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod devices;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use safetensors::tensor::TensorInfo;
+use safetensors::tensor::{TensorInfo, TensorView};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::{Error, shards};
@@ -300,6 +300,46 @@ fn halves<T: bytemuck::Pod>(bytes: &[u8], convert: impl Fn(&[T], &mut [f32])) ->
         convert(stored, to);
     }
     values
+}
+
+/// Writes tensors as a safetensors file, whole or not at all.
+///
+/// # Errors
+///
+/// [`Error::Write`] when the file cannot be written, [`Error::Safetensors`] for values that are not as many as their
+/// shape says.
+pub fn write(
+    path: &Path,
+    tensors: impl IntoIterator<Item = NamedTensor>,
+    precision: Precision,
+) -> Result<(), Error> {
+    let dtype = match precision {
+        Precision::Single => Dtype::F32,
+        Precision::Half => Dtype::F16,
+    };
+    let encoded: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .into_iter()
+        .map(|(name, shape, values)| {
+            let bytes = match precision {
+                Precision::Single => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                Precision::Half => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+            };
+            (name, shape, bytes)
+        })
+        .collect();
+    let invalid = |error: safetensors::SafeTensorError| Error::Safetensors {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let mut views = Vec::with_capacity(encoded.len());
+    for (name, shape, bytes) in &encoded {
+        let view = TensorView::new(dtype, shape.clone(), bytes).map_err(invalid)?;
+        views.push((name.as_str(), view));
+    }
+    // diffusers refuses a file that does not say which framework's layout it follows.
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
+    write_atomic(path, &bytes)
 }
 
 /// Writes bytes to a sibling of `path` and renames it, so that `path` is always whole: the old

@@ -9,13 +9,15 @@
 mod error;
 mod file;
 mod folder;
+mod mean;
 mod module;
 mod names;
 mod shards;
 
 pub use error::{Error, Mismatch, Misshapen};
-pub use file::{Entry, NamedTensor, Precision, TensorFile, read, write_atomic};
+pub use file::{Entry, NamedTensor, Precision, TensorFile, read, write, write_atomic};
 pub use folder::{ModelIndex, read_config, read_json, weight_file, write_json};
+pub use mean::mean;
 pub use module::{cast, check, load, load_for_training, save, tensors};
 pub use names::KeyMap;
 pub use safetensors::Dtype;

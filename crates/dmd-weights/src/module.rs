@@ -3,12 +3,9 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Tensor, TensorData};
-use half::f16;
 use rayon::prelude::*;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 
-use crate::file::{Entry, NamedTensor, Precision, TensorFile, write_atomic};
+use crate::file::{Entry, NamedTensor, Precision, TensorFile, write};
 use crate::{Error, KeyMap, Mismatch, Misshapen};
 
 /// The path of the parameter being visited, with the type of the module that owns it.
@@ -276,33 +273,7 @@ fn load_as<M: Module>(
 ///
 /// [`Error::Write`] when the file cannot be written.
 pub fn save<M: Module>(module: &M, path: &Path, keys: &KeyMap, precision: Precision) -> Result<(), Error> {
-    let dtype = match precision {
-        Precision::Single => Dtype::F32,
-        Precision::Half => Dtype::F16,
-    };
-    let encoded: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(module, keys)
-        .into_iter()
-        .map(|(name, shape, values)| {
-            let bytes = match precision {
-                Precision::Single => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                Precision::Half => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-            };
-            (name, shape, bytes)
-        })
-        .collect();
-    let invalid = |error: safetensors::SafeTensorError| Error::Safetensors {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
-    let mut views = Vec::with_capacity(encoded.len());
-    for (name, shape, bytes) in &encoded {
-        let view = TensorView::new(dtype, shape.clone(), bytes).map_err(invalid)?;
-        views.push((name.as_str(), view));
-    }
-    // diffusers refuses a file that does not say which framework's layout it follows.
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
-    write_atomic(path, &bytes)
+    write(path, tensors(module, keys), precision)
 }
 
 struct Cast(FloatDType);

@@ -9,7 +9,8 @@ use burn::module::Module;
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig};
 use burn::tensor::Device;
 use dmd_weights::{
-    Dtype, Error, KeyMap, Precision, load, read, read_json, save, tensors, weight_file, write_atomic,
+    Dtype, Error, KeyMap, Precision, load, mean, read, read_json, save, tensors, weight_file, write,
+    write_atomic,
 };
 use proptest::prelude::*;
 
@@ -79,6 +80,36 @@ fn every_difference_is_reported_at_once() {
     assert_eq!(mismatch.misshapen.len(), 1);
     assert_eq!(mismatch.misshapen[0].expected, [2, 4]);
     assert_eq!(mismatch.misshapen[0].found, [2, 6]);
+}
+
+/// The mean of a file and of another in half precision, value by value; files of other networks are refused whole.
+#[test]
+fn mean_of_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (a, b) = (net(4), net(4));
+    save(&a, &path("a.safetensors"), &KEYS, Precision::Single).unwrap();
+    save(&b, &path("b.safetensors"), &KEYS, Precision::Half).unwrap();
+    let files = [read(&path("a.safetensors")).unwrap(), read(&path("b.safetensors")).unwrap()];
+    let averaged = mean(&files).unwrap();
+    write(&path("mean.safetensors"), averaged, Precision::Single).unwrap();
+    let loaded = load(net(4), &read(&path("mean.safetensors")).unwrap(), &KEYS).unwrap();
+    let (a, b, m) = (tensors(&a, &KEYS), tensors(&b, &KEYS), tensors(&loaded, &KEYS));
+    for ((a, b), m) in a.iter().zip(&b).zip(&m) {
+        for ((a, b), m) in a.2.iter().zip(&b.2).zip(&m.2) {
+            // b is rounded to 11 bits, which its half of the mean keeps.
+            assert!((m - (a + b) / 2.0).abs() <= b.abs() / 4096.0 + 1e-7, "{m} of {a} and {b}");
+        }
+    }
+
+    save(&net(6), &path("wide.safetensors"), &KEYS, Precision::Single).unwrap();
+    let files = [read(&path("a.safetensors")).unwrap(), read(&path("wide.safetensors")).unwrap()];
+    let Err(Error::Mismatch { mismatch, path: named }) = mean(&files) else { panic!("a mismatch") };
+    assert!(named.ends_with("wide.safetensors"));
+    assert_eq!((mismatch.misshapen.len(), mismatch.missing.len(), mismatch.unused.len()), (5, 0, 0));
+    let wrong =
+        write(&path("wrong.safetensors"), [("a".to_owned(), vec![3], vec![0.0; 2])], Precision::Single);
+    assert!(matches!(wrong, Err(Error::Safetensors { .. })) && !path("wrong.safetensors").exists());
 }
 
 /// A file without the prefix is read too, as transformers 5 writes CLIP.
