@@ -1,8 +1,9 @@
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
-use dmd_weights::{Dtype, Precision, TensorFile, mean, read, read_json, weight_file, write, write_json};
+use dmd_weights::{Dtype, Precision, TensorFile, mean, read, read_json, weight_file, write, write_atomic};
 use serde_json::Value;
 
 /// Average the weights of several generators of one architecture
@@ -30,8 +31,8 @@ pub(crate) fn average(args: &AverageArgs) -> anyhow::Result<()> {
     let half = files[0].entries().values().all(|entry| entry.dtype == Dtype::F16);
     let precision = if half { Precision::Half } else { Precision::Single };
     write(&args.out.join(format!("{STEM}.safetensors")), mean(&files)?, precision)?;
-    for (name, value) in settings {
-        write_json(&args.out.join(name), &value)?;
+    for (name, text) in settings {
+        write_atomic(&args.out.join(name), &text)?;
     }
     println!("wrote {}: the mean of {}", args.out.display(), files.len());
     Ok(())
@@ -39,7 +40,7 @@ pub(crate) fn average(args: &AverageArgs) -> anyhow::Result<()> {
 
 /// The settings of the first folder, which those of the others must not contradict: one called at another timestep
 /// is another generator.
-fn settings(folders: &[PathBuf]) -> anyhow::Result<Vec<(&'static str, Value)>> {
+fn settings(folders: &[PathBuf]) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
     let mut settings = Vec::new();
     for name in SETTINGS {
         let with: Vec<&Path> =
@@ -50,7 +51,7 @@ fn settings(folders: &[PathBuf]) -> anyhow::Result<Vec<(&'static str, Value)>> {
             let found: Value = read_json(&other.join(name))?;
             ensure!(found == value, "{first:?} and {other:?} differ in {name}: their mean is no generator");
         }
-        settings.push((name, value));
+        settings.push((name, fs::read(first.join(name))?));
     }
     Ok(settings)
 }
