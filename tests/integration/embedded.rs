@@ -19,7 +19,7 @@ use crate::support::{Fixture, device};
 const PROMPTS: [&str; 2] =
     ["a red circle above a blue square", "a small yellow triangle left of a large purple circle"];
 
-/// Of 100 prompts; all were right when the model was made.
+/// Of 100 prompts; 99 were right when the model was made.
 const ONE_STEP_BAR: usize = 97;
 
 fn model() -> PathBuf {
