@@ -378,6 +378,36 @@ fn distil_with_the_adversarial_term() {
         assert!(line["critic"].is_number() && line["adversarial"].is_number(), "{line}");
         assert!(line["matching"].as_f64().unwrap() > 0.0 && line["regression"].is_null(), "{line}");
     }
+    // The critic's noise levels: the whole schedule is what leaving the option out means; low ones show it other
+    // samples, and change nothing for the matching term, whose draws come first.
+    for (last, name) in [(999, "whole"), (0, "low")] {
+        let mut config = config.clone();
+        config["output"] = name.into();
+        config["adversarial"].as_table_mut().unwrap().insert("last_timestep".to_owned(), last.into());
+        fs::write(&path, config.to_string()).unwrap();
+        let output = dmd(here.path(), &["distill", "run.toml"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found = losses(&here.path().join(name));
+        assert_eq!(found[0]["matching"], logged[0]["matching"]);
+        assert_eq!(found[0]["logit_real"] == logged[0]["logit_real"], name == "whole", "{}", found[0]);
+        assert_eq!(found[0]["adversarial"] == logged[0]["adversarial"], name == "whole", "{}", found[0]);
+    }
+    let mut wrong = config.clone();
+    wrong["adversarial"].as_table_mut().unwrap().insert("last_timestep".to_owned(), 1000.into());
+    fs::write(&path, wrong.to_string()).unwrap();
+    assert!(refused(here.path(), &["distill", "run.toml"]).contains("adversarial.last_timestep"));
+    let mut wrong = config.clone();
+    let regression = toml::toml! {
+        weight = 1.0
+        pairs = 8
+        sampling_steps = 2
+        warmup_steps = 0
+        measure = { pseudo_huber = { c = 0.1 } }
+        perceptual = { trunk = "a.pth", weightings = "b.pth" }
+    };
+    wrong.insert("regression".to_owned(), regression.into());
+    fs::write(&path, wrong.to_string()).unwrap();
+    assert!(refused(here.path(), &["distill", "run.toml"]).contains("regression.measure"));
     // The same for a generator of four steps, two micro-batches per update, older checkpoints kept.
     let generator = config["generator"].as_table_mut().unwrap();
     generator.insert("timesteps".to_owned(), toml::Value::from(vec![999, 749, 499, 249]));

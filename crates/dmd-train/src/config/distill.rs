@@ -246,6 +246,12 @@ impl DistillConfig {
             require(is_not_negative(r.weight), "regression.weight", r.weight, "0 or more")?;
             if let Measure::PseudoHuber { c } = r.measure {
                 require(is_positive(c), "regression.measure", c, "a positive number")?;
+                require(
+                    r.perceptual.is_none(),
+                    "regression.measure",
+                    "pseudo_huber",
+                    "left out beside regression.perceptual, which is a measure itself",
+                )?;
             }
         }
         if let Some(a) = &self.adversarial {
