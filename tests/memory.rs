@@ -1,4 +1,4 @@
-//! A hundred pictures need no more memory than twenty. In a test binary of its own: what other tests
+//! Hundreds of pictures need no more memory than twenty. In a test binary of its own: what other tests
 //! allocate would be counted.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -15,7 +15,7 @@ fn resident() -> Option<u64> {
 }
 
 #[test]
-fn a_hundred_generations_leave_memory_flat() {
+fn hundreds_of_generations_leave_memory_flat() {
     let device = dmd::core::device::open("flex").unwrap();
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
     let pipeline = Pipeline::from_dir(&model, &device).unwrap();
@@ -28,13 +28,16 @@ fn a_hundred_generations_leave_memory_flat() {
         }
     };
     (0..20).for_each(draw);
-    let Some(early) = resident() else {
+    let Some(first) = resident() else {
         return;
     };
     (20..120).for_each(draw);
-    let late = resident().unwrap();
-    println!("resident memory: {early} KiB after 20 pictures, {late} KiB after 120");
-    // One leaked latent or text feature per picture would be 100 · 40 KiB; the allocator's own unrest
-    // was measured below 1 MiB.
-    assert!(late < early + 2048, "{early} KiB after 20 pictures, {late} KiB after 120");
+    let second = resident().unwrap();
+    (120..220).for_each(draw);
+    let third = resident().unwrap();
+    println!("resident memory: {first} KiB after 20 pictures, {second} KiB after 120, {third} KiB after 220");
+    // One leaked latent or text feature per picture would be 100 · 40 KiB in each hundred. The allocator's own unrest
+    // reached 2.5 MiB in one run of a dozen, always in the first hundred.
+    let grown = second.saturating_sub(first).min(third.saturating_sub(second));
+    assert!(grown < 2048, "{first} KiB after 20 pictures, {second} KiB after 120, {third} KiB after 220");
 }
