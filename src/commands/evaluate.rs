@@ -7,7 +7,7 @@ use dmd_clip::{ClipModel, Tokenizer};
 use dmd_core::Noise;
 use dmd_infer::{Method, Pipeline, Request};
 use dmd_train::data::{ImageFolder, to_tensor};
-use dmd_train::frechet::{FeatureSpace, InceptionSpace, Moments, RandomConv, Ratio};
+use dmd_train::frechet::{FeatureSpace, InceptionSpace, Moments, RandomConv, ratio_error};
 use dmd_train::manifold::{Coverage, coverage};
 use dmd_train::picture;
 use dmd_train::reader::{count_right, read};
@@ -174,7 +174,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
             print!(", CLIP score {:.4}", clip.of(&pictures, &task.captions)?);
         }
         println!();
-        measured.push((*steps, features));
+        measured.push((*steps, distance, features));
         if let Some(folder) = &args.grids {
             let shown = &pictures[..pictures.len().min(32)];
             picture::save(&picture::grid(shown, 8), &folder.join(format!("steps-{steps}.png")))?;
@@ -190,11 +190,13 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
             }
         }
     }
-    let of = |one: bool| measured.iter().find(|(steps, _)| (*steps == 1) == one);
-    if let (Some((_, student)), Some((_, teacher))) = (of(true), of(false))
-        && let Some(Ratio { value, standard_error }) = Ratio::of(&moments, student, teacher)
-    {
-        println!("Fréchet distance, one step / teacher: {value:.3} (standard error {standard_error:.3})");
+    let of = |one: bool| measured.iter().find(|(steps, ..)| (*steps == 1) == one);
+    if let (Some((_, student, one)), Some((_, teacher, many))) = (of(true), of(false)) {
+        print!("Fréchet distance, one step / teacher: {:.3}", student / teacher);
+        if let Some(error) = ratio_error(&moments, one, many) {
+            print!(" (standard error {error:.3})");
+        }
+        println!();
     }
     if task.scenes.is_empty() {
         return Ok(());

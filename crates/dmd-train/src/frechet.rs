@@ -1,6 +1,7 @@
 //! Fréchet distance between two sets of pictures, in f64, in one fixed feature space.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
@@ -119,6 +120,8 @@ impl RandomConv {
 pub struct Moments {
     mean: Vec<f64>,
     covariance: Mat<f64>,
+    /// The covariance's square root, made by the first distance: real pictures are compared with many sets.
+    root: OnceLock<Mat<f64>>,
 }
 
 impl Moments {
@@ -133,7 +136,7 @@ impl Moments {
         let mean: Vec<f64> = (0..d).map(|i| rows.iter().map(|row| row[i]).sum::<f64>() / n).collect();
         let centred = Mat::from_fn(rows.len(), d, |row, i| rows[row][i] - mean[i]);
         let covariance = centred.transpose() * &centred * Scale(1.0 / (n - 1.0));
-        Self { mean, covariance }
+        Self { mean, covariance, root: OnceLock::new() }
     }
 
     /// `|m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½)` (Heusel et al. 2017).
@@ -145,8 +148,8 @@ impl Moments {
         let d = self.mean.len();
         assert_eq!(d, other.mean.len(), "two sets of features of one space");
         let shift: f64 = self.mean.iter().zip(&other.mean).map(|(a, b)| (a - b).powi(2)).sum();
-        let root = square_root(&self.covariance);
-        let middle = &root * &other.covariance * &root;
+        let root = self.root.get_or_init(|| square_root(&self.covariance));
+        let middle = root * &other.covariance * root;
         let values = middle.self_adjoint_eigenvalues(Side::Lower).expect("finite features");
         let cross: f64 = values.iter().map(|v| v.max(0.0).sqrt()).sum();
         let trace = |m: &Mat<f64>| (0..d).map(|i| m[(i, i)]).sum::<f64>();
@@ -154,44 +157,32 @@ impl Moments {
     }
 }
 
-/// A ratio of two distances to the same real pictures, with what its sampling leaves open.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ratio {
-    /// The first set's distance divided by the second's.
-    pub value: f64,
-    /// Its standard error, by the delete-one-fold jackknife (Efron and Tibshirani 1993, chapter 11) over ten folds. Rows of
-    /// the two sets belong together and are left out together.
-    pub standard_error: f64,
-}
-
-/// Folds of [`Ratio::standard_error`].
+/// Folds of [`ratio_error`].
 const FOLDS: usize = 10;
 
-impl Ratio {
-    /// The ratio of the distances of two sets of features, a row of each per prompt and noise. `None` where there are
-    /// too few rows to leave a tenth out.
-    ///
-    /// # Panics
-    ///
-    /// If the sets differ in length, or as [`Moments::distance`].
-    pub fn of(real: &Moments, first: &[Vec<f64>], second: &[Vec<f64>]) -> Option<Self> {
-        assert_eq!(first.len(), second.len(), "rows that belong together");
-        if first.len() < 2 * FOLDS {
-            return None;
-        }
-        let distance = |rows: &[Vec<f64>]| real.distance(&Moments::of(rows));
-        let without = |rows: &[Vec<f64>], fold: usize| -> Vec<Vec<f64>> {
-            rows.iter().enumerate().filter(|(i, _)| i % FOLDS != fold).map(|(_, row)| row.clone()).collect()
-        };
-        let left: Vec<f64> = (0..FOLDS)
-            .map(|fold| distance(&without(first, fold)) / distance(&without(second, fold)))
-            .collect();
-        let folds = FOLDS as f64;
-        let mean = left.iter().sum::<f64>() / folds;
-        let spread: f64 = left.iter().map(|ratio| (ratio - mean).powi(2)).sum();
-        let standard_error = ((folds - 1.0) / folds * spread).sqrt();
-        Some(Self { value: distance(first) / distance(second), standard_error })
+/// The standard error of the ratio of two sets' distances to the same real pictures, the first's divided by the second's: the
+/// delete-one-fold jackknife (Efron and Tibshirani 1993, chapter 11) over ten folds. Rows of the two sets belong
+/// together, one of each per prompt and noise, and are left out together. `None` where there are too few rows to
+/// leave a tenth out.
+///
+/// # Panics
+///
+/// If the sets differ in length, or as [`Moments::distance`].
+pub fn ratio_error(real: &Moments, first: &[Vec<f64>], second: &[Vec<f64>]) -> Option<f64> {
+    assert_eq!(first.len(), second.len(), "rows that belong together");
+    if first.len() < 2 * FOLDS {
+        return None;
     }
+    let distance_without = |fold: usize, rows: &[Vec<f64>]| {
+        let kept = rows.iter().enumerate().filter(|(i, _)| i % FOLDS != fold);
+        real.distance(&Moments::of(&kept.map(|(_, row)| row.clone()).collect::<Vec<_>>()))
+    };
+    let left: Vec<f64> =
+        (0..FOLDS).map(|fold| distance_without(fold, first) / distance_without(fold, second)).collect();
+    let folds = FOLDS as f64;
+    let mean = left.iter().sum::<f64>() / folds;
+    let spread: f64 = left.iter().map(|ratio| (ratio - mean).powi(2)).sum();
+    Some(((folds - 1.0) / folds * spread).sqrt())
 }
 
 /// The symmetric square root of a positive semi-definite matrix.
@@ -232,20 +223,20 @@ mod tests {
             values.chunks(4).map(|row| row.iter().map(|v| v * std).collect()).collect()
         };
         let real = Moments::of(&rows(1, 4000, 1.0));
-        let found: Vec<Ratio> = (0..40)
-            .map(|i| Ratio::of(&real, &rows(10 + 2 * i, 600, 1.5), &rows(11 + 2 * i, 600, 2.0)))
-            .map(|ratio| ratio.expect("enough rows"))
+        let distance = |rows: &[Vec<f64>]| real.distance(&Moments::of(rows));
+        let found: Vec<(f64, f64)> = (0..40)
+            .map(|i| (rows(10 + 2 * i, 600, 1.5), rows(11 + 2 * i, 600, 2.0)))
+            .map(|(a, b)| (distance(&a) / distance(&b), ratio_error(&real, &a, &b).expect("enough rows")))
             .collect();
         let count = found.len() as f64;
-        let mean = found.iter().map(|r| r.value).sum::<f64>() / count;
-        let varies = found.iter().map(|r| (r.value - mean).powi(2)).sum::<f64>() / (count - 1.0);
-        let told = found.iter().map(|r| r.standard_error.powi(2)).sum::<f64>() / count;
+        let mean = found.iter().map(|(value, _)| value).sum::<f64>() / count;
+        let varies = found.iter().map(|(value, _)| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        let told = found.iter().map(|(_, error)| error.powi(2)).sum::<f64>() / count;
         assert!((mean - 0.25).abs() < 0.02, "{mean}");
         assert!((0.5..2.0).contains(&(told / varies)), "{told} for {varies}");
-        assert_eq!(Ratio::of(&real, &rows(1, 19, 1.5), &rows(2, 19, 2.0)), None);
+        assert_eq!(ratio_error(&real, &rows(1, 19, 1.5), &rows(2, 19, 2.0)), None);
         let same = rows(3, 100, 2.0);
-        let one = Ratio::of(&real, &same, &same).expect("enough rows");
-        assert_eq!((one.value, one.standard_error), (1.0, 0.0));
+        assert_eq!(ratio_error(&real, &same, &same), Some(0.0));
     }
 
     /// Two diagonal Gaussians: `(m₁ − m₂)² + (s₁ − s₂)²` per axis.
@@ -254,6 +245,7 @@ mod tests {
         let gaussian = |mean: [f64; 2], std: [f64; 2]| Moments {
             mean: mean.to_vec(),
             covariance: Mat::from_fn(2, 2, |i, j| if i == j { std[i] * std[i] } else { 0.0 }),
+            root: OnceLock::new(),
         };
         let (a, b) = (gaussian([0.0, 1.0], [1.0, 2.0]), gaussian([3.0, 1.0], [0.5, 5.0]));
         assert!((a.distance(&b) - (9.0 + 0.25 + 9.0)).abs() < 1e-12);
