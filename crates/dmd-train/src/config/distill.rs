@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{DataSection, from_file, is_not_negative, is_positive, require};
 use crate::Error;
 use crate::domain::FrozenPrecision;
-use crate::lpips::Backbone;
+use dmd_eval::Backbone;
 use crate::run::Pace;
 
 /// `[generator]` of a distillation.
