@@ -16,6 +16,7 @@ use dmd_unet::{AutoencoderConfig, TinyAutoencoder, UNetConfig};
 use serde_json::json;
 
 use super::{DtypeArgs, ModelArgs};
+use crate::console::say;
 use crate::memory;
 
 /// Time a model's parts on this machine: median, tenth and ninetieth percentile, share of the machine's peak, memory
@@ -107,9 +108,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let bench = Bench { folder: &folder, taesd, device: &device, dtype, batch: args.batch, runs: args.runs };
     let peak = peak(&device, dtype)?;
     if !args.json {
-        println!(
-            "| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |"
-        );
+        say!("| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
     }
     for part in parts {
         let mut times = bench.measure(part)?;
@@ -125,21 +124,19 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
                 "median_ms": median, "p10_ms": low, "p90_ms": high,
                 "gflops": speed, "peak_gflops": peak, "peak_memory_bytes": memory::peak(),
             });
-            println!("{line}");
+            say!("{line}");
         } else {
             let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
             let speed = or_none(speed.map(|speed| format!("{speed:.0}")));
             let share = or_none(share.map(|share| format!("{:.0} %", 100.0 * share)));
-            println!("| {} | {median:.2} | {low:.2} | {high:.2} | {speed} | {share} |", part.name());
+            say!("| {} | {median:.2} | {low:.2} | {high:.2} | {speed} | {share} |", part.name());
         }
     }
     if !args.json {
-        println!("\npeak: {peak:.0} GFLOP/s, the best of several products of two {SIDE}×{SIDE} matrices");
-        println!(
-            "work is counted as plain multiplications and additions: faster algorithms may exceed the peak"
-        );
+        say!("\npeak: {peak:.0} GFLOP/s, the best of several products of two {SIDE}×{SIDE} matrices");
+        say!("work is counted as plain multiplications and additions: faster algorithms may exceed the peak");
         if let Some(bytes) = memory::peak() {
-            println!("peak memory of this process: {:.2} GiB", bytes as f64 / f64::from(1 << 30));
+            say!("peak memory of this process: {:.2} GiB", bytes as f64 / f64::from(1 << 30));
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use image::RgbImage;
 
 use super::progress::Steps as ShownSteps;
 use super::{DtypeArgs, ModelArgs};
+use crate::console::say;
 
 /// Draw pictures of prompts
 #[derive(Debug, Args)]
@@ -185,7 +186,7 @@ impl Writer<'_> {
         let path = numbered(self.out, place, self.request.prompts.len());
         let parameters = self.pipeline.describe(self.request, place, picture.dimensions(), &self.model);
         write_atomic(&path, &encode_png_with(picture, &[("parameters", &parameters)])?)?;
-        println!("{}  seed {seed}  {:?}", path.display(), self.request.prompts[place]);
+        say!("{}  seed {seed}  {:?}", path.display(), self.request.prompts[place]);
         Ok(())
     }
 }
@@ -238,7 +239,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     let t = drawn?.timings;
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
-    println!(
+    say!(
         "{:.1} ms: text {:.1}, denoising {:.1}, decoding {:.1}; the model was read in {:.1} ms",
         ms(t.total()),
         ms(t.text),
