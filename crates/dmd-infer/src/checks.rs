@@ -70,9 +70,9 @@ pub(crate) fn check_inputs<F: Family>(
     text: &Tensor<3>,
 ) -> Result<(), Error> {
     let [count, _, height, width] = z.dims();
-    let multiple = model.multiple;
+    let multiple = model.multiple();
     let whole = |side: usize| side.next_multiple_of(multiple).max(multiple);
-    check_shape("latents", z.dims(), [count, model.shape[0], whole(height), whole(width)])?;
+    check_shape("latents", z.dims(), [count, model.shape()[0], whole(height), whole(width)])?;
     model.conditioner.features(text.clone())?;
     let [_, tokens, features] = text.dims();
     check_shape("embeddings", text.dims(), [count, tokens, features])?;
@@ -104,7 +104,7 @@ pub(crate) fn size_of<F: Family>(model: &Model<F>, request: &Request) -> Result<
     }
     if let Some(z) = &request.latents {
         let factor = model.codec.factor();
-        let wanted = [request.count(), model.shape[0], height / factor, width / factor];
+        let wanted = [request.count(), model.shape()[0], height / factor, width / factor];
         check_shape("latents", z.dims(), wanted)?;
     }
     Ok((height, width))

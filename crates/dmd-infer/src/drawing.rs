@@ -148,7 +148,7 @@ impl<'a, F: Family> Drawing<'a, F> {
 
     fn unit_noise(&self, noises: &mut [Noise]) -> Tensor<4> {
         let (height, width) = self.size;
-        rows(noises, [1, self.model.shape[0], height, width], &self.model.device)
+        rows(noises, [1, self.model.shape()[0], height, width], &self.model.device)
     }
 
     /// The first network call's input.

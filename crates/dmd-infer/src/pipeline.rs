@@ -137,7 +137,7 @@ impl Pipeline {
         let mut noises: Vec<Noise> = seeds.iter().map(|seed| NoiseSource::TorchCpu.open(*seed)).collect();
         with_model!(&self.model, model => {
             let factor = model.codec.factor();
-            let shape = [1, model.shape[0], height / factor, width / factor];
+            let shape = [1, model.shape()[0], height / factor, width / factor];
             crate::drawing::rows(&mut noises, shape, &model.device)
         })
     }

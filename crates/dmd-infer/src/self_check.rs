@@ -96,7 +96,7 @@ const PICTURE: &str = "decoder";
 /// When a configuration is missing or not supported.
 pub fn operations(model: &Path) -> Result<Operations, Error> {
     let parts = TextToImage::open(&OpenOptions::new(model, &Device::default()))?;
-    let (text, unet, autoencoder) = match (&parts.text, parts.network(), &parts.autoencoder) {
+    let (text, unet, autoencoder) = match (&parts.text, parts.networks.config(), &parts.autoencoder) {
         (text, Some(unet), Some(autoencoder)) => (text, unet, autoencoder),
         _ => {
             return Err(dmd_model::Error::Missing {

@@ -21,7 +21,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use dmd_core::Guided;
 use dmd_model::{Distilled, OpenOptions, Recipe, TextToImage};
 use dmd_scheduler::{Sampler, Steps};
-use dmd_unet::{UNetConfig, UNetDenoiser};
+use dmd_unet::{Network, UNetConfig, UNetDenoiser};
 use dmd_weights::TensorFile;
 
 use crate::Error;
@@ -234,7 +234,9 @@ fn unet(
     if !call && !walk {
         return Ok(all);
     }
-    let (Some(network), Some(config)) = (parts.load_unet(reference.device)?, &parts.unet) else {
+    let (Some(network), Some(config)) =
+        (parts.networks.load_teacher(reference.device)?, parts.networks.config())
+    else {
         return Err(
             reference.refuse("it compares a teacher's UNet, and the model has no folder unet".to_owned())
         );
@@ -249,7 +251,7 @@ fn unet(
                 reference.refuse("latents, timesteps and text_hidden differ in their batch".to_owned())
             );
         }
-        all.push(reference.compare("unet_out", network.forward(x, t, text.clone()), tolerances)?);
+        all.push(reference.compare("unet_out", network.forward(x, t, &text), tolerances)?);
     }
     if walk {
         reference.fits("ddim_noise", config.in_channels, config.downsampling())?;
@@ -288,11 +290,11 @@ fn one_step_latents(
     reference: &Reference<'_>,
     text: Tensor<3>,
 ) -> Result<Tensor<4>, Error> {
-    let network = match parts.load_generator(reference.device)? {
+    let network = match parts.networks.load_generator(reference.device)? {
         Some(network) => Some(network),
-        None => parts.load_unet(reference.device)?,
+        None => parts.networks.load_teacher(reference.device)?,
     };
-    let (Some(network), Some(config)) = (network, parts.network()) else {
+    let (Some(network), Some(config)) = (network, parts.networks.config()) else {
         return Err(reference.refuse("it compares a UNet, and the model has none".to_owned()));
     };
     reference.fits("onestep_noise", config.in_channels, config.downsampling())?;

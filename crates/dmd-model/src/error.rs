@@ -87,6 +87,16 @@ pub enum Error {
     },
 }
 
+impl Error {
+    pub(crate) const NO_GENERATOR: Self = Self::Missing {
+        wanted: "one-step generator (folder unet_one_step)",
+        hint: "ask for the teacher with a number of steps (--steps 30), name a generator (--generator FILE), or distil one (`dmd distill`)",
+    };
+
+    pub(crate) const NO_TEACHER: Self =
+        Self::Missing { wanted: "teacher (folder unet)", hint: "ask for the distilled generator instead" };
+}
+
 /// Names that a message lists before it only counts them.
 const LISTED: usize = 12;
 

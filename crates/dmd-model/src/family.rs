@@ -1,24 +1,17 @@
 use std::fmt::Debug;
-use std::path::Path;
 
-use burn::module::ModuleDisplay;
-use burn::tensor::{Device, FloatDType, Tensor};
-use dmd_core::{Condition, Denoiser, FakeScore, Prediction};
-use dmd_weights::Precision;
-use serde::Serialize;
+use burn::tensor::Tensor;
+use dmd_core::Condition;
+use dmd_unet::Network;
 
 use crate::{Error, Model, OpenOptions};
 
 /// A family of models: a network, what it is conditioned on, and how prompts become that. A new family is one `impl`.
 pub trait Family: Debug + Clone + Sized + Send + Sync + 'static {
-    /// What a sample is conditioned on.
-    type Condition: Condition;
     /// The network of teacher, fake score and generator.
-    type Network: FakeScore<Condition = Self::Condition> + ModuleDisplay;
-    /// The network's `config.json`.
-    type Config: Serialize + Clone + Debug + Send + Sync;
+    type Network: Network;
     /// What makes conditions of prompts.
-    type Conditioner: Conditioner<Condition = Self::Condition>;
+    type Conditioner: Conditioner<Condition = ConditionOf<Self>>;
 
     /// Reads and compares all configurations, then the weights.
     ///
@@ -26,49 +19,6 @@ pub trait Family: Debug + Clone + Sized + Send + Sync + 'static {
     ///
     /// When a part is missing, damaged, or does not fit the others.
     fn open(options: &OpenOptions) -> Result<Model<Self>, Error>;
-
-    /// What a network predicts.
-    fn prediction(network: &Self::Network) -> Prediction;
-
-    /// The network with a fresh critic's head on the training device.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Setting`] when the model's samples are too small for one.
-    fn with_critic(
-        network: Self::Network,
-        config: &Self::Config,
-        training: &Device,
-    ) -> Result<Self::Network, Error>;
-
-    /// A fake score that is trained on the squared error of another parameterisation.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Setting`] when this family has its own only.
-    fn with_loss(network: Self::Network, loss: Prediction) -> Result<Self::Network, Error>;
-
-    /// A frozen network in another float type.
-    fn in_precision(network: Self::Network, dtype: FloatDType) -> Self::Network;
-
-    /// A network with the weights of a file, laid out for training.
-    ///
-    /// # Errors
-    ///
-    /// When the file is missing, damaged, or does not fit.
-    fn with_weights(network: Self::Network, file: &Path) -> Result<Self::Network, Error>;
-
-    /// Writes a network's folder, `config.json` and weights.
-    ///
-    /// # Errors
-    ///
-    /// When a file cannot be written.
-    fn write(
-        folder: &Path,
-        network: &Self::Network,
-        config: &Self::Config,
-        precision: Precision,
-    ) -> Result<(), Error>;
 }
 
 /// Makes conditions of prompts: captions, or names of classes. The empty prompt is what guidance points away from.
@@ -135,4 +85,4 @@ pub trait Conditioner: Debug + Clone + Send + Sync {
 }
 
 /// What a family's samples are conditioned on.
-pub type ConditionOf<F> = <<F as Family>::Network as Denoiser>::Condition;
+pub type ConditionOf<F> = <<F as Family>::Network as Network>::Condition;

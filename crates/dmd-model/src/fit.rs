@@ -1,7 +1,9 @@
 //! Do the parts of a model belong together? All of it is known from configurations, before a network runs.
 
 use dmd_clip::{TextConfig, Tokenizer};
-use dmd_unet::{ClassUNetConfig, UNetConfig};
+use dmd_unet::Sizes;
+
+use crate::{Error, ModelFolder};
 
 /// What does not fit, a sentence each.
 #[derive(Debug, Default)]
@@ -13,6 +15,14 @@ const COLOURS: usize = 3;
 impl Misfits {
     pub(crate) fn into_reasons(self) -> Vec<String> {
         self.0
+    }
+
+    /// Refuses a model whose parts do not fit.
+    pub(crate) fn refuse(self, folder: &ModelFolder) -> Result<(), Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Misfit { folder: folder.path().to_owned(), reasons: self.0 })
     }
 
     /// Two parts have a number in common.
@@ -41,8 +51,8 @@ impl Misfits {
     }
 
     /// A latent UNet between the noise and the text.
-    pub(crate) fn text_unet(&mut self, name: &str, config: &UNetConfig, latents: usize, text: usize) {
-        let input = config.in_channels;
+    pub(crate) fn text_unet(&mut self, name: &str, sizes: Sizes, latents: usize, text: usize) {
+        let input = sizes.in_channels;
         if input != latents {
             let what = match input {
                 9 if latents == 4 => {
@@ -54,12 +64,11 @@ impl Misfits {
                 _ => "",
             };
             self.0.push(format!("the {name} reads {input} channels where the latents have {latents}{what}"));
-        } else if config.out_channels != latents {
-            let output = config.out_channels;
+        } else if sizes.out_channels != latents {
+            let output = sizes.out_channels;
             self.0.push(format!("the {name} writes {output} channels where the latents have {latents}"));
         }
-        let width = config.cross_attention_dim;
-        if width != text {
+        if let Some(width) = sizes.context_width.filter(|width| *width != text) {
             self.0.push(format!(
                 "the text encoder's features are {text} wide, the {name}'s cross attention takes {width}"
             ));
@@ -67,8 +76,8 @@ impl Misfits {
     }
 
     /// A network on pixels.
-    pub(crate) fn pixel_unet(&mut self, name: &str, config: &ClassUNetConfig) {
-        let (input, output) = (config.in_channels, config.out_channels);
+    pub(crate) fn pixel_unet(&mut self, name: &str, sizes: Sizes) {
+        let (input, output) = (sizes.in_channels, sizes.out_channels);
         if input != output {
             self.0.push(format!("the {name} reads {input} channels and writes {output}"));
         } else if input != COLOURS && input != 1 {

@@ -11,6 +11,7 @@ mod family;
 mod fit;
 mod folder;
 mod model;
+mod networks;
 mod noising;
 mod pixel_classes;
 pub mod pixels;
@@ -18,15 +19,13 @@ mod recipe;
 mod stable_diffusion;
 mod text;
 
-use burn::tensor::Device;
-use dmd_unet::Discriminator;
-
 pub use classes::ClassConditioner;
 pub use codec::Codec;
 pub use error::Error;
 pub use family::{ConditionOf, Conditioner, Family};
 pub use folder::{Kind, ModelFolder, Part};
 pub use model::{AnyModel, Distilled, Model, Networks, OpenOptions, check_dtype, generator_recipe};
+pub use networks::NetworkFiles;
 pub use noising::{Noising, Plan};
 pub use pixel_classes::PixelClasses;
 pub use recipe::Recipe;
@@ -34,14 +33,3 @@ pub use stable_diffusion::{
     MAX_TOKENS, StableDiffusion, TextToImage, write_autoencoder, write_teacher, write_tokenizer,
 };
 pub use text::TextConditioner;
-
-/// A fresh critic's head for a bottleneck.
-fn critic(channels: usize, side: usize, groups: usize, training: &Device) -> Result<Discriminator, Error> {
-    if side < 2 || !side.is_multiple_of(2) {
-        return Err(Error::Setting {
-            setting: format!("an adversarial term on a bottleneck of {side} × {side}"),
-            hint: "the side must be even: this teacher's samples are too small for a critic".to_owned(),
-        });
-    }
-    Ok(Discriminator::new(channels, side, groups, training))
-}

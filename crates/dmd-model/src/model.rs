@@ -1,9 +1,10 @@
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, FloatDType, Tensor};
-use dmd_core::{Denoiser, FewStep, Guided};
+use dmd_core::{Denoiser, FewStep, Guided, Prediction};
+use dmd_unet::{Network, Preconditioned};
 
 use crate::classes::ClassConditioner;
 use crate::family::{Conditioner, Family};
@@ -58,16 +59,6 @@ impl OpenOptions {
         }
     }
 
-    /// Whether a generator and a teacher are to be read, given which are there.
-    pub(crate) fn wanted(&self, generator: bool, teacher: bool) -> (bool, bool) {
-        match self.networks {
-            Networks::All => (generator, teacher),
-            Networks::Generator => (generator, false),
-            Networks::Teacher => (false, teacher),
-            Networks::GeneratorFirst => (generator, teacher && !generator),
-        }
-    }
-
     /// Refuses a float type that the device does not compute in.
     pub(crate) fn check_dtype(&self) -> Result<(), Error> {
         check_dtype(&self.device, self.dtype)
@@ -87,30 +78,17 @@ pub fn check_dtype(device: &Device, dtype: FloatDType) -> Result<(), Error> {
     Err(Error::Dtype { dtype })
 }
 
-const NO_GENERATOR: Error = Error::Missing {
-    wanted: "one-step generator (folder unet_one_step)",
-    hint: "ask for the teacher with a number of steps (--steps 30), name a generator (--generator FILE), or distil one (`dmd distill`)",
-};
-
-const NO_TEACHER: Error =
-    Error::Missing { wanted: "teacher (folder unet)", hint: "ask for the distilled generator instead" };
-
-/// Why no network of a model was read.
-pub(crate) fn no_network(options: &OpenOptions) -> Error {
-    if options.networks == Networks::Teacher { NO_TEACHER } else { NO_GENERATOR }
-}
-
 /// An opened model.
 #[derive(Debug, Clone)]
 pub struct Model<F: Family> {
     /// Prompts to conditions.
     pub conditioner: F::Conditioner,
     /// The network's configuration.
-    pub config: F::Config,
+    pub config: <F::Network as Network>::Config,
     /// The teacher's network, without guidance.
-    pub teacher: Option<F::Network>,
+    pub teacher: Option<Preconditioned<F::Network>>,
     /// The distilled generator.
-    pub generator: Option<Distilled<F::Network>>,
+    pub generator: Option<Distilled<Preconditioned<F::Network>>>,
     /// Noise schedule and samplers.
     pub noising: Noising,
     /// Samples to pictures.
@@ -118,10 +96,6 @@ pub struct Model<F: Family> {
     /// The teacher's guidance where nobody names one: what the generator was distilled with, otherwise the family's
     /// usual.
     pub guidance_scale: f64,
-    /// Shape of a sample of the size that the model was trained on, `[channels, height, width]`.
-    pub shape: [usize; 3],
-    /// By how much the network halves a sample: its sides must be multiples of this.
-    pub multiple: usize,
     /// Where the networks live.
     pub device: Device,
 }
@@ -132,8 +106,8 @@ impl<F: Family> Model<F> {
     /// # Errors
     ///
     /// [`Error::Missing`] when the model was opened without.
-    pub fn teacher(&self) -> Result<&F::Network, Error> {
-        self.teacher.as_ref().ok_or(NO_TEACHER)
+    pub fn teacher(&self) -> Result<&Preconditioned<F::Network>, Error> {
+        self.teacher.as_ref().ok_or(Error::NO_TEACHER)
     }
 
     /// The distilled generator.
@@ -141,8 +115,8 @@ impl<F: Family> Model<F> {
     /// # Errors
     ///
     /// [`Error::Missing`] when there is none.
-    pub fn generator(&self) -> Result<&Distilled<F::Network>, Error> {
-        self.generator.as_ref().ok_or(NO_GENERATOR)
+    pub fn generator(&self) -> Result<&Distilled<Preconditioned<F::Network>>, Error> {
+        self.generator.as_ref().ok_or(Error::NO_GENERATOR)
     }
 
     /// The teacher under classifier-free guidance, its network in a float type.
@@ -150,21 +124,78 @@ impl<F: Family> Model<F> {
     /// # Errors
     ///
     /// [`Error::Missing`] without a teacher; what the conditioner returns for the empty prompt.
-    pub fn guided(&self, scale: f64, dtype: FloatDType) -> Result<Guided<F::Network>, Error> {
-        let network = self.teacher()?.clone();
-        let network = if dtype == FloatDType::F32 { network } else { F::in_precision(network, dtype) };
+    pub fn guided(&self, scale: f64, dtype: FloatDType) -> Result<Guided<Preconditioned<F::Network>>, Error> {
+        let network = self.teacher()?.clone().in_precision(dtype);
         Ok(Guided::new(network, self.conditioner.condition(&[""])?, scale))
+    }
+
+    /// A copy of a network as a fake score that is trained on the squared error of another parameterisation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] for an EDM model, whose preconditioning has a loss of its own.
+    pub fn with_loss(
+        &self,
+        network: Preconditioned<F::Network>,
+        loss: Prediction,
+    ) -> Result<Preconditioned<F::Network>, Error> {
+        let own = network.prediction();
+        match own {
+            Prediction::Karras { .. } if loss != own => Err(Error::Setting {
+                setting: format!("fake.loss = {loss:?}"),
+                hint: "leave it out: an EDM model has a loss of its own".to_owned(),
+            }),
+            _ => Ok(network.with_loss(loss)),
+        }
+    }
+
+    /// A network with a fresh critic's head on the training device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Network`] when the model's samples are too small for one.
+    pub fn with_critic(
+        &self,
+        network: Preconditioned<F::Network>,
+        training: &Device,
+    ) -> Result<Preconditioned<F::Network>, Error> {
+        Ok(network.with_critic(F::Network::sizes(&self.config).critic(training)?))
+    }
+
+    /// A network with the weights of a file, laid out for training.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Weights`] when the file is missing, damaged, or does not fit.
+    pub fn with_weights(
+        &self,
+        mut network: Preconditioned<F::Network>,
+        file: &Path,
+    ) -> Result<Preconditioned<F::Network>, Error> {
+        let file = dmd_weights::read(file)?;
+        network.network = dmd_weights::load_for_training(network.network, &file, &F::Network::KEYS)?;
+        Ok(network)
+    }
+
+    /// Shape of a sample of the size that the model was trained on, `[channels, height, width]`.
+    pub fn shape(&self) -> [usize; 3] {
+        F::Network::sizes(&self.config).sample()
+    }
+
+    /// By how much the network halves a sample: its sides must be multiples of this.
+    pub fn multiple(&self) -> usize {
+        F::Network::sizes(&self.config).downsampling
     }
 
     /// Height and width of the pictures that the model was trained on.
     pub fn picture_size(&self) -> (usize, usize) {
-        let [_, height, width] = self.shape;
+        let [_, height, width] = self.shape();
         (height * self.codec.factor(), width * self.codec.factor())
     }
 
     /// What both sides of a picture must be multiples of.
     pub fn picture_multiple(&self) -> usize {
-        self.multiple * self.codec.factor()
+        self.multiple() * self.codec.factor()
     }
 }
 

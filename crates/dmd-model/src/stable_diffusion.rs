@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::Device;
 use dmd_clip::{CLIP_KEYS, ClipTextModel, TextConfig, TextEncoder, Tokenizer, Vocabulary};
-use dmd_core::Prediction;
 use dmd_scheduler::SchedulerConfig;
 use dmd_unet::{
-    AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, TinyAutoencoderConfig, UNET_KEYS, UNet2d, UNetConfig,
-    UNetDenoiser,
+    AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, Network, TinyAutoencoderConfig, UNet2d, UNetConfig,
 };
 use dmd_weights::{ModelIndex, Precision, read_config, write_json};
 use serde_json::{Value, json};
@@ -16,9 +14,9 @@ use serde_json::{Value, json};
 use crate::family::Family;
 use crate::fit::Misfits;
 use crate::folder::{ModelFolder, Part, scheduler_file};
-use crate::model::no_network;
+use crate::networks::NetworkFiles;
 use crate::text::TextConditioner;
-use crate::{Codec, Distilled, Error, Model, Noising, OpenOptions, Recipe, critic};
+use crate::{Codec, Error, Model, Noising, OpenOptions};
 
 /// The family of Stable Diffusion 1.x and 2.x.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,16 +34,12 @@ pub struct TextToImage {
     pub text: TextConfig,
     /// Prompts to tokens.
     pub tokenizer: Tokenizer,
-    /// The teacher's configuration, where there is one.
-    pub unet: Option<UNetConfig>,
-    /// The generator's place and configuration, where there is one.
-    pub generator: Option<(PathBuf, UNetConfig)>,
+    /// Teacher and generator.
+    pub networks: NetworkFiles<UNet2d>,
     /// The autoencoder's configuration, where it is read.
     pub autoencoder: Option<AutoencoderConfig>,
     /// The tiny autoencoder's place and configuration, where it is read.
     pub tiny_autoencoder: Option<(PathBuf, TinyAutoencoderConfig)>,
-    /// How the generator is called, where there is one.
-    pub recipe: Option<Recipe>,
     /// Noise schedule and samplers.
     pub noising: Noising,
 }
@@ -76,23 +70,7 @@ impl TextToImage {
         let text: TextConfig = read_config(&folder.need(Part::TextEncoder)?)?;
         text.validate()?;
         let tokenizer = Tokenizer::from_dir(&folder.need(Part::Tokenizer)?, text.max_position_embeddings)?;
-        let unet_config = |folder: &Path| -> Result<UNetConfig, Error> {
-            let config: UNetConfig = read_config(folder)?;
-            config.validate()?;
-            Ok(config)
-        };
-        let own = folder.has(Part::UNet).then(|| unet_config(&folder.part(Part::UNet))).transpose()?;
-        let path = options.generator.clone();
-        let path = path.or(folder.has(Part::Generator).then(|| folder.part(Part::Generator)));
-        let generator = match path {
-            None => None,
-            Some(path) if path.is_dir() => Some((path.clone(), unet_config(&path)?)),
-            // A bare state dict has the teacher's architecture.
-            Some(path) => {
-                let config = own.clone().map_or_else(|| unet_config(&folder.need(Part::UNet)?), Ok)?;
-                Some((path, config))
-            }
-        };
+        let networks = NetworkFiles::read(&folder, options, &noising)?;
         let (mut autoencoder, mut tiny_autoencoder) = (None, None);
         match &options.tiny_autoencoder {
             Some(path) => {
@@ -106,18 +84,7 @@ impl TextToImage {
                 autoencoder = Some(config);
             }
         }
-        let recipe = generator.as_ref().map(|(path, _)| Recipe::beside(path, &noising)).transpose()?;
-        Ok(Self {
-            folder,
-            text,
-            tokenizer,
-            unet: own,
-            generator,
-            autoencoder,
-            tiny_autoencoder,
-            recipe,
-            noising,
-        })
+        Ok(Self { folder, text, tokenizer, networks, autoencoder, tiny_autoencoder, noising })
     }
 
     /// Why parts do not belong together, a sentence each; empty for a good model.
@@ -135,22 +102,14 @@ impl TextToImage {
             }
             (None, None) => return misfits.into_reasons(),
         };
-        let unets = [("UNet", self.unet.as_ref()), ("generator", self.generator.as_ref().map(|(_, c)| c))];
-        for (name, config) in unets {
-            if let Some(config) = config {
-                misfits.text_unet(name, config, latents, self.text.hidden_size);
-            }
+        for (name, sizes) in self.networks.sizes() {
+            misfits.text_unet(name, sizes, latents, self.text.hidden_size);
         }
         misfits.into_reasons()
     }
 
     fn guidance_scale(&self) -> f64 {
-        self.recipe.as_ref().and_then(|recipe| recipe.guidance_scale).unwrap_or(DEFAULT_GUIDANCE)
-    }
-
-    /// The configuration of the network that is called: the teacher's, or the generator's where there is no teacher.
-    pub fn network(&self) -> Option<&UNetConfig> {
-        self.unet.as_ref().or(self.generator.as_ref().map(|(_, config)| config))
+        self.networks.recipe.as_ref().and_then(|recipe| recipe.guidance_scale).unwrap_or(DEFAULT_GUIDANCE)
     }
 
     /// Reads the text encoder.
@@ -160,31 +119,6 @@ impl TextToImage {
     /// When its weights are missing, damaged or do not fit.
     pub fn load_text(&self, device: &Device) -> Result<ClipTextModel, Error> {
         Ok(ClipTextModel::from_dir(&self.folder.part(Part::TextEncoder), device)?.0)
-    }
-
-    /// Reads the teacher's network; `None` where the folder has none.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::load_text`].
-    pub fn load_unet(&self, device: &Device) -> Result<Option<UNet2d>, Error> {
-        if self.unet.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(UNet2d::from_dir(&self.folder.part(Part::UNet), device)?.0))
-    }
-
-    /// Reads the generator's network; `None` where there is no generator.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::load_text`].
-    pub fn load_generator(&self, device: &Device) -> Result<Option<UNet2d>, Error> {
-        let Some((path, config)) = &self.generator else { return Ok(None) };
-        Ok(Some(match path.is_dir() {
-            true => UNet2d::from_dir(path, device)?.0,
-            false => UNet2d::from_file(path, config, device)?,
-        }))
     }
 
     /// Reads the autoencoder; `None` where a tiny one takes its place.
@@ -211,30 +145,15 @@ impl TextToImage {
 }
 
 impl Family for StableDiffusion {
-    type Condition = Tensor<3>;
-    type Network = UNetDenoiser;
-    type Config = UNetConfig;
+    type Network = UNet2d;
     type Conditioner = TextConditioner;
 
     fn open(options: &OpenOptions) -> Result<Model<Self>, Error> {
         options.check_dtype()?;
         let parts = TextToImage::open(options)?;
         let device = &options.device;
-        let (generator, teacher) = options.wanted(parts.generator.is_some(), parts.unet.is_some());
-        let prediction = parts.noising.prediction();
-        let network = |unet: UNet2d| match options.dtype {
-            FloatDType::F32 => UNetDenoiser::new(unet, prediction),
-            dtype => UNetDenoiser::new(unet, prediction).in_precision(dtype),
-        };
-        let generator = if generator { parts.load_generator(device)? } else { None };
-        let teacher = if teacher { parts.load_unet(device)? } else { None };
-        let config = match (&parts.unet, &parts.generator) {
-            (Some(config), _) if teacher.is_some() => config,
-            (_, Some((_, config))) if generator.is_some() => config,
-            _ => {
-                return Err(no_network(options));
-            }
-        };
+        let (teacher, generator) = parts.networks.load(options, &parts.noising)?;
+        let config = parts.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
         let mut codec = parts.load_codec(device)?.in_precision(options.dtype);
         if let Some(side) = options.tile {
             codec = codec.with_tiles(side)?;
@@ -242,56 +161,14 @@ impl Family for StableDiffusion {
         let text = TextEncoder::new(parts.tokenizer.clone(), parts.load_text(device)?, device);
         Ok(Model {
             conditioner: TextConditioner::new(text, parts.text.hidden_size, device),
-            shape: [config.in_channels, config.sample_size, config.sample_size],
-            multiple: config.downsampling(),
-            config: config.clone(),
-            teacher: teacher.map(network),
             guidance_scale: parts.guidance_scale(),
-            generator: generator
-                .zip(parts.recipe)
-                .map(|(unet, recipe)| Distilled::new(network(unet), recipe, &parts.noising)),
+            config,
+            teacher,
+            generator,
             noising: parts.noising,
             codec,
             device: device.clone(),
         })
-    }
-
-    fn prediction(network: &UNetDenoiser) -> Prediction {
-        network.prediction()
-    }
-
-    fn with_critic(
-        network: UNetDenoiser,
-        config: &UNetConfig,
-        training: &Device,
-    ) -> Result<UNetDenoiser, Error> {
-        let channels = config.block_out_channels.last().copied().unwrap_or(0);
-        let side = config.sample_size / config.downsampling();
-        Ok(network.with_critic(critic(channels, side, config.norm_num_groups, training)?))
-    }
-
-    fn with_loss(network: UNetDenoiser, loss: Prediction) -> Result<UNetDenoiser, Error> {
-        Ok(network.with_loss(loss))
-    }
-
-    fn in_precision(network: UNetDenoiser, dtype: FloatDType) -> UNetDenoiser {
-        network.in_precision(dtype)
-    }
-
-    fn with_weights(mut network: UNetDenoiser, file: &Path) -> Result<UNetDenoiser, Error> {
-        network.unet = dmd_weights::load_for_training(network.unet, &dmd_weights::read(file)?, &UNET_KEYS)?;
-        Ok(network)
-    }
-
-    fn write(
-        folder: &Path,
-        network: &UNetDenoiser,
-        config: &UNetConfig,
-        precision: Precision,
-    ) -> Result<(), Error> {
-        write_json(&folder.join("config.json"), config)?;
-        let path = folder.join("diffusion_pytorch_model.safetensors");
-        Ok(dmd_weights::save(&network.unet, &path, &UNET_KEYS, precision)?)
     }
 }
 
@@ -332,13 +209,13 @@ pub fn write_autoencoder(
 pub fn write_teacher(
     model: &ModelFolder,
     text: (&ClipTextModel, &TextConfig),
-    unet: (&UNetDenoiser, &UNetConfig),
+    unet: (&UNet2d, &UNetConfig),
     precision: Precision,
 ) -> Result<(), Error> {
     let folder = model.part(Part::TextEncoder);
     write_json(&folder.join("config.json"), text.1)?;
     dmd_weights::save(text.0, &folder.join("model.safetensors"), &CLIP_KEYS, precision)?;
-    StableDiffusion::write(&model.part(Part::UNet), unet.0, unet.1, precision)?;
+    unet.0.save(unet.1, &model.part(Part::UNet), precision)?;
     write_json(&scheduler_file(&model.part(Part::Scheduler)), &SchedulerConfig::stable_diffusion())?;
     Ok(write_json(&model.index_file(), &index())?)
 }
