@@ -31,6 +31,7 @@ impl<N: Network> NetworkFiles<N> {
     ) -> Result<Self, Error> {
         let configured = |path: PathBuf| -> Result<_, Error> {
             let config: N::Config = read_config(&path)?;
+            N::validate(&config)?;
             Ok((path, config))
         };
         let teacher = folder.has(Part::UNet).then(|| configured(folder.part(Part::UNet))).transpose()?;

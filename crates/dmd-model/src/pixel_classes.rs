@@ -31,7 +31,7 @@ impl Parts {
         let folder = ModelFolder::open(&options.model)?;
         if options.tiny_autoencoder.is_some() || options.tile.is_some() {
             return Err(Error::Setting {
-                setting: "a tiny autoencoder or a tile size".to_owned(),
+                setting: "a tiny autoencoder or a tile size (--taesd, --tile)".to_owned(),
                 hint: "it draws pixels and has no autoencoder".to_owned(),
             });
         }
