@@ -5,6 +5,7 @@
 mod commands;
 mod console;
 mod memory;
+mod picture_file;
 
 use std::process::ExitCode;
 
