@@ -19,7 +19,9 @@ use dmd::train::lpips::{Backbone, Lpips};
 use dmd::train::{
     AdamW, AdamWConfig, Diffusion, Distance, Distiller, Draw, Perceptual, Reals, SquaredError, Targets, Terms,
 };
-use dmd::unet::{ClassDenoiser, ClassUNet2d, Discriminator, UNET_KEYS, UNet2d, UNetConfig, UNetDenoiser};
+use dmd::unet::{
+    ClassDenoiser, ClassUNet2d, Discriminator, Network, UNET_KEYS, UNet2d, UNetConfig, UNetDenoiser,
+};
 use dmd::weights::KeyMap;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -325,9 +327,9 @@ fn a_training_step_of_pytorch() {
             }
         }
     };
-    check("generator", dmd::weights::tensors(&d.generator.plain().denoiser.unet, &UNET_KEYS));
+    check("generator", dmd::weights::tensors(&d.generator.plain().denoiser.network, &UNET_KEYS));
     let fake = d.fake.valid();
-    check("fake", dmd::weights::tensors(&fake.unet, &UNET_KEYS));
+    check("fake", dmd::weights::tensors(&fake.network, &UNET_KEYS));
     check("head", dmd::weights::tensors(fake.critic().unwrap(), &KeyMap::default()));
     assert!(compared > 10_000, "{compared} weights were compared");
 }
