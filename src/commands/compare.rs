@@ -18,7 +18,7 @@ pub(crate) struct CompareArgs {
     #[arg(required = true)]
     prompts: Vec<String>,
     /// Seed of the first row; the next ones count up
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = super::seed, allow_negative_numbers = true)]
     seed: u64,
     /// Sampling steps of the teacher
     #[arg(long, default_value_t = 50)]
