@@ -1,11 +1,17 @@
 //! The program `dmd`: a match over subcommands, each a file in `commands/`.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod commands;
+mod console;
 mod memory;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+
+use crate::console::say_err;
 
 /// One-step text-to-image generation, and the distillation that makes it possible.
 #[derive(Debug, Parser)]
@@ -42,7 +48,7 @@ fn main() -> ExitCode {
     if let Some(threads) = cli.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
         if let Err(error) = pool.build_global() {
-            eprintln!("error: cannot start {threads} threads: {error}");
+            say_err!("error: cannot start {threads} threads: {error}");
             return ExitCode::FAILURE;
         }
     }
@@ -62,10 +68,11 @@ fn main() -> ExitCode {
         Command::Devices(args) => commands::devices::devices(&args),
         Command::Inspect(args) => commands::inspect::inspect(&args),
     };
+    let result = result.and_then(|()| console::finish().context("cannot write to standard output"));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            say_err!("error: {}", console::sentence(&error));
             ExitCode::FAILURE
         }
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::{Part, median};
 use super::embedded_model;
+use crate::console::{say, say_part};
 
 /// The papers' ablations in the small: train every variant of the losses on toys, write tables
 #[derive(Debug, Args)]
@@ -161,8 +162,8 @@ pub(crate) fn ablate(args: &AblateArgs) -> anyhow::Result<()> {
     }
     let tables = args.out.join("tables.md");
     write_atomic(&tables, page.as_bytes())?;
-    print!("{page}");
-    println!("wrote {}", tables.display());
+    say_part!("{page}");
+    say!("wrote {}", tables.display());
     Ok(())
 }
 

@@ -6,6 +6,8 @@ use clap::Args;
 use dmd_weights::{Dtype, Precision, TensorFile, mean, read, read_json, weight_file, write, write_atomic};
 use serde_json::Value;
 
+use crate::console::say;
+
 /// Average the weights of several generators of one architecture
 #[derive(Debug, Args)]
 pub(crate) struct AverageArgs {
@@ -34,7 +36,7 @@ pub(crate) fn average(args: &AverageArgs) -> anyhow::Result<()> {
     for (name, text) in settings {
         write_atomic(&args.out.join(name), &text)?;
     }
-    println!("wrote {}: the mean of {}", args.out.display(), files.len());
+    say!("wrote {}: the mean of {}", args.out.display(), files.len());
     Ok(())
 }
 

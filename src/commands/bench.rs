@@ -7,15 +7,16 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, FloatDType, Tensor};
 use clap::{Args, ValueEnum};
 use dmd_clip::TextConfig;
-use dmd_core::{Denoiser, FewStep, Noise, NoiseSchedule};
+use dmd_core::{Denoiser, Distiller, Draw, FewStep, Noise, NoiseSchedule, Terms};
 use dmd_infer::{Method, Pipeline, Request};
 use dmd_kernels::Operations;
 use dmd_train::domain::{Domain, LatentDomain};
-use dmd_train::{AdamW, AdamWConfig, Distiller, Draw, Terms, side_by_side};
+use dmd_train::{AdamW, AdamWConfig, both, side_by_side};
 use dmd_unet::{AutoencoderConfig, TinyAutoencoder, UNetConfig};
 use serde_json::json;
 
 use super::{DtypeArgs, ModelArgs};
+use crate::console::say;
 use crate::memory;
 
 /// Time a model's parts on this machine: median, tenth and ninetieth percentile, share of the machine's peak, memory
@@ -107,9 +108,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let bench = Bench { folder: &folder, taesd, device: &device, dtype, batch: args.batch, runs: args.runs };
     let peak = peak(&device, dtype)?;
     if !args.json {
-        println!(
-            "| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |"
-        );
+        say!("| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
     }
     for part in parts {
         let mut times = bench.measure(part)?;
@@ -125,21 +124,19 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
                 "median_ms": median, "p10_ms": low, "p90_ms": high,
                 "gflops": speed, "peak_gflops": peak, "peak_memory_bytes": memory::peak(),
             });
-            println!("{line}");
+            say!("{line}");
         } else {
             let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
             let speed = or_none(speed.map(|speed| format!("{speed:.0}")));
             let share = or_none(share.map(|share| format!("{:.0} %", 100.0 * share)));
-            println!("| {} | {median:.2} | {low:.2} | {high:.2} | {speed} | {share} |", part.name());
+            say!("| {} | {median:.2} | {low:.2} | {high:.2} | {speed} | {share} |", part.name());
         }
     }
     if !args.json {
-        println!("\npeak: {peak:.0} GFLOP/s, the best of several products of two {SIDE}×{SIDE} matrices");
-        println!(
-            "work is counted as plain multiplications and additions: faster algorithms may exceed the peak"
-        );
+        say!("\npeak: {peak:.0} GFLOP/s, the best of several products of two {SIDE}×{SIDE} matrices");
+        say!("work is counted as plain multiplications and additions: faster algorithms may exceed the peak");
         if let Some(bytes) = memory::peak() {
-            println!("peak memory of this process: {:.2} GiB", bytes as f64 / f64::from(1 << 30));
+            say!("peak memory of this process: {:.2} GiB", bytes as f64 / f64::from(1 << 30));
         }
     }
     Ok(())
@@ -229,12 +226,9 @@ impl Bench<'_> {
             Part::Distillation => {
                 let level = domain.level(domain.last_timestep());
                 let trainable = || domain.denoiser.clone().train();
-                let mut d = Distiller {
-                    generator: FewStep::new(trainable(), vec![level]),
-                    teacher: domain.guided(2.0)?,
-                    fake: trainable(),
-                    schedule: domain.schedule(),
-                };
+                let generator = FewStep::new(trainable(), vec![level]);
+                let mut d = Distiller::new(generator, domain.guided(2.0)?, trainable(), domain.schedule())
+                    .with_both(both);
                 // As in training with `parallel = 2`: two halves of the batch side by side.
                 let parts = if batch.is_multiple_of(2) { 2 } else { 1 };
                 let shape = [batch / parts, channels, height, width];
@@ -248,7 +242,7 @@ impl Bench<'_> {
                     let (first, second) = (draws(), draws());
                     let turns = side_by_side(first, parts, |draw| {
                         let d = d.fork();
-                        let loss = d.generator_loss_of(&draw, &Terms::default(), &text);
+                        let loss = d.generator_loss(&draw, &Terms::default(), &text);
                         let mut grads = (loss.total * share).backward();
                         (GradientsParams::from_module(&mut grads, &d.generator), loss.x)
                     });
@@ -261,7 +255,7 @@ impl Bench<'_> {
                     let turns = samples.into_iter().zip(second).collect();
                     let turns = side_by_side(turns, parts, |(x, draw)| {
                         let d = d.fork();
-                        let mut grads = (d.fake_loss(x, &draw, &text) * share).backward();
+                        let mut grads = (d.fake_loss(x, &draw.diffusion, &text) * share).backward();
                         GradientsParams::from_module(&mut grads, &d.fake)
                     });
                     let mut sum = GradientsAccumulator::new();

@@ -9,6 +9,7 @@ use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
 use super::{DtypeArgs, ModelArgs};
+use crate::console::say;
 
 /// Draw prompts with teacher and one-step generator, side by side in one PNG
 #[derive(Debug, Args)]
@@ -69,8 +70,8 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         format!("one step: {:.1} ms", ms(fast)),
     ];
     write_atomic(&args.out, &encode_png(&sheet(&labels, &rows))?)?;
-    println!("{}\n{}", labels[0], labels[1]);
-    println!("ratio {:.1}, prompt to pixels, medians; wrote {}", ms(slow) / ms(fast), args.out.display());
+    say!("{}\n{}", labels[0], labels[1]);
+    say!("ratio {:.1}, prompt to pixels, medians; wrote {}", ms(slow) / ms(fast), args.out.display());
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use clap::Args;
 use dmd_core::device::{Backend, backends, properties};
 use serde_json::json;
 
+use crate::console::say;
+
 /// List devices: compiled in, found here, their memory and float types
 #[derive(Debug, Args)]
 pub(crate) struct DevicesArgs {
@@ -15,7 +17,7 @@ pub(crate) struct DevicesArgs {
 
 pub(crate) fn devices(args: &DevicesArgs) -> anyhow::Result<()> {
     if !args.json {
-        println!("{:10} {:>11}  {:17} hardware", "device", "memory", "float types");
+        say!("{:10} {:>11}  {:17} hardware", "device", "memory", "float types");
     }
     for backend in backends() {
         if !backend.compiled || backend.devices.is_empty() {
@@ -34,8 +36,8 @@ fn absent(backend: &Backend, as_json: bool) {
         false => format!("not compiled in; build with `--features {}`", backend.name),
     };
     match as_json {
-        true => println!("{}", json!({ "device": backend.name, "missing": why })),
-        false => println!("{:10} {:>11}  {:17} {why}", backend.name, "-", "-"),
+        true => say!("{}", json!({ "device": backend.name, "missing": why })),
+        false => say!("{:10} {:>11}  {:17} {why}", backend.name, "-", "-"),
     }
 }
 
@@ -47,11 +49,11 @@ fn present(name: &str, device: &Device, as_json: bool) {
     let floats: Vec<&str> = found.float_types.iter().map(|float| short(*float)).collect();
     if as_json {
         let line = json!({ "device": name, "hardware": hardware, "memory": memory, "float_types": floats });
-        println!("{line}");
+        say!("{line}");
         return;
     }
     let memory = memory.map_or("-".to_owned(), |bytes| format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0));
-    println!("{name:10} {memory:>11}  {:17} {hardware}", floats.join(" "));
+    say!("{name:10} {memory:>11}  {:17} {hardware}", floats.join(" "));
 }
 
 fn short(float: FloatDType) -> &'static str {

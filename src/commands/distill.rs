@@ -11,6 +11,7 @@ use dmd_train::run::{Outcome, run};
 use dmd_weights::{Precision, write_json};
 
 use super::progress::Progress;
+use crate::console::say;
 
 /// Distil a teacher into a one-step generator
 #[derive(Debug, Args)]
@@ -36,7 +37,7 @@ fn distill_in<D: Domain>(domain: &D, config: &DistillConfig, device: &Device) ->
     config::save(config, &config.output)?;
     let mut progress = Progress::new()?;
     let stopped = || {
-        println!("stopped; the same command resumes from {}", config.output.display());
+        say!("stopped; the same command resumes from {}", config.output.display());
         Ok(())
     };
 
@@ -54,7 +55,7 @@ fn distill_in<D: Domain>(domain: &D, config: &DistillConfig, device: &Device) ->
     let folder = config.output.join("unet_one_step");
     domain.write(&folder, &stage.generator().denoiser, Precision::Half)?;
     write_json(&folder.join("one_step.json"), &stage.settings()?)?;
-    println!("wrote {}; copy it into the teacher's model folder", folder.display());
+    say!("wrote {}; copy it into the teacher's model folder", folder.display());
     Ok(())
 }
 
@@ -121,8 +122,8 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
         }
     };
     match outcome {
-        Outcome::Finished => println!("wrote {}", folder.display()),
-        Outcome::Stopped => println!("stopped; the same command goes on where {} ends", folder.display()),
+        Outcome::Finished => say!("wrote {}", folder.display()),
+        Outcome::Stopped => say!("stopped; the same command goes on where {} ends", folder.display()),
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use image::imageops::{FilterType, crop_imm, resize};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{DtypeArgs, ModelArgs};
+use crate::console::{say, say_part};
 
 /// Measure a model: Fréchet distance, precision, recall, prompt accuracy, CLIP score
 #[derive(Debug, Args)]
@@ -158,22 +159,22 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         let pictures = draw(&pipeline, &task.captions, method, args.seed)?;
         let features = space.features(&pictures);
         let distance = moments.distance(&Moments::of(&features));
-        print!("{steps:3} steps: ");
+        say_part!("{steps:3} steps: ");
         if !task.scenes.is_empty() {
             let right = count_right(&task.scenes, &pictures);
             let share = 100.0 * right as f64 / task.scenes.len() as f64;
-            print!("{right} of {} prompts right ({share:.2} %), ", task.scenes.len());
+            say_part!("{right} of {} prompts right ({share:.2} %), ", task.scenes.len());
         }
-        print!("Fréchet distance {distance:.4} ({})", space.name());
+        say_part!("Fréchet distance {distance:.4} ({})", space.name());
         let compared = &real[..real.len().min(COMPARED)];
         if compared.len() > NEIGHBOURS && features.len() > NEIGHBOURS {
             let Coverage { precision, recall } = coverage(compared, &features, NEIGHBOURS);
-            print!(", precision {precision:.3}, recall {recall:.3}");
+            say_part!(", precision {precision:.3}, recall {recall:.3}");
         }
         if let Some(clip) = &clip {
-            print!(", CLIP score {:.4}", clip.of(&pictures, &task.captions)?);
+            say_part!(", CLIP score {:.4}", clip.of(&pictures, &task.captions)?);
         }
-        println!();
+        say!("");
         measured.push((*steps, distance, features));
         if let Some(folder) = &args.grids {
             let shown = &pictures[..pictures.len().min(32)];
@@ -185,18 +186,18 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
                 let shown: Vec<RgbImage> = wrong.iter().map(|(_, picture)| (*picture).clone()).collect();
                 picture::save(&picture::grid(&shown, 8), &folder.join(format!("steps-{steps}-wrong.png")))?;
                 for (scene, _) in wrong {
-                    println!("          wrong: {}", scene.caption);
+                    say!("          wrong: {}", scene.caption);
                 }
             }
         }
     }
     let of = |one: bool| measured.iter().find(|(steps, ..)| (*steps == 1) == one);
     if let (Some((_, student, one)), Some((_, teacher, many))) = (of(true), of(false)) {
-        print!("Fréchet distance, one step / teacher: {:.3}", student / teacher);
+        say_part!("Fréchet distance, one step / teacher: {:.3}", student / teacher);
         if let Some(error) = ratio_error(&moments, one, many) {
-            print!(" (standard error {error:.3})");
+            say_part!(" (standard error {error:.3})");
         }
-        println!();
+        say!("");
     }
     if task.scenes.is_empty() {
         return Ok(());
@@ -213,7 +214,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     for (what, pictures) in [("real pictures of these prompts", rendered), ("after the autoencoder", kept)] {
         let right = count_right(&task.scenes, &pictures);
         let distance = moments.distance(&Moments::of(&space.features(&pictures)));
-        println!("{what}: {right} right, Fréchet distance {distance:.4}");
+        say!("{what}: {right} right, Fréchet distance {distance:.4}");
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use dmd_weights::write_atomic;
 
 use super::progress::Steps;
 use super::{DtypeArgs, ModelArgs};
+use crate::console::say;
 
 /// Draw pictures of prompts
 #[derive(Debug, Args)]
@@ -174,11 +175,11 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         let path = numbered(&args.out, i, drawn.pictures.len());
         let parameters = request.describe(i, drawn.seeds[i], picture.dimensions(), &model);
         write_atomic(&path, &encode_png_with(picture, &[("parameters", &parameters)])?)?;
-        println!("{}  seed {}  {:?}", path.display(), drawn.seeds[i], request.prompts[i]);
+        say!("{}  seed {}  {:?}", path.display(), drawn.seeds[i], request.prompts[i]);
     }
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
     let t = drawn.timings;
-    println!(
+    say!(
         "{:.1} ms: text {:.1}, denoising {:.1}, decoding {:.1}; the model was read in {:.1} ms",
         ms(t.total()),
         ms(t.text),
@@ -225,9 +226,9 @@ fn generate_classes(args: &GenerateArgs) -> anyhow::Result<()> {
         let path = numbered(&args.out, i, pictures.len());
         let parameters = format!("class: {}, seed: {}, steps: {}", classes[i], seeds[i], args.steps);
         write_atomic(&path, &encode_png_with(picture, &[("parameters", &parameters)])?)?;
-        println!("{}  seed {}  {:?}", path.display(), seeds[i], classes[i]);
+        say!("{}  seed {}  {:?}", path.display(), seeds[i], classes[i]);
     }
-    println!("{:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    say!("{:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }
 

@@ -10,6 +10,8 @@ use dmd_unet::{
 use dmd_weights::{TensorFile, check, read, read_config, read_json, weight_file};
 use serde_json::Value;
 
+use crate::console::say;
+
 /// Show what a model folder or a weight file holds, and what is missing
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
@@ -33,9 +35,9 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let index = path.join("model_index.json");
     if index.is_file() {
         let index: Value = read_json(&index)?;
-        println!("{}: {}", path.display(), index["_class_name"].as_str().unwrap_or("a model folder"));
+        say!("{}: {}", path.display(), index["_class_name"].as_str().unwrap_or("a model folder"));
     } else {
-        println!("{}: no model_index.json", path.display());
+        say!("{}: no model_index.json", path.display());
     }
     for part in ["text_encoder", "unet", "unet_one_step", "vae"] {
         component(path, part, args.tensors);
@@ -45,26 +47,26 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     {
         let found = files.iter().find(|file| path.join(part).join(file).is_file());
         match (found, part) {
-            (None, _) => println!("{part:14} missing: {}", files[0]),
+            (None, _) => say!("{part:14} missing: {}", files[0]),
             (Some(file), "scheduler") => {
                 let read = read_json::<dmd_scheduler::SchedulerConfig>(&path.join(part).join(file));
                 match read.map(|config| (config.validate(), config)) {
                     Ok((Ok(()), config)) => {
-                        println!("{part:14} {}, predicts {}", config.class_name, config.prediction_type);
+                        say!("{part:14} {}, predicts {}", config.class_name, config.prediction_type);
                     }
-                    Ok((Err(error), _)) => println!("{part:14} {error}"),
-                    Err(error) => println!("{part:14} {error}"),
+                    Ok((Err(error), _)) => say!("{part:14} {error}"),
+                    Err(error) => say!("{part:14} {error}"),
                 }
             }
-            (Some(file), _) => println!("{part:14} {file}"),
+            (Some(file), _) => say!("{part:14} {file}"),
         }
     }
     let parts = ["text_encoder", "tokenizer", "scheduler", "vae"];
     let missing: Vec<_> = parts.iter().filter(|part| !path.join(part).is_dir()).collect();
     if !missing.is_empty() {
-        println!("not a complete model: no {}", missing.iter().map(|m| **m).collect::<Vec<_>>().join(", "));
+        say!("not a complete model: no {}", missing.iter().map(|m| **m).collect::<Vec<_>>().join(", "));
     } else if !path.join("unet_one_step").is_dir() {
-        println!("no one-step generator: draw with --steps 20 or more, or name one with --generator");
+        say!("no one-step generator: draw with --steps 20 or more, or name one with --generator");
     }
     Ok(())
 }
@@ -74,18 +76,18 @@ fn component(model: &Path, part: &str, tensors: bool) {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if !folder.is_dir() {
         if part != "unet_one_step" {
-            println!("{name:14} missing");
+            say!("{name:14} missing");
         }
         return;
     }
     match describe(&folder) {
         Ok((text, weights)) => {
-            println!("{name:14} {text}");
+            say!("{name:14} {text}");
             if tensors {
                 list(&weights);
             }
         }
-        Err(error) => println!("{name:14} {error:#}"),
+        Err(error) => say!("{name:14} {error:#}"),
     }
 }
 
@@ -144,7 +146,7 @@ fn summary(file: &TensorFile) -> String {
 
 fn list(file: &TensorFile) {
     for (name, entry) in file.entries() {
-        println!("    {name} {:?} {:?}", entry.shape, entry.dtype);
+        say!("    {name} {:?} {:?}", entry.shape, entry.dtype);
     }
 }
 
@@ -164,7 +166,7 @@ fn file(file: &TensorFile, tensors: bool) -> anyhow::Result<()> {
     } else {
         "tensors of an unknown kind"
     };
-    println!("{}: {kind}; {}", file.path().display(), summary(file));
+    say!("{}: {kind}; {}", file.path().display(), summary(file));
     if tensors {
         list(file);
     }

@@ -8,6 +8,8 @@ use dmd_train::report::Alarm;
 use dmd_train::run::{Observer, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::console::say_err;
+
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Shows the losses, the speed and the time left of each stage.
@@ -22,7 +24,7 @@ impl Progress {
             if STOP.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
             }
-            eprintln!("\nstopping after this step, with a checkpoint (again: at once)");
+            say_err!("\nstopping after this step, with a checkpoint (again: at once)");
         })
         .context("cannot listen for Ctrl-C")?;
         Ok(Self { bar: None })
@@ -54,7 +56,7 @@ impl Observer for Progress {
         );
         match &self.bar {
             Some((_, bar)) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => say_err!("{line}"),
         }
     }
 

@@ -4,6 +4,8 @@ use clap::Args;
 use dmd_train::report::Report;
 use dmd_weights::write_atomic;
 
+use crate::console::say;
+
 /// Render a training run's curves and grids into one HTML page
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
@@ -19,8 +21,8 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<()> {
     let out = args.out.clone().unwrap_or_else(|| args.run.join("report.html"));
     write_atomic(&out, report.html(&args.run.display().to_string())?.as_bytes())?;
     for alarm in report.alarms() {
-        println!("{} is {:.3} at step {}: outside its band", alarm.figure, alarm.value, alarm.step);
+        say!("{} is {:.3} at step {}: outside its band", alarm.figure, alarm.value, alarm.step);
     }
-    println!("wrote {}", out.display());
+    say!("wrote {}", out.display());
     Ok(())
 }

@@ -8,6 +8,7 @@ use dmd_infer::self_check::{Check, Outcome, self_check as run};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{DtypeArgs, ModelArgs};
+use crate::console::say;
 
 /// Check that a device computes a model as the CPU does, operation by operation; also compiles and tunes its kernels
 #[derive(Debug, Args)]
@@ -49,20 +50,20 @@ pub(crate) fn self_check(args: &SelfCheckArgs) -> anyhow::Result<()> {
     // The worst first, by how much of what is allowed was needed.
     all.sort_by(|a, b| share(b).total_cmp(&share(a)));
     let shown = if args.all { total } else { SHOWN.max(wrong) };
-    println!("{:>9} {:>9} {:>10} {:>9}  check", "error", "allowed", "first ms", "warm ms");
+    say!("{:>9} {:>9} {:>10} {:>9}  check", "error", "allowed", "first ms", "warm ms");
     all.iter().take(shown).for_each(print);
     if shown < total {
-        println!("and {} more, all nearer (--all shows them)", total - shown);
+        say!("and {} more, all nearer (--all shows them)", total - shown);
     }
-    println!("first runs {first:.1} s, with compilation and tuning; warm {warm:.1} s");
+    say!("first runs {first:.1} s, with compilation and tuning; warm {warm:.1} s");
     let (name, dtype) = (args.model.device_name(), args.dtype.name());
     ensure!(
         wrong == 0,
         "{name} is wrong in {wrong} of {total} checks of {folder:?} in {dtype}: do not trust its pictures"
     );
-    println!("{name} computes {folder:?} in {dtype} as the CPU does: {total} of {total} checks");
+    say!("{name} computes {folder:?} in {dtype} as the CPU does: {total} of {total} checks");
     if args.dtype.float() == FloatDType::F32 && name == "flex" {
-        println!("(flex is the reference itself; ask for another with --device)");
+        say!("(flex is the reference itself; ask for another with --device)");
     }
     Ok(())
 }
@@ -85,7 +86,7 @@ fn share(check: &Check) -> f64 {
 fn print(check: &Check) {
     let verdict = if check.passed() { "" } else { "WRONG " };
     match &check.outcome {
-        Outcome::Compared(found) => println!(
+        Outcome::Compared(found) => say!(
             "{:>9.1e} {:>9.1e} {:>10.2} {:>9.2}  {verdict}{} (× {})",
             found.relative,
             found.allowed,
@@ -96,7 +97,7 @@ fn print(check: &Check) {
         ),
         Outcome::Failed { reason } => {
             let reason = reason.lines().next().unwrap_or_default();
-            println!("{:>9} {:>9} {:>10} {:>9}  {verdict}{}: {reason}", "-", "-", "-", "-", check.what);
+            say!("{:>9} {:>9} {:>10} {:>9}  {verdict}{}: {reason}", "-", "-", "-", "-", check.what);
         }
     }
 }

@@ -13,6 +13,7 @@ use dmd_unet::Autoencoder;
 use dmd_weights::Precision;
 
 use super::progress::Progress;
+use crate::console::say;
 
 /// Train a teacher: autoencoder, text encoder and UNet, or a class-conditional model on pixels
 #[derive(Debug, Args)]
@@ -41,7 +42,7 @@ fn pixel_teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     }
     let model = output.join("model");
     stage.domain().write_teacher(&model, Precision::Half)?;
-    println!("wrote {}", model.display());
+    say!("wrote {}", model.display());
     Ok(())
 }
 
@@ -74,7 +75,7 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let tokens = architecture.text.max_position_embeddings;
     let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"), tokens)?;
     let section = &config.diffusion;
-    println!("encoding {} captioned pictures", section.pool);
+    say!("encoding {} captioned pictures", section.pool);
     let mut noise = Noise::stream(config.seed, "pool");
     let pool = Pool::draw(section.pool, &source, &autoencoder, &tokenizer, &mut noise, &device)?;
 
@@ -92,11 +93,11 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
         return stopped(&config.output);
     }
     assemble::write_teacher(&model, stage.teacher(), &architecture, Precision::Half)?;
-    println!("wrote {}", model.display());
+    say!("wrote {}", model.display());
     Ok(())
 }
 
 fn stopped(output: &Path) -> anyhow::Result<()> {
-    println!("stopped; the same command resumes from the checkpoint in {}", output.display());
+    say!("stopped; the same command resumes from the checkpoint in {}", output.display());
     Ok(())
 }

@@ -5,6 +5,7 @@ use clap::Args;
 use dmd_infer::verify::{Overrides, Tolerances, verify as compare};
 
 use super::ModelArgs;
+use crate::console::say;
 
 /// Compare a model on a device with stored inputs and outputs, module by module
 #[derive(Debug, Args)]
@@ -33,7 +34,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     let overrides = Overrides { generator: args.generator.as_deref() };
     let device = args.model.device()?;
     let all = compare(&args.model.folder(), &args.reference, overrides, &tolerances, &device)?;
-    println!("{:14} {:>10} {:>11} {:>11}  verdict", "module", "values", "max |a-b|", "relative");
+    say!("{:14} {:>10} {:>11} {:>11}  verdict", "module", "values", "max |a-b|", "relative");
     let mut wrong = 0;
     for found in &all {
         let verdict = match found.beyond {
@@ -41,9 +42,12 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
             beyond => format!("{beyond} values beyond the tolerance"),
         };
         wrong += usize::from(found.beyond > 0);
-        println!(
+        say!(
             "{:14} {:>10} {:>11.2e} {:>11.2e}  {verdict}",
-            found.module, found.values, found.max_absolute, found.relative
+            found.module,
+            found.values,
+            found.max_absolute,
+            found.relative
         );
     }
     ensure!(

@@ -9,12 +9,12 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 use dmd::clip::{ClipTextModel, Tokenizer};
 use dmd::core::{Denoiser, FakeScore, Guided, Noise, NoiseSchedule, Prediction, per_sample};
 use dmd::scheduler::{SchedulerConfig, Steps};
-use dmd::unet::{Autoencoder, Discriminator, TinyAutoencoder, UNet2d, UNetDenoiser};
+use dmd::unet::{Autoencoder, Discriminator, Network, TinyAutoencoder, UNet2d, UNetDenoiser};
 
 fn unet(name: &str) {
     let (network, _) = UNet2d::from_dir(&golden(name), &device()).unwrap();
     let io = Fixture::open(&format!("{name}/io"));
-    let output = network.forward(io.tensor("x"), io.tensor("t"), io.tensor("text"));
+    let output = network.forward(io.tensor("x"), io.tensor("t"), &io.tensor("text"));
     assert_close(name, output, io.tensor("output"));
 }
 

@@ -10,7 +10,7 @@ use dmd::infer::{
     from_rgb8,
 };
 use dmd::scheduler::{Sampler, SchedulerConfig};
-use dmd::unet::{Autoencoder, UNet2d, UNetDenoiser};
+use dmd::unet::{Autoencoder, Network, UNet2d, UNetDenoiser};
 use image::RgbImage;
 
 const TEACHER: Method = Method::Teacher { steps: 4, guidance_scale: 3.0 };
@@ -34,7 +34,7 @@ fn one_step_is_the_published_recipe() {
     let x0 = UNetDenoiser::new(unet, Prediction::Epsilon).denoise(z.clone(), &level, &text);
     // By hand: (z − 0.997667 ε) · 14.648814.
     let (unet, _) = UNet2d::from_dir(&model.path().join("unet_one_step"), &device).unwrap();
-    let eps = unet.forward(z.clone(), level.t.clone(), text);
+    let eps = unet.forward(z.clone(), level.t.clone(), &text);
     let by_hand = (z - eps * 0.997_667) * 14.648_814;
     // 1/√ᾱ multiplies the rounding of the six-digit constants by 14.6.
     x0.clone().into_data().assert_approx_eq::<f32>(&by_hand.into_data(), Tolerance::rel_abs(1e-4, 1e-4));

@@ -21,7 +21,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use dmd_clip::ClipTextModel;
 use dmd_core::{FewStep, Guided, StepLevel};
 use dmd_scheduler::{Sampler, SchedulerConfig};
-use dmd_unet::{Autoencoder, UNet2d, UNetConfig, UNetDenoiser};
+use dmd_unet::{Autoencoder, Network, UNet2d, UNetConfig, UNetDenoiser};
 use dmd_weights::TensorFile;
 
 use crate::Error;
@@ -243,7 +243,7 @@ fn unet(model: &Path, reference: &Reference<'_>, tolerances: &Tolerances) -> Res
                 reference.refuse("latents, timesteps and text_hidden differ in their batch".to_owned())
             );
         }
-        all.push(reference.compare("unet_out", network.forward(x, t, text.clone()), tolerances)?);
+        all.push(reference.compare("unet_out", network.forward(x, t, &text), tolerances)?);
     }
     if walk {
         reference.fits("ddim_noise", config.in_channels, config.downsampling())?;

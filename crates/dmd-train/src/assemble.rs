@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dmd_clip::{CLIP_KEYS, HiddenActivation, TextConfig, Vocabulary};
 use dmd_scheduler::SchedulerConfig;
-use dmd_unet::{AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, UNET_KEYS, UNet2d, UNetConfig};
+use dmd_unet::{AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, Network};
 use dmd_weights::{ModelIndex, Precision, write_json};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -97,22 +97,6 @@ pub fn write_autoencoder(
     Ok(dmd_weights::save(network, &path, &AUTOENCODER_KEYS, precision)?)
 }
 
-/// Writes a UNet's folder, `unet` for a teacher, `unet_one_step` for a one-step generator.
-///
-/// # Errors
-///
-/// When a file cannot be written.
-pub fn write_unet(
-    folder: &Path,
-    network: &UNet2d,
-    config: &UNetConfig,
-    precision: Precision,
-) -> Result<(), Error> {
-    write_json(&folder.join("config.json"), config)?;
-    let path = folder.join("diffusion_pytorch_model.safetensors");
-    Ok(dmd_weights::save(network, &path, &UNET_KEYS, precision)?)
-}
-
 /// Writes `text_encoder`, `unet`, `scheduler` and `model_index.json`: with tokenizer and
 /// autoencoder, a folder that diffusers' `StableDiffusionPipeline` opens.
 ///
@@ -128,7 +112,7 @@ pub fn write_teacher(
     let text = model.join("text_encoder");
     write_json(&text.join("config.json"), &architecture.text)?;
     dmd_weights::save(&teacher.text, &text.join("model.safetensors"), &CLIP_KEYS, precision)?;
-    write_unet(&model.join("unet"), &teacher.denoiser.unet, &architecture.unet, precision)?;
+    teacher.denoiser.network.save(&architecture.unet, &model.join("unet"), precision)?;
     let scheduler = model.join("scheduler").join("scheduler_config.json");
     write_json(&scheduler, &SchedulerConfig::stable_diffusion())?;
     let component = |library: &str, class: &str| json!([library, class]);

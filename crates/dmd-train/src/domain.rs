@@ -12,13 +12,13 @@ use dmd_clip::TextEncoder;
 use dmd_core::{Classes, Denoiser, FakeScore, Guided, NoiseSchedule, Prediction, StepLevel, one_hot};
 use dmd_scheduler::{DiscreteSchedule, EdmConfig, KarrasSchedule, SchedulerConfig, TimeSampler, heun};
 use dmd_unet::{
-    Autoencoder, CLASS_UNET_KEYS, ClassDenoiser, ClassUNet2d, ClassUNetConfig, Discriminator, UNET_KEYS,
-    UNetConfig, UNetDenoiser, class_names,
+    Autoencoder, ClassDenoiser, ClassUNet2d, ClassUNetConfig, Network, UNET_KEYS, UNet2d, UNetConfig,
+    UNetDenoiser, class_names,
 };
 use dmd_weights::{Precision, write_json};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, assemble};
+use crate::Error;
 
 /// What the samples of a domain are conditioned on.
 pub type ConditionOf<D> = <<D as Domain>::Network as Denoiser>::Condition;
@@ -249,7 +249,7 @@ impl LatentDomain {
         let path = model.join("scheduler").join("scheduler_config.json");
         let scheduler: SchedulerConfig = dmd_weights::read_json(&path)?;
         scheduler.validate()?;
-        let (unet, config) = dmd_unet::UNet2d::from_dir(&model.join("unet"), device)?;
+        let (unet, config) = UNet2d::from_dir(&model.join("unet"), device)?;
         let (autoencoder, _) = Autoencoder::from_dir(&model.join("vae"), device)?;
         Ok(Self {
             text: TextEncoder::from_dir(model, device)?,
@@ -325,9 +325,7 @@ impl Domain for LatentDomain {
     }
 
     fn with_critic(&self, network: UNetDenoiser, training: &Device) -> Result<UNetDenoiser, Error> {
-        let channels = self.unet.block_out_channels.last().copied().unwrap_or(0);
-        let side = self.unet.sample_size / self.unet.downsampling();
-        Ok(network.with_critic(critic(channels, side, self.unet.norm_num_groups, training)?))
+        Ok(network.with_critic(UNet2d::sizes(&self.unet).critic(training)?))
     }
 
     fn with_loss(&self, network: UNetDenoiser, loss: Prediction) -> Result<UNetDenoiser, Error> {
@@ -339,24 +337,14 @@ impl Domain for LatentDomain {
     }
 
     fn with_weights(&self, mut network: UNetDenoiser, file: &Path) -> Result<UNetDenoiser, Error> {
-        network.unet = dmd_weights::load_for_training(network.unet, &dmd_weights::read(file)?, &UNET_KEYS)?;
+        let file = dmd_weights::read(file)?;
+        network.network = dmd_weights::load_for_training(network.network, &file, &UNET_KEYS)?;
         Ok(network)
     }
 
     fn write(&self, folder: &Path, network: &UNetDenoiser, precision: Precision) -> Result<(), Error> {
-        assemble::write_unet(folder, &network.unet, &self.unet, precision)
+        Ok(network.network.save(&self.unet, folder, precision)?)
     }
-}
-
-fn critic(channels: usize, side: usize, groups: usize, training: &Device) -> Result<Discriminator, Error> {
-    if side < 2 || !side.is_multiple_of(2) {
-        return Err(Error::Option {
-            key: "adversarial",
-            value: format!("a bottleneck of {side} × {side}"),
-            must: "an even side: this teacher's samples are too small for a critic",
-        });
-    }
-    Ok(Discriminator::new(channels, side, groups, training))
 }
 
 /// Noise levels of DMD's grid.
@@ -488,8 +476,7 @@ impl Domain for PixelDomain {
     }
 
     fn with_critic(&self, network: ClassDenoiser, training: &Device) -> Result<ClassDenoiser, Error> {
-        let [channels, side] = network.unet.bottleneck();
-        Ok(network.with_critic(critic(channels, side, self.unet.norm_num_groups, training)?))
+        Ok(network.with_critic(ClassUNet2d::sizes(&self.unet).critic(training)?))
     }
 
     fn with_loss(&self, network: ClassDenoiser, loss: Prediction) -> Result<ClassDenoiser, Error> {
@@ -509,13 +496,11 @@ impl Domain for PixelDomain {
 
     fn with_weights(&self, mut network: ClassDenoiser, file: &Path) -> Result<ClassDenoiser, Error> {
         let file = dmd_weights::read(file)?;
-        network.unet = dmd_weights::load_for_training(network.unet, &file, &CLASS_UNET_KEYS)?;
+        network.network = dmd_weights::load_for_training(network.network, &file, &UNET_KEYS)?;
         Ok(network)
     }
 
     fn write(&self, folder: &Path, network: &ClassDenoiser, precision: Precision) -> Result<(), Error> {
-        write_json(&folder.join("config.json"), &self.unet)?;
-        let path = folder.join("diffusion_pytorch_model.safetensors");
-        Ok(dmd_weights::save(&network.unet, &path, &CLASS_UNET_KEYS, precision)?)
+        Ok(network.network.save(&self.unet, folder, precision)?)
     }
 }

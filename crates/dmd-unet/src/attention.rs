@@ -4,6 +4,7 @@ use burn::nn::{GroupNorm, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use dmd_kernels::{Activation, attention, geglu, linear};
 
+use crate::block::Attend;
 use crate::resnet::{apply_layer_norm, apply_norm, conv1x1, group_norm};
 
 /// diffusers' `Attention`: self-attention, or cross-attention to a context of another width.
@@ -115,7 +116,7 @@ pub(crate) struct TransformerConfig {
 
 /// diffusers' `Transformer2DModel`: a transformer block over the positions of a picture.
 #[derive(Module, Debug)]
-pub(crate) struct SpatialTransformer {
+pub struct SpatialTransformer {
     norm: GroupNorm,
     proj_in: Projection,
     transformer_blocks: Vec<TransformerBlock>,
@@ -139,9 +140,11 @@ impl TransformerConfig {
     }
 }
 
-impl SpatialTransformer {
+impl Attend for SpatialTransformer {
+    type Context = Tensor<3>;
+
     /// `x: [batch, channels, height, width]`, `text: [batch, tokens, context]`.
-    pub(crate) fn forward(&self, x: Tensor<4>, text: &Tensor<3>) -> Tensor<4> {
+    fn attend(&self, x: Tensor<4>, text: &Tensor<3>) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
         let normal = apply_norm(&self.norm, x.clone(), Activation::Identity);
         let tokens = |x: Tensor<4>| {
@@ -166,7 +169,7 @@ impl SpatialTransformer {
 /// Attention over the positions, normalised before, added after: the autoencoder's with one head, and the
 /// class-conditional UNet's with several.
 #[derive(Module, Debug)]
-pub(crate) struct PositionAttention {
+pub struct PositionAttention {
     group_norm: GroupNorm,
     to_q: Linear,
     to_k: Linear,
@@ -209,5 +212,13 @@ impl PositionAttention {
         );
         let out = self.to_out.iter().fold(out, |out, layer| linear(layer, out));
         out.swap_dims(1, 2).reshape(shape) + x
+    }
+}
+
+impl Attend for PositionAttention {
+    type Context = ();
+
+    fn attend(&self, x: Tensor<4>, (): &()) -> Tensor<4> {
+        self.forward(x)
     }
 }

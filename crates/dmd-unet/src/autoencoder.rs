@@ -9,7 +9,9 @@ use dmd_kernels::{Activation, convolution};
 use crate::attention::PositionAttention;
 use crate::config::AutoencoderConfig;
 use crate::resample::{Downsample, Upsample};
-use crate::resnet::{Resample, ResnetBlock, ResnetConfig, apply_norm, conv1x1, conv3x3, group_norm};
+use crate::resnet::{
+    Resample, ResnetBlock, ResnetConfig, TimeScaleShift, apply_norm, conv1x1, conv3x3, group_norm,
+};
 use crate::tiling::Tiles;
 use crate::{AUTOENCODER_KEYS, Error};
 
@@ -18,7 +20,7 @@ const EPSILON: f64 = 1e-6;
 
 fn resnet(config: &AutoencoderConfig, input: usize, output: usize, device: &Device) -> ResnetBlock {
     let groups = config.norm_num_groups;
-    let (scale_shift, resample) = (false, Resample::Keep);
+    let (scale_shift, resample) = (TimeScaleShift::Added, Resample::Keep);
     ResnetConfig { input, output, embedding: None, groups, epsilon: EPSILON, scale_shift, resample }
         .init(device)
 }

@@ -1,72 +1,127 @@
-use burn::module::Module;
+use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 
-use crate::attention::{SpatialTransformer, TransformerConfig};
-use crate::config::UNetConfig;
 use crate::resample::{Downsample, Upsample};
-use crate::resnet::{Resample, ResnetBlock, ResnetConfig};
+use crate::resnet::{Resample, ResnetBlock, ResnetConfig, TimeScaleShift};
 
-/// Layers shared by the UNet's blocks at one level.
-pub(crate) struct LevelConfig<'a> {
-    pub(crate) unet: &'a UNetConfig,
-    pub(crate) level: usize,
-    pub(crate) attends: bool,
+/// What a block does after a residual block: attention over the positions, perhaps to a context.
+pub trait Attend: Module + ModuleDisplay + Sync {
+    /// What is attended to besides the picture: text features, or `()`.
+    type Context: Clone + std::fmt::Debug;
+
+    /// `x: [batch, channels, height, width]`, and so is the result.
+    fn attend(&self, x: Tensor<4>, context: &Self::Context) -> Tensor<4>;
 }
 
-impl LevelConfig<'_> {
-    fn channels(&self) -> usize {
-        self.unet.block_out_channels[self.level]
-    }
+/// What all blocks of a network share.
+pub(crate) struct BlockConfig<'a, A> {
+    /// Channels per level.
+    pub(crate) channels: &'a [usize],
+    /// Residual blocks per level on the way down; one more on the way up.
+    pub(crate) layers: usize,
+    /// Groups of every group normalisation.
+    pub(crate) groups: usize,
+    /// Epsilon of the residual blocks' normalisations.
+    pub(crate) epsilon: f64,
+    pub(crate) scale_shift: TimeScaleShift,
+    /// Makes the attention of a level.
+    pub(crate) attention: &'a dyn Fn(usize) -> A,
+    pub(crate) device: &'a Device,
+}
 
-    fn resnet(&self, input: usize, device: &Device) -> ResnetBlock {
+impl<A> BlockConfig<'_, A> {
+    fn resnet(&self, input: usize, output: usize, resample: Resample) -> ResnetBlock {
         ResnetConfig {
             input,
-            output: self.channels(),
-            embedding: Some(4 * self.unet.block_out_channels[0]),
-            groups: self.unet.norm_num_groups,
-            epsilon: self.unet.norm_eps,
-            scale_shift: false,
-            resample: Resample::Keep,
+            output,
+            embedding: Some(4 * self.channels[0]),
+            groups: self.groups,
+            epsilon: self.epsilon,
+            scale_shift: self.scale_shift,
+            resample,
         }
-        .init(device)
+        .init(self.device)
     }
 
-    fn attention(&self, device: &Device) -> SpatialTransformer {
-        TransformerConfig {
-            channels: self.channels(),
-            context: self.unet.cross_attention_dim,
-            num_heads: self.unet.attention_head_dim.at(self.level),
-            groups: self.unet.norm_num_groups,
-            linear_projection: self.unet.use_linear_projection,
-        }
-        .init(device)
-    }
-
-    fn attentions(&self, count: usize, device: &Device) -> Vec<SpatialTransformer> {
-        let count = if self.attends { count } else { 0 };
-        (0..count).map(|_| self.attention(device)).collect()
+    fn attentions(&self, level: &Level, count: usize) -> Vec<A> {
+        let count = if level.attends { count } else { 0 };
+        (0..count).map(|_| (self.attention)(level.index)).collect()
     }
 }
 
-/// `CrossAttnDownBlock2D`, or `DownBlock2D` when `attentions` is empty.
+/// How a level differs from the others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Level {
+    /// Its number, from the top.
+    pub(crate) index: usize,
+    pub(crate) attends: bool,
+    /// What changes the size after it.
+    pub(crate) resampling: Resampling,
+}
+
+/// How levels change the size of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resampling {
+    /// A convolution.
+    Convolution,
+    /// A residual block that averages or repeats (ADM).
+    Residual,
+}
+
+/// How a level halves the picture.
 #[derive(Module, Debug)]
-pub(crate) struct DownBlock {
-    resnets: Vec<ResnetBlock>,
-    attentions: Vec<SpatialTransformer>,
-    downsamplers: Vec<Downsample>,
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful per network, and Module is not derived through a box"
+)]
+enum Downsampler {
+    /// A convolution of stride 2.
+    Convolution(Downsample),
+    /// A residual block that averages (ADM).
+    Residual(ResnetBlock),
 }
 
-impl DownBlock {
-    pub(crate) fn new(config: &LevelConfig<'_>, input: usize, device: &Device) -> Self {
-        let layers = config.unet.layers_per_block;
-        let channels = config.channels();
-        let last = config.level + 1 == config.unet.block_out_channels.len();
+/// How a level doubles it.
+#[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful per network, and Module is not derived through a box"
+)]
+enum Upsampler {
+    /// Repetition and a convolution.
+    Convolution(Upsample),
+    /// A residual block that repeats (ADM).
+    Residual(ResnetBlock),
+}
+
+/// Tensors that the way up needs, in the order in which the way down makes them.
+pub(crate) type Skips = Vec<Tensor<4>>;
+
+/// diffusers' `DownBlock2D` with its relatives: `attentions` is empty for a level that does not attend.
+#[derive(Module, Debug)]
+pub(crate) struct DownBlock<A> {
+    resnets: Vec<ResnetBlock>,
+    attentions: Vec<A>,
+    downsamplers: Vec<Downsampler>,
+}
+
+impl<A: Attend> DownBlock<A> {
+    pub(crate) fn new(config: &BlockConfig<'_, A>, level: &Level) -> Self {
+        let channels = config.channels[level.index];
+        let input = config.channels[level.index.saturating_sub(1)];
+        let last = level.index + 1 == config.channels.len();
+        let downsampler = || match level.resampling {
+            Resampling::Convolution => {
+                Downsampler::Convolution(Downsample::symmetric(channels, config.device))
+            }
+            Resampling::Residual => Downsampler::Residual(config.resnet(channels, channels, Resample::Halve)),
+        };
         Self {
-            resnets: (0..layers)
-                .map(|i| config.resnet(if i == 0 { input } else { channels }, device))
+            resnets: (0..config.layers)
+                .map(|i| config.resnet(if i == 0 { input } else { channels }, channels, Resample::Keep))
                 .collect(),
-            attentions: config.attentions(layers, device),
-            downsamplers: (0..usize::from(!last)).map(|_| Downsample::symmetric(channels, device)).collect(),
+            attentions: config.attentions(level, config.layers),
+            downsamplers: (!last).then(downsampler).into_iter().collect(),
         }
     }
 
@@ -75,72 +130,79 @@ impl DownBlock {
         &self,
         mut x: Tensor<4>,
         embedding: &Tensor<2>,
-        text: &Tensor<3>,
-        skips: &mut Vec<Tensor<4>>,
+        context: &A::Context,
+        skips: &mut Skips,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, Some(embedding));
             if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(x, text);
+                x = attention.attend(x, context);
             }
             skips.push(x.clone());
         }
-        for downsample in &self.downsamplers {
-            x = downsample.forward(x);
+        for downsampler in &self.downsamplers {
+            x = match downsampler {
+                Downsampler::Convolution(downsample) => downsample.forward(x),
+                Downsampler::Residual(resnet) => resnet.forward(x, Some(embedding)),
+            };
             skips.push(x.clone());
         }
         x
     }
 }
 
-/// `UNetMidBlock2DCrossAttn`.
+/// A residual block, attention, a residual block: `UNetMidBlock2D` and `UNetMidBlock2DCrossAttn`.
 #[derive(Module, Debug)]
-pub(crate) struct MidBlock {
-    attentions: Vec<SpatialTransformer>,
+pub(crate) struct MidBlock<A> {
+    attentions: Vec<A>,
     resnets: Vec<ResnetBlock>,
 }
 
-impl MidBlock {
-    pub(crate) fn new(config: &LevelConfig<'_>, device: &Device) -> Self {
-        let channels = config.channels();
+impl<A: Attend> MidBlock<A> {
+    pub(crate) fn new(config: &BlockConfig<'_, A>) -> Self {
+        let deepest = config.channels.len() - 1;
+        let channels = config.channels[deepest];
         Self {
-            attentions: config.attentions(1, device),
-            resnets: vec![config.resnet(channels, device), config.resnet(channels, device)],
+            attentions: vec![(config.attention)(deepest)],
+            resnets: (0..2).map(|_| config.resnet(channels, channels, Resample::Keep)).collect(),
         }
     }
 
-    pub(crate) fn forward(&self, x: Tensor<4>, embedding: &Tensor<2>, text: &Tensor<3>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, embedding: &Tensor<2>, context: &A::Context) -> Tensor<4> {
         let mut x = self.resnets[0].forward(x, Some(embedding));
         for (attention, resnet) in self.attentions.iter().zip(&self.resnets[1..]) {
-            x = attention.forward(x, text);
-            x = resnet.forward(x, Some(embedding));
+            x = resnet.forward(attention.attend(x, context), Some(embedding));
         }
         x
     }
 }
 
-/// `CrossAttnUpBlock2D`, or `UpBlock2D` when `attentions` is empty.
+/// diffusers' `UpBlock2D` with its relatives: `attentions` is empty for a level that does not attend.
 #[derive(Module, Debug)]
-pub(crate) struct UpBlock {
+pub(crate) struct UpBlock<A> {
     resnets: Vec<ResnetBlock>,
-    attentions: Vec<SpatialTransformer>,
-    upsamplers: Vec<Upsample>,
+    attentions: Vec<A>,
+    upsamplers: Vec<Upsampler>,
 }
 
-impl UpBlock {
-    /// `input` channels arrive from below; each residual block also receives one of `skips`, whose
-    /// channels are listed in the order of use.
-    pub(crate) fn new(config: &LevelConfig<'_>, input: usize, skips: &[usize], device: &Device) -> Self {
-        let channels = config.channels();
-        let before = |i| if i == 0 { input } else { channels };
+impl<A: Attend> UpBlock<A> {
+    /// Each residual block also receives one of `skips`, whose channels are listed in the order of use.
+    pub(crate) fn new(config: &BlockConfig<'_, A>, level: &Level, skips: &[usize]) -> Self {
+        let channels = config.channels[level.index];
+        let below = config.channels[(level.index + 1).min(config.channels.len() - 1)];
+        let before = |i| if i == 0 { below } else { channels };
+        let upsampler = || match level.resampling {
+            Resampling::Convolution => Upsampler::Convolution(Upsample::new(channels, config.device)),
+            Resampling::Residual => Upsampler::Residual(config.resnet(channels, channels, Resample::Double)),
+        };
         Self {
             resnets: skips
                 .iter()
                 .enumerate()
-                .map(|(i, skip)| config.resnet(before(i) + skip, device))
+                .map(|(i, skip)| config.resnet(before(i) + skip, channels, Resample::Keep))
                 .collect(),
-            attentions: config.attentions(skips.len(), device),
-            upsamplers: (0..usize::from(config.level > 0)).map(|_| Upsample::new(channels, device)).collect(),
+            attentions: config.attentions(level, skips.len()),
+            upsamplers: (level.index > 0).then(upsampler).into_iter().collect(),
         }
     }
 
@@ -153,18 +215,21 @@ impl UpBlock {
         &self,
         mut x: Tensor<4>,
         embedding: &Tensor<2>,
-        text: &Tensor<3>,
-        skips: &mut Vec<Tensor<4>>,
+        context: &A::Context,
+        skips: &mut Skips,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("as many skips as the encoder pushed");
             x = resnet.forward(Tensor::cat(vec![x, skip], 1), Some(embedding));
             if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(x, text);
+                x = attention.attend(x, context);
             }
         }
-        for upsample in &self.upsamplers {
-            x = upsample.forward(x);
+        for upsampler in &self.upsamplers {
+            x = match upsampler {
+                Upsampler::Convolution(upsample) => upsample.forward(x),
+                Upsampler::Residual(resnet) => resnet.forward(x, Some(embedding)),
+            };
         }
         x
     }

@@ -17,4 +17,13 @@ pub enum Error {
         /// What would be accepted, if anything can be said.
         hint: String,
     },
+    /// The samples are too small for a critic's head.
+    #[error(
+        "a critic needs a bottleneck with an even side of at least 2, and this network's is {side} × {side}; \
+         train without a critic, or on larger samples"
+    )]
+    NoCritic {
+        /// Height and width of the bottleneck.
+        side: usize,
+    },
 }

@@ -70,6 +70,15 @@ impl Resample {
     }
 }
 
+/// How a residual block takes the time embedding in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeScaleShift {
+    /// It is added before the second normalisation.
+    Added,
+    /// It scales and shifts what the second normalisation gives (ADM).
+    ScaleShift,
+}
+
 /// Shape of a residual block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ResnetConfig {
@@ -79,8 +88,7 @@ pub(crate) struct ResnetConfig {
     pub(crate) embedding: Option<usize>,
     pub(crate) groups: usize,
     pub(crate) epsilon: f64,
-    /// Whether the embedding scales the second normalisation too, or is only added before it.
-    pub(crate) scale_shift: bool,
+    pub(crate) scale_shift: TimeScaleShift,
     pub(crate) resample: Resample,
 }
 
@@ -93,7 +101,8 @@ pub(crate) struct ResnetBlock {
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
-    scale_shift: bool,
+    #[module(skip)]
+    scale_shift: TimeScaleShift,
     #[module(skip)]
     resample: Resample,
 }
@@ -105,7 +114,10 @@ impl ResnetConfig {
             norm1: group_norm(groups, input, epsilon, device),
             conv1: conv3x3(input, output, device),
             time_emb_proj: self.embedding.map(|width| {
-                let rows = if self.scale_shift { 2 * output } else { output };
+                let rows = match self.scale_shift {
+                    TimeScaleShift::Added => output,
+                    TimeScaleShift::ScaleShift => 2 * output,
+                };
                 LinearConfig::new(width, rows).init(device)
             }),
             norm2: group_norm(groups, output, epsilon, device),
@@ -129,7 +141,7 @@ impl ResnetBlock {
             _ => None,
         };
         h = match projected {
-            Some(projected) if self.scale_shift => {
+            Some(projected) if self.scale_shift == TimeScaleShift::ScaleShift => {
                 let part =
                     |start| projected.clone().narrow(1, start, channels).reshape([batch, channels, 1, 1]);
                 let normal = apply_norm(&self.norm2, h, Activation::Identity);

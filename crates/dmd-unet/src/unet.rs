@@ -1,90 +1,171 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::{Device, Tensor};
+use burn::nn::{Embedding, EmbeddingConfig, GroupNorm};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use dmd_kernels::{Activation, convolution};
 
-use crate::block::{DownBlock, LevelConfig, MidBlock, UpBlock};
-use crate::config::UNetConfig;
+use crate::block::{Attend, BlockConfig, DownBlock, Level, MidBlock, Skips, UpBlock};
 use crate::embedding::{TimestepEmbedding, sinusoidal};
 use crate::resnet::{apply_norm, conv3x3, group_norm};
-use crate::{Error, UNET_KEYS};
+use crate::{Error, Network};
 
-/// diffusers' `UNet2DConditionModel` as Stable Diffusion 1.x and 2.x use it.
+/// A UNet of residual blocks, told the time and perhaps a class, with attention `A`: the body of [`UNet2d`] and
+/// [`ClassUNet2d`].
+///
+/// [`UNet2d`]: crate::UNet2d
+/// [`ClassUNet2d`]: crate::ClassUNet2d
 #[derive(Module, Debug)]
-pub struct UNet2d {
+pub struct UNet<A> {
     conv_in: Conv2d,
     time_embedding: TimestepEmbedding,
-    down_blocks: Vec<DownBlock>,
-    mid_block: MidBlock,
-    up_blocks: Vec<UpBlock>,
+    class_embedding: Option<Embedding>,
+    down_blocks: Vec<DownBlock<A>>,
+    mid_block: MidBlock<A>,
+    up_blocks: Vec<UpBlock<A>>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
 }
 
 /// The network after its first half.
-#[derive(Debug, Clone)]
-pub struct Encoded {
+pub(crate) struct Encoded<C> {
     /// Output of the middle block, `[batch, channels, height / 2^k, width / 2^k]`.
-    pub bottleneck: Tensor<4>,
-    skips: Vec<Tensor<4>>,
+    bottleneck: Tensor<4>,
+    skips: Skips,
     embedding: Tensor<2>,
-    text: Tensor<3>,
+    context: C,
 }
 
-impl UNetConfig {
-    /// A network with fresh random parameters.
-    ///
-    /// # Errors
-    ///
-    /// As [`UNetConfig::validate`].
-    pub fn init(&self, device: &Device) -> Result<UNet2d, Error> {
-        self.validate()?;
-        let channels = &self.block_out_channels;
-        let levels = channels.len();
-        let level = |level, attends| LevelConfig { unet: self, level, attends };
-
-        // Channels of every skip, in the order in which the encoder makes them.
-        let mut skips = vec![channels[0]];
-        let mut down_blocks = Vec::with_capacity(levels);
-        for i in 0..levels {
-            let input = channels[i.saturating_sub(1)];
-            down_blocks.push(DownBlock::new(&level(i, self.attends_down(i)), input, device));
-            skips.extend(vec![channels[i]; self.layers_per_block]);
-            if i + 1 < levels {
-                skips.push(channels[i]);
-            }
-        }
-        let mut up_blocks = Vec::with_capacity(levels);
-        for block in 0..levels {
-            let i = levels - 1 - block;
-            let input = channels[(i + 1).min(levels - 1)];
-            let split = skips.len() - (self.layers_per_block + 1);
-            let taken: Vec<usize> = skips.drain(split..).rev().collect();
-            up_blocks.push(UpBlock::new(&level(i, self.attends_up(block)), input, &taken, device));
-        }
-        Ok(UNet2d {
-            conv_in: conv3x3(self.in_channels, channels[0], device),
-            time_embedding: TimestepEmbedding::new(channels[0], 4 * channels[0], device),
-            down_blocks,
-            mid_block: MidBlock::new(&level(levels - 1, true), device),
-            up_blocks,
-            conv_norm_out: group_norm(self.norm_num_groups, channels[0], self.norm_eps, device),
-            conv_out: conv3x3(channels[0], self.out_channels, device),
-        })
+impl<C> Encoded<C> {
+    /// The middle block's output, in single precision.
+    pub(crate) fn bottleneck(self) -> Tensor<4> {
+        in_single(self.bottleneck)
     }
 }
 
-impl UNet2d {
+/// Sizes of a [`UNet`], whatever its attention.
+pub(crate) struct BodyConfig<'a, A> {
+    pub(crate) in_channels: usize,
+    pub(crate) out_channels: usize,
+    pub(crate) classes: Option<usize>,
+    pub(crate) blocks: BlockConfig<'a, A>,
+    /// The levels on the way down, from the top.
+    pub(crate) down: Vec<Level>,
+    /// The levels on the way up, from the deepest.
+    pub(crate) up: Vec<Level>,
+}
+
+impl<A: Attend> BodyConfig<'_, A> {
+    pub(crate) fn init(&self) -> UNet<A> {
+        let Self { in_channels, out_channels, classes, blocks, down, up } = self;
+        let (channels, device) = (blocks.channels, blocks.device);
+        let width = 4 * channels[0];
+        let mut skips = skip_channels(channels, blocks.layers);
+        let down_blocks = down.iter().map(|level| DownBlock::new(blocks, level)).collect();
+        let mid_block = MidBlock::new(blocks);
+        let up_blocks = up.iter().map(|level| {
+            let taken: Vec<usize> = skips.drain(skips.len() - (blocks.layers + 1)..).rev().collect();
+            UpBlock::new(blocks, level, &taken)
+        });
+        UNet {
+            conv_in: conv3x3(*in_channels, channels[0], device),
+            time_embedding: TimestepEmbedding::new(channels[0], width, device),
+            class_embedding: classes.map(|classes| EmbeddingConfig::new(classes, width).init(device)),
+            down_blocks,
+            mid_block,
+            up_blocks: up_blocks.collect(),
+            conv_norm_out: group_norm(blocks.groups, channels[0], blocks.epsilon, device),
+            conv_out: conv3x3(channels[0], *out_channels, device),
+        }
+    }
+}
+
+/// Channels of every skip, in the order in which the way down makes them.
+fn skip_channels(channels: &[usize], layers: usize) -> Vec<usize> {
+    let mut skips = vec![channels[0]];
+    for (level, channels_here) in channels.iter().enumerate() {
+        skips.extend(vec![*channels_here; layers]);
+        if level + 1 < channels.len() {
+            skips.push(*channels_here);
+        }
+    }
+    skips
+}
+
+/// A tensor in another float type; the same tensor when it has that type.
+pub(crate) fn in_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if x.dtype() == dtype { x } else { x.cast(dtype) }
+}
+
+/// A tensor in single precision.
+fn in_single(x: Tensor<4>) -> Tensor<4> {
+    in_type(x, FloatDType::F32.into())
+}
+
+impl<A: Attend> UNet<A> {
+    /// The float type of the parameters.
+    pub(crate) fn dtype(&self) -> DType {
+        self.conv_in.weight.val().dtype()
+    }
+
+    /// What the network is told beside the picture and the context: the time, and the class where it has any.
+    ///
+    /// # Panics
+    ///
+    /// If classes are given to a network without, or none to a network with.
+    pub(crate) fn embedding(&self, t: Tensor<1>, classes: Option<&Tensor<2>>) -> Tensor<2> {
+        let [width, ..] = self.conv_in.weight.dims();
+        let time = self.time_embedding.forward(sinusoidal(t, width));
+        match (&self.class_embedding, classes) {
+            (Some(table), Some(classes)) => {
+                time + in_type(classes.clone(), self.dtype()).matmul(table.weight.val())
+            }
+            (None, None) => time,
+            (Some(_), None) => panic!("this network has classes, and none were given"),
+            (None, Some(_)) => panic!("this network has no classes"),
+        }
+    }
+
+    /// The first half: down to and including the middle block.
+    pub(crate) fn down(
+        &self,
+        x: Tensor<4>,
+        embedding: Tensor<2>,
+        context: A::Context,
+    ) -> Encoded<A::Context> {
+        let mut h = convolution(&self.conv_in, in_type(x, self.dtype()));
+        let mut skips = vec![h.clone()];
+        for block in &self.down_blocks {
+            h = block.forward(h, &embedding, &context, &mut skips);
+        }
+        let bottleneck = self.mid_block.forward(h, &embedding, &context);
+        Encoded { bottleneck, skips, embedding, context }
+    }
+
+    /// The second half: from the bottleneck and the skips to the output, `[batch, out_channels, height, width]`, in
+    /// single precision.
+    pub(crate) fn up(&self, encoded: Encoded<A::Context>) -> Tensor<4> {
+        let Encoded { bottleneck, mut skips, embedding, context } = encoded;
+        let mut h = bottleneck;
+        for block in &self.up_blocks {
+            h = block.forward(h, &embedding, &context, &mut skips);
+        }
+        in_single(convolution(&self.conv_out, apply_norm(&self.conv_norm_out, h, Activation::Silu)))
+    }
+}
+
+impl<A> UNet<A>
+where
+    Self: Network,
+{
     /// Reads `config.json` and the weights of a diffusers `unet` folder.
     ///
     /// # Errors
     ///
     /// When a file is missing, broken or does not fit.
-    pub fn from_dir(folder: &Path, device: &Device) -> Result<(Self, UNetConfig), Error> {
-        let config: UNetConfig = dmd_weights::read_config(folder)?;
+    pub fn from_dir(folder: &Path, device: &Device) -> Result<(Self, <Self as Network>::Config), Error> {
+        let config = dmd_weights::read_config(folder)?;
         let path = dmd_weights::weight_file(folder, &["diffusion_pytorch_model"])?;
         Ok((Self::from_file(&path, &config, device)?, config))
     }
@@ -94,45 +175,11 @@ impl UNet2d {
     /// # Errors
     ///
     /// When the file is missing, broken or does not fit.
-    pub fn from_file(path: &Path, config: &UNetConfig, device: &Device) -> Result<Self, Error> {
-        let network = config.init(device)?;
-        Ok(dmd_weights::load(network, &dmd_weights::read(path)?, &UNET_KEYS)?)
-    }
-
-    /// The network's output, `decode(encode(..))`.
-    ///
-    /// # Shapes
-    ///
-    /// `x`: `[batch, in_channels, height, width]`, height and width divisible by
-    /// [`UNetConfig::downsampling`]; `t`: `[batch]`; `text`: `[batch, tokens, cross_attention_dim]`.
-    pub fn forward(&self, x: Tensor<4>, t: Tensor<1>, text: Tensor<3>) -> Tensor<4> {
-        self.decode(self.encode(x, t, text))
-    }
-
-    /// The first half: down to and including the middle block.
-    ///
-    /// # Shapes
-    ///
-    /// As [`Self::forward`].
-    pub fn encode(&self, x: Tensor<4>, t: Tensor<1>, text: Tensor<3>) -> Encoded {
-        let [width, ..] = self.conv_in.weight.dims();
-        let embedding = self.time_embedding.forward(sinusoidal(t, width));
-        let mut h = convolution(&self.conv_in, x);
-        let mut skips = vec![h.clone()];
-        for block in &self.down_blocks {
-            h = block.forward(h, &embedding, &text, &mut skips);
-        }
-        let bottleneck = self.mid_block.forward(h, &embedding, &text);
-        Encoded { bottleneck, skips, embedding, text }
-    }
-
-    /// The second half: from the bottleneck and the skips to the output, `[batch, out_channels, height, width]`.
-    pub fn decode(&self, encoded: Encoded) -> Tensor<4> {
-        let Encoded { bottleneck, mut skips, embedding, text } = encoded;
-        let mut h = bottleneck;
-        for block in &self.up_blocks {
-            h = block.forward(h, &embedding, &text, &mut skips);
-        }
-        convolution(&self.conv_out, apply_norm(&self.conv_norm_out, h, Activation::Silu))
+    pub fn from_file(
+        path: &Path,
+        config: &<Self as Network>::Config,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        Self::from_tensors(config, &dmd_weights::read(path)?, device)
     }
 }
