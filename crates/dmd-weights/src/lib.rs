@@ -9,6 +9,7 @@
 mod error;
 mod file;
 mod folder;
+mod json;
 mod mean;
 mod module;
 mod names;
@@ -16,7 +17,8 @@ mod shards;
 
 pub use error::{Error, Mismatch, Misshapen};
 pub use file::{Entry, NamedTensor, Precision, TensorFile, read, write, write_atomic};
-pub use folder::{ModelIndex, read_config, read_json, weight_file, write_json};
+pub use folder::{ModelIndex, weight_file};
+pub use json::{parse_json, read_config, read_json, write_json};
 pub use mean::mean;
 pub use module::{cast, check, load, load_for_training, save, tensors};
 pub use names::KeyMap;
