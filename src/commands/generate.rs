@@ -21,7 +21,7 @@ pub(crate) struct GenerateArgs {
     #[arg(required = true)]
     prompts: Vec<String>,
     /// Seed of the first picture; the next ones count up
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = super::seed, allow_negative_numbers = true)]
     seed: u64,
     /// Whose random numbers a seed stands for
     #[arg(long, value_enum, default_value_t = NoiseArg::TorchCpu)]
@@ -94,6 +94,12 @@ fn size(text: &str) -> Result<(usize, usize), String> {
 }
 
 impl GenerateArgs {
+    /// Seed of the first picture.
+    #[cfg(test)]
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     fn builder(&self) -> anyhow::Result<PipelineBuilder> {
         let mut builder = self.model.builder(self.dtype)?;
         if let Some(path) = &self.generator {
