@@ -13,6 +13,7 @@
 //! | [`weights`] | `dmd-weights` | diffusers folders |
 //! | [`data`] | `dmd-data` | captioned pictures: the trait `Dataset` |
 //! | [`eval`] | `dmd-eval` | measures of pictures |
+//! | [`model`] | `dmd-model` | an opened model: what conditions it, its network, noise and pictures |
 //! | [`infer`] | `dmd-infer` | pipelines: prompt to picture |
 //! | [`train`] | `dmd-train` | teachers and distillation |
 
@@ -22,6 +23,7 @@ pub use dmd_data as data;
 pub use dmd_eval as eval;
 pub use dmd_infer as infer;
 pub use dmd_kernels as kernels;
+pub use dmd_model as model;
 pub use dmd_scheduler as scheduler;
 pub use dmd_train as train;
 pub use dmd_unet as unet;

@@ -44,7 +44,9 @@ fn distill_in<D: Domain>(domain: &D, config: &DistillConfig, device: &Device) ->
 
     let mut pairs = None;
     if let Some(section) = &config.regression {
-        if make_pairs(config, dataset.as_ref(), domain, Share::ALL, device, &mut progress)? == Outcome::Stopped {
+        if make_pairs(config, dataset.as_ref(), domain, Share::ALL, device, &mut progress)?
+            == Outcome::Stopped
+        {
             return stopped();
         }
         pairs = Some(Pairs::read(&pair_folder(config), section.pairs, domain.shape())?);

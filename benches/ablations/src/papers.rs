@@ -112,9 +112,7 @@ fn m4() -> Table {
                 text: "without regression at ratio 1 is the worst of the matching rows",
                 holds: |at| {
                     let worst = at(RATIO_1.name, "energy");
-                    [DMD.name, RATIO_5.name, DMD2.name]
-                        .iter()
-                        .all(|row| !reaches(at(row, "energy"), worst))
+                    [DMD.name, RATIO_5.name, DMD2.name].iter().all(|row| !reaches(at(row, "energy"), worst))
                 },
             },
             Claim {
@@ -212,9 +210,7 @@ fn m8() -> Table {
             Claim {
                 text: "and in less variety",
                 holds: |at| {
-                    GUIDED
-                        .windows(2)
-                        .all(|pair| at(pair[1].name, "variety") < at(pair[0].name, "variety"))
+                    GUIDED.windows(2).all(|pair| at(pair[1].name, "variety") < at(pair[0].name, "variety"))
                 },
             },
         ],

@@ -10,8 +10,10 @@ pub(crate) const RATIO_5: Variant = Variant::BASE;
 pub(crate) const REGRESSION: Variant =
     Variant { name: "regression only", matching: None, regression: 1.0, ratio: 1, ..RATIO_5 };
 pub(crate) const RATIO_1: Variant = Variant { name: "matching only, ratio 1", ratio: 1, ..RATIO_5 };
-pub(crate) const DMD: Variant = Variant { name: "DMD: matching and regression", regression: 0.25, ratio: 1, ..RATIO_5 };
-pub(crate) const DMD2: Variant = Variant { name: "DMD2: ratio 5 and adversarial", adversarial: 0.03, ..RATIO_5 };
+pub(crate) const DMD: Variant =
+    Variant { name: "DMD: matching and regression", regression: 0.25, ratio: 1, ..RATIO_5 };
+pub(crate) const DMD2: Variant =
+    Variant { name: "DMD2: ratio 5 and adversarial", adversarial: 0.03, ..RATIO_5 };
 pub(crate) const ADVERSARIAL: Variant =
     Variant { name: "adversarial only, ratio 5", matching: None, adversarial: 0.1, ..RATIO_5 };
 

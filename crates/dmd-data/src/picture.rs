@@ -102,9 +102,8 @@ fn over(picture: &DynamicImage, background: Background) -> Opened {
     let behind = background.rgb();
     let image = RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
         let [r, g, b, alpha] = picture.get_pixel(x, y).0.map(u32::from);
-        let mixed = |front: u32, behind: u8| {
-            ((front * alpha + u32::from(behind) * (255 - alpha) + 127) / 255) as u8
-        };
+        let mixed =
+            |front: u32, behind: u8| ((front * alpha + u32::from(behind) * (255 - alpha) + 127) / 255) as u8;
         Rgb([mixed(r, behind[0]), mixed(g, behind[1]), mixed(b, behind[2])])
     });
     Opened { image, transparent: picture.pixels().any(|pixel| pixel.0[3] < 255) }

@@ -46,6 +46,60 @@ impl Moments {
     }
 }
 
+/// The sums that [`Moments`] are made of, gathered a few rows at a time: the rows themselves need not be kept.
+#[derive(Debug, Clone, Default)]
+pub struct Accumulated {
+    count: usize,
+    /// The first rows' mean, which everything is counted from, so that no digits are lost.
+    origin: Vec<f64>,
+    sum: Vec<f64>,
+    /// Sum of the products of every two features; empty before the first rows.
+    products: Option<Mat<f64>>,
+}
+
+impl Accumulated {
+    /// Adds rows of features, all of one length.
+    ///
+    /// # Panics
+    ///
+    /// If a row is not as long as those before it.
+    pub fn add(&mut self, rows: &[Vec<f64>]) {
+        let Some(first) = rows.first() else { return };
+        let d = first.len();
+        if self.count == 0 {
+            self.origin =
+                (0..d).map(|i| rows.iter().map(|row| row[i]).sum::<f64>() / rows.len() as f64).collect();
+            self.sum = vec![0.0; d];
+        }
+        assert!(rows.iter().all(|row| row.len() == self.sum.len()), "features of one space");
+        let centred = Mat::from_fn(rows.len(), d, |row, i| rows[row][i] - self.origin[i]);
+        for (i, sum) in self.sum.iter_mut().enumerate() {
+            *sum += (0..rows.len()).map(|row| centred[(row, i)]).sum::<f64>();
+        }
+        let products = centred.transpose() * &centred;
+        self.products = Some(match self.products.take() {
+            Some(sum) => sum + products,
+            None => products,
+        });
+        self.count += rows.len();
+    }
+
+    /// The moments of all rows.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer than two rows.
+    pub fn moments(&self) -> Moments {
+        assert!(self.count > 1, "a covariance needs two rows");
+        let (n, d) = (self.count as f64, self.sum.len());
+        let products = self.products.as_ref().map_or(Mat::zeros(d, d), Mat::clone);
+        let covariance =
+            Mat::from_fn(d, d, |i, j| (products[(i, j)] - self.sum[i] * self.sum[j] / n) / (n - 1.0));
+        let mean = self.origin.iter().zip(&self.sum).map(|(origin, sum)| origin + sum / n).collect();
+        Moments { mean, covariance, root: OnceLock::new() }
+    }
+}
+
 /// Folds of [`ratio_error`].
 const FOLDS: usize = 10;
 

@@ -80,7 +80,11 @@ impl PixelTeacherStage {
     /// # Errors
     ///
     /// When the pictures or the architecture cannot be used; a data set without a list of examples has no classes.
-    pub fn new(config: PixelTeacherConfig, dataset: Arc<dyn Dataset>, device: &Device) -> Result<Self, Error> {
+    pub fn new(
+        config: PixelTeacherConfig,
+        dataset: Arc<dyn Dataset>,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let size = dataset.size()?;
         let (pictures, mut names) = Pictures::read(dataset)?;
         // One class is none to tell apart.

@@ -134,8 +134,10 @@ impl Report {
             page.push_str("</div><div class=grids>");
             let grids = self.grids.get(stage).map_or(&[][..], Vec::as_slice);
             for grid in spread(grids, GRIDS) {
-                let bytes = fs::read(grid)
-                    .map_err(|error| dmd_data::Error::Data { path: grid.clone(), reason: error.to_string() })?;
+                let bytes = fs::read(grid).map_err(|error| dmd_data::Error::Data {
+                    path: grid.clone(),
+                    reason: error.to_string(),
+                })?;
                 let name = grid.file_stem().unwrap_or_default().to_string_lossy();
                 add(
                     &mut page,

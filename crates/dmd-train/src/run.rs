@@ -9,9 +9,9 @@ use dmd_data::grid;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::checkpoint::{RunState, newest, replace_folder, set_aside};
 use crate::report::{self, Alarm};
-use crate::Error;
 
 /// A training that advances by steps.
 pub trait Stage {

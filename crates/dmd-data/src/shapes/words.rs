@@ -60,7 +60,8 @@ pub const COLOURS: [Colour; 6] =
     [Colour::Red, Colour::Green, Colour::Blue, Colour::Yellow, Colour::Purple, Colour::Black];
 pub(super) const SIZES: [Size; 2] = [Size::Small, Size::Large];
 pub(super) const PLACES: [Place; 5] = [Place::Left, Place::Right, Place::Top, Place::Bottom, Place::Centre];
-pub(super) const RELATIONS: [Relation; 4] = [Relation::Above, Relation::Below, Relation::LeftOf, Relation::RightOf];
+pub(super) const RELATIONS: [Relation; 4] =
+    [Relation::Above, Relation::Below, Relation::LeftOf, Relation::RightOf];
 
 impl Colour {
     /// Red, green and blue, 0 to 255.
