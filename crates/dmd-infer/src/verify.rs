@@ -22,7 +22,7 @@ use dmd_clip::ClipTextModel;
 use dmd_core::{FewStep, Guided, StepLevel};
 use dmd_scheduler::{Sampler, SchedulerConfig};
 use dmd_unet::{Autoencoder, Network, UNet2d, UNetConfig, UNetDenoiser};
-use dmd_weights::TensorFile;
+use dmd_weights::Tensors;
 
 use crate::Error;
 
@@ -59,7 +59,7 @@ pub struct Comparison {
 
 /// A reference file, opened.
 struct Reference<'a> {
-    file: &'a TensorFile,
+    file: &'a Tensors,
     device: &'a Device,
 }
 
