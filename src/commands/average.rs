@@ -34,7 +34,7 @@ pub(crate) fn average(args: &AverageArgs) -> anyhow::Result<()> {
     let settings = settings(&args.from)?;
     let half = files[0].entries().values().all(|entry| entry.dtype == Dtype::F16);
     let precision = if half { Precision::Half } else { Precision::Single };
-    write(&args.out.join(format!("{STEM}.safetensors")), &mean(files)?, precision)?;
+    write(&args.out.join(format!("{STEM}.safetensors")), &mean(&files)?, precision)?;
     for (name, text) in settings {
         write_atomic(&args.out.join(name), &text)?;
     }

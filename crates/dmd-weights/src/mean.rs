@@ -13,7 +13,7 @@ use crate::{Error, Mismatch, Misshapen, Tensors};
 ///
 /// [`Error::Mismatch`] naming the tensors that a file has and the first has not, or the other way round. Reading a value
 /// fails with [`Error::DataType`] as [`Tensors::floats`].
-pub fn mean(files: Vec<Tensors>) -> Result<Tensors, Error> {
+pub fn mean(files: &[Tensors]) -> Result<Tensors, Error> {
     let Some((first, others)) = files.split_first() else { return Ok(Tensors::default()) };
     for file in others {
         same_tensors(first, file)?;
@@ -21,7 +21,7 @@ pub fn mean(files: Vec<Tensors>) -> Result<Tensors, Error> {
     let shapes = first.entries().iter().map(|(name, entry)| (name.clone(), entry.shape.clone()));
     let shapes: Vec<_> = shapes.collect();
     let (path, bytes) = (first.path().to_owned(), first.bytes());
-    let files = Arc::new(files);
+    let files: Arc<[Tensors]> = files.into();
     let entries = shapes.into_iter().filter_map(|(name, shape)| {
         let (files, of) = (Arc::clone(&files), name.clone());
         let values = move || mean_of(&files, &of);

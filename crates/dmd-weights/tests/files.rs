@@ -89,8 +89,8 @@ fn mean_of_checkpoints() {
     let (a, b) = (net(4), net(4));
     save(&a, &path("a.safetensors"), &KEYS, Precision::Single).unwrap();
     save(&b, &path("b.safetensors"), &KEYS, Precision::Half).unwrap();
-    let files = vec![read(&path("a.safetensors")).unwrap(), read(&path("b.safetensors")).unwrap()];
-    let averaged = mean(files).unwrap();
+    let files = [read(&path("a.safetensors")).unwrap(), read(&path("b.safetensors")).unwrap()];
+    let averaged = mean(&files).unwrap();
     write(&path("mean.safetensors"), &averaged, Precision::Single).unwrap();
     let loaded = load(net(4), &read(&path("mean.safetensors")).unwrap(), &KEYS).unwrap();
     let (a, b, m) = (tensors(&a, &KEYS), tensors(&b, &KEYS), tensors(&loaded, &KEYS));
@@ -102,8 +102,8 @@ fn mean_of_checkpoints() {
     }
 
     save(&net(6), &path("wide.safetensors"), &KEYS, Precision::Single).unwrap();
-    let files = vec![read(&path("a.safetensors")).unwrap(), read(&path("wide.safetensors")).unwrap()];
-    let Err(Error::Mismatch { mismatch, path: named }) = mean(files) else { panic!("a mismatch") };
+    let files = [read(&path("a.safetensors")).unwrap(), read(&path("wide.safetensors")).unwrap()];
+    let Err(Error::Mismatch { mismatch, path: named }) = mean(&files) else { panic!("a mismatch") };
     assert!(named.ends_with("wide.safetensors"));
     assert_eq!((mismatch.misshapen.len(), mismatch.missing.len(), mismatch.unused.len()), (5, 0, 0));
 }
