@@ -8,6 +8,7 @@
 //! | --- | --- | --- |
 //! | [`core`] | `dmd-core` | noise levels, predictions, losses, the trait `Denoiser` |
 //! | [`scheduler`] | `dmd-scheduler` | schedules and the teacher's samplers |
+//! | [`device`], [`kernels`] | `dmd-kernels` | devices by name, hot operations |
 //! | [`unet`] | `dmd-unet` | UNet and autoencoder |
 //! | [`clip`] | `dmd-clip` | tokenizer and text encoder |
 //! | [`weights`] | `dmd-weights` | diffusers folders |
@@ -18,6 +19,7 @@ pub use dmd_clip as clip;
 pub use dmd_core as core;
 pub use dmd_infer as infer;
 pub use dmd_kernels as kernels;
+pub use dmd_kernels::device;
 pub use dmd_scheduler as scheduler;
 pub use dmd_train as train;
 pub use dmd_unet as unet;

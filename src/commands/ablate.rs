@@ -71,7 +71,7 @@ impl Measured {
 
 pub(crate) fn ablate(args: &AblateArgs) -> anyhow::Result<()> {
     ensure!(args.seeds > 0, "--seeds 0: nothing to train");
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     let all = tables();
     let known: Vec<&str> = all.iter().map(|table| table.id).chain([LATENCY]).collect();
     for asked in &args.tables {

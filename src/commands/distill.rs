@@ -25,7 +25,7 @@ pub(crate) struct DistillArgs {
 
 pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
     let config = DistillConfig::from_file(&args.config)?;
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     match Kind::of(&config.teacher)? {
         Kind::Latents => distill_in(&LatentDomain::from_dir(&config.teacher, &device)?, &config, &device),
         Kind::Pixels => distill_in(&PixelDomain::from_dir(&config.teacher, &device)?, &config, &device),
@@ -107,7 +107,7 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
         "{:?} has no [regression] section: this distillation needs no pairs",
         args.config
     );
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     let source = config.data.open()?;
     let mut progress = Progress::new()?;
     let folder = pair_folder(&config);

@@ -31,7 +31,7 @@ const SCALING_PICTURES: usize = 512;
 /// A class-conditional EDM model on pixels.
 fn pixel_teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let config = PixelTeacherConfig::from_file(&args.config)?;
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     let source = config.data.open()?;
     config::save(&config, &config.output)?;
     let mut progress = Progress::new()?;
@@ -51,7 +51,7 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
         return pixel_teacher(args);
     }
     let config = TeacherConfig::from_file(&args.config)?;
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     let source = config.data.open()?;
     config::save(&config, &config.output)?;
     let mut progress = Progress::new()?;

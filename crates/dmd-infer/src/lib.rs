@@ -4,7 +4,7 @@
 //! use dmd_infer::{Pipeline, Request};
 //!
 //! # fn main() -> Result<(), dmd_infer::Error> {
-//! let device = dmd_core::device::open("flex").expect("the feature `flex` is enabled");
+//! let device = dmd_infer::device::open("flex").expect("the feature `flex` is enabled");
 //! let pipeline = Pipeline::from_dir("models/shapes".as_ref(), &device)?;
 //! let drawn = pipeline.generate(&Request::new(["a red circle above a blue square"]))?;
 //! drawn.pictures[0].save("picture.png").expect("a writable folder");
@@ -23,6 +23,10 @@ mod pipeline;
 mod request;
 pub mod self_check;
 pub mod verify;
+
+/// A device that tensors lie on, burn's.
+pub use burn::tensor::Device;
+pub use dmd_kernels::device;
 
 pub use builder::PipelineBuilder;
 pub use class_pipeline::ClassPipeline;
