@@ -8,9 +8,9 @@ use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use dmd::core::{
-    Denoiser, FakeScore, GaussianMixture, Noise, NoiseLevel, NoiseSchedule, Prediction, denoising, device,
-    per_sample,
+    Denoiser, FakeScore, GaussianMixture, Noise, NoiseLevel, NoiseSchedule, Prediction, denoising, per_sample,
 };
+use dmd::device;
 use dmd::scheduler::{KarrasSchedule, TimeSampler, heun};
 use dmd::train::{AdamW, AdamWConfig, LearningRate};
 use dmd_ablations::toy::points;

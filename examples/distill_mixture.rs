@@ -8,8 +8,8 @@ use burn::{optim::GradientsParams, tensor::Tensor};
 use dmd::core::matching::Weighting;
 use dmd::core::{
     Diffusion, Distiller, Draw, FewStep, GaussianMixture, Noise, SquaredError, StepLevel, Targets, Terms,
-    device,
 };
+use dmd::device;
 use dmd::scheduler::{KarrasSchedule, TimeSampler, heun};
 use dmd::train::{AdamW, AdamWConfig, LearningRate};
 use dmd_ablations::toy::{Agreement, Mlp, points, scatter};

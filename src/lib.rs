@@ -8,6 +8,7 @@
 //! | --- | --- | --- |
 //! | [`core`] | `dmd-core` | noise levels, predictions, losses, the trait `Denoiser` |
 //! | [`scheduler`] | `dmd-scheduler` | schedules and the teacher's samplers |
+//! | [`device`], [`kernels`] | `dmd-kernels` | devices by name, hot operations |
 //! | [`unet`] | `dmd-unet` | UNet and autoencoder |
 //! | [`clip`] | `dmd-clip` | tokenizer and text encoder |
 //! | [`weights`] | `dmd-weights` | diffusers folders |
@@ -23,6 +24,7 @@ pub use dmd_data as data;
 pub use dmd_eval as eval;
 pub use dmd_infer as infer;
 pub use dmd_kernels as kernels;
+pub use dmd_kernels::device;
 pub use dmd_model as model;
 pub use dmd_scheduler as scheduler;
 pub use dmd_train as train;

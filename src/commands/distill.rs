@@ -26,7 +26,7 @@ pub(crate) struct DistillArgs {
 
 pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
     let config = DistillConfig::from_file(&args.config)?;
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     match Kind::of(&config.teacher)? {
         Kind::Latents => distill_in(&LatentDomain::from_dir(&config.teacher, &device)?, &config, &device),
         Kind::Pixels => distill_in(&PixelDomain::from_dir(&config.teacher, &device)?, &config, &device),
@@ -110,7 +110,7 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
         "{:?} has no [regression] section: this distillation needs no pairs",
         args.config
     );
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     let dataset = open_dataset(&config.data)?;
     let mut progress = Progress::new()?;
     let folder = pair_folder(&config);

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dmd_clip::{CLIP_KEYS, TextConfig};
-use dmd_core::device;
+use dmd_kernels::device;
 use dmd_unet::{
     AUTOENCODER_KEYS, AutoencoderConfig, TINY_AUTOENCODER_KEYS, TinyAutoencoderConfig, UNET_KEYS, UNetConfig,
 };

@@ -93,7 +93,7 @@ impl ModelArgs {
     }
 
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
-        Ok(dmd_core::device::open(&self.device)?)
+        Ok(dmd_kernels::device::open(&self.device)?)
     }
 
     /// The device's name, as it was given.

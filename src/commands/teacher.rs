@@ -32,7 +32,7 @@ const SCALING_PICTURES: usize = 512;
 /// A class-conditional EDM model on pixels.
 fn pixel_teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let config = PixelTeacherConfig::from_file(&args.config)?;
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     let dataset = open(&config.data)?;
     config::save(&config, &config.output)?;
     let mut progress = Progress::new()?;
@@ -52,7 +52,7 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
         return pixel_teacher(args);
     }
     let config = TeacherConfig::from_file(&args.config)?;
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     let dataset = open(&config.data)?;
     config::save(&config, &config.output)?;
     let mut progress = Progress::new()?;

@@ -102,7 +102,7 @@ fn main() -> anyhow::Result<()> {
         !latency_asked || args.latency.is_some(),
         "the table {LATENCY} needs --latency FILE, what `dmd bench --json` printed"
     );
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     let chosen = args.tables()?;
     let open = |path: &PathBuf| {
         let pictures = ImageFolder::open(path, args.size)?;
