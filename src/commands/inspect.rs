@@ -54,8 +54,8 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
                     Ok((Ok(()), config)) => {
                         say!("{part:14} {}, predicts {}", config.class_name, config.prediction_type);
                     }
-                    Ok((Err(error), _)) => say!("{part:14} {error}"),
-                    Err(error) => say!("{part:14} {error}"),
+                    Ok((Err(error), _)) => say!("{part:14} {:#}", anyhow::Error::from(error)),
+                    Err(error) => say!("{part:14} {:#}", anyhow::Error::from(error)),
                 }
             }
             (Some(file), _) => say!("{part:14} {file}"),
