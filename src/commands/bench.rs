@@ -190,8 +190,8 @@ impl Bench<'_> {
                 builder = builder.tiny_autoencoder(taesd);
             }
             let (builder, method) = match part {
-                Part::Teacher => (builder.teacher_only(), Method::Teacher { steps: 50, guidance_scale: 2.0 }),
-                _ => (builder.one_step_only(), Method::OneStep),
+                Part::Teacher => (builder.teacher_only(), Method::teacher(50, 2.0)),
+                _ => (builder.one_step_only(), Method::Distilled),
             };
             let pipeline = builder.build()?;
             let request = Request::new(["a red circle above a blue square"]).with_method(method);
