@@ -1,7 +1,8 @@
 use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
+use dmd_data::{Background, open_picture};
 use dmd_infer::{
     Method, NoiseSource, Observer, Pipeline, PipelineBuilder, Progress, Request, Sampler, Stage, Steps,
     TeacherSettings,
@@ -11,7 +12,7 @@ use image::RgbImage;
 
 use super::progress::{Interrupted, Steps as ShownSteps, interrupted, listen};
 use super::{DtypeArgs, ModelArgs};
-use crate::console::say;
+use crate::console::{say, say_err};
 use crate::picture_file::Pictures;
 
 /// Draw pictures of prompts
@@ -163,8 +164,11 @@ impl GenerateArgs {
         settings.negative_prompt = self.negative.clone();
         settings.sampler = self.sampler;
         if let Some(path) = &self.init {
-            let picture = image::open(path).with_context(|| format!("cannot read {path:?}"))?;
-            settings = settings.with_start(picture.to_rgb8(), self.strength);
+            let opened = open_picture(path, Background::White)?;
+            if opened.transparent {
+                say_err!("note: transparent parts of {path:?} are taken for white");
+            }
+            settings = settings.with_start(opened.image, self.strength);
         }
         Ok(settings)
     }
