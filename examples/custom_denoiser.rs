@@ -12,7 +12,8 @@ use dmd::core::{
 };
 use dmd::device;
 use dmd::scheduler::{KarrasSchedule, TimeSampler, heun};
-use dmd::train::{AdamW, AdamWConfig, LearningRate, toy::points};
+use dmd::train::{AdamW, AdamWConfig, LearningRate};
+use dmd_ablations::toy::points;
 
 /// `E[x0 | x_t]` of a Gaussian N(m, s²): `m + s² / (s² + sigma²) · (x_t − m)`, with m and s to learn.
 #[derive(Module, Debug)]
