@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_clip::TextEncoder;
-use dmd_core::{FewStep, StepLevel};
+use dmd_core::{FewStep, Level};
 use dmd_scheduler::SchedulerConfig;
 use dmd_unet::{UNet2d, UNetConfig, UNetDenoiser};
 use serde_json::Value;
@@ -225,7 +225,7 @@ impl Settings {
         }
         let level = |t: &usize| {
             let (alpha, sigma) = schedule.alpha_sigma(*t);
-            StepLevel { t: *t as f64, alpha, sigma }
+            Level { t: *t as f64, alpha, sigma }
         };
         let network = FewStep::new(denoiser, timesteps.iter().map(level).collect());
         Ok(Generator { network, timesteps, noise_scale: self.noise_scale })

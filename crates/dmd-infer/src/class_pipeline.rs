@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, FloatDType, Tensor};
-use dmd_core::{Classes, FewStep, Guided, Noise, Prediction, StepLevel, one_hot};
+use dmd_core::{Classes, FewStep, Guided, Level, Noise, Prediction, one_hot};
 use dmd_scheduler::{EdmConfig, heun};
 use dmd_unet::{ClassDenoiser, ClassUNet2d, ClassUNetConfig, class_names};
 use image::RgbImage;
@@ -67,7 +67,7 @@ impl ClassPipeline {
                 return Err(dmd_scheduler::Error::Timesteps { timesteps, reason }.into());
             }
             let sigmas = edm.schedule().sigmas(GRID);
-            let levels = timesteps.iter().map(|place| StepLevel::of_sigma(sigmas[*place])).collect();
+            let levels = timesteps.iter().map(|place| Level::of_sigma(sigmas[*place])).collect();
             let network = FewStep::new(ClassDenoiser::new(network, prediction), levels);
             generator = Some(network.with_noise_scale(edm.sigma_max));
             guidance = settings.guidance_scale.unwrap_or(1.0);

@@ -19,7 +19,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dmd_clip::ClipTextModel;
-use dmd_core::{FewStep, Guided, StepLevel};
+use dmd_core::{FewStep, Guided, Level};
 use dmd_scheduler::{Sampler, SchedulerConfig};
 use dmd_unet::{Autoencoder, Network, UNet2d, UNetConfig, UNetDenoiser};
 use dmd_weights::TensorFile;
@@ -290,7 +290,7 @@ fn one_step_latents(
     let last = schedule.count() - 1;
     let (alpha, sigma) = schedule.alpha_sigma(last);
     let denoiser = UNetDenoiser::new(network, scheduler.prediction()?);
-    let generator = FewStep::new(denoiser, vec![StepLevel { t: last as f64, alpha, sigma }]);
+    let generator = FewStep::new(denoiser, vec![Level { t: last as f64, alpha, sigma }]);
     let z: Tensor<4> = reference.tensor("onestep_noise")?;
     if z.dims()[0] != text.dims()[0] {
         return Err(reference.refuse("onestep_noise and input_ids differ in their batch".to_owned()));
