@@ -16,14 +16,14 @@ fn resident() -> Option<u64> {
 
 #[test]
 fn hundreds_of_generations_leave_memory_flat() {
-    let device = dmd::core::device::open("flex").unwrap();
+    let device = dmd::device::open("flex").unwrap();
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
     let pipeline = Pipeline::from_dir(&model, &device).unwrap();
     let draw = |seed| {
         let request = Request::new(["a red circle above a blue square"]).with_seeds([seed]);
         pipeline.generate(&request).unwrap();
         if seed % 10 == 0 {
-            let teacher = Method::Teacher { steps: 2, guidance_scale: 2.0 };
+            let teacher = Method::teacher(2, 2.0);
             pipeline.generate(&request.with_method(teacher)).unwrap();
         }
     };

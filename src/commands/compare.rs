@@ -11,7 +11,7 @@ use super::{DtypeArgs, ModelArgs};
 use crate::console::say;
 use crate::picture_file::Pictures;
 
-/// Draw prompts with teacher and one-step generator, side by side in one PNG
+/// Draw prompts with teacher and generator, side by side in one picture
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// What to draw, one row per prompt
@@ -48,15 +48,16 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let out = Pictures::new(&args.out, 1)?;
     let pipeline = args.model.builder(args.dtype)?.build()?;
     let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
-    let teacher = Method::Teacher { steps: args.steps, guidance_scale };
+    let teacher = Method::teacher(args.steps, guidance_scale);
     let mut rows = Vec::new();
     let (mut slow, mut fast) = (Vec::new(), Vec::new());
     for (i, prompt) in args.prompts.iter().enumerate() {
         let seed = args.seed.wrapping_add(i as u64);
-        let request = |method| Request::new([prompt.clone()]).with_seeds([seed]).with_method(method);
+        let request =
+            |method: &Method| Request::new([prompt.clone()]).with_seeds([seed]).with_method(method.clone());
         // The first call warms caches up and is not timed.
         let mut pictures = Vec::new();
-        for (method, times) in [(teacher, &mut slow), (Method::OneStep, &mut fast)] {
+        for (method, times) in [(&teacher, &mut slow), (&Method::Distilled, &mut fast)] {
             pictures.extend(pipeline.generate(&request(method))?.pictures);
             for _ in 0..args.repeats.max(1) {
                 times.push(pipeline.generate(&request(method))?.timings.total());
@@ -68,7 +69,10 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let ms = |d: Duration| d.as_secs_f64() * 1e3;
     let labels = [
         format!("teacher, {} steps: {:.0} ms", args.steps, ms(slow)),
-        format!("one step: {:.1} ms", ms(fast)),
+        match pipeline.generator_steps() {
+            Some(steps) if steps > 1 => format!("generator, {steps} steps: {:.1} ms", ms(fast)),
+            _ => format!("one step: {:.1} ms", ms(fast)),
+        },
     ];
     out.write(0, &sheet(&labels, &rows), None)?;
     say!("{}\n{}", labels[0], labels[1]);

@@ -87,6 +87,11 @@ impl Tokenizer {
         self.max_tokens
     }
 
+    /// The largest number of a token: a text encoder needs a row for it.
+    pub fn largest_id(&self) -> u32 {
+        self.pipeline.get_vocab(true).into_values().max().unwrap_or(0)
+    }
+
     /// The tokens of a prompt between start and end, not padded.
     ///
     /// # Errors

@@ -3,37 +3,23 @@
 use std::path::Path;
 
 use dmd_clip::{CLIP_KEYS, HiddenActivation, TextConfig, Vocabulary};
+use dmd_data::Dataset;
 use dmd_scheduler::SchedulerConfig;
 use dmd_unet::{AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, Network};
-use dmd_weights::{ModelIndex, Precision, write_json};
+use dmd_weights::{ModelIndex, Precision, WholeFolder, write_json};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::Error;
 use crate::config::{TeacherConfig, TextSection};
-use crate::data::Source;
 use crate::diffusion::{Teacher, TeacherArchitecture};
-use crate::shapes;
 
 /// Tokens per prompt, start and end included: CLIP's.
 const MAX_TOKENS: usize = 77;
 
 /// The vocabulary of a data set: every word of its captions as one token.
-pub fn vocabulary(source: &Source) -> Vocabulary {
-    match source {
-        Source::Shapes => Vocabulary::for_words(shapes::vocabulary()),
-        Source::Folder(folder) => {
-            let mut words: Vec<String> = folder
-                .captions()
-                .flat_map(|caption| caption.split(|c: char| !c.is_ascii_alphabetic()))
-                .filter(|word| !word.is_empty())
-                .map(str::to_ascii_lowercase)
-                .collect();
-            words.sort();
-            words.dedup();
-            Vocabulary::for_words(words.iter().map(String::as_str))
-        }
-    }
+pub fn vocabulary(dataset: &dyn Dataset) -> Vocabulary {
+    Vocabulary::for_words(dataset.vocabulary().iter().map(String::as_str))
 }
 
 impl TextSection {
@@ -80,7 +66,7 @@ pub fn write_tokenizer(model: &Path, vocabulary: &Vocabulary) -> Result<(), Erro
     Ok(vocabulary.save(&model.join("tokenizer"), MAX_TOKENS)?)
 }
 
-/// Writes the `vae` folder.
+/// Writes the `vae` folder, whole or not at all.
 ///
 /// # Errors
 ///
@@ -91,10 +77,11 @@ pub fn write_autoencoder(
     config: &AutoencoderConfig,
     precision: Precision,
 ) -> Result<(), Error> {
-    let folder = model.join("vae");
-    write_json(&folder.join("config.json"), config)?;
-    let path = folder.join("diffusion_pytorch_model.safetensors");
-    Ok(dmd_weights::save(network, &path, &AUTOENCODER_KEYS, precision)?)
+    WholeFolder::new(model.join("vae")).replace(|folder| {
+        write_json(&folder.join("config.json"), config)?;
+        let path = folder.join("diffusion_pytorch_model.safetensors");
+        Ok(dmd_weights::save(network, &path, &AUTOENCODER_KEYS, precision)?)
+    })
 }
 
 /// Writes `text_encoder`, `unet`, `scheduler` and `model_index.json`: with tokenizer and

@@ -5,48 +5,30 @@ mod pixel_teacher;
 mod teacher;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+pub use dmd_data::DataSection;
+use dmd_data::Dataset;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 pub use self::distill::{
-    AdversarialSection, DistillConfig, FakeSection, GeneratorSection, MatchingSection, Measure,
+    AdversarialSection, DistillConfig, FakeSection, Fingerprints, GeneratorSection, MatchingSection, Measure,
     PerceptualSection, RegressionSection,
 };
 pub use self::pixel_teacher::{PixelKind, PixelTeacherConfig, PixelTrainingSection, PixelUNetSection};
 pub use self::teacher::{
     AutoencoderSection, DiffusionSection, GroundingSection, TeacherConfig, TextSection, UNetSection,
 };
-use crate::Error;
-use crate::data::{ImageFolder, Source};
+use crate::{Error, fingerprint};
 
-/// `[data]`: where captioned pictures come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
-pub enum DataSection {
-    /// The procedural shapes.
-    Shapes {},
-    /// A folder with `metadata.jsonl`.
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Height and width the pictures are resized to.
-        size: u32,
-    },
-}
-
-impl DataSection {
-    /// Opens the source.
-    ///
-    /// # Errors
-    ///
-    /// As [`ImageFolder::open`].
-    pub fn open(&self) -> Result<Source, Error> {
-        Ok(match self {
-            Self::Shapes {} => Source::Shapes,
-            Self::Folder { path, size } => Source::Folder(ImageFolder::open(path, *size)?),
-        })
+/// The hash of a data set: its captions and the size of its pictures. Where it lies does not count.
+pub(crate) fn data_hash(dataset: &dyn Dataset) -> String {
+    let size = dataset.size().unwrap_or(0).to_string();
+    let captions: Vec<&str> = dataset.entries().map(|entry| entry.caption).collect();
+    match captions.is_empty() {
+        true => fingerprint::of_texts([dataset.name().as_str(), &size]),
+        false => fingerprint::of_texts([size.as_str()].into_iter().chain(captions)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A run's configuration file cannot be read.
-    #[error("cannot read the configuration {path:?}: {source}")]
+    #[error("cannot read the configuration {path:?}")]
     ReadConfig {
         /// The file.
         path: PathBuf,
@@ -55,14 +55,34 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// A picture or its caption cannot be used.
-    #[error("data set {path:?}: {reason}")]
-    Data {
-        /// The file.
+    /// Earlier work was made from other settings than the present ones.
+    #[error(
+        "{path:?} was made with {name} = {was}, which is now {is}: set it back, or choose another output folder"
+    )]
+    Changed {
+        /// The earlier work.
         path: PathBuf,
+        /// What differs.
+        name: String,
+        /// Its value then.
+        was: String,
+        /// Its value now.
+        is: String,
+    },
+    /// A setting cannot be recorded.
+    #[error("cannot record the setting {name}: {reason}")]
+    Fingerprint {
+        /// The setting.
+        name: String,
         /// Why.
         reason: String,
     },
+    /// The data set.
+    #[error(transparent)]
+    Data(#[from] dmd_data::Error),
+    /// A measure of pictures.
+    #[error(transparent)]
+    Measure(#[from] dmd_eval::Error),
     /// Model files.
     #[error(transparent)]
     Weights(#[from] dmd_weights::Error),

@@ -2,27 +2,27 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
+use dmd_ablations::toy::Mlp;
 use dmd_core::{
-    Adversary, Diffusion, Distiller, Draw, FewStep, GaussianMixture, Noise, Reals, SquaredError, StepLevel,
+    Adversary, Diffusion, Distiller, Draw, FewStep, GaussianMixture, Level, Noise, Reals, SquaredError,
     Targets, Terms,
 };
+use dmd_data::{Dataset, Shapes};
+use dmd_model::pixels::from_rgb8;
 use dmd_scheduler::{KarrasSchedule, TimeSampler};
-use dmd_train::ablation::{self, Effort, Row, Variant};
+use dmd_train::checkpoint::checkpoint_folder;
 use dmd_train::config::{AutoencoderSection, DistillConfig, TeacherConfig};
-use dmd_train::data::{ImageFolder, Source, to_tensor};
-use dmd_train::reader;
-use dmd_train::run::{Observer, Outcome, Pace, StepReport, checkpoint_folder, run};
-use dmd_train::shapes::{Colour, Description, Scene, Shape, Split, vocabulary};
-use dmd_train::toy::Mlp;
-use dmd_train::{AdamW, AdamWConfig, AutoencoderStage, Ema, Error, global_norm, picture, side_by_side};
+use dmd_train::fingerprint::Fingerprint;
+use dmd_train::run::{Observer, Outcome, Pace, StepReport, run};
+use dmd_train::{AdamW, AdamWConfig, AutoencoderRecipe, Ema, Error, Figures, Gradients};
+use dmd_weights::{Fault, with_fault};
 
 #[derive(Module, Debug)]
 struct Point {
@@ -35,10 +35,9 @@ impl Point {
     }
 
     /// Gradients that are exactly `gradient`.
-    fn gradients(&self, gradient: [f32; 3]) -> GradientsParams {
+    fn gradients(&self, gradient: [f32; 3]) -> Gradients {
         let gradient = Tensor::<1>::from_floats(gradient, &Device::flex());
-        let mut grads = (self.p.val() * gradient).sum().backward();
-        GradientsParams::from_module(&mut grads, self)
+        Gradients::of((self.p.val() * gradient).sum(), self)
     }
 
     fn values(&self) -> Vec<f32> {
@@ -62,6 +61,7 @@ fn adamw_is_torchs() {
         let grads = point.gradients(gradient);
         let (moved, found) = adam.step(0.1, point, grads);
         point = moved;
+        let found = f64::from(found.into_scalar::<f32>());
         assert!((found - norm).abs() < 1e-5 * norm, "norm {found}, torch {norm}");
         for (found, expected) in point.values().iter().zip(expected) {
             assert!((found - expected).abs() < 2e-6, "{found}, torch {expected}");
@@ -94,9 +94,15 @@ fn adamw_resumes_from_its_file() {
 fn adamw_refuses_infinite_gradients() {
     let point = Point::new([1.0, 2.0, 3.0]);
     let grads = point.gradients([f32::INFINITY, 0.0, 0.0]);
-    let (point, norm) = AdamW::new(AdamWConfig::default()).step(0.1, point, grads);
-    assert!(!norm.is_finite());
+    let mut adam = AdamW::new(AdamWConfig::default());
+    let (point, norm) = adam.step(0.1, point, grads);
+    let refused = |adam: &AdamW| adam.refused().unwrap().into_scalar::<f32>();
+    assert!(!norm.into_scalar::<f32>().is_finite() && refused(&adam) == 1.0);
     assert_eq!(point.values(), [1.0, 2.0, 3.0]);
+    // A later step does not hide it.
+    let grads = point.gradients([0.1; 3]);
+    let (_, norm) = adam.step(0.1, point, grads);
+    assert!(norm.into_scalar::<f32>().is_finite() && refused(&adam) == 1.0);
 }
 
 #[test]
@@ -128,7 +134,7 @@ fn toy() -> (Toy, Draw) {
     // A network whose last layer is zero gives no gradient to the others: one step makes it general.
     let mlp = || Mlp::new(16, 0.5, &training);
     let distiller = Distiller::new(
-        FewStep::new(mlp(), vec![StepLevel::of_sigma(80.0)]).with_noise_scale(80.0),
+        FewStep::new(mlp(), vec![Level::of_sigma(80.0)]).with_noise_scale(80.0),
         GaussianMixture::new(&[(1.0, &[0.5, 0.0], 0.1), (1.0, &[-0.5, 0.2], 0.2)]),
         mlp(),
         KarrasSchedule::default(),
@@ -148,13 +154,13 @@ fn gradients_stay_in_their_network() {
     let mut grads = loss.total.backward();
     let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
     let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
-    assert!(global_norm(&distiller.generator, &generator) > 0.0);
+    assert!(!generator.is_empty());
     assert!(fake.is_empty(), "the generator's loss reaches the fake score");
 
     let mut grads = distiller.fake_loss(loss.x, &draw.diffusion, &()).backward();
     let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
     let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
-    assert!(global_norm(&distiller.fake, &fake) > 0.0);
+    assert!(!fake.is_empty());
     assert!(generator.is_empty(), "the fake score's loss reaches the generator");
 }
 
@@ -174,29 +180,6 @@ fn generator_loss_adds_up() {
     assert!(alone.regression.is_none());
     assert!((number(alone.total) - matching).abs() < 1e-6 * matching.abs());
     assert!(!loss.x.is_autodiff());
-}
-
-/// Micro-batches side by side give the very gradients they give one after the other, every time: each has a graph
-/// of its own.
-#[test]
-fn turns_side_by_side() {
-    let _alone = alone();
-    let (distiller, draw) = toy();
-    let gradients = |distiller: &Toy, draw: &Draw| {
-        let loss = distiller.generator_loss(draw, &Terms::default(), &());
-        let grads = GradientsParams::from_module(&mut loss.total.backward(), &distiller.generator);
-        let fake = GradientsParams::from_module(
-            &mut distiller.fake_loss(loss.x, &draw.diffusion, &()).backward(),
-            &distiller.fake,
-        );
-        [global_norm(&distiller.generator, &grads), global_norm(&distiller.fake, &fake)]
-    };
-    let expected = gradients(&distiller, &draw);
-    assert!(expected.iter().all(|norm| *norm > 0.0));
-    for _ in 0..100 {
-        let found = side_by_side(vec![draw.clone(); 5], 2, |draw| gradients(&distiller.fork(), &draw));
-        assert_eq!(found, vec![expected; 5]);
-    }
 }
 
 /// DMD2's adversarial term: at logits 0 the losses are ln 2 and 2 ln 2; the generator's turn moves the
@@ -227,7 +210,7 @@ fn adversarial_terms_stay_in_their_network() {
     let mut grads = loss.total.backward();
     let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
     let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
-    assert!(global_norm(&distiller.generator, &generator) > 0.0);
+    assert!(!generator.is_empty());
     assert!(fake.is_empty(), "the generator's turn leaves gradients on the critic");
 
     let x0 = distiller.teacher.sample(8, &mut noise, &device);
@@ -237,7 +220,7 @@ fn adversarial_terms_stay_in_their_network() {
     let mut grads = critic.loss.backward();
     let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
     let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
-    assert!(global_norm(&distiller.fake, &fake) > 0.0);
+    assert!(!fake.is_empty());
     assert!(generator.is_empty(), "the critic's turn reaches the generator");
 }
 
@@ -279,13 +262,14 @@ fn finished_latents_are_standardised() {
     let folder = tempfile::tempdir().unwrap();
     let device = Device::flex();
     let section = tiny_autoencoder(3);
-    let mut stage = AutoencoderStage::new(section.clone(), Source::Shapes, 5, &device).unwrap();
+    let mut stage =
+        AutoencoderRecipe::start(section.clone(), Arc::new(Shapes), 5, Fingerprint::new(), &device).unwrap();
     run(&mut stage, &section.pace, folder.path(), &mut StopAt(100, 0)).unwrap();
     let (network, config) = stage.finish(128).unwrap();
     assert!((config.scaling_factor - 1.0).abs() < f64::EPSILON);
     let mut noise = Noise::from_seed(77);
-    let scenes: Vec<_> = (0..128).map(|_| Source::Shapes.draw(&mut noise).unwrap().image).collect();
-    let pictures = to_tensor(&scenes, &device);
+    let scenes: Vec<_> = (0..128).map(|_| Shapes.draw(&mut noise).unwrap().image).collect();
+    let pictures = from_rgb8(&scenes, &device);
     let latents = network.encode(pictures.clone()).mode();
     let channels = latents.clone().swap_dims(0, 1).flatten::<2>(1, 3);
     let mean = channels.clone().mean_dim(1);
@@ -307,7 +291,10 @@ fn a_resumed_run_is_the_same_run() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let device = Device::flex();
-    let stage = || AutoencoderStage::new(tiny_autoencoder(6), Source::Shapes, 5, &device).unwrap();
+    let stage = || {
+        AutoencoderRecipe::start(tiny_autoencoder(6), Arc::new(Shapes), 5, Fingerprint::new(), &device)
+            .unwrap()
+    };
     let pace = tiny_autoencoder(6).pace;
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     let outcome = run(&mut stage(), &pace, &whole, &mut StopAt(100, 0)).unwrap();
@@ -329,158 +316,81 @@ fn a_resumed_run_is_the_same_run() {
     assert!(whole.join("grids/autoencoder-000006.png").is_file());
 }
 
-/// The newest checkpoint counts even when the run was cut off between the two renames.
+/// A run that is killed at any file operation of a checkpoint goes on from a whole one: the last or the one before.
 #[test]
-fn a_cut_off_checkpoint_falls_back_to_the_old_one() {
+fn a_checkpoint_survives_every_kill() {
     let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
     let device = Device::flex();
     let pace = tiny_autoencoder(2).pace;
-    let stage = || AutoencoderStage::new(tiny_autoencoder(2), Source::Shapes, 5, &device).unwrap();
-    run(&mut stage(), &pace, folder.path(), &mut StopAt(1, 0)).unwrap();
-    let home = checkpoint_folder(folder.path(), "autoencoder");
-    fs::rename(&home, home.with_file_name("autoencoder.old")).unwrap();
-    fs::create_dir(home.with_file_name("autoencoder.new")).unwrap();
-    let mut rest = StopAt(100, 0);
-    run(&mut stage(), &pace, folder.path(), &mut rest).unwrap();
-    assert_eq!(rest.1, 1, "one step was left");
+    let stage = || {
+        AutoencoderRecipe::start(tiny_autoencoder(2), Arc::new(Shapes), 5, Fingerprint::new(), &device)
+            .unwrap()
+    };
+    let mut killed_at = 0;
+    loop {
+        let folder = tempfile::tempdir().unwrap();
+        run(&mut stage(), &pace, folder.path(), &mut StopAt(1, 0)).unwrap();
+        // The second step's checkpoint replaces the first one's.
+        let (_, operations) = with_fault(Fault::Killed(killed_at), || {
+            run(&mut stage(), &pace, folder.path(), &mut StopAt(100, 0))
+        });
+        let mut rest = StopAt(100, 0);
+        assert_eq!(run(&mut stage(), &pace, folder.path(), &mut rest).unwrap(), Outcome::Finished);
+        assert!(rest.1 <= 1, "killed at operation {killed_at}: the first step is lost");
+        killed_at += 1;
+        if killed_at > operations {
+            break;
+        }
+    }
+    assert!(killed_at > 5, "{killed_at} file operations");
 }
 
 #[test]
 fn divergence_stops_the_run() {
-    struct Diverging;
+    struct Diverging {
+        steps: usize,
+        noise: Noise,
+    }
     impl dmd_train::run::Stage for Diverging {
         fn name(&self) -> &'static str {
             "diverging"
         }
-        fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
-            Ok(vec![("loss", if step < 2 { 1.0 } else { f64::NAN })])
+        fn made_from(&self) -> Fingerprint {
+            Fingerprint::new()
+        }
+        fn step(&mut self) -> Result<Figures, Error> {
+            self.steps += 1;
+            let mut figures = Figures::new();
+            let value = if self.steps <= 2 { 1.0 } else { f32::NAN };
+            figures.loss("loss", Tensor::from_floats([value], &Device::flex()));
+            Ok(figures)
         }
         fn save(&self, _folder: &Path) -> Result<(), Error> {
             Ok(())
         }
-        fn load(&mut self, _folder: &Path, _state: &dmd_train::checkpoint::RunState) -> Result<(), Error> {
+        fn load(&mut self, _folder: &Path, _steps: usize) -> Result<(), Error> {
             Ok(())
         }
-        fn state(&self, step: usize, seconds: f64) -> dmd_train::checkpoint::RunState {
-            dmd_train::checkpoint::RunState::new(step, seconds, &Noise::from_seed(0))
+        fn noise(&mut self) -> &mut Noise {
+            &mut self.noise
         }
-        fn probe(&self) -> Result<dmd_train::run::Probe, Error> {
-            Ok(dmd_train::run::Probe::default())
+        fn probe(&self, _stopped: &dyn Fn() -> bool) -> Result<Option<dmd_train::run::Probe>, Error> {
+            Ok(None)
         }
     }
     let folder = tempfile::tempdir().unwrap();
     let pace = Pace { steps: 9, log_every: 1, grid_every: 100, checkpoint_every: 1, keep: 1 };
-    let error = run(&mut Diverging, &pace, folder.path(), &mut StopAt(100, 0)).unwrap_err();
+    let error = run(
+        &mut Diverging { steps: 0, noise: Noise::from_seed(0) },
+        &pace,
+        folder.path(),
+        &mut StopAt(100, 0),
+    )
+    .unwrap_err();
     assert!(matches!(error, Error::Diverged { step: 3, term: "loss", .. }), "{error}");
-    let state: dmd_train::checkpoint::RunState =
+    let state: serde_json::Value =
         dmd_weights::read_json(&checkpoint_folder(folder.path(), "diverging").join("state.json")).unwrap();
-    assert_eq!(state.step, 2);
-}
-
-/// The reader recovers everything from pixels, on both splits.
-#[test]
-fn the_reader_reads_what_was_drawn() {
-    let mut noise = Noise::from_seed(4);
-    for split in [Split::Train, Split::HeldOut] {
-        for _ in 0..300 {
-            let scene = Scene::draw(split, &mut noise);
-            assert_eq!(scene.description.split(), split);
-            let read = reader::read(&scene.render());
-            assert!(scene.description.fits(&read), "{}: {read:?}", scene.caption);
-            for object in &scene.objects {
-                let near = |o: &&dmd_train::shapes::Object| (o.x - object.x).hypot(o.y - object.y) < 1.0;
-                let found = read.iter().find(near).unwrap_or_else(|| panic!("{object:?} in {read:?}"));
-                assert!((found.radius - object.radius).abs() < 0.75, "{object:?}, read {found:?}");
-            }
-        }
-    }
-}
-
-/// It does not say yes to everything: another prompt's picture is wrong nearly always.
-#[test]
-fn the_reader_refuses_other_pictures() {
-    let mut noise = Noise::from_seed(8);
-    let scenes: Vec<Scene> = (0..200).map(|_| Scene::draw(Split::Train, &mut noise)).collect();
-    let wrong = scenes
-        .iter()
-        .zip(scenes.iter().skip(1))
-        .filter(|(a, b)| a.description.fits(&reader::read(&b.render())))
-        .count();
-    assert!(wrong <= 4, "{wrong} of 199 foreign pictures pass");
-    let blank = image::RgbImage::from_pixel(64, 64, image::Rgb(dmd_train::shapes::BACKGROUND));
-    assert!(reader::read(&blank).is_empty());
-    let scene = &scenes[0];
-    assert!(!scene.description.fits(&[]));
-}
-
-#[test]
-fn a_seed_draws_the_same_pictures() {
-    let draw = |seed| Scene::draw(Split::Train, &mut Noise::from_seed(seed));
-    assert_eq!(draw(1), draw(1));
-    assert_eq!(draw(1).render().into_raw(), draw(1).render().into_raw());
-    assert_ne!(draw(1), draw(2));
-}
-
-/// Every composition has one split, whatever the wording, and both exist.
-#[test]
-fn splits_do_not_overlap() {
-    let described = |shape, colour| dmd_train::shapes::Described { shape, colour, size: None };
-    let (a, b) = (described(Shape::Circle, Colour::Red), described(Shape::Square, Colour::Blue));
-    use dmd_train::shapes::Relation::{Above, Below, LeftOf, RightOf};
-    let split = |a, r, b| Description::Two(a, r, b).split();
-    assert_eq!(split(a, Above, b), split(b, Below, a));
-    assert_eq!(split(a, LeftOf, b), split(b, RightOf, a));
-    let mut noise = Noise::from_seed(1);
-    let held = (0..2000)
-        .filter(|_| {
-            let train = Description::draw(Split::Train, &mut noise);
-            assert_eq!(train.split(), Split::Train);
-            let words = train.caption(&mut noise);
-            assert!(words.split(' ').all(|w| vocabulary().contains(&w)), "{words}");
-            Description::draw(Split::HeldOut, &mut noise).split() == Split::HeldOut
-        })
-        .count();
-    assert_eq!(held, 2000);
-}
-
-#[test]
-fn image_folders_in_hugging_face_form() {
-    let folder = tempfile::tempdir().unwrap();
-    let scene = Scene::draw(Split::Train, &mut Noise::from_seed(1));
-    picture::save(&scene.render(), &folder.path().join("train/a.png")).unwrap();
-    let metadata = folder.path().join("metadata.jsonl");
-    let good = r#"{"file_name": "train/a.png", "text": "something", "extra": 1}"#;
-    fs::write(&metadata, format!("{good}\n\n")).unwrap();
-    let opened = ImageFolder::open(folder.path(), 32).unwrap();
-    assert_eq!(opened.len(), 1);
-    let example = opened.get(0).unwrap();
-    assert_eq!((example.image.dimensions(), example.caption.as_str()), ((32, 32), "something"));
-    for (line, word) in [
-        (r#"{"file_name": "../secret.png", "text": "x"}"#, "leaves the folder"),
-        (r#"{"file_name": "/etc/passwd", "text": "x"}"#, "leaves the folder"),
-        (r#"{"file_name": "none.png", "text": "x"}"#, "no picture"),
-        (r#"{"text": "x"}"#, "file_name"),
-        ("not json", "line 2"),
-    ] {
-        fs::write(&metadata, format!("{good}\n{line}\n")).unwrap();
-        let message = ImageFolder::open(folder.path(), 32).unwrap_err().to_string();
-        assert!(message.contains(word) && message.contains("line 2"), "{message}");
-    }
-    fs::write(folder.path().join("train/a.png"), "no picture").unwrap();
-    fs::write(&metadata, good).unwrap();
-    let broken = ImageFolder::open(folder.path(), 32).unwrap().get(0).unwrap_err();
-    assert!(broken.to_string().contains("a.png"), "{broken}");
-    fs::write(&metadata, "").unwrap();
-    assert!(ImageFolder::open(folder.path(), 32).is_err());
-}
-
-#[test]
-fn pictures_become_tensors_and_come_back() {
-    let scene = Scene::draw(Split::Train, &mut Noise::from_seed(1));
-    let image = scene.render();
-    let back = picture::from_tensor(to_tensor(std::slice::from_ref(&image), &Device::flex()));
-    assert_eq!(back[0].as_raw(), image.as_raw());
+    assert_eq!(state["step"], 2);
 }
 
 fn configs() -> impl Iterator<Item = std::path::PathBuf> {
@@ -528,30 +438,4 @@ fn wrong_configurations_name_the_key() {
     }
     let message = TeacherConfig::from_file(&folder.path().join("none.toml")).unwrap_err().to_string();
     assert!(message.contains("none.toml"), "{message}");
-}
-
-/// Two time scales (DMD2, appendix C): after a short training, five fake updates per generator update
-/// are far nearer to the data than one, and regression alone is already over every mode. Reference runs
-/// in NumPy at 300 updates: energy distance 425 and 10, modes 2 and 8 (seed 0).
-#[test]
-fn two_time_scales_on_the_ring() {
-    let _alone = alone();
-    let device = Device::flex();
-    let table = ablation::tables().into_iter().find(|table| table.id == "m3").unwrap();
-    // A quarter of the reference's teacher: sharper than any generator below, not yet 0.98.
-    let effort = Effort { teacher_steps: 1500, ..table.experiment.effort() };
-    let regression =
-        Variant { name: "regression", matching: None, regression: 1.0, ratio: 1, ..Variant::BASE };
-    let rows = [&table.rows[..3], &[Row::Generator(regression)]].concat();
-    let mut found = HashMap::new();
-    let run = table.experiment.run(None, &rows, &effort, 0, &device, &mut |row, figures| {
-        println!("{}: {figures:?}", row.name());
-        found.extend(figures.iter().map(|figure| ((row.name(), figure.name), figure.value)));
-        Ok(())
-    });
-    run.unwrap();
-    let at = |row: &'static str, figure: &'static str| found[&(row, figure)];
-    assert!(at("teacher, Heun 18", "sharp") > 0.6 && at("teacher, Heun 18", "modes") == 8.0);
-    assert!(at("two time scales, ratio 5", "energy") * 2.0 < at("matching only, ratio 1", "energy"));
-    assert_eq!(at("regression", "modes"), 8.0);
 }

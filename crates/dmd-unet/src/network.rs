@@ -4,7 +4,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 use dmd_core::Condition;
-use dmd_weights::{KeyMap, Precision, TensorFile, write_json};
+use dmd_weights::{KeyMap, Precision, Tensors, write_json};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,6 +22,13 @@ pub trait Network: Module + ModuleDisplay + Sync {
 
     /// Where parameter paths differ from a file's keys.
     const KEYS: KeyMap;
+
+    /// Checks that every option is one that this implementation computes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] naming the first option that is not.
+    fn validate(config: &Self::Config) -> Result<(), Error>;
 
     /// A network with fresh random parameters.
     ///
@@ -55,7 +62,7 @@ pub trait Network: Module + ModuleDisplay + Sync {
     /// # Errors
     ///
     /// As [`Self::init`], and when the file's tensors are not the network's.
-    fn from_tensors(config: &Self::Config, file: &TensorFile, device: &Device) -> Result<Self, Error> {
+    fn from_tensors(config: &Self::Config, file: &Tensors, device: &Device) -> Result<Self, Error> {
         Ok(dmd_weights::load(Self::init(config, device)?, file, &Self::KEYS)?)
     }
 

@@ -1,34 +1,49 @@
 //! The one door for model files: safetensors in the layout of a diffusers folder, whole, sharded or
 //! in half precision, and PyTorch state dicts behind the feature `pytorch`.
 //!
-//! [`read`] opens a file, [`load`] fills a burn module from it, [`save`] writes one back under the
-//! same names, so that diffusers opens what this project trained and the other way round. A load
-//! is all or nothing: every missing, unused and misshapen tensor is reported at once
-//! ([`Mismatch`]). Files are written beside their final name and renamed ([`write_atomic`]).
+//! [`read`] opens a file as [`Tensors`], a lazy view that can be narrowed, renamed and merged with a [`Lora`]; [`load`]
+//! fills a burn module from it by name, and [`save`] writes one back under the same names, so that diffusers opens what
+//! this project trained and the other way round. A load is all or nothing: every missing, unused and misshapen tensor is
+//! counted in one report ([`Mismatch`]). Files are written beside their final name and renamed ([`write_atomic`]), folders
+//! are replaced as one ([`WholeFolder`]) by one process at a time ([`FolderLock`]).
 
 mod atomic;
+mod convert;
 mod disk;
 mod error;
-mod file;
 mod folder;
 mod json;
+mod load;
 mod lock;
+mod lora;
+mod mapped;
 mod mean;
-mod module;
+mod mismatch;
 mod names;
+mod open;
+mod parameters;
+mod plan;
 mod shards;
+mod tensors;
 mod whole_folder;
+mod write;
 
 pub use atomic::write_atomic;
 #[doc(hidden)]
 pub use disk::{Fault, with_fault};
-pub use error::{Error, Mismatch, Misshapen};
-pub use file::{Entry, NamedTensor, Precision, TensorFile, read, write};
+pub use error::Error;
 pub use folder::{ModelIndex, weight_file};
 pub use json::{parse_json, read_config, read_json, write_json};
+pub use load::{load, load_for_training};
 pub use lock::FolderLock;
+pub use lora::{Lora, Update};
 pub use mean::mean;
-pub use module::{cast, check, load, load_for_training, save, tensors};
+pub use mismatch::{Mismatch, Misshapen};
 pub use names::KeyMap;
+pub use open::read;
+pub use parameters::{cast, save, tensors};
+pub use plan::check;
 pub use safetensors::Dtype;
+pub use tensors::{Entry, NamedTensor, Tensors};
 pub use whole_folder::WholeFolder;
+pub use write::{Precision, write};

@@ -1,0 +1,243 @@
+//! [`attention`](crate::attention()) for the flex backend: forward without the scores, the gradient by computing them
+//! again for some queries at a time.
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use super::attention_loops::{
+    BLOCK, Head, KEYS, LANES, Queries, Workspace, attend, softmax_gradient, softmax_rows,
+};
+use super::recompute::{Recomputed, second_order, tracked};
+use super::tensors::{dims, is_single, tensor, values};
+
+/// Attention as an operation of a backend. `causal` is 1 or 0.
+#[backend_extension(Flex, Autodiff)]
+pub trait AttentionOps: Backend {
+    /// `softmax(q kᵀ / √width) v` of `[batch, rows, heads · width]` each.
+    fn heads_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: usize,
+        causal: usize,
+    ) -> FloatTensor<Self>;
+
+    /// Gradients of `q`, `k` and `v`, given the output's.
+    fn heads_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        heads: usize,
+        causal: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// [`crate::attention()`], where the tensors are in single precision on flex.
+pub(crate) fn attention([q, k, v]: [&Tensor<3>; 3], heads: usize, causal: bool) -> Option<Tensor<3>> {
+    is_single(q).then(|| {
+        let [q, k, v] = [q, k, v].map(|x| x.clone().into_dispatch());
+        Tensor::from_dispatch(Dispatch::heads_attention(q, k, v, heads, usize::from(causal)))
+    })
+}
+
+/// Queries of a head that a thread takes at a time.
+const CHUNK: usize = 8 * BLOCK;
+/// Queries whose scores the gradient holds at a time.
+const ROWS: usize = 256;
+
+fn scale(width: usize) -> f32 {
+    1.0 / (width as f32).sqrt()
+}
+
+/// A head of `[rows, columns]` transposed and padded with zeros: `[width, padded]`.
+fn transposed(x: &[f32], columns: usize, at: usize, out: &mut [f32], padded: usize) {
+    for (row, x) in x.chunks_exact(columns).enumerate() {
+        for (c, value) in x[at..].iter().take(out.len() / padded).enumerate() {
+            out[c * padded + row] = *value;
+        }
+    }
+}
+
+/// The rows of a head alone, `width` floats each, followed by zeros up to `padded_width`.
+fn gathered(x: &[f32], columns: usize, at: std::ops::Range<usize>, padded_width: usize) -> Vec<f32> {
+    let mut out = vec![0.0; x.len() / columns * padded_width];
+    for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(padded_width)) {
+        out[..at.len()].copy_from_slice(&x[at.clone()]);
+    }
+    out
+}
+
+impl AttentionOps for Flex {
+    fn heads_attention(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        heads: usize,
+        causal: usize,
+    ) -> FlexTensor {
+        let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
+        let ([batch, n, columns], [_, m, _]): ([usize; 3], [usize; 3]) = (dims(&q), dims(&k));
+        let width = columns / heads;
+        let (padded, padded_width) = (m.next_multiple_of(KEYS), width.next_multiple_of(LANES));
+        let mut out = vec![0.0_f32; batch * n * columns];
+        let shape = [batch, n, columns];
+        if out.is_empty() {
+            return tensor(out, shape);
+        }
+        // Keys and values of every head, laid out for the loops.
+        let laid: Vec<[Vec<f32>; 2]> = (0..batch * heads)
+            .into_par_iter()
+            .map(|i| {
+                let (sample, at) = (i / heads * m * columns, i % heads * width);
+                let mut keys = vec![0.0; width * padded];
+                transposed(&values(&k)[sample..sample + m * columns], columns, at, &mut keys, padded);
+                let rows = &values(&v)[sample..sample + m * columns];
+                let mut rows = gathered(rows, columns, at..at + width, padded_width);
+                rows.resize(padded * padded_width, 0.0);
+                [keys, rows]
+            })
+            .collect();
+        let chunks = n.div_ceil(CHUNK);
+        let per_sample = out.chunks_mut(n * columns).flat_map(|sample| sample.chunks_mut(CHUNK * columns));
+        let work: Vec<&mut [f32]> = per_sample.collect();
+        work.into_par_iter().enumerate().for_each_init(Workspace::default, |workspace, (i, out)| {
+            let (sample, chunk) = (i / chunks, i % chunks);
+            let queries = &values(&q)[(sample * n + chunk * CHUNK) * columns..][..out.len()];
+            for head in 0..heads {
+                let [keys, rows] = &laid[sample * heads + head];
+                let at = head * width;
+                let blocks = queries.chunks(BLOCK * columns).zip(out.chunks_mut(BLOCK * columns));
+                for (block, (queries, out)) in blocks.enumerate() {
+                    let first = chunk * CHUNK + block * BLOCK;
+                    attend(Queries {
+                        head: Head { keys, values: rows, count: m, padded, width, padded_width },
+                        count: queries.len() / columns,
+                        queries: &queries[at..],
+                        out: &mut out[at..],
+                        stride: columns,
+                        scale: scale(width),
+                        visible: if causal == 1 { first + 1 } else { m },
+                        workspace,
+                    });
+                }
+            }
+        });
+        tensor(out, shape)
+    }
+
+    fn heads_attention_backward(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        grad: FlexTensor,
+        heads: usize,
+        causal: usize,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
+        let grad = grad.to_contiguous();
+        let ([batch, n, columns], [_, m, _]): ([usize; 3], [usize; 3]) = (dims(&q), dims(&k));
+        let width = columns / heads;
+        let of_heads: Vec<[Vec<f32>; 3]> = (0..batch * heads)
+            .into_par_iter()
+            .map(|i| {
+                let (sample, at) = (i / heads, i % heads * width);
+                let head = |x: &FlexTensor, rows: usize| {
+                    let x = &values(x)[sample * rows * columns..][..rows * columns];
+                    gathered(x, columns, at..at + width, width)
+                };
+                let inputs = [head(&q, n), head(&k, m), head(&v, m), head(&grad, n)];
+                head_gradients(inputs, [n, m, width], causal == 1)
+            })
+            .collect();
+        let scattered = |which: usize, rows: usize| {
+            let mut out = vec![0.0_f32; batch * rows * columns];
+            let samples = out.par_chunks_mut((rows * columns).max(1)).enumerate();
+            samples.for_each(|(sample, out)| {
+                for (head, gradients) in of_heads[sample * heads..(sample + 1) * heads].iter().enumerate() {
+                    let rows = gradients[which].chunks_exact(width);
+                    for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
+                        out[head * width..(head + 1) * width].copy_from_slice(row);
+                    }
+                }
+            });
+            tensor(out, [batch, rows, columns])
+        };
+        (scattered(0, n), scattered(1, m), scattered(2, m))
+    }
+}
+
+/// The gradients of one head's queries, keys and values, `[rows, width]` each.
+fn head_gradients([q, k, v, grad]: [Vec<f32>; 4], [n, m, width]: [usize; 3], causal: bool) -> [Vec<f32>; 3] {
+    let product = Flex::float_matmul;
+    let turned = Flex::float_transpose;
+    let (k, v) = (tensor(k, [m, width]), tensor(v, [m, width]));
+    let mut of_q = Vec::with_capacity(n * width);
+    let mut of_k = tensor(vec![0.0; m * width], [m, width]);
+    let mut of_v = of_k.clone();
+    for (chunk, (q, grad)) in q.chunks(ROWS * width).zip(grad.chunks(ROWS * width)).enumerate() {
+        let rows = q.len() / width;
+        let (q, grad) = (tensor(q.to_vec(), [rows, width]), tensor(grad.to_vec(), [rows, width]));
+        let mut weights = values(&product(q.clone(), turned(k.clone())).to_contiguous()).to_vec();
+        let first = chunk * ROWS;
+        softmax_rows(&mut weights, m, scale(width), |i| if causal { first + i + 1 } else { m });
+        let mut scores = values(&product(grad.clone(), turned(v.clone())).to_contiguous()).to_vec();
+        softmax_gradient(&weights, &mut scores, m, scale(width));
+        let (weights, scores) = (tensor(weights, [rows, m]), tensor(scores, [rows, m]));
+        of_v = Flex::float_add(of_v, product(turned(weights), grad));
+        of_q.extend_from_slice(values(&product(scores.clone(), k.clone()).to_contiguous()));
+        of_k = Flex::float_add(of_k, product(turned(scores), q));
+    }
+    let read = |tensor: FlexTensor| values(&tensor.to_contiguous()).to_vec();
+    [of_q, read(of_k), read(of_v)]
+}
+
+#[derive(Debug, Clone)]
+struct Attention {
+    heads: usize,
+    causal: usize,
+}
+
+impl<B: AttentionOps> Recomputed<B, 3> for Attention {
+    fn forward(&self, [q, k, v]: [FloatTensor<B>; 3]) -> FloatTensor<B> {
+        B::heads_attention(q, k, v, self.heads, self.causal)
+    }
+
+    fn backward(
+        &self,
+        [q, k, v]: [FloatTensor<B>; 3],
+        gradient: FloatTensor<B>,
+        _: [bool; 3],
+    ) -> [Option<FloatTensor<B>>; 3] {
+        let (q, k, v) = B::heads_attention_backward(q, k, v, gradient, self.heads, self.causal);
+        [q, k, v].map(Some)
+    }
+}
+
+impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
+    fn heads_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: usize,
+        causal: usize,
+    ) -> FloatTensor<Self> {
+        tracked::<B, C, _, 3>(Attention { heads, causal }, [q, k, v])
+    }
+
+    fn heads_attention_backward(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: usize,
+        _: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        second_order("attention")
+    }
+}

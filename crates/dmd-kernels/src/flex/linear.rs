@@ -1,0 +1,133 @@
+//! [`linear`](crate::linear()) for the flex backend, for few rows and a weight that lies as checkpoints have it,
+//! `[output, input]`: products of rows with rows, nothing packed, the weight read once.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::{DType, Tensor};
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::disjoint::Disjoint;
+use super::tensors::{dims, is_single, tensor, values};
+
+/// A product with a transposed matrix, as an operation of a backend. It is not differentiable: training keeps its
+/// weights the other way round.
+#[backend_extension(Flex)]
+pub trait LinearOps: Backend {
+    /// `[rows, output]` of `x: [rows, input]` and `weight: [output, input]`.
+    fn rows_by_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// Rows from which on packing the weight pays.
+const FEW: usize = 160;
+/// Outputs that a thread takes at a time.
+const CHUNK: usize = 24;
+/// Rows and outputs whose sums are in registers together: 24, with ten vectors of operands.
+const ROWS: usize = 4;
+const OUTPUTS: usize = 6;
+
+/// `x · weight`, where the fast body serves it: single precision on flex, not tracked, few rows, many inputs.
+pub(crate) fn linear(x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
+    let [rows, inputs] = x.dims();
+    let worth = (2..=FEW).contains(&rows) && inputs >= 64;
+    let plain = weight.dtype() == DType::F32 && !x.is_autodiff() && !weight.is_autodiff();
+    (worth && plain && is_single(x)).then(|| {
+        let turned = weight.clone().transpose(); // a transposed view turned back, for nothing
+        Tensor::from_dispatch(Dispatch::rows_by_rows(x.clone().into_dispatch(), turned.into_dispatch()))
+    })
+}
+
+impl LinearOps for Flex {
+    fn rows_by_rows(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        if !weight.layout().is_contiguous() {
+            // The weight lies as burn's own: turning it on every call would cost more than its product.
+            return Flex::float_matmul(x, Flex::float_transpose(weight));
+        }
+        let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+        let ([rows, inputs], [outputs, _]): ([usize; 2], [usize; 2]) = (dims(&x), dims(&weight));
+        let mut out = vec![0.0_f32; rows * outputs];
+        let (x, weight) = (values(&x), values(&weight));
+        let shared = Disjoint::new(&mut out);
+        weight.par_chunks((CHUNK * inputs).max(1)).enumerate().for_each(|(chunk, weight)| {
+            let first = chunk * CHUNK;
+            let out = &shared;
+            Arch::new().dispatch(Columns { x, weight, inputs, first, outputs, out });
+        });
+        tensor(out, [rows, outputs])
+    }
+}
+
+/// Some outputs of all rows.
+struct Columns<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    inputs: usize,
+    /// The first of them, of how many.
+    first: usize,
+    outputs: usize,
+    out: &'a Disjoint<'a>,
+}
+
+impl WithSimd for Columns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        for (six, weight) in self.weight.chunks(OUTPUTS * self.inputs).enumerate() {
+            for (four, x) in self.x.chunks(ROWS * self.inputs).enumerate() {
+                let place = (four * ROWS, self.first + six * OUTPUTS);
+                match (x.len() / self.inputs, weight.len() / self.inputs) {
+                    (ROWS, OUTPUTS) => self.block::<S, ROWS, OUTPUTS>(s, x, weight, place),
+                    (_, OUTPUTS) => {
+                        for (i, x) in x.chunks(self.inputs).enumerate() {
+                            self.block::<S, 1, OUTPUTS>(s, x, weight, (place.0 + i, place.1));
+                        }
+                    }
+                    _ => {
+                        for (o, weight) in weight.chunks(self.inputs).enumerate() {
+                            for (i, x) in x.chunks(self.inputs).enumerate() {
+                                self.block::<S, 1, 1>(s, x, weight, (place.0 + i, place.1 + o));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Columns<'_> {
+    #[expect(unsafe_code, reason = "each thread has outputs of its own, see `Disjoint`")]
+    #[inline(always)]
+    fn block<S: Simd, const R: usize, const O: usize>(
+        &self,
+        s: S,
+        x: &[f32],
+        weight: &[f32],
+        (row, output): (usize, usize),
+    ) {
+        let row_of = |i: usize| i * self.inputs..(i + 1) * self.inputs;
+        let x: [(&[S::f32s], &[f32]); R] = std::array::from_fn(|i| S::as_simd_f32s(&x[row_of(i)]));
+        let weight: [(&[S::f32s], &[f32]); O] = std::array::from_fn(|o| S::as_simd_f32s(&weight[row_of(o)]));
+        let mut sums = [[s.splat_f32s(0.0); O]; R];
+        for k in 0..x[0].0.len() {
+            let weights: [S::f32s; O] = std::array::from_fn(|o| weight[o].0[k]);
+            for (sums, x) in sums.iter_mut().zip(&x) {
+                let value = x.0[k];
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum = s.mul_add_f32s(value, weight, *sum);
+                }
+            }
+        }
+        for (i, (sums, x)) in sums.into_iter().zip(&x).enumerate() {
+            // SAFETY: rows of this thread's outputs.
+            let out = unsafe { self.out.part((row + i) * self.outputs + output, O) };
+            for ((out, sum), weight) in out.iter_mut().zip(sums).zip(&weight) {
+                let rest: f32 = x.1.iter().zip(weight.1).map(|(a, b)| a * b).sum();
+                *out = s.reduce_sum_f32s(sum) + rest;
+            }
+        }
+    }
+}

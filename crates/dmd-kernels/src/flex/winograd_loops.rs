@@ -1,0 +1,336 @@
+//! The transforms of [`winograd`](super::winograd): tiles and weights to points, and points back to pixels.
+//!
+//! F(4×4, 3×3) with the points 0, ±1/√2, ±√2 and ∞ (Toom and Cook's construction, transposed): these keep the
+//! transforms' constants between 1/6 and 2.5, and the error within about twice a direct sum's.
+
+use pulp::{Simd, WithSimd};
+
+use super::direct_loops::WeightLayout;
+use super::disjoint::Disjoint;
+
+/// Places of a transformed tile, 6×6.
+pub(super) const POINTS: usize = 36;
+/// Output channels that a product computes at a time.
+pub(super) const ROWS: usize = 6;
+/// Floats of the widest vectors; tiles come in multiples of it.
+pub(super) const LANES: usize = 16;
+
+const A2: f32 = 0.5;
+const B2: f32 = 2.0;
+const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
+const B: f32 = std::f32::consts::SQRT_2;
+
+/// Channels rounded up to an odd number of vectors: rows a power of two apart would share a few sets of the cache.
+pub(super) fn spread(channels: usize) -> usize {
+    LANES * (channels.div_ceil(LANES) | 1)
+}
+
+#[inline(always)]
+fn load<S: Simd>(_: S, x: &[f32]) -> S::f32s {
+    S::as_simd_f32s(&x[..S::F32_LANES]).0[0]
+}
+
+#[inline(always)]
+fn store<S: Simd>(_: S, x: &mut [f32], v: S::f32s) {
+    S::as_mut_simd_f32s(&mut x[..S::F32_LANES]).0[0] = v;
+}
+
+/// Six inputs of a row or column to six points.
+#[inline(always)]
+fn input<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
+    let c = |v| s.splat_f32s(v);
+    let fma = |a, b, c| s.mul_add_f32s(a, b, c);
+    let (e1, o1) = (fma(c(-B2), d[2], d[4]), s.mul_f32s(c(A), fma(c(-B2), d[1], d[3])));
+    let (e2, o2) = (fma(c(-A2), d[2], d[4]), s.mul_f32s(c(B), fma(c(-A2), d[1], d[3])));
+    [
+        s.add_f32s(fma(c(-A2 - B2), d[2], d[0]), d[4]),
+        s.add_f32s(e1, o1),
+        s.sub_f32s(e1, o1),
+        s.add_f32s(e2, o2),
+        s.sub_f32s(e2, o2),
+        s.add_f32s(fma(c(-A2 - B2), d[3], d[1]), d[5]),
+    ]
+}
+
+/// Six points of a row or column to four outputs.
+#[inline(always)]
+fn output<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
+    let c = |v| s.splat_f32s(v);
+    let fma = |a, b, c| s.mul_add_f32s(a, b, c);
+    let (s1, t1) = (s.add_f32s(m[1], m[2]), s.mul_f32s(c(A), s.sub_f32s(m[1], m[2])));
+    let (s2, t2) = (s.add_f32s(m[3], m[4]), s.mul_f32s(c(B), s.sub_f32s(m[3], m[4])));
+    [
+        s.add_f32s(m[0], s.add_f32s(s1, s2)),
+        s.add_f32s(t1, t2),
+        fma(c(A2), s1, s.mul_f32s(c(B2), s2)),
+        fma(c(A2), t1, fma(c(B2), t2, m[5])),
+    ]
+}
+
+/// Three weights of a row or column to six points.
+#[inline(always)]
+fn weight<S: Simd>(s: S, g: [S::f32s; 3]) -> [S::f32s; 6] {
+    // 2a²(a² − b²) = −3/2, 2b²(b² − a²) = 6, a²b² = 1.
+    let c = |v| s.splat_f32s(v);
+    let fma = |a, b, c| s.mul_add_f32s(a, b, c);
+    let (e1, o1) = (s.mul_f32s(c(-1.0 / 1.5), fma(c(A2), g[2], g[0])), s.mul_f32s(c(-A / 1.5), g[1]));
+    let (e2, o2) = (s.mul_f32s(c(1.0 / 6.0), fma(c(B2), g[2], g[0])), s.mul_f32s(c(B / 6.0), g[1]));
+    [g[0], s.add_f32s(e1, o1), s.sub_f32s(e1, o1), s.add_f32s(e2, o2), s.sub_f32s(e2, o2), g[2]]
+}
+
+/// The weights of six output channels, from `first` on, to `[POINTS, ROWS, spread(channels)]`.
+pub(super) struct Weights<'a> {
+    pub(super) weights: &'a [f32],
+    pub(super) layout: WeightLayout,
+    pub(super) first: usize,
+    pub(super) outputs: usize,
+    pub(super) channels: usize,
+    /// Room for `[ROWS, 9, spread(channels)]`.
+    pub(super) turned: &'a mut [f32],
+    pub(super) out: &'a mut [f32],
+}
+
+impl WithSimd for Weights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let Self { weights, layout, first, outputs, channels, turned, out } = self;
+        let wide = spread(channels);
+        let there = ROWS.min(outputs - first);
+        for c in 0..channels {
+            for row in 0..there {
+                let at = (first + row) * layout.output + c * layout.input;
+                let nine = &weights[at..at + 9];
+                let to = &mut turned[row * 9 * wide + c..][..8 * wide + 1];
+                for (n, value) in nine.iter().enumerate() {
+                    to[n * wide] = *value;
+                }
+            }
+        }
+        let place = |n: usize| if layout.reversed { 8 - n } else { n };
+        for row in 0..there {
+            let nine: [&[f32]; 9] = std::array::from_fn(|n| &turned[(row * 9 + place(n)) * wide..][..wide]);
+            let mut c = 0;
+            while c < wide {
+                let mut half = [[s.splat_f32s(0.0); 3]; 6];
+                for x in 0..3 {
+                    let column = [0, 3, 6].map(|y| load(s, &nine[y + x][c..]));
+                    for (half, u) in half.iter_mut().zip(weight(s, column)) {
+                        half[x] = u;
+                    }
+                }
+                for (y, half) in half.into_iter().enumerate() {
+                    for (x, u) in weight(s, half).into_iter().enumerate() {
+                        store(s, &mut out[((y * 6 + x) * ROWS + row) * wide + c..], u);
+                    }
+                }
+                c += S::F32_LANES;
+            }
+        }
+        for row in there..ROWS {
+            for point in 0..POINTS {
+                out[(point * ROWS + row) * wide..][..wide].fill(0.0);
+            }
+        }
+    }
+}
+
+/// How transformed tiles lie: panels of `[POINTS, channels, panel]`, each point followed by a gap.
+#[derive(Clone, Copy)]
+pub(super) struct Places {
+    /// Floats from one point to the next, and from one panel to the next.
+    pub(super) point_size: usize,
+    pub(super) panel_size: usize,
+    /// Tiles of a panel.
+    pub(super) panel: usize,
+    /// The tiles that are held at the moment.
+    pub(super) first: usize,
+    pub(super) last: usize,
+}
+
+/// Where one channel's transformed tiles go.
+pub(super) struct Sink<'a> {
+    points: &'a Disjoint<'a>,
+    places: Places,
+    channel: usize,
+}
+
+impl<'a> Sink<'a> {
+    /// The places of `channel` among those of all channels.
+    ///
+    /// # Safety
+    ///
+    /// While this sink is alive no other sink or part of `points` has this channel, `channel` is less than the number
+    /// of channels that `places` has room for, and panels and points of `places` do not overlap.
+    #[expect(unsafe_code, reason = "the type system cannot see that strided places differ")]
+    pub(super) unsafe fn new(points: &'a Disjoint<'a>, places: Places, channel: usize) -> Self {
+        Self { points, places, channel }
+    }
+
+    /// Whether a tile is held at the moment.
+    #[inline(always)]
+    fn holds(&self, tile: usize) -> bool {
+        tile >= self.places.first && tile < self.places.last
+    }
+
+    /// Where a tile's point is: `len` tiles from `tile` on lie beside each other, in one panel. The sink is borrowed
+    /// as long as the place, so that two places of one sink are never alive at once.
+    #[expect(unsafe_code, reason = "sinks have channels of their own, see `Sink::new`")]
+    #[inline(always)]
+    fn at(&mut self, tile: usize, point: usize, len: usize) -> &mut [f32] {
+        let places = &self.places;
+        let tile = tile - places.first;
+        let (panel, column) = (tile / places.panel * places.panel_size, tile % places.panel);
+        assert!(column + len <= places.panel, "tiles that lie beside each other are of one panel");
+        let at = panel + point * places.point_size + self.channel * places.panel + column;
+        // SAFETY: the place lies in this sink's channel, which no other sink has (`Sink::new`), and this one is
+        // borrowed mutably as long as the place is.
+        unsafe { self.points.part(at, len) }
+    }
+}
+
+/// A channel's plane, and how it is read.
+#[derive(Clone, Copy)]
+pub(super) struct Plane<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) height: usize,
+    pub(super) width: usize,
+    /// Whether each value stands for 2×2: `height` and `width` are those of the doubled picture.
+    pub(super) doubled: bool,
+}
+
+/// Transforms a row of tiles of a channel.
+pub(super) struct Tiles<'a> {
+    pub(super) plane: Plane<'a>,
+    /// Which row, its first tile, and how many there are.
+    pub(super) row: usize,
+    pub(super) start: usize,
+    pub(super) across: usize,
+    /// Whether they are whole vectors, whose order the deinterleaving may change and the way back restores.
+    pub(super) whole: bool,
+    /// Room for six rows with zeros around, `pitch` floats each, twice; zero but for what was written here.
+    pub(super) padded: &'a mut [f32],
+    pub(super) rows: &'a mut [f32],
+    pub(super) sink: Sink<'a>,
+}
+
+impl Tiles<'_> {
+    /// Floats of a padded row.
+    pub(super) fn pitch(across: usize) -> usize {
+        (4 * across + 2).next_multiple_of(LANES) + LANES
+    }
+}
+
+impl WithSimd for Tiles<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let Self { plane, row, start, across, whole, padded, rows, mut sink } = self;
+        let (pitch, width) = (Self::pitch(across), plane.width);
+        for (i, to) in padded.chunks_exact_mut(pitch).enumerate() {
+            let to = &mut to[1..=width];
+            let y = (4 * row + i).wrapping_sub(1);
+            if y >= plane.height {
+                to.fill(0.0);
+            } else if plane.doubled {
+                let from = &plane.values[y / 2 * (width / 2)..][..width / 2];
+                for (two, value) in to.chunks_exact_mut(2).zip(from) {
+                    two.fill(*value);
+                }
+            } else {
+                to.copy_from_slice(&plane.values[y * width..][..width]);
+            }
+        }
+        let mut at = 0;
+        while at < pitch {
+            let d = std::array::from_fn(|i| load(s, &padded[i * pitch + at..]));
+            for (i, v) in input(s, d).into_iter().enumerate() {
+                store(s, &mut rows[i * pitch + at..], v);
+            }
+            at += S::F32_LANES;
+        }
+        for (i, row) in rows.chunks_exact(pitch).enumerate() {
+            if whole {
+                let lanes = S::F32_LANES;
+                for t in (0..across).step_by(lanes) {
+                    if !sink.holds(start + t) {
+                        continue;
+                    }
+                    let four = |at: usize| std::array::from_fn(|i| load(s, &row[at + i * lanes..]));
+                    let [d0, d1, d2, d3]: [S::f32s; 4] = s.deinterleave_shfl_f32s(four(4 * t));
+                    let [d4, d5, ..]: [S::f32s; 4] = s.deinterleave_shfl_f32s(four(4 * t + 4));
+                    for (j, v) in input(s, [d0, d1, d2, d3, d4, d5]).into_iter().enumerate() {
+                        store(s, sink.at(start + t, i * 6 + j, lanes), v);
+                    }
+                }
+                continue;
+            }
+            for t in 0..across {
+                if !sink.holds(start + t) {
+                    continue;
+                }
+                let d = &row[4 * t..4 * t + 6];
+                let (e1, o1) = (d[4] - B2 * d[2], A * (d[3] - B2 * d[1]));
+                let (e2, o2) = (d[4] - A2 * d[2], B * (d[3] - A2 * d[1]));
+                let (first, last) = (d[0] - (A2 + B2) * d[2] + d[4], d[1] - (A2 + B2) * d[3] + d[5]);
+                for (j, v) in [first, e1 + o1, e1 - o1, e2 + o2, e2 - o2, last].into_iter().enumerate() {
+                    sink.at(start + t, i * 6 + j, 1)[0] = v;
+                }
+            }
+        }
+    }
+}
+
+/// Some tiles of a row of tiles, of one output channel, back to pixels.
+pub(super) struct Inverse<'a, 'b> {
+    /// The first tile's first point; points `step` floats apart.
+    pub(super) points: &'a [f32],
+    pub(super) step: usize,
+    pub(super) tiles: usize,
+    pub(super) bias: f32,
+    /// Whether the tiles are whole vectors in [`Tiles`]' order.
+    pub(super) whole: bool,
+    /// The four rows of pixels, empty beyond the picture's end.
+    pub(super) out: &'b mut [&'a mut [f32]; 4],
+}
+
+impl WithSimd for Inverse<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let Self { points, step, tiles, bias, whole, out } = self;
+        let (lanes, bias) = (S::F32_LANES, s.splat_f32s(bias));
+        for t in (0..tiles).step_by(lanes) {
+            let mut half = [[s.splat_f32s(0.0); 6]; 4];
+            for j in 0..6 {
+                let column = std::array::from_fn(|i| load(s, &points[(i * 6 + j) * step + t..]));
+                for (half, y) in half.iter_mut().zip(output(s, column)) {
+                    half[j] = y;
+                }
+            }
+            for (out, half) in out.iter_mut().zip(half) {
+                if out.is_empty() {
+                    continue;
+                }
+                let four = output(s, half).map(|y| s.add_f32s(y, bias));
+                let out = &mut out[4 * t..];
+                if whole {
+                    for (q, y) in s.interleave_shfl_f32s(four).into_iter().enumerate() {
+                        store(s, &mut out[q * lanes..], y);
+                    }
+                    continue;
+                }
+                let mut values = [[0.0_f32; LANES]; 4];
+                for (values, y) in values.iter_mut().zip(four) {
+                    store(s, values, y);
+                }
+                for (i, out) in out.iter_mut().take(4 * lanes).enumerate() {
+                    *out = values[i % 4][i / 4];
+                }
+            }
+        }
+    }
+}
