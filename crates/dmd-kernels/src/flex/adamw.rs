@@ -3,11 +3,11 @@
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, Flex, backend_extension};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
+use super::tensors::{tensor, values};
 use crate::AdamWStep;
-use crate::group_norm_flex::values;
 
 /// Values that one thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -21,35 +21,34 @@ pub trait AdamWOps: Backend {
         gradient: FloatTensor<Self>,
         first: FloatTensor<Self>,
         second: FloatTensor<Self>,
+        clip: FloatTensor<Self>,
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// Whether the fast body serves this tensor: f32 on plain flex.
-pub(crate) fn supports(x: &Tensor<1>) -> bool {
-    x.dtype() == DType::F32 && matches!(x.device().as_dispatch(), DispatchDevice::Flex(_))
-}
-
+/// [`crate::adamw`], where all tensors are in single precision on flex, without autodiff.
 pub(crate) fn adamw(
-    parameter: Tensor<1>,
-    gradient: Tensor<1>,
-    [first, second]: [Tensor<1>; 2],
+    parameter: &Tensor<1>,
+    gradient: &Tensor<1>,
+    [first, second]: [&Tensor<1>; 2],
+    clip: &Tensor<1>,
     step: &AdamWStep,
-) -> (Tensor<1>, [Tensor<1>; 2]) {
-    let (parameter, first, second) = Dispatch::adamw(
-        parameter.into_dispatch(),
-        gradient.into_dispatch(),
-        first.into_dispatch(),
-        second.into_dispatch(),
-        *step,
-    );
-    let tensor = Tensor::from_dispatch;
-    (tensor(parameter), [tensor(first), tensor(second)])
+) -> Option<(Tensor<1>, [Tensor<1>; 2])> {
+    let plain = |x: &Tensor<1>| {
+        x.dtype() == DType::F32 && matches!(x.device().as_dispatch(), DispatchDevice::Flex(_))
+    };
+    let all = [parameter, gradient, first, second, clip];
+    all.into_iter().all(plain).then(|| {
+        let [parameter, gradient, first, second, clip] = all.map(|x| x.clone().into_dispatch());
+        let (parameter, first, second) = Dispatch::adamw(parameter, gradient, first, second, clip, *step);
+        let tensor = Tensor::from_dispatch;
+        (tensor(parameter), [tensor(first), tensor(second)])
+    })
 }
 
-fn update(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: &AdamWStep) {
+fn update([p, m, v]: [&mut [f32]; 3], g: &[f32], clip: f32, step: &AdamWStep) {
     let single = |value: f64| value as f32;
-    let (clip, beta1, beta2) = (single(step.clip), single(step.beta1), single(step.beta2));
+    let (beta1, beta2) = (single(step.beta1), single(step.beta2));
     let (rest1, rest2) = (single(1.0 - step.beta1), single(1.0 - step.beta2));
     let (correction, epsilon) = (single(step.correction2), single(step.epsilon));
     let (rate, decay) = (single(step.rate), single(step.decay));
@@ -72,8 +71,13 @@ impl AdamWOps for Flex {
         gradient: FlexTensor,
         first: FlexTensor,
         second: FlexTensor,
+        clip: FlexTensor,
         step: AdamWStep,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let clip = values(&clip)[0];
+        if !clip.is_finite() {
+            return (parameter, first, second);
+        }
         let copy = |tensor: FlexTensor| values(&tensor.to_contiguous()).to_vec();
         let (mut p, mut m, mut v) = (copy(parameter), copy(first), copy(second));
         let gradient = gradient.to_contiguous();
@@ -81,11 +85,11 @@ impl AdamWOps for Flex {
             .zip(m.par_chunks_mut(CHUNK))
             .zip(v.par_chunks_mut(CHUNK))
             .zip(values(&gradient).par_chunks(CHUNK))
-            .for_each(|(((p, m), v), g)| update(p, m, v, g, &step));
-        let tensor = |values: Vec<f32>| {
+            .for_each(|(((p, m), v), g)| update([p, m, v], g, clip, &step));
+        let flat = |values: Vec<f32>| {
             let count = values.len();
-            FlexTensor::from_data(TensorData::new(values, [count]))
+            tensor(values, [count])
         };
-        (tensor(p), tensor(m), tensor(v))
+        (flat(p), flat(m), flat(v))
     }
 }
