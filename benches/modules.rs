@@ -15,10 +15,9 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use criterion::Criterion;
-use dmd::core::{Denoiser, FewStep, Noise, NoiseSchedule};
+use dmd::core::{Denoiser, Distiller, Draw, FewStep, Noise, NoiseSchedule, Terms};
 use dmd::infer::{Pipeline, Request};
 use dmd::train::domain::{Domain, LatentDomain};
-use dmd::train::{Distiller, Draw, Terms};
 
 /// Waits for the device.
 fn settle<const D: usize>(tensor: Tensor<D>) -> f32 {
@@ -50,17 +49,18 @@ fn main() {
         b.iter(|| black_box(pipeline.generate(&request).expect("a picture")));
     });
     let trainable = || domain.denoiser.clone().train();
-    let distiller = Distiller {
-        generator: FewStep::new(trainable(), vec![domain.level(domain.last_timestep())]),
-        teacher: domain.guided(2.0).expect("the empty prompt is in the vocabulary"),
-        fake: trainable(),
-        schedule: domain.schedule(),
-    };
+    let distiller = Distiller::new(
+        FewStep::new(trainable(), vec![domain.level(domain.last_timestep())]),
+        domain.guided(2.0).expect("the empty prompt is in the vocabulary"),
+        trainable(),
+        domain.schedule(),
+    )
+    .with_both(dmd::train::both);
     let times = domain.times(20..=980);
     criterion.bench_function("generator's turn, batch 16", |b| {
         b.iter(|| {
             let draw = Draw::new(&mut noise, [16, channels, height, width], &times, &device);
-            let loss = distiller.generator_loss_of(&draw, &Terms::default(), &text);
+            let loss = distiller.generator_loss(&draw, &Terms::default(), &text);
             let mut grads = loss.total.backward();
             black_box(GradientsParams::from_module(&mut grads, &distiller.generator));
             settle(loss.x)

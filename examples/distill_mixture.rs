@@ -5,10 +5,14 @@
 
 use anyhow::ensure;
 use burn::{optim::GradientsParams, tensor::Tensor};
-use dmd::core::{FewStep, GaussianMixture, Noise, StepLevel, device};
+use dmd::core::matching::Weighting;
+use dmd::core::{
+    Diffusion, Distiller, Draw, FewStep, GaussianMixture, Noise, SquaredError, StepLevel, Targets, Terms,
+    device,
+};
 use dmd::scheduler::{KarrasSchedule, TimeSampler, heun};
 use dmd::train::toy::{Agreement, Mlp, points, scatter};
-use dmd::train::{AdamW, AdamWConfig, Distiller, Draw, LearningRate, SquaredError, Targets, picture};
+use dmd::train::{AdamW, AdamWConfig, LearningRate, picture};
 
 const STEPS: usize = 4000;
 const BATCH: usize = 256;
@@ -32,14 +36,10 @@ fn main() -> anyhow::Result<()> {
     let pairs_x = heun::sample(&teacher, &schedule, 32, pairs_z.clone() * top, &());
 
     let mlp = |_| Mlp::new(128, 0.5, &device.clone().autodiff());
-    let mut d = Distiller {
-        generator: FewStep::new(mlp("generator"), vec![StepLevel::of_sigma(top)]).with_noise_scale(top),
-        teacher,
-        fake: mlp("fake"),
-        schedule,
-    };
+    let generator = FewStep::new(mlp("generator"), vec![StepLevel::of_sigma(top)]).with_noise_scale(top);
+    let mut d = Distiller::new(generator, teacher, mlp("fake"), schedule);
     let sigmas = schedule.sigmas(1000);
-    let (matching, all) = (TimeSampler::Grid(sigmas[20..=980].to_vec()), TimeSampler::Grid(sigmas));
+    let (most, all) = (TimeSampler::Grid(sigmas[20..=980].to_vec()), TimeSampler::Grid(sigmas));
     let (mut generator_adam, mut fake_adam) =
         (AdamW::new(AdamWConfig::default()), AdamW::new(AdamWConfig::default()));
     let rate = LearningRate::cosine(2e-3, 100, STEPS);
@@ -49,20 +49,19 @@ fn main() -> anyhow::Result<()> {
     let before = draw_samples(&d.generator);
 
     for step in 0..STEPS {
-        let mut draw = Draw::new(&mut noise, [BATCH, 2, 1, 1], &matching, &device);
+        let mut draw = Draw::new(&mut noise, [BATCH, 2, 1, 1], &most, &device);
         let first = noise.below(4096 - BATCH / 2);
         let half = BATCH / 2;
         draw.z = Tensor::cat(vec![pairs_z.clone().narrow(0, first, half), draw.z.narrow(0, 0, half)], 0);
         let targets =
             Targets { x0: pairs_x.clone().narrow(0, first, half), weight: 1.0, distance: &SquaredError };
-        let loss = match step < STEPS / 6 {
-            true => d.regression_loss(&draw, &targets, &()),
-            false => d.generator_loss(&draw, Some(&targets), &()),
-        };
+        let matching = (step >= STEPS / 6).then_some(Weighting::Normalised); // regression alone first
+        let loss = d.generator_loss(&draw, &Terms { matching, targets: Some(targets), adversary: None }, &());
         let grads = GradientsParams::from_module(&mut loss.total.backward(), &d.generator);
         (d.generator, _) = generator_adam.step(rate.at(step), d.generator, grads);
-        let draw = Draw::new(&mut noise, [BATCH, 2, 1, 1], &all, &device);
-        let grads = GradientsParams::from_module(&mut d.fake_loss(loss.x, &draw, &()).backward(), &d.fake);
+        let diffusion = Diffusion::new(&mut noise, [BATCH, 2, 1, 1], &all, &device);
+        let grads =
+            GradientsParams::from_module(&mut d.fake_loss(loss.x, &diffusion, &()).backward(), &d.fake);
         (d.fake, _) = fake_adam.step(rate.at(step), d.fake, grads);
     }
 

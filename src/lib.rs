@@ -11,6 +11,7 @@
 //! | [`unet`] | `dmd-unet` | UNet and autoencoder |
 //! | [`clip`] | `dmd-clip` | tokenizer and text encoder |
 //! | [`weights`] | `dmd-weights` | diffusers folders |
+//! | [`model`] | `dmd-model` | an opened model: what conditions it, its network, noise and pictures |
 //! | [`infer`] | `dmd-infer` | pipelines: prompt to picture |
 //! | [`train`] | `dmd-train` | teachers and distillation |
 
@@ -18,6 +19,7 @@ pub use dmd_clip as clip;
 pub use dmd_core as core;
 pub use dmd_infer as infer;
 pub use dmd_kernels as kernels;
+pub use dmd_model as model;
 pub use dmd_scheduler as scheduler;
 pub use dmd_train as train;
 pub use dmd_unet as unet;

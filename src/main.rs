@@ -5,6 +5,7 @@
 mod commands;
 mod console;
 mod memory;
+mod picture_file;
 
 use std::process::ExitCode;
 
@@ -26,19 +27,37 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(
+        after_help = "Examples:\n  dmd generate \"a red circle above a blue square\" --seed 7 --out fox.png\n  dmd generate \"a red fox\" --model sd15 --steps 30 --guidance 7.5 --negative \"blurry\"\n  dmd generate \"a green triangle\" --count 600 --out choose/from.webp"
+    )]
     Generate(commands::generate::GenerateArgs),
+    #[command(
+        after_help = "Example:\n  dmd compare \"a red circle\" \"a blue square\" --steps 50 --out compare.png"
+    )]
     Compare(commands::compare::CompareArgs),
+    #[command(after_help = "Example:\n  dmd evaluate --prompts 400 --steps 50,1")]
     Evaluate(commands::evaluate::EvaluateArgs),
+    #[command(after_help = "Example:\n  dmd teacher configs/shapes-teacher.toml")]
     Teacher(commands::teacher::TeacherArgs),
+    #[command(after_help = "Example:\n  dmd pairs configs/shapes-regression.toml --shard 2/4")]
     Pairs(commands::distill::PairsArgs),
+    #[command(after_help = "Example:\n  dmd distill configs/shapes-distill.toml")]
     Distill(commands::distill::DistillArgs),
+    #[command(after_help = "Example:\n  dmd average runs/a/unet_one_step runs/b/unet_one_step --out mean")]
     Average(commands::average::AverageArgs),
+    #[command(after_help = "Example:\n  dmd report runs/shapes-distill")]
     Report(commands::report::ReportArgs),
+    #[command(after_help = "Example:\n  dmd ablate --out runs/ablations")]
     Ablate(commands::ablate::AblateArgs),
+    #[command(after_help = "Example:\n  dmd bench --model sd15 --runs 5")]
     Bench(commands::bench::BenchArgs),
+    #[command(after_help = "Example:\n  dmd verify --model sd15 --reference reference.safetensors")]
     Verify(commands::verify::VerifyArgs),
+    #[command(after_help = "Example:\n  dmd self-check --device wgpu --dtype f16")]
     SelfCheck(commands::self_check::SelfCheckArgs),
+    #[command(after_help = "Example:\n  dmd devices --json")]
     Devices(commands::devices::DevicesArgs),
+    #[command(after_help = "Examples:\n  dmd inspect sd15\n  dmd inspect unet.safetensors --tensors")]
     Inspect(commands::inspect::InspectArgs),
 }
 
@@ -74,6 +93,59 @@ fn main() -> ExitCode {
         Err(error) => {
             say_err!("error: {}", console::sentence(&error));
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// A command line as a shell splits it, double quotes alone.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (i, part) in line.split('"').enumerate() {
+            match i % 2 {
+                1 => words.push(part.to_owned()),
+                _ => words.extend(part.split_whitespace().map(str::to_owned)),
+            }
+        }
+        words
+    }
+
+    /// Every command has an example that it understands.
+    #[test]
+    fn examples_parse() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+            assert!(!examples.is_empty(), "`dmd {}` has no example", command.get_name());
+            for example in examples {
+                Cli::try_parse_from(words(example)).unwrap();
+            }
+        }
+    }
+
+    /// Seeds as PyTorch's `manual_seed` takes them.
+    #[test]
+    fn seeds() {
+        let seed = |text: &str| {
+            let cli = Cli::try_parse_from(["dmd", "generate", "x", "--seed", text]);
+            cli.map(|cli| match cli.command {
+                Command::Generate(args) => args.seed(),
+                _ => unreachable!("the command is `generate`"),
+            })
+        };
+        assert_eq!(seed("-1").unwrap(), 18_446_744_073_709_551_615);
+        assert_eq!(seed("18446744073709551615").unwrap(), u64::MAX);
+        assert_eq!(seed("7").unwrap(), 7);
+        for wrong in ["x", "1.5", "18446744073709551616"] {
+            let said = seed(wrong).unwrap_err().to_string();
+            assert!(said.contains("--seed") && said.contains("whole number"), "{said}");
         }
     }
 }

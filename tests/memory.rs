@@ -23,7 +23,7 @@ fn hundreds_of_generations_leave_memory_flat() {
         let request = Request::new(["a red circle above a blue square"]).with_seeds([seed]);
         pipeline.generate(&request).unwrap();
         if seed % 10 == 0 {
-            let teacher = Method::Teacher { steps: 2, guidance_scale: 2.0 };
+            let teacher = Method::teacher(2, 2.0);
             pipeline.generate(&request.with_method(teacher)).unwrap();
         }
     };

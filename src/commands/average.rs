@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::console::say;
 
-/// Average the weights of several generators of one architecture
+/// Average the weights of several generators of one kind
 #[derive(Debug, Args)]
 pub(crate) struct AverageArgs {
     /// UNet folders, such as RUN/unet_one_step, or bare weight files
@@ -21,8 +21,10 @@ pub(crate) struct AverageArgs {
 
 /// The name of a UNet's weights in diffusers' layout, without its ending.
 const STEM: &str = "diffusion_pytorch_model";
-/// What a UNet's folder holds beside its weights.
-const SETTINGS: [&str; 2] = ["config.json", "one_step.json"];
+/// The architecture beside a UNet's weights.
+const ARCHITECTURE: &str = "config.json";
+/// How a generator is called, beside its weights.
+const RECIPE: &str = "one_step.json";
 
 pub(crate) fn average(args: &AverageArgs) -> anyhow::Result<()> {
     let open = |path: &PathBuf| -> anyhow::Result<TensorFile> {
@@ -40,20 +42,32 @@ pub(crate) fn average(args: &AverageArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The settings of the first folder, which those of the others must not contradict: one called at another timestep
-/// is another generator.
-fn settings(folders: &[PathBuf]) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
+/// The settings of the first folder, which those of the others must not contradict: weights that expect another
+/// timestep or another architecture have no mean.
+fn settings(from: &[PathBuf]) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
     let mut settings = Vec::new();
-    for name in SETTINGS {
-        let with: Vec<&Path> =
-            folders.iter().map(PathBuf::as_path).filter(|folder| folder.join(name).is_file()).collect();
-        let Some((first, others)) = with.split_first() else { continue };
-        let value: Value = read_json(&first.join(name))?;
-        for other in others {
-            let found: Value = read_json(&other.join(name))?;
-            ensure!(found == value, "{first:?} and {other:?} differ in {name}: their mean is no generator");
+    for name in [ARCHITECTURE, RECIPE] {
+        let files: Vec<PathBuf> = from.iter().map(|path| beside(path, name)).collect();
+        let Some(first) = files.iter().find(|path| path.is_file()) else { continue };
+        let value: Value = read_json(first)?;
+        for other in &files {
+            if other.is_file() {
+                let found: Value = read_json(other)?;
+                ensure!(found == value, "{first:?} and {other:?} differ: average generators of one kind");
+            } else {
+                // Without a recipe a generator is called once, at the schedule's last timestep.
+                ensure!(
+                    name != RECIPE,
+                    "there is no {other:?}, but a {first:?}: average generators of one kind"
+                );
+            }
         }
-        settings.push((name, fs::read(first.join(name))?));
+        settings.push((name, fs::read(first)?));
     }
     Ok(settings)
+}
+
+/// A file in a folder of weights, or beside a bare weight file.
+fn beside(weights: &Path, name: &str) -> PathBuf {
+    if weights.is_dir() { weights.join(name) } else { weights.with_file_name(name) }
 }

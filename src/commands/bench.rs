@@ -7,11 +7,11 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, FloatDType, Tensor};
 use clap::{Args, ValueEnum};
 use dmd_clip::TextConfig;
-use dmd_core::{Denoiser, FewStep, Noise, NoiseSchedule};
+use dmd_core::{Denoiser, Distiller, Draw, FewStep, Noise, NoiseSchedule, Terms};
 use dmd_infer::{Method, Pipeline, Request};
 use dmd_kernels::Operations;
 use dmd_train::domain::{Domain, LatentDomain};
-use dmd_train::{AdamW, AdamWConfig, Distiller, Draw, Terms, side_by_side};
+use dmd_train::{AdamW, AdamWConfig, both, side_by_side};
 use dmd_unet::{AutoencoderConfig, TinyAutoencoder, UNetConfig};
 use serde_json::json;
 
@@ -190,8 +190,8 @@ impl Bench<'_> {
                 builder = builder.tiny_autoencoder(taesd);
             }
             let (builder, method) = match part {
-                Part::Teacher => (builder.teacher_only(), Method::Teacher { steps: 50, guidance_scale: 2.0 }),
-                _ => (builder.one_step_only(), Method::OneStep),
+                Part::Teacher => (builder.teacher_only(), Method::teacher(50, 2.0)),
+                _ => (builder.one_step_only(), Method::Distilled),
             };
             let pipeline = builder.build()?;
             let request = Request::new(["a red circle above a blue square"]).with_method(method);
@@ -226,12 +226,9 @@ impl Bench<'_> {
             Part::Distillation => {
                 let level = domain.level(domain.last_timestep());
                 let trainable = || domain.denoiser.clone().train();
-                let mut d = Distiller {
-                    generator: FewStep::new(trainable(), vec![level]),
-                    teacher: domain.guided(2.0)?,
-                    fake: trainable(),
-                    schedule: domain.schedule(),
-                };
+                let generator = FewStep::new(trainable(), vec![level]);
+                let mut d = Distiller::new(generator, domain.guided(2.0)?, trainable(), domain.schedule())
+                    .with_both(both);
                 // As in training with `parallel = 2`: two halves of the batch side by side.
                 let parts = if batch.is_multiple_of(2) { 2 } else { 1 };
                 let shape = [batch / parts, channels, height, width];
@@ -245,7 +242,7 @@ impl Bench<'_> {
                     let (first, second) = (draws(), draws());
                     let turns = side_by_side(first, parts, |draw| {
                         let d = d.fork();
-                        let loss = d.generator_loss_of(&draw, &Terms::default(), &text);
+                        let loss = d.generator_loss(&draw, &Terms::default(), &text);
                         let mut grads = (loss.total * share).backward();
                         (GradientsParams::from_module(&mut grads, &d.generator), loss.x)
                     });
@@ -258,7 +255,7 @@ impl Bench<'_> {
                     let turns = samples.into_iter().zip(second).collect();
                     let turns = side_by_side(turns, parts, |(x, draw)| {
                         let d = d.fork();
-                        let mut grads = (d.fake_loss(x, &draw, &text) * share).backward();
+                        let mut grads = (d.fake_loss(x, &draw.diffusion, &text) * share).backward();
                         GradientsParams::from_module(&mut grads, &d.fake)
                     });
                     let mut sum = GradientsAccumulator::new();

@@ -2,14 +2,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use dmd_infer::{Method, Request, encode_png};
-use dmd_weights::write_atomic;
+use dmd_infer::{Method, Request};
 use font8x8::{BASIC_FONTS, UnicodeFonts};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
 use super::{DtypeArgs, ModelArgs};
 use crate::console::say;
+use crate::picture_file::Pictures;
 
 /// Draw prompts with teacher and one-step generator, side by side in one PNG
 #[derive(Debug, Args)]
@@ -18,7 +18,7 @@ pub(crate) struct CompareArgs {
     #[arg(required = true)]
     prompts: Vec<String>,
     /// Seed of the first row; the next ones count up
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = super::seed, allow_negative_numbers = true)]
     seed: u64,
     /// Sampling steps of the teacher
     #[arg(long, default_value_t = 50)]
@@ -33,7 +33,7 @@ pub(crate) struct CompareArgs {
     model: ModelArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
-    /// PNG to write
+    /// Picture to write; its ending is its format: png, jpg or webp
     #[arg(long, default_value = "compare.png")]
     out: PathBuf,
 }
@@ -45,17 +45,19 @@ const LINE: u32 = 14;
 const GAP: u32 = 8;
 
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
+    let out = Pictures::new(&args.out, 1)?;
     let pipeline = args.model.builder(args.dtype)?.build()?;
     let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
-    let teacher = Method::Teacher { steps: args.steps, guidance_scale };
+    let teacher = Method::teacher(args.steps, guidance_scale);
     let mut rows = Vec::new();
     let (mut slow, mut fast) = (Vec::new(), Vec::new());
     for (i, prompt) in args.prompts.iter().enumerate() {
         let seed = args.seed.wrapping_add(i as u64);
-        let request = |method| Request::new([prompt.clone()]).with_seeds([seed]).with_method(method);
+        let request =
+            |method: &Method| Request::new([prompt.clone()]).with_seeds([seed]).with_method(method.clone());
         // The first call warms caches up and is not timed.
         let mut pictures = Vec::new();
-        for (method, times) in [(teacher, &mut slow), (Method::OneStep, &mut fast)] {
+        for (method, times) in [(&teacher, &mut slow), (&Method::Distilled, &mut fast)] {
             pictures.extend(pipeline.generate(&request(method))?.pictures);
             for _ in 0..args.repeats.max(1) {
                 times.push(pipeline.generate(&request(method))?.timings.total());
@@ -69,7 +71,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         format!("teacher, {} steps: {:.0} ms", args.steps, ms(slow)),
         format!("one step: {:.1} ms", ms(fast)),
     ];
-    write_atomic(&args.out, &encode_png(&sheet(&labels, &rows))?)?;
+    out.write(0, &sheet(&labels, &rows), None)?;
     say!("{}\n{}", labels[0], labels[1]);
     say!("ratio {:.1}, prompt to pixels, medians; wrote {}", ms(slow) / ms(fast), args.out.display());
     Ok(())

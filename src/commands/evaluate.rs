@@ -139,7 +139,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let pipeline = builder.build()?;
     let device = args.model.device()?;
-    let width = pipeline.default_size();
+    let (_, width) = pipeline.default_size();
     let task = args.task(u32::try_from(width)?)?;
     let space: Box<dyn FeatureSpace> = match &args.inception {
         Some(path) => Box::new(InceptionSpace::from_file(path, &device)?),
@@ -153,10 +153,10 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     for steps in &args.steps {
         let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
         let method = match steps {
-            1 => Method::OneStep,
-            steps => Method::Teacher { steps: *steps, guidance_scale },
+            1 => Method::Distilled,
+            steps => Method::teacher(*steps, guidance_scale),
         };
-        let pictures = draw(&pipeline, &task.captions, method, args.seed)?;
+        let pictures = draw(&pipeline, &task.captions, &method, args.seed)?;
         let features = space.features(&pictures);
         let distance = moments.distance(&Moments::of(&features));
         say_part!("{steps:3} steps: ");
@@ -222,7 +222,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
 fn draw(
     pipeline: &Pipeline,
     captions: &[String],
-    method: Method,
+    method: &Method,
     seed: u64,
 ) -> anyhow::Result<Vec<RgbImage>> {
     let bar = ProgressBar::new(captions.len() as u64);
@@ -232,7 +232,7 @@ fn draw(
         let first = seed.wrapping_mul(1_000_000).wrapping_add(pictures.len() as u64);
         let request = Request::new(chunk.to_vec())
             .with_seeds((0..chunk.len() as u64).map(|i| first.wrapping_add(i)))
-            .with_method(method);
+            .with_method(method.clone());
         pictures.extend(pipeline.generate(&request)?.pictures);
         bar.set_position(pictures.len() as u64);
     }

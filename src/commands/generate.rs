@@ -1,13 +1,16 @@
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use dmd_infer::{ClassPipeline, Method, NoiseSource, Pipeline, Request, Start, encode_png_with};
-use dmd_scheduler::Sampler;
-use dmd_train::domain::Kind;
+use dmd_infer::{
+    Method, NoiseSource, Observer, Pipeline, PipelineBuilder, Progress, Request, Sampler, Stage, Steps,
+    TeacherSettings, encode_png_with,
+};
+use dmd_model::Recipe;
 use dmd_weights::write_atomic;
+use image::RgbImage;
 
-use super::progress::Steps;
+use super::progress::Steps as ShownSteps;
 use super::{DtypeArgs, ModelArgs};
 use crate::console::say;
 
@@ -18,7 +21,7 @@ pub(crate) struct GenerateArgs {
     #[arg(required = true)]
     prompts: Vec<String>,
     /// Seed of the first picture; the next ones count up
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = super::seed, allow_negative_numbers = true)]
     seed: u64,
     /// Whose random numbers a seed stands for
     #[arg(long, value_enum, default_value_t = NoiseArg::TorchCpu)]
@@ -26,9 +29,10 @@ pub(crate) struct GenerateArgs {
     /// Pictures per prompt
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// 1, or as many as the generator was distilled for, draws with it; other numbers with the teacher
-    #[arg(long, default_value_t = 1)]
-    steps: usize,
+    /// The teacher's sampling steps; 1, or as many as the generator was distilled for, draws with the generator
+    /// [default: the generator's own]
+    #[arg(long)]
+    steps: Option<usize>,
     /// The teacher's timesteps instead of a number of steps, e.g. 981,721,441,181
     #[arg(long, value_delimiter = ',', conflicts_with = "steps")]
     timesteps: Option<Vec<usize>>,
@@ -90,7 +94,13 @@ fn size(text: &str) -> Result<(usize, usize), String> {
 }
 
 impl GenerateArgs {
-    fn open(&self) -> anyhow::Result<Pipeline> {
+    /// Seed of the first picture.
+    #[cfg(test)]
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn builder(&self) -> anyhow::Result<PipelineBuilder> {
         let mut builder = self.model.builder(self.dtype)?;
         if let Some(path) = &self.generator {
             builder = builder.generator(path);
@@ -101,84 +111,140 @@ impl GenerateArgs {
         if let Some(side) = self.tile {
             builder = builder.tiles(side);
         }
-        let generator = builder.generator_steps()?;
-        ensure!(
-            self.steps != 1 || generator.is_none_or(|steps| steps == 1),
-            "this generator was distilled for {} steps; ask for --steps {0}",
-            generator.unwrap_or(1)
-        );
-        // Half the networks stay on the disk.
-        builder = if self.distilled(generator) { builder.one_step_only() } else { builder.teacher_only() };
-        Ok(builder.build()?)
+        Ok(builder)
     }
 
-    /// Whether the generator draws, which takes so many steps.
-    fn distilled(&self, generator: Option<usize>) -> bool {
-        let steps = self.timesteps.as_ref().map_or(self.steps, Vec::len);
+    /// The way that the options ask for. What a distilled generator would ignore is refused.
+    fn method(&self, generator: Option<&Recipe>) -> anyhow::Result<Method> {
+        let steps = self.timesteps.as_ref().map(Vec::len).or(self.steps);
+        let own = generator.map(Recipe::steps);
         let plain = self.guidance.is_none() && self.sampler.is_none() && self.timesteps.is_none();
-        steps == 1 || (plain && Some(steps) == generator)
+        let distilled = steps.is_none_or(|steps| steps == 1 || (plain && Some(steps) == own));
+        if !distilled {
+            return Ok(self.teacher(steps.unwrap_or(1))?.into());
+        }
+        if let (Some(recipe), Some(setting)) = (generator, self.contradiction(generator)) {
+            let at = recipe.timesteps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            bail!(
+                "{setting} does not go with this distilled generator: it is called at t = {at} on unit noise, without \
+                 guidance (its teacher was guided); leave it out, or ask for the teacher's steps, e.g. --steps 30"
+            );
+        }
+        ensure!(
+            self.steps != Some(1) || own.is_none_or(|own| own == 1),
+            "this generator was distilled for {} steps; ask for --steps {0}, or leave --steps out",
+            own.unwrap_or(1)
+        );
+        Ok(Method::Distilled)
     }
 
-    fn request(&self, pipeline: &Pipeline) -> anyhow::Result<Request> {
+    /// An option that only a teacher can follow.
+    fn contradiction(&self, generator: Option<&Recipe>) -> Option<String> {
+        let other = self.timesteps.as_ref().filter(|list| generator.is_none_or(|g| g.timesteps != **list));
+        let negative = self.negative.as_ref().filter(|prompt| !prompt.is_empty());
+        None.or(other.map(|list| format!("--timesteps {list:?}")))
+            .or(self.guidance.filter(|scale| *scale != 1.0).map(|scale| format!("--guidance {scale}")))
+            .or(self.sampler.map(|sampler| format!("--sampler {}", sampler.name())))
+            .or(negative.map(|_| "--negative".to_owned()))
+            .or((self.guidance_rescale != 0.0).then(|| "--guidance-rescale".to_owned()))
+            .or(self.init.as_ref().map(|_| "--init".to_owned()))
+    }
+
+    fn teacher(&self, steps: usize) -> anyhow::Result<TeacherSettings> {
+        let steps = self.timesteps.clone().map_or(Steps::Count(steps), Steps::Timesteps);
+        let mut settings = TeacherSettings::new(steps).with_rescale(self.guidance_rescale);
+        settings.guidance_scale = self.guidance;
+        settings.negative_prompt = self.negative.clone();
+        settings.sampler = self.sampler;
+        if let Some(path) = &self.init {
+            let picture = image::open(path).with_context(|| format!("cannot read {path:?}"))?;
+            settings = settings.with_start(picture.to_rgb8(), self.strength);
+        }
+        Ok(settings)
+    }
+
+    fn request(&self, method: Method) -> Request {
         let prompts = self.prompts.iter().flat_map(|prompt| vec![prompt.clone(); self.count]);
-        let request = Request::new(prompts);
+        let mut request = Request::new(prompts).with_method(method).with_clip_skip(self.clip_skip);
         let count = request.prompts.len() as u64;
-        let start = match &self.init {
-            None => Start::Noise,
-            Some(path) => {
-                let picture = image::open(path).with_context(|| format!("cannot read {path:?}"))?;
-                Start::Picture { picture: picture.to_rgb8(), strength: self.strength }
-            }
-        };
-        let method = if self.distilled(pipeline.generator_steps()) {
-            ensure!(
-                self.guidance.is_none_or(|scale| scale == 1.0),
-                "one step is drawn without guidance: the generator was distilled from a guided teacher; leave --guidance out, or ask for more steps"
-            );
-            Method::OneStep
-        } else {
-            let guidance_scale = self.guidance.unwrap_or(pipeline.default_guidance());
-            Method::Teacher { steps: self.steps, guidance_scale }
-        };
-        Ok(Request {
-            size: self.size,
-            noise: match self.noise {
-                NoiseArg::TorchCpu => NoiseSource::TorchCpu,
-                NoiseArg::TorchCuda => NoiseSource::TorchCuda,
-            },
-            start,
-            clip_skip: self.clip_skip,
-            negative_prompt: self.negative.clone(),
-            sampler: self.sampler,
-            timesteps: self.timesteps.clone(),
-            guidance_rescale: self.guidance_rescale,
-            ..request.with_seeds((0..count).map(|i| self.seed.wrapping_add(i))).with_method(method)
+        request = request.with_seeds((0..count).map(|i| self.seed.wrapping_add(i)));
+        request.size = self.size;
+        request.with_noise(match self.noise {
+            NoiseArg::TorchCpu => NoiseSource::TorchCpu,
+            NoiseArg::TorchCuda => NoiseSource::TorchCuda,
         })
+    }
+}
+
+/// Writes each picture when it is drawn.
+struct Writer<'a> {
+    steps: ShownSteps,
+    pipeline: &'a Pipeline,
+    request: &'a Request,
+    model: String,
+    out: &'a Path,
+    /// The first picture that could not be written; the request ends there.
+    failed: Option<anyhow::Error>,
+}
+
+impl Writer<'_> {
+    fn write(&self, place: usize, seed: u64, picture: &RgbImage) -> anyhow::Result<()> {
+        let path = numbered(self.out, place, self.request.prompts.len());
+        let parameters = self.pipeline.describe(self.request, place, picture.dimensions(), &self.model);
+        write_atomic(&path, &encode_png_with(picture, &[("parameters", &parameters)])?)?;
+        say!("{}  seed {seed}  {:?}", path.display(), self.request.prompts[place]);
+        Ok(())
+    }
+}
+
+impl Observer for Writer<'_> {
+    fn on_stage(&mut self, stage: Stage) {
+        self.steps.on_stage(stage);
+    }
+
+    fn on_step(&mut self, progress: &Progress<'_>) {
+        self.steps.on_step(progress);
+    }
+
+    fn on_picture(&mut self, place: usize, seed: u64, picture: &RgbImage) {
+        if self.failed.is_none() {
+            self.failed = self.write(place, seed, picture).err();
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.failed.is_some() || self.steps.cancelled()
     }
 }
 
 pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     ensure!(args.count > 0, "--count 0 draws nothing; ask for at least 1");
-    if Kind::of(&args.model.folder()).is_ok_and(|kind| kind == Kind::Pixels) {
-        return generate_classes(args);
-    }
     let start = std::time::Instant::now();
-    let pipeline = args.open()?;
+    let builder = args.builder()?;
+    let method = args.method(builder.generator_recipe()?.as_ref())?;
+    // Half the networks stay on the disk.
+    let builder = match method {
+        Method::Distilled => builder.one_step_only(),
+        Method::Teacher(_) => builder.teacher_only(),
+    };
+    let pipeline = builder.build()?;
     let loading = start.elapsed();
-    let request = args.request(&pipeline)?;
-    let mut steps = Steps::new()?;
-    let drawn = pipeline.generate_with(&request, &mut steps)?;
-    drop(steps);
+    let request = args.request(method);
     let model = args.model.folder();
-    let model = model.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    for (i, picture) in drawn.pictures.iter().enumerate() {
-        let path = numbered(&args.out, i, drawn.pictures.len());
-        let parameters = request.describe(i, drawn.seeds[i], picture.dimensions(), &model);
-        write_atomic(&path, &encode_png_with(picture, &[("parameters", &parameters)])?)?;
-        say!("{}  seed {}  {:?}", path.display(), drawn.seeds[i], request.prompts[i]);
+    let mut writer = Writer {
+        steps: ShownSteps::new()?,
+        pipeline: &pipeline,
+        request: &request,
+        model: model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        out: &args.out,
+        failed: None,
+    };
+    let drawn = pipeline.generate_with(&request, &mut writer);
+    if let Some(error) = writer.failed {
+        return Err(error);
     }
+    let t = drawn?.timings;
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
-    let t = drawn.timings;
     say!(
         "{:.1} ms: text {:.1}, denoising {:.1}, decoding {:.1}; the model was read in {:.1} ms",
         ms(t.total()),
@@ -187,48 +253,6 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         ms(t.decoding),
         ms(loading)
     );
-    Ok(())
-}
-
-/// Pictures of classes, from a model on pixels: the prompts are names of classes.
-fn generate_classes(args: &GenerateArgs) -> anyhow::Result<()> {
-    let text_only = [
-        ("--sampler", args.sampler.is_some()),
-        ("--timesteps", args.timesteps.is_some()),
-        ("--negative", args.negative.is_some()),
-        ("--init", args.init.is_some()),
-        ("--size", args.size.is_some()),
-        ("--generator", args.generator.is_some()),
-        ("--taesd", args.taesd.is_some()),
-        ("--tile", args.tile.is_some()),
-        ("--guidance-rescale", args.guidance_rescale != 0.0),
-        ("--clip-skip", args.clip_skip != 0),
-        ("--noise", args.noise != NoiseArg::TorchCpu),
-    ];
-    if let Some((option, _)) = text_only.iter().find(|(_, given)| *given) {
-        anyhow::bail!("{option} is for text-to-image models; this model draws classes from pixels' noise");
-    }
-    let pipeline = ClassPipeline::from_dir(&args.model.folder(), &args.model.device()?)?
-        .in_precision(args.dtype.float())?;
-    let distilled = args.steps == 1 || Some(args.steps) == pipeline.generator_steps();
-    let method = match distilled && args.guidance.is_none() {
-        true => Method::OneStep,
-        false => Method::Teacher {
-            steps: args.steps,
-            guidance_scale: args.guidance.unwrap_or(pipeline.default_guidance()),
-        },
-    };
-    let classes: Vec<&str> = args.prompts.iter().flat_map(|class| vec![class.as_str(); args.count]).collect();
-    let seeds: Vec<u64> = (0..classes.len() as u64).map(|i| args.seed.wrapping_add(i)).collect();
-    let start = std::time::Instant::now();
-    let pictures = pipeline.generate(&classes, &seeds, method)?;
-    for (i, picture) in pictures.iter().enumerate() {
-        let path = numbered(&args.out, i, pictures.len());
-        let parameters = format!("class: {}, seed: {}, steps: {}", classes[i], seeds[i], args.steps);
-        write_atomic(&path, &encode_png_with(picture, &[("parameters", &parameters)])?)?;
-        say!("{}  seed {}  {:?}", path.display(), seeds[i], classes[i]);
-    }
-    say!("{:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }
 

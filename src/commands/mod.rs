@@ -95,3 +95,9 @@ impl ModelArgs {
         Ok(Pipeline::builder(self.folder(), &self.device()?).dtype(dtype.float()))
     }
 }
+
+/// A seed, or a negative number as PyTorch's `manual_seed` takes it: −1 is 2⁶⁴ − 1.
+pub(crate) fn seed(text: &str) -> Result<u64, String> {
+    let seed = text.parse::<u64>().ok().or_else(|| Some(text.parse::<i64>().ok()?.cast_unsigned()));
+    seed.ok_or_else(|| format!("a seed is a whole number from {} to {}", i64::MIN, u64::MAX))
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{FloatDType, Tensor};
 use dmd::clip::TextEncoder;
 use dmd::core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction};
-use dmd::infer::{Method, Pipeline, Request, Start, from_rgb8};
+use dmd::infer::{Method, Pipeline, Request, TeacherSettings, from_rgb8};
 use dmd::scheduler::{Sampler, SchedulerConfig};
 use dmd::train::reader;
 use dmd::train::shapes::{Scene, Split};
@@ -76,24 +76,17 @@ fn teacher_draws_what_diffusers_draws() {
 fn seeds_and_settings_mean_what_they_mean_in_diffusers() {
     let fixture = Fixture::open("embedded");
     let pipeline = Pipeline::from_dir(&model(), &device()).unwrap();
-    let teacher = |steps| Method::Teacher { steps, guidance_scale: 2.0 };
-    let plain = Request::new(PROMPTS).with_seeds([42, 7]).with_method(teacher(50));
-    let short = plain.clone().with_method(teacher(10));
+    let teacher = |steps| TeacherSettings::new(steps).with_guidance(2.0);
+    let plain = Request::new(PROMPTS).with_seeds([42, 7]);
+    let short = |settings: TeacherSettings| plain.clone().with_method(settings);
     let picture = RgbImage::from_fn(64, 64, |x, y| image::Rgb([(3 * x) as u8, (3 * y) as u8, 90]));
+    let asked = short(teacher(10).with_negative("a blue square").with_rescale(0.5)).with_clip_skip(1);
     for (name, request) in [
-        ("teacher", plain.clone()),
-        ("one_step", plain.with_method(Method::OneStep)),
-        (
-            "asked",
-            Request {
-                negative_prompt: Some("a blue square".to_owned()),
-                guidance_rescale: 0.5,
-                clip_skip: 1,
-                ..short.clone()
-            },
-        ),
-        ("ancestral", Request { sampler: Some(Sampler::EulerAncestral), ..short.clone() }),
-        ("again", Request { start: Start::Picture { picture, strength: 0.6 }, ..short }),
+        ("teacher", short(teacher(50))),
+        ("one_step", plain.clone().with_method(Method::Distilled)),
+        ("asked", asked),
+        ("ancestral", short(teacher(10).with_sampler(Sampler::EulerAncestral))),
+        ("again", short(teacher(10).with_start(picture, 0.6))),
     ] {
         let expected: Tensor<4> = fixture.tensor(name);
         let found = (from_rgb8(&pipeline.generate(&request).unwrap().pictures, &device()) + 1.0) / 2.0;

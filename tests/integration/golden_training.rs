@@ -9,16 +9,17 @@ use burn::tensor::Tensor;
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use dmd::clip::ClipModel;
-use dmd::core::{Denoiser, FewStep, Guided, Noise, NoiseSchedule, Prediction, StepLevel};
+use dmd::core::{
+    Adversary, Denoiser, Diffusion, Distance, Distiller, Draw, FewStep, Guided, Noise, NoiseSchedule,
+    Prediction, Reals, SquaredError, StepLevel, Targets, Terms,
+};
 use dmd::scheduler::{KarrasSchedule, SchedulerConfig};
 use dmd::train::config::PerceptualSection;
 use dmd::train::domain::LatentDomain;
 use dmd::train::frechet::Moments;
 use dmd::train::inception::Inception;
 use dmd::train::lpips::{Backbone, Lpips};
-use dmd::train::{
-    AdamW, AdamWConfig, Diffusion, Distance, Distiller, Draw, Perceptual, Reals, SquaredError, Targets, Terms,
-};
+use dmd::train::{AdamW, AdamWConfig, Perceptual};
 use dmd::unet::{
     ClassDenoiser, ClassUNet2d, Discriminator, Network, UNET_KEYS, UNet2d, UNetConfig, UNetDenoiser,
 };
@@ -272,12 +273,12 @@ fn a_training_step_of_pytorch() {
     );
     let (teacher, _) = UNet2d::from_dir(&golden("unet_sd1"), &device()).unwrap();
     let teacher = UNetDenoiser::new(teacher, Prediction::Epsilon);
-    let mut d = Distiller {
-        generator: FewStep::new(perturbed(31).train(), vec![StepLevel { t: 999.0, alpha, sigma }]),
-        teacher: Guided::new(teacher, io.tensor("empty"), 2.0),
-        fake: perturbed(32).with_critic(head.unwrap()).train(),
+    let mut d = Distiller::new(
+        FewStep::new(perturbed(31).train(), vec![StepLevel { t: 999.0, alpha, sigma }]),
+        Guided::new(teacher, io.tensor("empty"), 2.0),
+        perturbed(32).with_critic(head.unwrap()).train(),
         schedule,
-    };
+    );
     let text: Tensor<3> = io.tensor("text");
     let close = |what: &str, found: f64| {
         let expected = number(what);
@@ -287,21 +288,19 @@ fn a_training_step_of_pytorch() {
     let adam = || AdamW::new(AdamWConfig::default());
     let diffusion = |eps: &str, t: &str| Diffusion { eps: io.tensor(eps), t: io.tensor(t) };
 
-    let draw = Draw { z: io.tensor("z"), eps: io.tensor("eps"), t: io.tensor("t"), later: None };
+    let draw = Draw { z: io.tensor("z"), diffusion: diffusion("eps", "t"), later: None };
     let targets = Targets { x0: io.tensor("target"), weight: 0.25, distance: &SquaredError };
-    let critic = diffusion("critic_eps", "critic_t");
-    let terms = Terms { targets: Some(&targets), adversary: Some((&critic, 0.3)), ..Terms::default() };
-    let loss = d.generator_loss_of(&draw, &terms, &text);
-    close("matching", value(&loss.matching));
+    let adversary = Adversary { diffusion: diffusion("critic_eps", "critic_t"), weight: 0.3 };
+    let terms = Terms { targets: Some(targets), adversary: Some(adversary), ..Terms::default() };
+    let loss = d.generator_loss(&draw, &terms, &text);
+    close("matching", value(loss.matching.as_ref().unwrap()));
     close("regression", value(loss.regression.as_ref().unwrap()));
     close("adversarial", value(loss.adversarial.as_ref().unwrap()));
     let grads = GradientsParams::from_module(&mut loss.total.backward(), &d.generator);
     let (generator, norm) = adam().step(1e-3, d.generator.clone(), grads);
     close("generator_norm", norm);
 
-    let draw =
-        Draw { z: io.tensor("fake_eps"), eps: io.tensor("fake_eps"), t: io.tensor("fake_t"), later: None };
-    let fake = d.fake_loss(loss.x.clone(), &draw, &text);
+    let fake = d.fake_loss(loss.x.clone(), &diffusion("fake_eps", "fake_t"), &text);
     close("fake", value(&fake));
     let reals = Reals {
         x0: io.tensor("real"),

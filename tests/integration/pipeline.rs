@@ -6,14 +6,16 @@ use crate::support::{device, golden, tiny_model};
 use burn::tensor::{Tensor, Tolerance};
 use dmd::core::{Denoiser, FewStep, Noise, NoiseSchedule, Prediction, StepLevel};
 use dmd::infer::{
-    CancelToken, Embeddings, Error, Method, NoiseSource, Observer, Pipeline, Progress, Request, Stage, Start,
-    from_rgb8,
+    CancelToken, Embeddings, Error, Method, NoiseSource, Observer, Pipeline, Progress, Request, Stage,
+    TeacherSettings, from_rgb8,
 };
 use dmd::scheduler::{Sampler, SchedulerConfig};
 use dmd::unet::{Autoencoder, Network, UNet2d, UNetDenoiser};
 use image::RgbImage;
 
-const TEACHER: Method = Method::Teacher { steps: 4, guidance_scale: 3.0 };
+fn four_steps() -> TeacherSettings {
+    TeacherSettings::new(4).with_guidance(3.0)
+}
 
 fn pipeline() -> (tempfile::TempDir, Pipeline) {
     let model = tiny_model();
@@ -48,13 +50,15 @@ fn one_step_is_the_published_recipe() {
 #[test]
 fn a_batch_is_its_singles() {
     let (_model, pipeline) = pipeline();
-    for method in [Method::OneStep, TEACHER] {
-        let request =
-            Request::new(["red", "a blue square", "circle"]).with_seeds([3, 5, 3]).with_method(method);
+    for method in [Method::Distilled, four_steps().into()] {
+        let request = Request::new(["red", "a blue square", "circle"])
+            .with_seeds([3, 5, 3])
+            .with_method(method.clone());
         let batch = pipeline.generate(&request).unwrap();
         for i in 0..3 {
-            let single =
-                Request::new([request.prompts[i].clone()]).with_seeds([request.seeds[i]]).with_method(method);
+            let single = Request::new([request.prompts[i].clone()])
+                .with_seeds([request.seeds[i]])
+                .with_method(method.clone());
             let single = pipeline.generate(&single).unwrap();
             for (a, b) in single.pictures[0].as_raw().iter().zip(batch.pictures[i].as_raw()) {
                 // Sums in another order may move a value across a rounding border: one level.
@@ -71,7 +75,7 @@ fn seeds_and_sizes() {
     assert_eq!(draw(1).as_raw(), draw(1).as_raw());
     assert_ne!(draw(1).as_raw(), draw(2).as_raw());
     assert_eq!(draw(1).dimensions(), (32, 32));
-    let wide = Request { size: Some((16, 40)), ..Request::new(["x"]) };
+    let wide = Request::new(["x"]).with_size(16, 40);
     assert_eq!(pipeline.generate(&wide).unwrap().pictures[0].dimensions(), (40, 16));
     let unnamed = pipeline.generate(&Request::new(["x", "y"])).unwrap();
     assert_eq!(unnamed.seeds, [0, 1]);
@@ -103,7 +107,7 @@ impl Observer for Watcher {
 #[test]
 fn an_observer_sees_every_step_and_may_break_off() {
     let (_model, pipeline) = pipeline();
-    let request = Request::new(["x"]).with_method(TEACHER);
+    let request = Request::new(["x"]).with_method(four_steps());
     let mut watcher = Watcher::default();
     pipeline.generate_with(&request, &mut watcher).unwrap();
     assert_eq!(watcher.steps, [(1, 4), (2, 4), (3, 4), (4, 4)]);
@@ -124,7 +128,7 @@ fn an_observer_sees_every_step_and_may_break_off() {
 }
 
 fn teacher(prompt: &str) -> Request {
-    Request::new([prompt]).with_method(TEACHER)
+    Request::new([prompt]).with_method(four_steps())
 }
 
 /// Asserts that two requests draw the same picture, or different ones.
@@ -136,46 +140,55 @@ fn same(pipeline: &Pipeline, a: &Request, b: &Request) -> bool {
 #[test]
 fn every_setting_of_the_teacher_is_heard() {
     let (_model, pipeline) = pipeline();
-    let plain = teacher("a red circle");
-    let negative = Request { negative_prompt: Some("blue".into()), ..plain.clone() };
-    assert!(!same(&pipeline, &plain, &negative));
+    let prompt = "a red circle";
+    let told = |settings: TeacherSettings| Request::new([prompt]).with_method(settings);
+    let plain = teacher(prompt);
+    assert!(!same(&pipeline, &plain, &told(four_steps().with_negative("blue"))));
     // An empty negative prompt is the unconditional branch itself.
-    let empty = Request { negative_prompt: Some(String::new()), ..plain.clone() };
-    assert!(same(&pipeline, &plain, &empty));
-    assert!(!same(&pipeline, &plain, &Request { clip_skip: 1, ..plain.clone() }));
-    assert!(!same(&pipeline, &plain, &Request { guidance_rescale: 0.7, ..plain.clone() }));
-    assert!(!same(&pipeline, &plain, &Request { noise: NoiseSource::TorchCuda, ..plain.clone() }));
+    assert!(same(&pipeline, &plain, &told(four_steps().with_negative(""))));
+    assert!(!same(&pipeline, &plain, &plain.clone().with_clip_skip(1)));
+    assert!(!same(&pipeline, &plain, &told(four_steps().with_rescale(0.7))));
+    assert!(!same(&pipeline, &plain, &plain.clone().with_noise(NoiseSource::TorchCuda)));
     for sampler in Sampler::ALL.into_iter().filter(|sampler| *sampler != Sampler::Ddim) {
-        let other = Request { sampler: Some(sampler), ..plain.clone() };
+        let other = told(four_steps().with_sampler(sampler));
         assert!(!same(&pipeline, &plain, &other), "{sampler:?}");
         // What a sampler draws between its steps comes from the seed too.
         assert!(same(&pipeline, &other, &other.clone()), "{sampler:?}");
     }
     // The four steps' own timesteps, by name: DDIM's stride from 751 is the same 250.
-    let listed = Request { timesteps: Some(vec![751, 501, 251, 1]), ..plain.clone() };
-    assert!(same(&pipeline, &plain, &listed));
-    assert!(!same(&pipeline, &plain, &Request { timesteps: Some(vec![751, 501, 1]), ..plain.clone() }));
+    let listed = |list: &[usize]| told(TeacherSettings::new(list.to_vec()).with_guidance(3.0));
+    assert!(same(&pipeline, &plain, &listed(&[751, 501, 251, 1])));
+    assert!(!same(&pipeline, &plain, &listed(&[751, 501, 1])));
+    // Without a guidance of its own a request takes the model's.
+    let guided = Request::new([prompt]).with_method(TeacherSettings::new(4));
+    assert!(same(
+        &pipeline,
+        &guided,
+        &told(TeacherSettings::new(4).with_guidance(pipeline.default_guidance()))
+    ));
 }
 
 #[test]
 fn given_latents_and_embeddings_stand_for_seed_and_prompt() {
     let (_model, pipeline) = pipeline();
-    for method in [Method::OneStep, TEACHER] {
-        let plain = Request::new(["a red circle"]).with_seeds([7]).with_method(method);
+    for method in [Method::Distilled, four_steps().into()] {
+        let plain = Request::new(["a red circle"]).with_seeds([7]).with_method(method.clone());
         let z = pipeline.noise(&[7], 32, 32);
-        let latents = Request { start: Start::Latents(z.clone()), ..plain.clone().with_seeds([7]) };
+        let latents = plain.clone().with_latents(z.clone());
         assert!(same(&pipeline, &plain, &latents));
         let prompt = pipeline.encode_prompt(&["a red circle"]).unwrap();
         let negative = Some(pipeline.encode_prompt(&[""]).unwrap());
         let embeddings = Embeddings { prompt: prompt.clone(), negative };
-        let embedded = Request { embeddings: Some(embeddings), prompts: Vec::new(), ..plain.clone() };
+        let nobody: [&str; 0] = [];
+        let embedded =
+            Request::new(nobody).with_seeds([7]).with_method(method.clone()).with_embeddings(embeddings);
         assert!(same(&pipeline, &plain, &embedded));
         // The three steps of a picture, one by one.
         let x0 = pipeline.denoise_from(&plain, z, &prompt, &mut ()).unwrap();
         let by_hand = pipeline.decode(x0).unwrap();
         assert_eq!(by_hand[0].as_raw(), pipeline.generate(&plain).unwrap().pictures[0].as_raw());
     }
-    let wrong = Request { start: Start::Latents(pipeline.noise(&[7, 8], 32, 32)), ..teacher("x") };
+    let wrong = teacher("x").with_latents(pipeline.noise(&[7, 8], 32, 32));
     assert!(matches!(pipeline.generate(&wrong), Err(Error::Setting { name: "latents", .. })));
     let text = pipeline.encode_prompt(&["x"]).unwrap();
     for z in [
@@ -187,7 +200,7 @@ fn given_latents_and_embeddings_stand_for_seed_and_prompt() {
         assert!(matches!(refused, Err(Error::Setting { .. })), "{refused:?}");
     }
     let nan = pipeline.noise(&[7], 32, 32) * f32::NAN;
-    let error = pipeline.generate(&Request { start: Start::Latents(nan), ..teacher("x") }).unwrap_err();
+    let error = pipeline.generate(&teacher("x").with_latents(nan)).unwrap_err();
     assert!(matches!(error, Error::NotFinite { stage: "given latents" }), "{error}");
 }
 
@@ -195,10 +208,9 @@ fn given_latents_and_embeddings_stand_for_seed_and_prompt() {
 fn a_picture_to_start_from_is_kept_the_more_the_less_is_drawn() {
     let (model, pipeline) = pipeline();
     let picture = RgbImage::from_fn(32, 32, |x, y| image::Rgb([(8 * x) as u8, (8 * y) as u8, 90]));
-    let request = |strength| Request {
-        method: Method::Teacher { steps: 20, guidance_scale: 1.0 },
-        start: Start::Picture { picture: picture.clone(), strength },
-        ..teacher("x")
+    let request = |strength| {
+        let settings = TeacherSettings::new(20).with_guidance(1.0).with_start(picture.clone(), strength);
+        Request::new(["x"]).with_method(settings)
     };
     let draw = |strength| pipeline.generate(&request(strength)).unwrap().pictures[0].clone();
     // What is kept is measured against the autoencoder's own version of the picture, whose latent is
@@ -215,27 +227,8 @@ fn a_picture_to_start_from_is_kept_the_more_the_less_is_drawn() {
     assert!(little * 4 < much, "{little} and {much}");
     assert!(pipeline.generate(&request(0.0)).is_err());
     assert!(pipeline.generate(&request(1.5)).is_err());
-    let wrong = Request { size: Some((64, 64)), ..request(0.5) };
+    let wrong = request(0.5).with_size(64, 64);
     assert!(matches!(pipeline.generate(&wrong), Err(Error::Setting { name: "size", .. })));
-}
-
-/// Whatever a distilled generator would ignore is refused, in a sentence that says what it wants.
-#[test]
-fn one_step_refuses_what_contradicts_it() {
-    let (_model, pipeline) = pipeline();
-    let plain = Request::new(["x"]);
-    let picture = RgbImage::new(32, 32);
-    for (request, setting) in [
-        (Request { negative_prompt: Some("y".into()), ..plain.clone() }, "negative"),
-        (Request { guidance_rescale: 0.5, ..plain.clone() }, "rescale"),
-        (Request { sampler: Some(Sampler::Lcm), ..plain.clone() }, "lcm"),
-        (Request { timesteps: Some(vec![399]), ..plain.clone() }, "399"),
-        (Request { start: Start::Picture { picture, strength: 0.5 }, ..plain.clone() }, "picture"),
-    ] {
-        let message = pipeline.generate(&request).unwrap_err().to_string();
-        assert!(message.contains(setting) && message.contains("t = 999"), "{message}");
-    }
-    pipeline.generate(&Request { timesteps: Some(vec![999]), ..plain }).unwrap();
 }
 
 /// One argument changes the decoder; tiles as large as the picture change nothing.
@@ -246,7 +239,7 @@ fn decoders_can_be_exchanged() {
     let draw = |pipeline: &Pipeline| pipeline.generate(&Request::new(["x"])).unwrap().pictures[0].clone();
     let whole = draw(&builder().build().unwrap());
     assert_eq!(whole.as_raw(), draw(&builder().tiles(16).build().unwrap()).as_raw());
-    assert!(matches!(builder().tiles(3).build(), Err(Error::Tile { .. })));
+    assert!(matches!(builder().tiles(3).build(), Err(Error::Model(dmd::model::Error::Tile { .. }))));
     // The tiny autoencoder's factor is 8 where this model's own is 4: pictures are twice as large.
     let tiny = builder().tiny_autoencoder(golden("taesd")).build().unwrap();
     assert_eq!(draw(&tiny).dimensions(), (64, 64));
@@ -280,14 +273,14 @@ fn requests_without_sense_are_refused() {
     assert!(matches!(refused(Request::new(Vec::<String>::new())), Error::EmptyPrompt));
     assert!(matches!(refused(Request::new(["x"]).with_seeds([1, 2])), Error::Seeds { .. }));
     for size in [(0, 32), (33, 32), (32, 8192)] {
-        assert!(matches!(refused(Request { size: Some(size), ..Request::new(["x"]) }), Error::Size { .. }));
+        assert!(matches!(refused(Request::new(["x"]).with_size(size.0, size.1)), Error::Size { .. }));
     }
-    let guided = |scale| Request::new(["x"]).with_method(Method::Teacher { steps: 2, guidance_scale: scale });
+    let guided = |scale| Request::new(["x"]).with_method(Method::teacher(2, scale));
     assert!(matches!(refused(guided(f64::NAN)), Error::Guidance { .. }));
     assert!(matches!(refused(guided(0.5)), Error::Guidance { .. }));
     let message = refused(Request::new(["word ".repeat(80)])).to_string();
     assert!(message.contains("77"), "{message}");
-    let steps = |steps| Request::new(["x"]).with_method(Method::Teacher { steps, guidance_scale: 1.0 });
+    let steps = |steps| Request::new(["x"]).with_method(Method::teacher(steps, 1.0));
     assert!(refused(steps(0)).to_string().contains("0 sampling steps"));
     assert!(refused(steps(1001)).to_string().contains("1001"));
 }
@@ -299,14 +292,14 @@ fn parts_can_be_missing() {
     let pipeline = Pipeline::from_dir(model.path(), &device()).unwrap();
     let error = pipeline.generate(&Request::new(["x"])).unwrap_err();
     assert!(error.to_string().contains("dmd distill"), "{error}");
-    pipeline.generate(&Request::new(["x"]).with_method(TEACHER)).unwrap();
+    pipeline.generate(&Request::new(["x"]).with_method(four_steps())).unwrap();
 
     let model = tiny_model();
     let pipeline = Pipeline::builder(model.path(), &device()).one_step_only().build().unwrap();
     pipeline.generate(&Request::new(["x"])).unwrap();
     assert!(matches!(
-        pipeline.generate(&Request::new(["x"]).with_method(TEACHER)),
-        Err(Error::Missing { .. })
+        pipeline.generate(&Request::new(["x"]).with_method(four_steps())),
+        Err(Error::Model(dmd::model::Error::Missing { .. }))
     ));
 
     fs::remove_dir_all(model.path().join("vae")).unwrap();
@@ -346,6 +339,8 @@ fn four_step_generators() {
     dmd::weights::write_json(&path, &serde_json::json!({ "timesteps": timesteps })).unwrap();
     let pipeline = Pipeline::from_dir(model.path(), &device()).unwrap();
     assert_eq!(pipeline.generator_steps(), Some(4));
+    let text = pipeline.describe(&Request::new(["x"]), 0, (32, 32), "tiny");
+    assert!(text.contains("Steps: 4"), "{text}");
     let mut watcher = Watcher::default();
     let drawn = pipeline.generate_with(&Request::new(["x"]).with_seeds([9]), &mut watcher).unwrap();
     assert_eq!(watcher.steps, [(1, 4), (2, 4), (3, 4), (4, 4)]);
@@ -364,9 +359,6 @@ fn four_step_generators() {
     let x0 = generator.generate(z, &text, &mut || noise.normal([1, 4, 8, 8], &device()));
     assert_eq!(pipeline.decode(x0).unwrap()[0].as_raw(), drawn.pictures[0].as_raw());
 
-    let wrong = Request { timesteps: Some(vec![999]), ..Request::new(["x"]) };
-    let message = pipeline.generate(&wrong).unwrap_err().to_string();
-    assert!(message.contains("999, 749, 499, 249"), "{message}");
     for damaged in [vec![], vec![500, 600], vec![1000]] {
         dmd::weights::write_json(&path, &serde_json::json!({ "timesteps": damaged })).unwrap();
         let message = Pipeline::from_dir(model.path(), &device()).unwrap_err().to_string();

@@ -1,5 +1,5 @@
 //! The mathematics of Distribution Matching Distillation, and nothing else: no files, no concrete
-//! networks, no optimiser, no clock.
+//! networks, no optimiser, no thread, no clock.
 //!
 //! A noisy sample is `x_t = alpha · x0 + sigma · eps` ([`NoiseLevel::add_noise`]). Teacher, fake
 //! score, generator and the analytic mixture all estimate `E[x0 | x_t]` ([`Denoiser`]). The five
@@ -20,6 +20,8 @@ pub mod adversarial;
 mod denoiser;
 pub mod denoising;
 pub mod device;
+mod distance;
+mod distiller;
 mod few_step;
 mod guidance;
 mod level;
@@ -29,9 +31,13 @@ mod noise;
 mod prediction;
 pub mod regression;
 mod schedule;
+mod times;
 mod torch_noise;
+mod turn;
 
 pub use denoiser::{Classes, Condition, Denoiser, FakeScore, one_hot, score};
+pub use distance::{Distance, PseudoHuber, SquaredError};
+pub use distiller::{Both, Distiller, one_after_the_other};
 pub use few_step::{FewStep, StepLevel};
 pub use guidance::Guided;
 pub use level::{NoiseLevel, per_sample};
@@ -39,3 +45,5 @@ pub use mixture::GaussianMixture;
 pub use noise::Noise;
 pub use prediction::{Prediction, Scalings};
 pub use schedule::NoiseSchedule;
+pub use times::TimeSampler;
+pub use turn::{Adversary, CriticLoss, Diffusion, Draw, GeneratorLoss, Reals, Targets, Terms};

@@ -1,116 +1,113 @@
 //! What can be refused before a network is called.
 
 use burn::tensor::Tensor;
+use dmd_model::{Conditioner, Family, Model, Plan};
 
-use crate::request::{Method, Request, Start};
-use crate::{Error, Pipeline};
+use crate::Error;
+use crate::request::{Request, TeacherSettings};
 
 /// Largest picture, in pixels of one side: a request above it is a slip, not a wish.
 const MAX_SIDE: usize = 4096;
 
-impl Pipeline {
-    /// Everything that can be refused before a network is called.
-    pub(crate) fn check(&self, request: &Request) -> Result<(), Error> {
-        match request.method {
-            Method::OneStep => self.check_one_step(request)?,
-            Method::Teacher { guidance_scale, .. } => {
-                self.teacher()?;
-                let rescale = request.guidance_rescale;
-                if !(guidance_scale.is_finite() && guidance_scale >= 1.0) {
-                    return Err(Error::Guidance { scale: guidance_scale });
-                }
-                if !(0.0..=1.0).contains(&rescale) {
-                    return Err(Error::Setting {
-                        name: "guidance rescale",
-                        value: rescale.to_string(),
-                        wanted: "between 0 and 1".to_owned(),
-                    });
-                }
-                self.walk(request)?;
+/// Refuses what a model cannot draw; the teacher's plan where it is asked for.
+pub(crate) fn check<'a, F: Family>(
+    model: &Model<F>,
+    request: &'a Request,
+) -> Result<Option<(Plan, &'a TeacherSettings)>, Error> {
+    let way = match request.teacher() {
+        None => {
+            model.generator()?;
+            None
+        }
+        Some(settings) => Some((plan(model, settings)?, settings)),
+    };
+    if let Some(embeddings) = &request.embeddings {
+        model.conditioner.features(embeddings.prompt.clone())?;
+        if let Some(negative) = &embeddings.negative {
+            let [count, tokens, width] = embeddings.prompt.dims();
+            let rows = if negative.dims()[0] == 1 { 1 } else { count };
+            check_shape("negative embeddings", negative.dims(), [rows, tokens, width])?;
+        }
+    } else {
+        for prompt in &request.prompts {
+            if prompt.trim().is_empty() && !F::Conditioner::DRAWS_WITHOUT_PROMPT {
+                return Err(Error::EmptyPrompt);
             }
+            model.conditioner.check(prompt)?;
         }
-        let (height, width) = self.size_of(request)?;
-        if let Start::Latents(z) = &request.start {
-            let mut wanted = self.latent_shape(height, width);
-            wanted[0] = request.count();
-            check_shape("latents", z.dims(), wanted)?;
-        }
-        if let Some(embeddings) = &request.embeddings {
-            let tokens = self.text.tokenizer().max_tokens();
-            let [count, found, _] = embeddings.prompt.dims();
-            let width = self.unet.cross_attention_dim;
-            check_shape("embeddings", embeddings.prompt.dims(), [count, found.min(tokens), width])?;
-            if let Some(negative) = &embeddings.negative {
-                let rows = if negative.dims()[0] == 1 { 1 } else { count };
-                check_shape("negative embeddings", negative.dims(), [rows, found, width])?;
-            }
-        }
-        Ok(())
     }
+    Ok(way)
+}
 
-    /// Given latents and features fit this model and each other.
-    pub(crate) fn check_inputs(&self, z: &Tensor<4>, text: &Tensor<3>) -> Result<(), Error> {
-        let [count, _, height, width] = z.dims();
-        let multiple = self.unet.downsampling();
-        let whole = |side: usize| side.next_multiple_of(multiple).max(multiple);
-        check_shape("latents", z.dims(), [count, self.unet.in_channels, whole(height), whole(width)])?;
-        let [_, tokens, _] = text.dims();
-        check_shape("embeddings", text.dims(), [count, tokens, self.unet.cross_attention_dim])
+fn plan<F: Family>(model: &Model<F>, settings: &TeacherSettings) -> Result<Plan, Error> {
+    model.teacher()?;
+    if let Some(scale) = settings.guidance_scale.filter(|scale| !(scale.is_finite() && *scale >= 1.0)) {
+        return Err(Error::Guidance { scale });
     }
+    let rescale = settings.guidance_rescale;
+    if !(0.0..=1.0).contains(&rescale) {
+        return Err(Error::Setting {
+            name: "guidance rescale",
+            value: rescale.to_string(),
+            wanted: "between 0 and 1".to_owned(),
+        });
+    }
+    if let Some(negative) = &settings.negative_prompt {
+        model.conditioner.check(negative)?;
+    }
+    let plan = model.noising.plan(&settings.steps, settings.sampler)?;
+    Ok(match &settings.start {
+        Some(start) => plan.with_strength(start.strength)?,
+        None => plan,
+    })
+}
 
-    /// A distilled generator knows one call: settings that would have no effect, or another one than
-    /// its user means, are refused.
-    fn check_one_step(&self, request: &Request) -> Result<(), Error> {
-        let generator = self.generator()?;
-        let timesteps = &generator.timesteps;
-        let contradicts = |setting: &str| {
-            Err(Error::OneStepSetting { setting: setting.to_owned(), timesteps: timesteps.clone() })
-        };
-        if request.negative_prompt.as_ref().is_some_and(|prompt| !prompt.is_empty()) {
-            return contradicts("a negative prompt");
-        }
-        if request.guidance_rescale != 0.0 {
-            return contradicts("a guidance rescale");
-        }
-        if let Some(sampler) = request.sampler {
-            return contradicts(&format!("the sampler {}", sampler.name()));
-        }
-        if let Some(list) = request.timesteps.as_ref().filter(|list| *list != timesteps) {
-            return contradicts(&format!("timesteps {list:?}"));
-        }
-        if matches!(request.start, Start::Picture { .. }) {
-            return contradicts("a picture to start from");
-        }
-        Ok(())
+/// Given samples and features fit this model and each other.
+pub(crate) fn check_inputs<F: Family>(
+    model: &Model<F>,
+    request: &Request,
+    z: &Tensor<4>,
+    text: &Tensor<3>,
+) -> Result<(), Error> {
+    let [count, _, height, width] = z.dims();
+    let multiple = model.multiple();
+    let whole = |side: usize| side.next_multiple_of(multiple).max(multiple);
+    check_shape("latents", z.dims(), [count, model.shape()[0], whole(height), whole(width)])?;
+    model.conditioner.features(text.clone())?;
+    let [_, tokens, features] = text.dims();
+    check_shape("embeddings", text.dims(), [count, tokens, features])?;
+    if !request.seeds.is_empty() && request.seeds.len() != count {
+        return Err(Error::Seeds { prompts: count, seeds: request.seeds.len() });
     }
+    Ok(())
+}
 
-    /// Height and width of a request's pictures.
-    pub(crate) fn size_of(&self, request: &Request) -> Result<(usize, usize), Error> {
-        let side = self.default_size();
-        let (height, width) = match (&request.start, request.size) {
-            (Start::Picture { picture, .. }, None) => (picture.height() as usize, picture.width() as usize),
-            (Start::Picture { picture, .. }, Some((height, width)))
-                if (picture.height() as usize, picture.width() as usize) != (height, width) =>
-            {
-                return Err(Error::Setting {
-                    name: "size",
-                    value: format!("{width}×{height}"),
-                    wanted: format!(
-                        "that of the picture to start from, {}×{}",
-                        picture.width(),
-                        picture.height()
-                    ),
-                });
-            }
-            (_, size) => size.unwrap_or((side, side)),
-        };
-        let multiple = self.coder.factor * self.unet.downsampling();
-        let fits = |side: usize| side > 0 && side.is_multiple_of(multiple) && side <= MAX_SIDE;
-        if fits(height) && fits(width) {
-            return Ok((height, width));
+/// Height and width of a request's pictures.
+pub(crate) fn size_of<F: Family>(model: &Model<F>, request: &Request) -> Result<(usize, usize), Error> {
+    let start = request.teacher().and_then(|settings| settings.start.as_ref());
+    let start = start.map(|start| (start.picture.height() as usize, start.picture.width() as usize));
+    let (height, width) = match (start, request.size) {
+        (Some(found), Some((height, width))) if found != (height, width) => {
+            return Err(Error::Setting {
+                name: "size",
+                value: format!("{width}×{height}"),
+                wanted: format!("that of the picture to start from, {}×{}", found.1, found.0),
+            });
         }
-        Err(Error::Size { width, height, multiple, max: MAX_SIDE })
+        (Some(found), _) => found,
+        (None, size) => size.unwrap_or(model.picture_size()),
+    };
+    let multiple = model.picture_multiple();
+    let fits = |side: usize| side > 0 && side.is_multiple_of(multiple) && side <= MAX_SIDE;
+    if !(fits(height) && fits(width)) {
+        return Err(Error::Size { width, height, multiple, max: MAX_SIDE });
     }
+    if let Some(z) = &request.latents {
+        let factor = model.codec.factor();
+        let wanted = [request.count(), model.shape()[0], height / factor, width / factor];
+        check_shape("latents", z.dims(), wanted)?;
+    }
+    Ok((height, width))
 }
 
 fn check_shape<const D: usize>(
@@ -127,8 +124,7 @@ fn check_shape<const D: usize>(
 /// One seed per picture.
 pub(crate) fn seeds_of(request: &Request) -> Result<Vec<u64>, Error> {
     let count = request.count();
-    let blank = request.embeddings.is_none() && request.prompts.iter().any(|prompt| prompt.trim().is_empty());
-    if count == 0 || blank {
+    if count == 0 {
         return Err(Error::EmptyPrompt);
     }
     if request.seeds.is_empty() {

@@ -1,47 +1,15 @@
 use std::path::PathBuf;
 
-use burn::tensor::FloatDType;
-
 /// Why a picture cannot be drawn.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Model files.
+    /// Opening the model, or asking it for something it does not have.
+    #[error(transparent)]
+    Model(#[from] dmd_model::Error),
+    /// The file of a comparison.
     #[error(transparent)]
     Weights(#[from] dmd_weights::Error),
-    /// The UNet or the autoencoder.
-    #[error(transparent)]
-    Network(#[from] dmd_unet::Error),
-    /// The prompt or the text encoder.
-    #[error(transparent)]
-    Text(#[from] dmd_clip::Error),
-    /// The noise schedule or the number of steps.
-    #[error(transparent)]
-    Schedule(#[from] dmd_scheduler::Error),
-    /// The folder is no model.
-    #[error("{folder:?} is no model folder: it has no {missing}")]
-    NoModel {
-        /// The folder.
-        folder: PathBuf,
-        /// What every model folder has.
-        missing: &'static str,
-    },
-    /// One step was asked of a model without a one-step generator, or several without a teacher.
-    #[error("this model has no {wanted}; {hint}")]
-    Missing {
-        /// What the request needs.
-        wanted: &'static str,
-        /// What can be done.
-        hint: &'static str,
-    },
-    /// A class that the model does not have.
-    #[error("{name:?} is none of this model's classes: {}", known.join(", "))]
-    Class {
-        /// The name asked for.
-        name: String,
-        /// The model's.
-        known: Vec<String>,
-    },
     /// A request without a prompt, or a blank one.
     #[error("the prompt is empty; say what to draw")]
     EmptyPrompt,
@@ -67,17 +35,6 @@ pub enum Error {
         /// The largest possible.
         max: usize,
     },
-    /// The request contradicts how the one-step generator was trained.
-    #[error(
-        "{setting} does not go with this distilled generator: it wants t = {}, unit noise and no guidance (its teacher was guided); leave it out, or ask for the teacher's steps",
-        .timesteps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-    )]
-    OneStepSetting {
-        /// What contradicts.
-        setting: String,
-        /// The timesteps the generator was distilled for.
-        timesteps: Vec<usize>,
-    },
     /// A setting that cannot be.
     #[error("{name} {value} is not possible; it must be {wanted}")]
     Setting {
@@ -87,22 +44,6 @@ pub enum Error {
         value: String,
         /// What would be accepted.
         wanted: String,
-    },
-    /// Tiles too small to overlap.
-    #[error("tiles of {side} latents are too small; the least is {min}")]
-    Tile {
-        /// Side asked for.
-        side: usize,
-        /// Smallest side.
-        min: usize,
-    },
-    /// A float type that the device does not compute in.
-    #[error(
-        "this device does not compute in {dtype:?}; f32 works everywhere, and `dmd devices` lists the rest"
-    )]
-    Dtype {
-        /// The type asked for.
-        dtype: FloatDType,
     },
     /// A guidance scale without sense.
     #[error("guidance {scale} is not a number of at least 1")]

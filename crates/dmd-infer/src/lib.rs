@@ -1,11 +1,10 @@
-//! Text to pictures: the one-step generator and its multi-step teacher behind one request.
+//! Prompts to pictures: a distilled generator and its multi-step teacher behind one request.
 //!
 //! ```no_run
-//! use dmd_infer::{Pipeline, Request};
+//! use dmd_infer::{Device, Pipeline, Request};
 //!
 //! # fn main() -> Result<(), dmd_infer::Error> {
-//! let device = dmd_core::device::open("flex").expect("the feature `flex` is enabled");
-//! let pipeline = Pipeline::from_dir("models/shapes".as_ref(), &device)?;
+//! let pipeline = Pipeline::from_dir("models/shapes".as_ref(), &Device::flex())?;
 //! let drawn = pipeline.generate(&Request::new(["a red circle above a blue square"]))?;
 //! drawn.pictures[0].save("picture.png").expect("a writable folder");
 //! # Ok(())
@@ -14,21 +13,23 @@
 
 mod builder;
 mod checks;
-mod class_pipeline;
+mod describe;
+mod drawing;
 mod error;
-mod image;
 mod observer;
-mod pictures;
 mod pipeline;
+mod png;
 mod request;
 pub mod self_check;
 pub mod verify;
 
+pub use burn::tensor::{Device, FloatDType};
+pub use dmd_model::pixels::{from_rgb8, to_rgb8};
+pub use dmd_scheduler::{Sampler, Steps};
+
 pub use builder::PipelineBuilder;
-pub use class_pipeline::ClassPipeline;
 pub use error::Error;
-pub use image::{encode_png, encode_png_with, to_rgb8};
 pub use observer::{CancelToken, Observer, Progress, Stage};
-pub use pictures::from_rgb8;
 pub use pipeline::{OneStepPipeline, Pipeline};
-pub use request::{Drawn, Embeddings, Method, NoiseSource, Request, Start, Timings};
+pub use png::{encode_png, encode_png_with};
+pub use request::{Drawn, Embeddings, Method, NoiseSource, Request, StartPicture, TeacherSettings, Timings};

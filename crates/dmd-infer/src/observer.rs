@@ -1,7 +1,9 @@
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Tensor;
+use image::RgbImage;
 
 /// A stage of drawing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,12 +19,14 @@ pub enum Stage {
 }
 
 /// Where denoising stands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Progress<'a> {
     /// Network calls done.
     pub step: usize,
-    /// Network calls in all.
+    /// Network calls for these pictures.
     pub steps: usize,
+    /// Which pictures of the request are being drawn: a request of many goes through the networks a few at a time.
+    pub pictures: Range<usize>,
     /// The clean latents predicted so far, `[pictures, channels, height, width]`: what
     /// [`Pipeline::decode`](crate::Pipeline::decode) turns into a preview.
     pub x0: &'a Tensor<4>,
@@ -35,6 +39,9 @@ pub trait Observer {
 
     /// Called after each network call of the denoising stage.
     fn on_step(&mut self, _progress: &Progress<'_>) {}
+
+    /// Called with each picture when it is drawn, in order: its place in the request, its seed, its pixels.
+    fn on_picture(&mut self, _place: usize, _seed: u64, _picture: &RgbImage) {}
 
     /// Asked between stages and after each network call; `true` ends the request with
     /// [`Error::Cancelled`](crate::Error::Cancelled).

@@ -2,55 +2,123 @@ use std::time::Duration;
 
 use burn::tensor::Tensor;
 use dmd_core::Noise;
-use dmd_scheduler::Sampler;
+use dmd_scheduler::{Sampler, Steps};
 use image::RgbImage;
 
 /// What to draw, with defaults for everything but the prompts.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Request {
-    /// One picture per prompt. May be empty where [`Self::embeddings`] are given.
+    /// One picture per prompt: a text, or the name of a class. May be empty where [`Self::embeddings`] are given.
     pub prompts: Vec<String>,
     /// One seed per picture; empty means 0, 1, 2 and so on.
     pub seeds: Vec<u64>,
     /// How to draw.
     pub method: Method,
-    /// Height and width in pixels; `None` is the size the model was trained on, or that of the picture
-    /// to start from.
+    /// Height and width in pixels; `None` is the size that the model was trained on, or that of the picture to start
+    /// from.
     pub size: Option<(usize, usize)>,
     /// Whose random numbers a seed stands for.
     pub noise: NoiseSource,
-    /// What a picture starts from.
-    pub start: Start,
+    /// Unit noise in place of the seeds', `[pictures, channels, height / 8, width / 8]` for Stable Diffusion.
+    pub latents: Option<Tensor<4>>,
     /// Text features in place of the prompts'.
     pub embeddings: Option<Embeddings>,
-    /// Layers of the text encoder that are left out at its end, for the prompt (as in diffusers, not for
-    /// the negative one).
+    /// Layers of the text encoder to leave out at its end, for the prompt (as in diffusers, not for the negative
+    /// one).
     pub clip_skip: usize,
-    /// What pictures should not show; the other end of classifier-free guidance. Teacher only.
-    pub negative_prompt: Option<String>,
-    /// The teacher's sampler in place of the configured one.
-    pub sampler: Option<Sampler>,
-    /// The teacher's timesteps, descending, in place of a number of steps.
-    pub timesteps: Option<Vec<usize>>,
-    /// Share by which guidance is kept from widening the output's deviation (Lin et al. 2024); 0 is
-    /// none. Teacher only.
-    pub guidance_rescale: f64,
 }
 
 /// How a picture is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
+#[expect(clippy::large_enum_variant, reason = "there is one per request")]
 pub enum Method {
-    /// The distilled generator, in the steps it was distilled for (one, unless its `one_step.json` lists
-    /// more timesteps), without guidance.
+    /// The distilled generator, in the steps that its recipe lists, without guidance: that is in its weights.
     #[default]
-    OneStep,
-    /// The teacher's sampler.
-    Teacher {
-        /// Sampling steps; without a part where the request lists timesteps.
-        steps: usize,
-        /// Classifier-free guidance; 1 is none.
-        guidance_scale: f64,
-    },
+    Distilled,
+    /// The teacher, step by step.
+    Teacher(TeacherSettings),
+}
+
+/// What only a teacher can be told.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TeacherSettings {
+    /// How many sampling steps, or at which timesteps.
+    pub steps: Steps,
+    /// Classifier-free guidance, at least 1, which is none. `None` is the model's own: what its generator was distilled
+    /// with, otherwise 7.5 for Stable Diffusion and 1 for classes.
+    pub guidance_scale: Option<f64>,
+    /// Share from 0 to 1 by which guidance is kept from widening the output's deviation (Lin et al. 2024); 0 turns it
+    /// off.
+    pub guidance_rescale: f64,
+    /// What pictures should not show; the other end of guidance.
+    pub negative_prompt: Option<String>,
+    /// The sampler in place of the configured one.
+    pub sampler: Option<Sampler>,
+    /// A picture to start from, for all prompts (image to image).
+    pub start: Option<StartPicture>,
+}
+
+/// A picture to start from.
+#[derive(Debug, Clone)]
+pub struct StartPicture {
+    /// The picture; its size is the result's.
+    pub picture: RgbImage,
+    /// From 0 (the picture itself) to 1 (nothing of it): the share of the steps that are done.
+    pub strength: f64,
+}
+
+impl TeacherSettings {
+    /// So many steps, or these timesteps; everything else as the model has it.
+    pub fn new(steps: impl Into<Steps>) -> Self {
+        Self {
+            steps: steps.into(),
+            guidance_scale: None,
+            guidance_rescale: 0.0,
+            negative_prompt: None,
+            sampler: None,
+            start: None,
+        }
+    }
+
+    /// The same settings with a guidance scale.
+    pub fn with_guidance(self, scale: f64) -> Self {
+        Self { guidance_scale: Some(scale), ..self }
+    }
+
+    /// The same settings with a guidance rescale.
+    pub fn with_rescale(self, share: f64) -> Self {
+        Self { guidance_rescale: share, ..self }
+    }
+
+    /// The same settings with a negative prompt.
+    pub fn with_negative(self, prompt: impl Into<String>) -> Self {
+        Self { negative_prompt: Some(prompt.into()), ..self }
+    }
+
+    /// The same settings with another sampler.
+    pub fn with_sampler(self, sampler: Sampler) -> Self {
+        Self { sampler: Some(sampler), ..self }
+    }
+
+    /// The same settings, starting from a picture.
+    pub fn with_start(self, picture: RgbImage, strength: f64) -> Self {
+        Self { start: Some(StartPicture { picture, strength }), ..self }
+    }
+}
+
+impl Method {
+    /// The teacher in so many steps under a guidance scale.
+    pub fn teacher(steps: usize, guidance_scale: f64) -> Self {
+        Self::Teacher(TeacherSettings::new(steps).with_guidance(guidance_scale))
+    }
+}
+
+impl From<TeacherSettings> for Method {
+    fn from(settings: TeacherSettings) -> Self {
+        Self::Teacher(settings)
+    }
 }
 
 /// Whose random numbers a seed stands for; both draw in f32.
@@ -72,24 +140,6 @@ impl NoiseSource {
     }
 }
 
-/// What a picture starts from.
-#[derive(Debug, Clone, Default)]
-#[expect(clippy::large_enum_variant, reason = "there is one per request")]
-pub enum Start {
-    /// The seed's noise.
-    #[default]
-    Noise,
-    /// Given unit noise, `[pictures, channels, height / 8, width / 8]` for Stable Diffusion.
-    Latents(Tensor<4>),
-    /// Another picture, for all prompts (image to image). Teacher only.
-    Picture {
-        /// The picture; its size is the result's.
-        picture: RgbImage,
-        /// From 0 (the picture itself) to 1 (nothing of it): the share of the steps that are done.
-        strength: f64,
-    },
-}
-
 /// Text features of a request, `[pictures, tokens, width]` each.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
@@ -100,21 +150,17 @@ pub struct Embeddings {
 }
 
 impl Request {
-    /// A one-step request with seeds 0, 1, 2 and so on.
+    /// A request to the distilled generator with seeds 0, 1, 2 and so on.
     pub fn new<P: Into<String>>(prompts: impl IntoIterator<Item = P>) -> Self {
         Self {
             prompts: prompts.into_iter().map(Into::into).collect(),
             seeds: Vec::new(),
-            method: Method::OneStep,
+            method: Method::Distilled,
             size: None,
             noise: NoiseSource::default(),
-            start: Start::Noise,
+            latents: None,
             embeddings: None,
             clip_skip: 0,
-            negative_prompt: None,
-            sampler: None,
-            timesteps: None,
-            guidance_rescale: 0.0,
         }
     }
 
@@ -124,8 +170,33 @@ impl Request {
     }
 
     /// The same request, drawn another way.
-    pub fn with_method(self, method: Method) -> Self {
-        Self { method, ..self }
+    pub fn with_method(self, method: impl Into<Method>) -> Self {
+        Self { method: method.into(), ..self }
+    }
+
+    /// The same request for pictures of a height and width in pixels.
+    pub fn with_size(self, height: usize, width: usize) -> Self {
+        Self { size: Some((height, width)), ..self }
+    }
+
+    /// The same request with another source of random numbers.
+    pub fn with_noise(self, noise: NoiseSource) -> Self {
+        Self { noise, ..self }
+    }
+
+    /// The same request from given unit noise.
+    pub fn with_latents(self, latents: Tensor<4>) -> Self {
+        Self { latents: Some(latents), ..self }
+    }
+
+    /// The same request with given text features.
+    pub fn with_embeddings(self, embeddings: Embeddings) -> Self {
+        Self { embeddings: Some(embeddings), ..self }
+    }
+
+    /// The same request without the last layers of the text encoder.
+    pub fn with_clip_skip(self, layers: usize) -> Self {
+        Self { clip_skip: layers, ..self }
     }
 
     /// Number of pictures.
@@ -136,47 +207,11 @@ impl Request {
         }
     }
 
-    /// The request's settings as one line of text, in the form that other programs write into their
-    /// PNGs under `parameters`.
-    pub fn describe(&self, picture: usize, seed: u64, size: (u32, u32), model: &str) -> String {
-        let prompt = self.prompts.get(picture).map_or("", String::as_str);
-        let mut text = prompt.to_owned();
-        if let Some(negative) = &self.negative_prompt {
-            text.push_str(&format!("\nNegative prompt: {negative}"));
+    pub(crate) fn teacher(&self) -> Option<&TeacherSettings> {
+        match &self.method {
+            Method::Distilled => None,
+            Method::Teacher(settings) => Some(settings),
         }
-        let (steps, guidance) = match self.method {
-            Method::OneStep => (1, None),
-            Method::Teacher { steps, guidance_scale } => {
-                (self.timesteps.as_ref().map_or(steps, Vec::len), Some(guidance_scale))
-            }
-        };
-        text.push_str(&format!("\nSteps: {steps}"));
-        if let Some(sampler) = self.sampler {
-            text.push_str(&format!(", Sampler: {}", sampler.name()));
-        }
-        if let Some(guidance) = guidance {
-            text.push_str(&format!(", CFG scale: {guidance}"));
-        }
-        if self.guidance_rescale != 0.0 {
-            text.push_str(&format!(", CFG rescale: {}", self.guidance_rescale));
-        }
-        if self.clip_skip > 0 {
-            text.push_str(&format!(", Clip skip: {}", self.clip_skip));
-        }
-        if let Start::Picture { strength, .. } = &self.start {
-            text.push_str(&format!(", Denoising strength: {strength}"));
-        }
-        let noise = match self.noise {
-            NoiseSource::TorchCpu => "CPU",
-            NoiseSource::TorchCuda => "GPU",
-        };
-        text.push_str(&format!(
-            ", Seed: {seed}, RNG: {noise}, Size: {}x{}, Model: {model}, Version: dmd {}",
-            size.0,
-            size.1,
-            env!("CARGO_PKG_VERSION")
-        ));
-        text
     }
 }
 

@@ -10,12 +10,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use dmd_clip::TextConfig;
 use dmd_core::Noise;
 use dmd_kernels::{Operation, Operations};
-use dmd_unet::{AutoencoderConfig, UNetConfig};
 
-use crate::builder::check_dtype;
+use dmd_model::{OpenOptions, TextToImage, check_dtype};
+
 use crate::{Error, Method, Pipeline, Request};
 
 /// What was compared, and what came of it.
@@ -96,17 +95,17 @@ const PICTURE: &str = "decoder";
 ///
 /// When a configuration is missing or not supported.
 pub fn operations(model: &Path) -> Result<Operations, Error> {
-    let text: TextConfig = dmd_weights::read_config(&model.join("text_encoder"))?;
-    text.validate()?;
-    let folder =
-        ["unet", "unet_one_step"].map(|name| model.join(name)).into_iter().find(|path| path.is_dir());
-    let Some(folder) = folder else {
-        return Err(Error::NoModel { folder: model.to_owned(), missing: "unet or unet_one_step" });
+    let parts = TextToImage::open(&OpenOptions::new(model, &Device::default()))?;
+    let (text, unet, autoencoder) = match (&parts.text, parts.networks.config(), &parts.autoencoder) {
+        (text, Some(unet), Some(autoencoder)) => (text, unet, autoencoder),
+        _ => {
+            return Err(dmd_model::Error::Missing {
+                wanted: "UNet or autoencoder",
+                hint: "the folders unet and vae hold them",
+            }
+            .into());
+        }
     };
-    let unet: UNetConfig = dmd_weights::read_config(&folder)?;
-    unet.validate()?;
-    let autoencoder: AutoencoderConfig = dmd_weights::read_config(&model.join("vae"))?;
-    autoencoder.validate()?;
     let side = [unet.sample_size; 2];
     let mut all = text.operations(1);
     let unet = unet.operations(1, side, text.max_position_embeddings);
@@ -235,15 +234,15 @@ struct Stages {
 /// The model's own way to a picture: its generator's, or two steps of the teacher without guidance.
 fn request(pipeline: &Pipeline) -> Request {
     let method = match pipeline.generator_steps() {
-        Some(_) => Method::OneStep,
-        None => Method::Teacher { steps: 2, guidance_scale: 1.0 },
+        Some(_) => Method::Distilled,
+        None => Method::teacher(2, 1.0),
     };
     Request::new([PROMPT]).with_method(method).with_seeds([0])
 }
 
 fn noise(pipeline: &Pipeline) -> Tensor<4> {
-    let side = pipeline.default_size();
-    pipeline.noise(&[0], side, side)
+    let (height, width) = pipeline.default_size();
+    pipeline.noise(&[0], height, width)
 }
 
 fn picture(pipeline: &Pipeline, latents: Tensor<4>) -> Result<Vec<f32>, Error> {
@@ -253,7 +252,7 @@ fn picture(pipeline: &Pipeline, latents: Tensor<4>) -> Result<Vec<f32>, Error> {
 
 impl Stages {
     fn run(model: &Path, reference: &Device) -> Result<Self, Error> {
-        let pipeline = Pipeline::builder(model, reference).one_step_if_there()?.build()?;
+        let pipeline = Pipeline::builder(model, reference).generator_first().build()?;
         let text = pipeline.encode_prompt(&[PROMPT])?;
         let latents = pipeline.denoise_from(&request(&pipeline), noise(&pipeline), &text, &mut ())?;
         Ok(Self {
@@ -266,7 +265,7 @@ impl Stages {
     }
 
     fn compare(&self, model: &Path, device: &Device, dtype: FloatDType) -> Result<Vec<Check>, Error> {
-        let pipeline = Pipeline::builder(model, device).dtype(dtype).one_step_if_there()?.build()?;
+        let pipeline = Pipeline::builder(model, device).dtype(dtype).generator_first().build()?;
         let pipeline = &pipeline;
         let check = |what: &str, outcome| Check { what: what.to_owned(), count: 1, outcome };
         let text = || Tensor::from_data(TensorData::new(self.text.clone(), self.text_shape), device);

@@ -18,10 +18,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use dmd_clip::ClipTextModel;
-use dmd_core::{FewStep, Guided, StepLevel};
-use dmd_scheduler::{Sampler, SchedulerConfig};
-use dmd_unet::{Autoencoder, Network, UNet2d, UNetConfig, UNetDenoiser};
+use dmd_core::Guided;
+use dmd_model::{Distilled, OpenOptions, Recipe, TextToImage};
+use dmd_scheduler::{Sampler, Steps};
+use dmd_unet::{Network, UNetConfig, UNetDenoiser};
 use dmd_weights::TensorFile;
 
 use crate::Error;
@@ -175,27 +175,30 @@ pub fn verify(
 ) -> Result<Vec<Comparison>, Error> {
     let file = dmd_weights::read(reference)?;
     let reference = Reference { file: &file, device };
+    let generator = overrides.generator.map(Path::to_owned);
+    let parts = TextToImage::open(&OpenOptions { generator, ..OpenOptions::new(model, device) })?;
     let mut all = Vec::new();
     let mut one_step_text = None;
     let one_step = reference.has(&["onestep_noise", "input_ids", "onestep_image"]);
     if reference.has(&["input_ids"]) && (one_step || reference.has(&["text_hidden"])) {
-        let (network, config) = ClipTextModel::from_dir(&model.join("text_encoder"), device)?;
-        let ids = reference.ids(config.vocab_size, config.max_position_embeddings)?;
+        let network = parts.load_text(device)?;
+        let ids = reference.ids(parts.text.vocab_size, parts.text.max_position_embeddings)?;
         let hidden = network.forward(ids);
         if reference.has(&["text_hidden"]) {
             all.push(reference.compare("text_hidden", hidden.clone(), tolerances)?);
         }
         one_step_text = Some(hidden);
     }
-    all.extend(unet(model, &reference, tolerances)?);
+    all.extend(unet(&parts, &reference, tolerances)?);
     let mut x0 = None;
     if let Some(text) = one_step_text.filter(|_| one_step) {
-        x0 = Some(one_step_latents(model, &reference, overrides, text)?);
+        x0 = Some(one_step_latents(&parts, &reference, text)?);
     }
     let decode = reference.has(&["latents_scaled", "vae_decoded"]);
     let encode = reference.has(&["image", "vae_mean"]);
-    if decode || encode || x0.is_some() {
-        let (network, config) = Autoencoder::from_dir(&model.join("vae"), device)?;
+    if (decode || encode || x0.is_some())
+        && let (Some(network), Some(config)) = (parts.load_autoencoder(device)?, &parts.autoencoder)
+    {
         if decode {
             reference.fits("latents_scaled", config.latent_channels, 1)?;
             let latents = reference.tensor("latents_scaled")?;
@@ -218,13 +221,12 @@ pub fn verify(
     Ok(all)
 }
 
-fn scheduler(model: &Path) -> Result<SchedulerConfig, Error> {
-    let path = model.join("scheduler").join("scheduler_config.json");
-    Ok(dmd_weights::read_json(&path)?)
-}
-
 /// The UNet's output, and the guided walk of the same network.
-fn unet(model: &Path, reference: &Reference<'_>, tolerances: &Tolerances) -> Result<Vec<Comparison>, Error> {
+fn unet(
+    parts: &TextToImage,
+    reference: &Reference<'_>,
+    tolerances: &Tolerances,
+) -> Result<Vec<Comparison>, Error> {
     let call = reference.has(&["latents", "timesteps", "text_hidden", "unet_out"]);
     let keys = ["ddim_noise", "ddim_steps", "ddim_guidance", "uncond_hidden", "text_hidden", "ddim_latents"];
     let walk = reference.has(&keys);
@@ -232,9 +234,15 @@ fn unet(model: &Path, reference: &Reference<'_>, tolerances: &Tolerances) -> Res
     if !call && !walk {
         return Ok(all);
     }
-    let (network, config) = UNet2d::from_dir(&model.join("unet"), reference.device)?;
+    let (Some(network), Some(config)) =
+        (parts.networks.load_teacher(reference.device)?, parts.networks.config())
+    else {
+        return Err(
+            reference.refuse("it compares a teacher's UNet, and the model has no folder unet".to_owned())
+        );
+    };
     let text: Tensor<3> = reference.tensor("text_hidden")?;
-    check_text(reference, "text_hidden", &config)?;
+    check_text(reference, "text_hidden", config)?;
     if call {
         reference.fits("latents", config.in_channels, config.downsampling())?;
         let (x, t): (Tensor<4>, Tensor<1>) = (reference.tensor("latents")?, reference.tensor("timesteps")?);
@@ -247,9 +255,8 @@ fn unet(model: &Path, reference: &Reference<'_>, tolerances: &Tolerances) -> Res
     }
     if walk {
         reference.fits("ddim_noise", config.in_channels, config.downsampling())?;
-        check_text(reference, "uncond_hidden", &config)?;
-        let scheduler = scheduler(model)?.with_sampler(Sampler::Ddim);
-        let denoiser = UNetDenoiser::new(network, scheduler.prediction()?);
+        check_text(reference, "uncond_hidden", config)?;
+        let denoiser = UNetDenoiser::new(network, parts.noising.prediction());
         let unconditional: Tensor<3> = reference.tensor("uncond_hidden")?;
         let guided = Guided::new(&denoiser, unconditional, reference.scalar("ddim_guidance")?);
         let z: Tensor<4> = reference.tensor("ddim_noise")?;
@@ -257,8 +264,10 @@ fn unet(model: &Path, reference: &Reference<'_>, tolerances: &Tolerances) -> Res
             return Err(reference.refuse("ddim_noise and text_hidden differ in their batch".to_owned()));
         }
         let steps = reference.scalar("ddim_steps")? as usize;
-        let go_on = |_: usize, _: &Tensor<4>| ControlFlow::Continue(());
-        if let Some(latents) = scheduler.sample(&guided, steps, z, &text, go_on)? {
+        let plan = parts.noising.plan(&Steps::Count(steps), Some(Sampler::Ddim))?;
+        let none = z.zeros_like();
+        let go_on = &mut |_: usize, _: &Tensor<4>| ControlFlow::Continue(());
+        if let Some(latents) = plan.run(&guided, plan.start(z), &text, &mut || none.clone(), go_on) {
             all.push(reference.compare("ddim_latents", latents, tolerances)?);
         }
     }
@@ -274,26 +283,26 @@ fn check_text(reference: &Reference<'_>, key: &str, config: &UNetConfig) -> Resu
     }
 }
 
+/// The generator's latents by the published recipe, one call at the last timestep; the teacher's where there is no
+/// generator.
 fn one_step_latents(
-    model: &Path,
+    parts: &TextToImage,
     reference: &Reference<'_>,
-    overrides: Overrides<'_>,
     text: Tensor<3>,
 ) -> Result<Tensor<4>, Error> {
-    let own = model.join("unet_one_step");
-    let fallback = if own.is_dir() { own } else { model.join("unet") };
-    let path = overrides.generator.unwrap_or(&fallback);
-    let (network, config) = crate::builder::generator_from(path, model, reference.device)?;
+    let network = match parts.networks.load_generator(reference.device)? {
+        Some(network) => Some(network),
+        None => parts.networks.load_teacher(reference.device)?,
+    };
+    let (Some(network), Some(config)) = (network, parts.networks.config()) else {
+        return Err(reference.refuse("it compares a UNet, and the model has none".to_owned()));
+    };
     reference.fits("onestep_noise", config.in_channels, config.downsampling())?;
-    let scheduler = scheduler(model)?;
-    let schedule = scheduler.schedule();
-    let last = schedule.count() - 1;
-    let (alpha, sigma) = schedule.alpha_sigma(last);
-    let denoiser = UNetDenoiser::new(network, scheduler.prediction()?);
-    let generator = FewStep::new(denoiser, vec![StepLevel { t: last as f64, alpha, sigma }]);
+    let denoiser = UNetDenoiser::new(network, parts.noising.prediction());
+    let generator = Distilled::new(denoiser, Recipe::published(&parts.noising), &parts.noising);
     let z: Tensor<4> = reference.tensor("onestep_noise")?;
     if z.dims()[0] != text.dims()[0] {
         return Err(reference.refuse("onestep_noise and input_ids differ in their batch".to_owned()));
     }
-    Ok(generator.first(z, &text))
+    Ok(generator.network.first(z, &text))
 }

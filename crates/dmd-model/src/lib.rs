@@ -1,4 +1,35 @@
-//! An opened diffusion model: what conditions it, its network, its noise schedule, and how its samples become
-//! pictures.
+//! An opened diffusion model: what conditions it, its network, its noise schedule, how its samples become pictures,
+//! and the distilled generator with its recipe.
+//!
+//! This is the only place where a model folder is opened, checked and written. A [`Family`] says what belongs
+//! together; [`Model`] is one of a family, [`AnyModel`] of whichever family a folder holds.
 
+mod classes;
+mod codec;
+mod error;
+mod family;
+mod fit;
+mod folder;
+mod model;
+mod networks;
+mod noising;
+mod pixel_classes;
 pub mod pixels;
+mod recipe;
+mod stable_diffusion;
+mod text;
+
+pub use classes::ClassConditioner;
+pub use codec::Codec;
+pub use error::Error;
+pub use family::{ConditionOf, Conditioner, Family};
+pub use folder::{Kind, ModelFolder, Part};
+pub use model::{AnyModel, Distilled, Model, Networks, OpenOptions, check_dtype, generator_recipe};
+pub use networks::NetworkFiles;
+pub use noising::{Noising, Plan};
+pub use pixel_classes::PixelClasses;
+pub use recipe::Recipe;
+pub use stable_diffusion::{
+    MAX_TOKENS, StableDiffusion, TextToImage, write_autoencoder, write_teacher, write_tokenizer,
+};
+pub use text::TextConditioner;

@@ -23,6 +23,12 @@ impl From<usize> for Steps {
     }
 }
 
+impl From<Vec<usize>> for Steps {
+    fn from(timesteps: Vec<usize>) -> Self {
+        Self::Timesteps(timesteps)
+    }
+}
+
 /// One call of the network and where it leads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Step {

@@ -13,16 +13,19 @@ use burn::module::ModuleDisplay;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use dmd_core::matching::Weighting;
-use dmd_core::{Classes, FakeScore, FewStep, Guided, Noise, NoiseSchedule, StepLevel, denoising};
+use dmd_core::{
+    Adversary, Classes, Diffusion, Distiller, Draw, FakeScore, FewStep, Guided, Noise, NoiseSchedule, Reals,
+    SquaredError, StepLevel, Targets, Terms, denoising,
+};
 use dmd_scheduler::{KarrasSchedule, TimeSampler, heun};
 
 pub use data::{Batch, Data, Figure, Modes};
 pub use pictures::Pictures;
 pub use tables::{Claim, Done, Experiment, Lookup, PictureFolder, Row, Table, tables};
 
-use crate::distance::SquaredError;
+use crate::parallel::both;
 use crate::toy::ClassMlp;
-use crate::{AdamW, AdamWConfig, Diffusion, Distiller, Draw, LearningRate, Reals, Targets, Terms};
+use crate::{AdamW, AdamWConfig, LearningRate};
 
 /// Pairs of the regression.
 const PAIRS: usize = 2000;
@@ -239,9 +242,8 @@ impl<N: Student> Distillation<'_, N> {
 
     /// The fake score's loss on samples, with the critic's where there is one.
     fn fake_loss(&mut self, x: Tensor<4>, classes: &Classes) -> Tensor<1> {
-        let shape = self.shape(self.batch);
-        let draw = Draw::new(&mut self.noise, shape, &self.all, self.device);
-        let loss = self.d.fake_loss(x.clone(), &draw, classes);
+        let diffusion = self.diffusion();
+        let loss = self.d.fake_loss(x.clone(), &diffusion, classes);
         if self.variant.adversarial == 0.0 {
             return loss;
         }
@@ -284,7 +286,7 @@ pub fn distil<N: Student>(
     let generator = FewStep::new(teacher.clone(), levels(variant.steps)).with_noise_scale(schedule.sigma_max);
     let sigmas = schedule.sigmas(1000);
     let (matched, all) = (TimeSampler::Grid(sigmas[MATCHED].to_vec()), TimeSampler::Grid(sigmas));
-    let d = Distiller { generator, teacher: guided, fake, schedule };
+    let d = Distiller::new(generator, guided, fake, schedule).with_both(both);
     let mut state = Distillation { d, variant, data, batch: effort.batch, noise, all: all.clone(), device };
     let (mut generator_adam, mut fake_adam) = (adam(), adam());
     let rate = LearningRate::constant(effort.rate, 100);
@@ -302,10 +304,11 @@ pub fn distil<N: Student>(
         let diffusion = state.diffusion();
         let terms = Terms {
             matching: variant.matching,
-            targets: targets.as_ref(),
-            adversary: (variant.adversarial > 0.0).then_some((&diffusion, variant.adversarial)),
+            targets,
+            adversary: (variant.adversarial > 0.0)
+                .then_some(Adversary { diffusion, weight: variant.adversarial }),
         };
-        let loss = state.d.generator_loss_of(&draw, &terms, &classes);
+        let loss = state.d.generator_loss(&draw, &terms, &classes);
         let grads = GradientsParams::from_module(&mut loss.total.backward(), &state.d.generator);
         (state.d.generator, _) = generator_adam.step(rate.at(update), state.d.generator, grads);
         if update % LOOK == 0 {

@@ -5,18 +5,20 @@ use std::path::Path;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
-use dmd_core::{FewStep, Guided, Noise};
+use dmd_core::{
+    Adversary, Diffusion, Distance, Distiller, Draw, FewStep, Guided, Noise, Reals, SquaredError, Targets,
+    Terms,
+};
 use dmd_weights::Precision;
 
 use crate::checkpoint::RunState;
 use crate::config::DistillConfig;
 use crate::data::{Source, to_tensor};
-use crate::distance::{Distance, SquaredError};
-use crate::distiller::{Diffusion, Distiller, Draw, Reals, Targets, Terms, side_by_side};
 use crate::domain::{ConditionOf, Domain};
 use crate::ema::Ema;
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::pairs::Pairs;
+use crate::parallel::{both, side_by_side};
 use crate::run::{Probe, Stage};
 use crate::shapes::{Scene, Split};
 use crate::trainee::PLAIN_KEYS;
@@ -140,12 +142,13 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
         };
         Ok(Self {
             average: Ema::new(&generator, config.generator.ema_decay),
-            distiller: Distiller {
+            distiller: Distiller::new(
                 generator,
-                teacher: domain.guided_in(config.guidance_scale, config.teacher_precision)?,
+                domain.guided_in(config.guidance_scale, config.teacher_precision)?,
                 fake,
-                schedule: domain.schedule(),
-            },
+                domain.schedule(),
+            )
+            .with_both(both),
             domain,
             distance,
             generator_optimizer: AdamW::new(optimizer_config()),
@@ -263,24 +266,25 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
         for (x, condition) in batches {
             let reals = self.real(x.dims()[0])?;
             let critic = reals.map(|reals| (self.critic_diffusion(x.dims()), reals));
-            let Diffusion { eps, t } = self.diffusion(x.dims());
-            turns.push((x, condition, critic, Draw { z: eps.clone(), eps, t, later: None }));
+            let diffusion = self.diffusion(x.dims());
+            turns.push((x, condition, critic, diffusion));
         }
         let distiller = &self.distiller;
         let weight = self.config.adversarial.as_ref().map_or(0.0, |section| section.critic_weight);
         let parallel = self.config.generator.parallel;
-        let results = side_by_side(turns, parallel, |(x, condition, critic, draw)| {
+        let results = side_by_side(turns, parallel, |(x, condition, critic, diffusion)| {
             let own = (parallel > 1).then(|| distiller.fork());
             let distiller = own.as_ref().unwrap_or(distiller);
             let critic = critic.and_then(|(diffusion, reals)| {
                 distiller.critic_loss(x.clone(), &diffusion, &condition, &reals)
             });
-            let loss = distiller.fake_loss(x, &draw, &condition);
+            let loss = distiller.fake_loss(x, &diffusion, &condition);
             let mut figures = FakeFigures { loss: number(loss.clone()), ..FakeFigures::default() };
             let mut total = loss * share;
             if let Some(critic) = critic {
                 total = total + critic.loss.clone() * (weight * share);
-                figures.critic = Some([number(critic.loss), critic.real_logit, critic.fake_logit]);
+                figures.critic =
+                    Some([number(critic.loss), number(critic.real_logit), number(critic.fake_logit)]);
             }
             (GradientsParams::from_module(&mut total.backward(), &distiller.fake), figures)
         });
@@ -342,27 +346,20 @@ impl<D: Domain> Stage for DistillationStage<'_, D> {
             let own = (parallel > 1).then(|| distiller.fork());
             let distiller = own.as_ref().unwrap_or(distiller);
             let Turn::<D> { draw, targets, condition } = turn;
-            let targets = targets.map(|x0| Targets { x0, weight, distance });
-            let loss = match &targets {
-                Some(targets) if step < warm_up => distiller.regression_loss(&draw, targets, &condition),
-                targets => {
-                    let terms = Terms {
-                        matching: Some(weighting),
-                        targets: targets.as_ref(),
-                        adversary: diffusion.as_ref().map(|(diffusion, weight)| (diffusion, *weight)),
-                    };
-                    distiller.generator_loss_of(&draw, &terms, &condition)
-                }
+            // The warm-up is the regression alone, whatever its weight is later.
+            let weight = if step < warm_up { 1.0 } else { weight };
+            let terms = Terms {
+                matching: (step >= warm_up).then_some(weighting),
+                targets: targets.map(|x0| Targets { x0, weight, distance }),
+                adversary: diffusion.map(|(diffusion, weight)| Adversary { diffusion, weight }),
             };
+            let loss = distiller.generator_loss(&draw, &terms, &condition);
             let mut grads = (loss.total * share).backward();
             let grads = GradientsParams::from_module(&mut grads, &distiller.generator);
             let mean = number(loss.x.clone().mean());
             let deviation = number((loss.x.clone() - mean).square().mean()).sqrt();
-            let mut losses = vec![
-                ("matching", number(loss.matching)),
-                ("sample_mean", mean),
-                ("sample_deviation", deviation),
-            ];
+            let mut losses = vec![("sample_mean", mean), ("sample_deviation", deviation)];
+            losses.extend(loss.matching.map(|matching| ("matching", number(matching))));
             losses.extend(loss.regression.map(|regression| ("regression", number(regression))));
             losses.extend(loss.adversarial.map(|adversarial| ("adversarial", number(adversarial))));
             (grads, losses, (loss.x, condition))

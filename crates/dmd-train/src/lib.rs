@@ -10,7 +10,6 @@ pub mod data;
 mod diffusion;
 mod distance;
 mod distillation;
-mod distiller;
 pub mod domain;
 mod ema;
 mod error;
@@ -22,6 +21,7 @@ pub mod lpips;
 pub mod manifold;
 mod optimizer;
 pub mod pairs;
+mod parallel;
 pub mod picture;
 mod pixel_teacher;
 pub mod reader;
@@ -33,14 +33,12 @@ mod trainee;
 
 pub use autoencoder::AutoencoderStage;
 pub use diffusion::{DiffusionStage, LatentParts, Pool, Teacher, TeacherArchitecture};
-pub use distance::{Distance, Perceptual, PseudoHuber, SquaredError};
+pub use distance::Perceptual;
 pub use distillation::DistillationStage;
-pub use distiller::{
-    CriticLoss, Diffusion, Distiller, Draw, GeneratorLoss, Reals, Targets, Terms, side_by_side,
-};
 pub use ema::Ema;
 pub use error::Error;
 pub use grounding::GroundingStage;
 pub use learning_rate::LearningRate;
 pub use optimizer::{AdamW, AdamWConfig, global_norm};
+pub use parallel::{both, side_by_side};
 pub use pixel_teacher::PixelTeacherStage;

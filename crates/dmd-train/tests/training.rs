@@ -10,9 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use dmd_core::{FewStep, GaussianMixture, Noise, StepLevel};
+use dmd_core::{
+    Adversary, Diffusion, Distiller, Draw, FewStep, GaussianMixture, Noise, Reals, SquaredError, StepLevel,
+    Targets, Terms,
+};
 use dmd_scheduler::{KarrasSchedule, TimeSampler};
-use dmd_train::SquaredError;
 use dmd_train::ablation::{self, Effort, Row, Variant};
 use dmd_train::config::{AutoencoderSection, DistillConfig, TeacherConfig};
 use dmd_train::data::{ImageFolder, Source, to_tensor};
@@ -20,10 +22,7 @@ use dmd_train::reader;
 use dmd_train::run::{Observer, Outcome, Pace, StepReport, checkpoint_folder, run};
 use dmd_train::shapes::{Colour, Description, Scene, Shape, Split, vocabulary};
 use dmd_train::toy::Mlp;
-use dmd_train::{
-    AdamW, AdamWConfig, AutoencoderStage, Diffusion, Distiller, Draw, Ema, Error, Reals, Targets, Terms,
-    global_norm, picture, side_by_side,
-};
+use dmd_train::{AdamW, AdamWConfig, AutoencoderStage, Ema, Error, global_norm, picture, side_by_side};
 
 #[derive(Module, Debug)]
 struct Point {
@@ -128,12 +127,12 @@ fn toy() -> (Toy, Draw) {
     let training = device.clone().autodiff();
     // A network whose last layer is zero gives no gradient to the others: one step makes it general.
     let mlp = || Mlp::new(16, 0.5, &training);
-    let distiller = Distiller {
-        generator: FewStep::new(mlp(), vec![StepLevel::of_sigma(80.0)]).with_noise_scale(80.0),
-        teacher: GaussianMixture::new(&[(1.0, &[0.5, 0.0], 0.1), (1.0, &[-0.5, 0.2], 0.2)]),
-        fake: mlp(),
-        schedule: KarrasSchedule::default(),
-    };
+    let distiller = Distiller::new(
+        FewStep::new(mlp(), vec![StepLevel::of_sigma(80.0)]).with_noise_scale(80.0),
+        GaussianMixture::new(&[(1.0, &[0.5, 0.0], 0.1), (1.0, &[-0.5, 0.2], 0.2)]),
+        mlp(),
+        KarrasSchedule::default(),
+    );
     let times = TimeSampler::Grid(KarrasSchedule::default().sigmas(1000));
     (distiller, Draw::new(&mut Noise::from_seed(9), [8, 2, 1, 1], &times, &device))
 }
@@ -143,15 +142,16 @@ fn toy() -> (Toy, Draw) {
 fn gradients_stay_in_their_network() {
     let _alone = alone();
     let (distiller, draw) = toy();
-    let targets = Targets { x0: draw.eps.clone().narrow(0, 0, 4), weight: 0.25, distance: &SquaredError };
-    let loss = distiller.generator_loss(&draw, Some(&targets), &());
+    let targets = Targets { x0: draw.z.clone().narrow(0, 0, 4), weight: 0.25, distance: &SquaredError };
+    let terms = Terms { targets: Some(targets), ..Terms::default() };
+    let loss = distiller.generator_loss(&draw, &terms, &());
     let mut grads = loss.total.backward();
     let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
     let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
     assert!(global_norm(&distiller.generator, &generator) > 0.0);
     assert!(fake.is_empty(), "the generator's loss reaches the fake score");
 
-    let mut grads = distiller.fake_loss(loss.x, &draw, &()).backward();
+    let mut grads = distiller.fake_loss(loss.x, &draw.diffusion, &()).backward();
     let fake = GradientsParams::from_module(&mut grads, &distiller.fake);
     let generator = GradientsParams::from_module(&mut grads, &distiller.generator);
     assert!(global_norm(&distiller.fake, &fake) > 0.0);
@@ -164,12 +164,13 @@ fn generator_loss_adds_up() {
     let _alone = alone();
     let (distiller, draw) = toy();
     let number = |t: Tensor<1>| t.without_autodiff().into_scalar::<f32>();
-    let targets = Targets { x0: draw.eps.clone().narrow(0, 0, 4), weight: 0.25, distance: &SquaredError };
-    let loss = distiller.generator_loss(&draw, Some(&targets), &());
-    let (total, matching) = (number(loss.total), number(loss.matching));
+    let targets = Targets { x0: draw.z.clone().narrow(0, 0, 4), weight: 0.25, distance: &SquaredError };
+    let terms = Terms { targets: Some(targets), ..Terms::default() };
+    let loss = distiller.generator_loss(&draw, &terms, &());
+    let (total, matching) = (number(loss.total), number(loss.matching.unwrap()));
     let regression = number(loss.regression.unwrap());
     assert!((total - matching - 0.25 * regression).abs() < 1e-5 * total.abs());
-    let alone = distiller.generator_loss(&draw, None, &());
+    let alone = distiller.generator_loss(&draw, &Terms::default(), &());
     assert!(alone.regression.is_none());
     assert!((number(alone.total) - matching).abs() < 1e-6 * matching.abs());
     assert!(!loss.x.is_autodiff());
@@ -182,10 +183,10 @@ fn turns_side_by_side() {
     let _alone = alone();
     let (distiller, draw) = toy();
     let gradients = |distiller: &Toy, draw: &Draw| {
-        let loss = distiller.generator_loss(draw, None, &());
+        let loss = distiller.generator_loss(draw, &Terms::default(), &());
         let grads = GradientsParams::from_module(&mut loss.total.backward(), &distiller.generator);
         let fake = GradientsParams::from_module(
-            &mut distiller.fake_loss(loss.x, draw, &()).backward(),
+            &mut distiller.fake_loss(loss.x, &draw.diffusion, &()).backward(),
             &distiller.fake,
         );
         [global_norm(&distiller.generator, &grads), global_norm(&distiller.fake, &fake)]
@@ -209,14 +210,18 @@ fn adversarial_terms_stay_in_their_network() {
     let times = TimeSampler::Grid(schedule.sigmas(1000));
     let mut noise = Noise::from_seed(4);
     let diffusion = Diffusion::new(&mut noise, [8, 2, 1, 1], &times, &device);
-    let only = |weight| Terms { matching: None, targets: None, adversary: Some((&diffusion, weight)) };
+    let only = |weight| Terms {
+        matching: None,
+        targets: None,
+        adversary: Some(Adversary { diffusion: diffusion.clone(), weight }),
+    };
     let number = |t: &Tensor<1>| t.clone().without_autodiff().into_scalar::<f32>();
     // Without a head there is no term, and the loss of no term is 0.
-    let none = distiller.generator_loss_of(&draw, &only(1.0), &());
+    let none = distiller.generator_loss(&draw, &only(1.0), &());
     assert!(none.adversarial.is_none() && number(&none.total) == 0.0);
 
     distiller.fake = distiller.fake.with_critic(&device.clone().autodiff());
-    let loss = distiller.generator_loss_of(&draw, &only(0.5), &());
+    let loss = distiller.generator_loss(&draw, &only(0.5), &());
     let adversarial = number(loss.adversarial.as_ref().unwrap());
     assert!((number(&loss.total) - 0.5 * adversarial).abs() < 1e-6);
     let mut grads = loss.total.backward();

@@ -104,6 +104,10 @@ impl Network for ClassUNet2d {
 
     const KEYS: KeyMap = UNET_KEYS;
 
+    fn validate(config: &ClassUNetConfig) -> Result<(), Error> {
+        config.validate()
+    }
+
     fn init(config: &ClassUNetConfig, device: &Device) -> Result<Self, Error> {
         config.init(device)
     }

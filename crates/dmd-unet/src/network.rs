@@ -23,6 +23,13 @@ pub trait Network: Module + ModuleDisplay + Sync {
     /// Where parameter paths differ from a file's keys.
     const KEYS: KeyMap;
 
+    /// Checks that every option is one that this implementation computes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] naming the first option that is not.
+    fn validate(config: &Self::Config) -> Result<(), Error>;
+
     /// A network with fresh random parameters.
     ///
     /// # Errors

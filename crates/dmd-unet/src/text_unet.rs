@@ -65,6 +65,10 @@ impl Network for UNet2d {
 
     const KEYS: KeyMap = UNET_KEYS;
 
+    fn validate(config: &UNetConfig) -> Result<(), Error> {
+        config.validate()
+    }
+
     fn init(config: &UNetConfig, device: &Device) -> Result<Self, Error> {
         config.init(device)
     }

@@ -22,6 +22,12 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// Another process holds the folder's lock.
+    #[error("another process is writing to {folder:?}; wait until it ends, or name another folder")]
+    Locked {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The bytes are not a safetensors file: truncated, or its header lies.
     #[error("{path:?} is not a complete safetensors file ({reason}); fetch or export it again")]
     Safetensors {

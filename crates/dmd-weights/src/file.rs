@@ -1,8 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 use half::slice::HalfFloatSliceExt;
@@ -10,7 +8,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{TensorInfo, TensorView};
 use safetensors::{Dtype, SafeTensors};
 
-use crate::{Error, shards};
+use crate::{Error, shards, write_atomic};
 
 /// How parameters are stored in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -340,30 +338,4 @@ pub fn write(
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
     write_atomic(path, &bytes)
-}
-
-/// Writes bytes to a sibling of `path` and renames it, so that `path` is always whole: the old
-/// content or the new. Missing parent folders are made.
-///
-/// # Errors
-///
-/// [`Error::Write`] when a step fails; the sibling is removed.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let failed = |source| Error::Write { path: path.to_owned(), source };
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        fs::create_dir_all(parent).map_err(failed)?;
-    }
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
-    let sibling = path.with_file_name(name);
-    let written = fs::File::create(&sibling)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&sibling, path));
-    written.map_err(|source| {
-        // The first failure is what the caller must hear; a leftover sibling is only litter.
-        let _ = fs::remove_file(&sibling);
-        failed(source)
-    })
 }

@@ -1,12 +1,10 @@
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Error, write_atomic};
+use crate::Error;
 
 /// `model_index.json`: which class each sub-folder of a diffusers folder belongs to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,37 +15,6 @@ pub struct ModelIndex {
     /// Every other entry: `[library, class]` for a component, or an option of the pipeline.
     #[serde(flatten)]
     pub entries: BTreeMap<String, Value>,
-}
-
-/// Reads a JSON file.
-///
-/// # Errors
-///
-/// [`Error::Read`] when it cannot be read, [`Error::Json`] when it is not what is expected.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
-}
-
-/// Reads `config.json` of a component's folder.
-///
-/// # Errors
-///
-/// As [`read_json`].
-pub fn read_config<T: DeserializeOwned>(folder: &Path) -> Result<T, Error> {
-    read_json(&folder.join("config.json"))
-}
-
-/// Writes a JSON file, indented, whole or not at all.
-///
-/// # Errors
-///
-/// [`Error::Write`] when it cannot be written, [`Error::Json`] when `value` has no JSON form.
-pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|source| Error::Json { path: path.to_owned(), source })?;
-    text.push('\n');
-    write_atomic(path, text.as_bytes())
 }
 
 /// The weight file of a component's folder, for the first of `stems` that has one: full precision

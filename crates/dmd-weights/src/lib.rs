@@ -6,18 +6,29 @@
 //! is all or nothing: every missing, unused and misshapen tensor is reported at once
 //! ([`Mismatch`]). Files are written beside their final name and renamed ([`write_atomic`]).
 
+mod atomic;
+mod disk;
 mod error;
 mod file;
 mod folder;
+mod json;
+mod lock;
 mod mean;
 mod module;
 mod names;
 mod shards;
+mod whole_folder;
 
+pub use atomic::write_atomic;
+#[doc(hidden)]
+pub use disk::{Fault, with_fault};
 pub use error::{Error, Mismatch, Misshapen};
-pub use file::{Entry, NamedTensor, Precision, TensorFile, read, write, write_atomic};
-pub use folder::{ModelIndex, read_config, read_json, weight_file, write_json};
+pub use file::{Entry, NamedTensor, Precision, TensorFile, read, write};
+pub use folder::{ModelIndex, weight_file};
+pub use json::{parse_json, read_config, read_json, write_json};
+pub use lock::FolderLock;
 pub use mean::mean;
 pub use module::{cast, check, load, load_for_training, save, tensors};
 pub use names::KeyMap;
 pub use safetensors::Dtype;
+pub use whole_folder::WholeFolder;

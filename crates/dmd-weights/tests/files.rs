@@ -10,7 +10,6 @@ use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig};
 use burn::tensor::Device;
 use dmd_weights::{
     Dtype, Error, KeyMap, Precision, load, mean, read, read_json, save, tensors, weight_file, write,
-    write_atomic,
 };
 use proptest::prelude::*;
 
@@ -146,40 +145,6 @@ fn damaged_files_are_named() {
     ));
     let message = weight_file(folder.path(), &["model"]).unwrap_err().to_string();
     assert!(message.contains("model.safetensors"), "{message}");
-}
-
-/// Writing where nothing can be written leaves neither the file nor a sibling, and the old content.
-#[test]
-fn a_failed_write_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let blocked = folder.path().join("file");
-    fs::write(&blocked, "old").unwrap();
-    let error = write_atomic(&blocked.join("below"), b"new").unwrap_err();
-    assert!(matches!(error, Error::Write { .. }), "{error}");
-    // A folder stands where the file should go: the rename fails after the sibling was written.
-    fs::create_dir(folder.path().join("taken")).unwrap();
-    fs::write(folder.path().join("taken/inside"), "kept").unwrap();
-    assert!(write_atomic(&folder.path().join("taken"), b"new").is_err());
-    let mut left: Vec<String> =
-        fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    left.sort();
-    assert_eq!(left, ["file", "taken"]);
-    write_atomic(&blocked, b"new").unwrap();
-    assert_eq!(fs::read_to_string(&blocked).unwrap(), "new");
-}
-
-/// `/dev/full` is the system's full disk.
-#[test]
-fn a_full_disk_is_an_error() {
-    let full = Path::new("/dev/full");
-    if !full.exists() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let error = fs::write(full, vec![0; 1 << 16]).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-    let shown = Error::Write { path: folder.path().join("x"), source: error }.to_string();
-    assert!(shown.contains("cannot write") && shown.contains('x'), "{shown}");
 }
 
 fn write_tensors(path: &Path, tensors: &[(&str, Vec<usize>, Vec<f32>)]) {

@@ -1,0 +1,239 @@
+//! One request on one model: checked and planned once, then drawn a few pictures at a time.
+
+use std::ops::{ControlFlow, Range};
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor};
+use dmd_core::{Guided, Noise};
+use dmd_model::pixels::{from_rgb8, to_rgb8};
+use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan};
+use image::RgbImage;
+
+use crate::Error;
+use crate::checks::{check, check_inputs, seeds_of, size_of};
+use crate::observer::{Observer, Progress, Stage};
+use crate::request::{Drawn, Request, TeacherSettings, Timings};
+
+/// Positions of samples that go through the networks together, where nobody says how many pictures.
+const POSITIONS: usize = 8192;
+
+/// A request that this model can draw.
+pub(crate) struct Drawing<'a, F: Family> {
+    model: &'a Model<F>,
+    request: &'a Request,
+    seeds: Vec<u64>,
+    /// Height and width of a sample.
+    size: (usize, usize),
+    /// The teacher's way and what it is told; the distilled generator has its recipe.
+    teacher: Option<(Plan, &'a TeacherSettings)>,
+}
+
+/// The pictures of a request that go through the networks together.
+struct Chunk<C> {
+    rows: Range<usize>,
+    condition: C,
+    noises: Vec<Noise>,
+}
+
+impl<'a, F: Family> Drawing<'a, F> {
+    /// Refuses what can be refused before a network is called, and plans the rest.
+    pub(crate) fn new(model: &'a Model<F>, request: &'a Request) -> Result<Self, Error> {
+        let seeds = seeds_of(request)?;
+        let teacher = check(model, request)?;
+        let (height, width) = size_of(model, request)?;
+        let factor = model.codec.factor();
+        Ok(Self { model, request, seeds, size: (height / factor, width / factor), teacher })
+    }
+
+    /// [`Self::new`] for samples and features that are given.
+    pub(crate) fn of_inputs(
+        model: &'a Model<F>,
+        request: &'a Request,
+        z: &Tensor<4>,
+        text: &Tensor<3>,
+    ) -> Result<Self, Error> {
+        let teacher = check(model, request)?;
+        check_inputs(model, request, z, text)?;
+        let [rows, _, height, width] = z.dims();
+        let seeds = match request.seeds.is_empty() {
+            true => (0..rows as u64).collect(),
+            false => request.seeds.clone(),
+        };
+        Ok(Self { model, request, seeds, size: (height, width), teacher })
+    }
+
+    /// Draws everything.
+    pub(crate) fn draw(&self, at_a_time: Option<usize>, observer: &mut dyn Observer) -> Result<Drawn, Error> {
+        let count = self.seeds.len();
+        let (height, width) = self.size;
+        let at_a_time = at_a_time.unwrap_or((POSITIONS / (height * width).max(1)).max(1));
+        let mut timings = Timings::default();
+        let mut pictures = Vec::with_capacity(count);
+        for start in (0..count).step_by(at_a_time) {
+            let rows = start..(start + at_a_time).min(count);
+            for picture in self.draw_rows(rows, observer, &mut timings)? {
+                observer.on_picture(pictures.len(), self.seeds[pictures.len()], &picture);
+                pictures.push(picture);
+            }
+        }
+        Ok(Drawn { pictures, seeds: self.seeds.clone(), timings })
+    }
+
+    fn draw_rows(
+        &self,
+        rows: Range<usize>,
+        observer: &mut dyn Observer,
+        timings: &mut Timings,
+    ) -> Result<Vec<RgbImage>, Error> {
+        enter(observer, Stage::Text)?;
+        let start = Instant::now();
+        let condition = self.condition(rows.clone())?;
+        let encoded = Instant::now();
+        let open = |seed: &u64| self.request.noise.open(*seed);
+        let noises = self.seeds[rows.clone()].iter().map(open).collect();
+        let mut chunk = Chunk { rows, condition, noises };
+        let x = self.first_input(&mut chunk, observer)?;
+        enter(observer, Stage::Denoising)?;
+        let samples = self.denoise(x, &mut chunk, observer)?;
+        let denoised = Instant::now();
+        enter(observer, Stage::Decoding)?;
+        let pictures = to_rgb8(finite(self.model.codec.decode(samples), "autoencoder")?);
+        timings.text += encoded - start;
+        timings.denoising += denoised - encoded;
+        timings.decoding += denoised.elapsed();
+        Ok(pictures)
+    }
+
+    /// The samples of given noise and features.
+    pub(crate) fn denoise_inputs(
+        &self,
+        z: Tensor<4>,
+        text: &Tensor<3>,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor<4>, Error> {
+        let condition = self.model.conditioner.features(text.clone())?;
+        let mut noises: Vec<Noise> = self.seeds.iter().map(|seed| self.request.noise.open(*seed)).collect();
+        // The stream stands after the first noise, as it does when that is drawn from it.
+        for noise in &mut noises {
+            noise.normals(z.dims()[1..].iter().product());
+        }
+        let x = self.teacher.as_ref().map_or(z.clone(), |(plan, _)| plan.start(z));
+        let mut chunk = Chunk { rows: 0..self.seeds.len(), condition, noises };
+        self.denoise(x, &mut chunk, observer)
+    }
+
+    /// What the pictures of some rows are conditioned on.
+    fn condition(&self, rows: Range<usize>) -> Result<ConditionOf<F>, Error> {
+        let conditioner = &self.model.conditioner;
+        if let Some(embeddings) = &self.request.embeddings {
+            let features = embeddings.prompt.clone().narrow(0, rows.start, rows.len());
+            return finite_condition::<F>(conditioner.features(features)?, "given embeddings");
+        }
+        let prompts: Vec<&str> = self.request.prompts[rows].iter().map(String::as_str).collect();
+        let condition = conditioner.condition_skipping(&prompts, self.request.clip_skip)?;
+        finite_condition::<F>(condition, "text encoder")
+    }
+
+    /// The unconditional branch of guidance; as in diffusers, no layer of it is skipped.
+    fn negative(&self, rows: Range<usize>, settings: &TeacherSettings) -> Result<ConditionOf<F>, Error> {
+        let conditioner = &self.model.conditioner;
+        if let Some(negative) = self.request.embeddings.as_ref().and_then(|e| e.negative.clone()) {
+            let own = negative.dims()[0] > 1;
+            let negative = if own { negative.narrow(0, rows.start, rows.len()) } else { negative };
+            return finite_condition::<F>(conditioner.features(negative)?, "given embeddings");
+        }
+        let prompt = settings.negative_prompt.as_deref().unwrap_or("");
+        finite_condition::<F>(conditioner.condition(&[prompt])?, "text encoder")
+    }
+
+    fn unit_noise(&self, noises: &mut [Noise]) -> Tensor<4> {
+        let (height, width) = self.size;
+        rows(noises, [1, self.model.shape()[0], height, width], &self.model.device)
+    }
+
+    /// The first network call's input.
+    fn first_input(
+        &self,
+        chunk: &mut Chunk<ConditionOf<F>>,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor<4>, Error> {
+        let noises = &mut chunk.noises;
+        if let Some((plan, start)) =
+            self.teacher.as_ref().and_then(|(plan, settings)| Some((plan, settings.start.as_ref()?)))
+        {
+            enter(observer, Stage::Encoding)?;
+            let image = from_rgb8(std::slice::from_ref(&start.picture), &self.model.device);
+            let image = image.repeat_dim(0, noises.len());
+            let x0 = self.model.codec.encode(image, |_| self.unit_noise(noises));
+            return Ok(plan.start_from(finite(x0, "autoencoder's encoder")?, self.unit_noise(noises)));
+        }
+        // Where latents are given, what the seeds give out next is what follows the first noise.
+        let mut z = self.unit_noise(noises);
+        if let Some(given) = &self.request.latents {
+            z = finite(given.clone().narrow(0, chunk.rows.start, chunk.rows.len()), "given latents")?;
+        }
+        Ok(self.teacher.as_ref().map_or(z.clone(), |(plan, _)| plan.start(z)))
+    }
+
+    /// Clean samples, by the distilled generator or the teacher.
+    fn denoise(
+        &self,
+        x: Tensor<4>,
+        chunk: &mut Chunk<ConditionOf<F>>,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor<4>, Error> {
+        let (condition, noises) = (&chunk.condition, &mut chunk.noises);
+        let steps = match &self.teacher {
+            Some((plan, _)) => plan.calls(),
+            None => self.model.generator()?.recipe.steps(),
+        };
+        let mut done = 0;
+        let on_step = &mut |step: usize, x0: &Tensor<4>| {
+            done = step;
+            observer.on_step(&Progress { step, steps, pictures: chunk.rows.clone(), x0 });
+            if observer.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let draw = &mut || self.unit_noise(noises);
+        let samples = match &self.teacher {
+            None => self.model.generator()?.generate(x, condition, draw, on_step),
+            Some((plan, settings)) => {
+                let scale = settings.guidance_scale.unwrap_or(self.model.guidance_scale);
+                // Without guidance there is no second branch, and its condition is not needed.
+                let negative = match scale == 1.0 {
+                    true => condition.clone(),
+                    false => self.negative(chunk.rows.clone(), settings)?,
+                };
+                let prediction = self.model.noising.prediction();
+                let teacher = Guided::new(self.model.teacher()?, negative, scale)
+                    .with_rescale(settings.guidance_rescale, prediction);
+                plan.run(&teacher, x, condition, draw, on_step)
+            }
+        };
+        finite(samples.ok_or(Error::Cancelled { steps: done })?, "UNet")
+    }
+}
+
+/// A stage begins, unless the request is cancelled.
+fn enter(observer: &mut dyn Observer, stage: Stage) -> Result<(), Error> {
+    observer.on_stage(stage);
+    if observer.cancelled() { Err(Error::Cancelled { steps: 0 }) } else { Ok(()) }
+}
+
+/// Unit noise, a row of `shape` from each stream.
+pub(crate) fn rows(noises: &mut [Noise], shape: [usize; 4], device: &Device) -> Tensor<4> {
+    Tensor::cat(noises.iter_mut().map(|noise| noise.normal(shape, device)).collect(), 0)
+}
+
+fn finite_condition<F: Family>(
+    condition: ConditionOf<F>,
+    stage: &'static str,
+) -> Result<ConditionOf<F>, Error> {
+    if F::Conditioner::is_finite(&condition) { Ok(condition) } else { Err(Error::NotFinite { stage }) }
+}
+
+/// The tensor itself, unless it holds a NaN or an infinity.
+pub(crate) fn finite<const D: usize>(tensor: Tensor<D>, stage: &'static str) -> Result<Tensor<D>, Error> {
+    // A sum is finite only if every term is; a sum of finite f32 latents cannot overflow here.
+    let total: f32 = tensor.clone().abs().sum().into_scalar();
+    if total.is_finite() { Ok(tensor) } else { Err(Error::NotFinite { stage }) }
+}

@@ -1,0 +1,159 @@
+//! Samples to pictures and back.
+
+use std::path::Path;
+
+use burn::tensor::{Device, FloatDType, Tensor};
+use dmd_unet::{Autoencoder, AutoencoderConfig, TinyAutoencoder, TinyAutoencoderConfig};
+
+use crate::Error;
+
+/// Latents per side from which on pictures are coded one at a time: a batch of large pictures is no faster than its
+/// singles and needs as many times the memory.
+const LARGE: usize = 32;
+
+/// Smallest side of a tile, in latents.
+const MIN_TILE: usize = 16;
+
+/// What turns a model's samples into pictures and pictures into samples.
+#[derive(Debug, Clone)]
+pub struct Codec {
+    network: Network,
+    factor: usize,
+    channels: usize,
+    /// The float type of the network; pictures and samples outside it are in single precision.
+    dtype: FloatDType,
+}
+
+#[derive(Debug, Clone)]
+enum Network {
+    Full {
+        autoencoder: Box<Autoencoder>,
+        tile: Option<usize>,
+    },
+    Tiny(Box<TinyAutoencoder>),
+    /// Samples are pictures.
+    Identity,
+}
+
+impl Codec {
+    /// A full autoencoder.
+    pub fn full(autoencoder: Autoencoder, config: &AutoencoderConfig) -> Self {
+        Self {
+            network: Network::Full { autoencoder: Box::new(autoencoder), tile: None },
+            factor: config.downsampling(),
+            channels: config.latent_channels,
+            dtype: FloatDType::F32,
+        }
+    }
+
+    /// A small autoencoder (TAESD), read from its folder.
+    pub(crate) fn tiny(folder: &Path, device: &Device) -> Result<Self, Error> {
+        let (autoencoder, config) = TinyAutoencoder::from_dir(folder, device)?;
+        Ok(Self::of_tiny(autoencoder, &config))
+    }
+
+    fn of_tiny(autoencoder: TinyAutoencoder, config: &TinyAutoencoderConfig) -> Self {
+        Self {
+            network: Network::Tiny(Box::new(autoencoder)),
+            factor: config.downsampling(),
+            channels: config.latent_channels,
+            dtype: FloatDType::F32,
+        }
+    }
+
+    /// Samples that are pictures of so many channels.
+    pub fn identity(channels: usize) -> Self {
+        Self { network: Network::Identity, factor: 1, channels, dtype: FloatDType::F32 }
+    }
+
+    /// The same codec in overlapping tiles of `side` × `side` latents, which need the memory of one tile (see
+    /// [`Autoencoder::decode_tiled`]). A tiny autoencoder and pictures need no tiles and ignore it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tile`] when tiles are too small to overlap.
+    pub fn with_tiles(self, side: usize) -> Result<Self, Error> {
+        if side < MIN_TILE {
+            return Err(Error::Tile { side, min: MIN_TILE });
+        }
+        Ok(match self.network {
+            Network::Full { autoencoder, .. } => {
+                Self { network: Network::Full { autoencoder, tile: Some(side) }, ..self }
+            }
+            _ => self,
+        })
+    }
+
+    /// The same codec, frozen, with its network in another float type.
+    pub fn in_precision(self, dtype: FloatDType) -> Self {
+        if dtype == self.dtype {
+            return self;
+        }
+        let network = match self.network {
+            Network::Full { autoencoder, tile } => {
+                Network::Full { autoencoder: Box::new(dmd_weights::cast(*autoencoder, dtype)), tile }
+            }
+            Network::Tiny(autoencoder) => Network::Tiny(Box::new(dmd_weights::cast(*autoencoder, dtype))),
+            Network::Identity => return self,
+        };
+        Self { network, dtype, ..self }
+    }
+
+    /// Pixels per value of a sample, in each direction.
+    pub fn factor(&self) -> usize {
+        self.factor
+    }
+
+    /// Channels of a sample.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Pictures `[batch, 3 or 1, height, width]` in [−1, 1] of samples; gradients pass.
+    pub fn decode(&self, x0: Tensor<4>) -> Tensor<4> {
+        one_by_one(x0, LARGE, |x0| {
+            let x0 = x0.cast(self.dtype);
+            let pictures = match &self.network {
+                Network::Full { autoencoder, tile: None } => autoencoder.decode(x0),
+                Network::Full { autoencoder, tile: Some(tile) } => autoencoder.decode_tiled(x0, *tile),
+                Network::Tiny(autoencoder) => autoencoder.decode(x0),
+                Network::Identity => x0,
+            };
+            pictures.cast(FloatDType::F32)
+        })
+    }
+
+    /// Samples of pictures `[batch, 3, height, width]` in [−1, 1]; `eps` gives unit noise of a shape where a sample
+    /// is drawn from the autoencoder's distribution.
+    pub fn encode(&self, pictures: Tensor<4>, eps: impl FnOnce([usize; 4]) -> Tensor<4>) -> Tensor<4> {
+        let pictures = pictures.cast(self.dtype);
+        let posterior = match &self.network {
+            Network::Full { autoencoder, tile: None } => autoencoder.encode(pictures),
+            Network::Full { autoencoder, tile: Some(tile) } => autoencoder.encode_tiled(pictures, *tile),
+            Network::Tiny(autoencoder) => return autoencoder.encode(pictures).cast(FloatDType::F32),
+            Network::Identity => return pictures.narrow(1, 0, self.channels),
+        };
+        let shape = posterior.mean.dims();
+        posterior.sample(eps(shape).cast(self.dtype)).cast(FloatDType::F32)
+    }
+
+    /// The likeliest samples of pictures `[batch, 3, height, width]` in [−1, 1].
+    pub fn encode_mode(&self, pictures: Tensor<4>) -> Tensor<4> {
+        one_by_one(pictures, LARGE * self.factor, |pictures| match &self.network {
+            Network::Full { autoencoder, .. } => {
+                autoencoder.encode(pictures.cast(self.dtype)).mode().cast(FloatDType::F32)
+            }
+            Network::Tiny(autoencoder) => autoencoder.encode(pictures.cast(self.dtype)).cast(FloatDType::F32),
+            Network::Identity => pictures.narrow(1, 0, self.channels),
+        })
+    }
+}
+
+/// Pictures of at least `large` values a side, or the latents of such, go through a network one at a time.
+fn one_by_one(batch: Tensor<4>, large: usize, network: impl Fn(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
+    let [count, _, height, width] = batch.dims();
+    if count == 1 || height.max(width) < large {
+        return network(batch);
+    }
+    Tensor::cat((0..count).map(|i| network(batch.clone().narrow(0, i, 1))).collect(), 0)
+}

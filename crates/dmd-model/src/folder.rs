@@ -1,0 +1,160 @@
+//! A model folder in diffusers' layout: the one place that knows where its parts lie.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dmd_weights::{read_config, read_json};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+
+/// A part of a model, in a folder of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Words to numbers.
+    Tokenizer,
+    /// Numbers to features.
+    TextEncoder,
+    /// The teacher's network.
+    UNet,
+    /// The distilled generator's network.
+    Generator,
+    /// Samples to pictures.
+    Autoencoder,
+    /// The noise schedule and the sampler.
+    Scheduler,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 6] =
+        [Self::Tokenizer, Self::TextEncoder, Self::UNet, Self::Generator, Self::Autoencoder, Self::Scheduler];
+
+    /// The name of its folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tokenizer => "tokenizer",
+            Self::TextEncoder => "text_encoder",
+            Self::UNet => "unet",
+            Self::Generator => "unet_one_step",
+            Self::Autoencoder => "vae",
+            Self::Scheduler => "scheduler",
+        }
+    }
+}
+
+/// What kind of model a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Stable Diffusion 1.x or 2.x: text to pictures.
+    StableDiffusion,
+    /// A class-conditional or unconditional network on pixels.
+    Classes,
+}
+
+/// A model folder.
+#[derive(Debug, Clone)]
+pub struct ModelFolder(PathBuf);
+
+#[derive(Deserialize)]
+struct Named {
+    #[serde(rename = "_class_name", default)]
+    class: String,
+}
+
+impl ModelFolder {
+    /// A folder that is to be written, or is known to hold a model.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// A folder that is there and holds a model.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoModel`] when it does not look like one.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let wrong = |reason: String| Err(Error::NoModel { folder: path.to_owned(), reason });
+        if path.is_file() {
+            return wrong(
+                "it is a file; give the folder that holds unet, vae, scheduler and so on".to_owned(),
+            );
+        }
+        if !path.is_dir() {
+            return wrong("it does not exist".to_owned());
+        }
+        let folder = Self::new(path);
+        if folder.has(Part::UNet) || folder.has(Part::Generator) {
+            return Ok(folder);
+        }
+        if let Some(snapshot) = snapshot(path) {
+            return wrong(format!("it is a cache of the Hugging Face hub; its model is {snapshot:?}"));
+        }
+        wrong(format!("it has neither {} nor {}", Part::UNet.name(), Part::Generator.name()))
+    }
+
+    /// Where the folder lies.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Whether a part is there.
+    pub fn has(&self, part: Part) -> bool {
+        self.part(part).is_dir()
+    }
+
+    /// The folder of a part, whether it is there or not.
+    pub fn part(&self, part: Part) -> PathBuf {
+        self.0.join(part.name())
+    }
+
+    /// The folder of a part that must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoModel`] when it is not.
+    pub fn need(&self, part: Part) -> Result<PathBuf, Error> {
+        if self.has(part) {
+            return Ok(self.part(part));
+        }
+        Err(Error::NoModel { folder: self.0.clone(), reason: format!("it has no {}", part.name()) })
+    }
+
+    /// The kind of model, by the class of its network.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoModel`] when there is no network, or its configuration cannot be read.
+    pub fn kind(&self) -> Result<Kind, Error> {
+        let part = if self.has(Part::UNet) { Part::UNet } else { Part::Generator };
+        let named: Named = read_config(&self.need(part)?)?;
+        Ok(if named.class == "UNet2DModel" { Kind::Classes } else { Kind::StableDiffusion })
+    }
+
+    /// `scheduler_config.json`.
+    pub(crate) fn scheduler<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        Ok(read_json(&scheduler_file(&self.need(Part::Scheduler)?))?)
+    }
+
+    /// `classes.json`, the list of the classes' names, where the folder has one.
+    pub(crate) fn classes_file(&self) -> PathBuf {
+        self.0.join("classes.json")
+    }
+
+    /// `model_index.json`.
+    pub(crate) fn index_file(&self) -> PathBuf {
+        self.0.join("model_index.json")
+    }
+}
+
+pub(crate) fn scheduler_file(folder: &Path) -> PathBuf {
+    folder.join("scheduler_config.json")
+}
+
+/// The newest snapshot of a folder in the hub's cache, `models--org--name`.
+fn snapshot(path: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(path.join("snapshots")).ok()?;
+    let folders = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    folders.max_by_key(|path| path.metadata().and_then(|data| data.modified()).ok())
+}

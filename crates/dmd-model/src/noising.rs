@@ -1,0 +1,273 @@
+//! A model's noise: its schedule, what its network predicts, and its samplers.
+
+use std::ops::{ControlFlow, RangeInclusive};
+
+use burn::tensor::Tensor;
+use dmd_core::{Denoiser, NoiseLevel, NoiseSchedule, Prediction, StepLevel};
+use dmd_scheduler::{
+    DiscreteSchedule, Draw, EdmConfig, KarrasSchedule, Sampler, SchedulerConfig, Steps, TimeSampler, Walk,
+    heun,
+};
+
+use crate::Error;
+
+/// Noise levels of DMD's grid over an EDM schedule; a timestep of such a model is a place in it.
+const GRID: usize = 1000;
+
+/// A model's noise schedule with its sampler. Timesteps are whole numbers up to [`Self::last_timestep`], the noisiest.
+#[derive(Debug, Clone)]
+pub enum Noising {
+    /// Stable Diffusion's: the signal shrinks as the noise grows, `alpha² + sigma² = 1`.
+    Preserving {
+        /// `scheduler_config.json`.
+        scheduler: SchedulerConfig,
+        /// Its table of levels.
+        schedule: DiscreteSchedule,
+        /// What the network predicts.
+        prediction: Prediction,
+    },
+    /// EDM's: the signal stays, `alpha = 1`.
+    Exploding {
+        /// `scheduler_config.json`.
+        edm: EdmConfig,
+        /// Its levels.
+        schedule: KarrasSchedule,
+        /// The sigma of each timestep, ascending.
+        sigmas: Vec<f64>,
+    },
+}
+
+impl Noising {
+    /// The noise of a discrete schedule.
+    ///
+    /// # Errors
+    ///
+    /// When an option is not supported.
+    pub fn preserving(scheduler: SchedulerConfig) -> Result<Self, Error> {
+        scheduler.validate()?;
+        let (schedule, prediction) = (scheduler.schedule(), scheduler.prediction()?);
+        Ok(Self::Preserving { scheduler, schedule, prediction })
+    }
+
+    /// The noise of an EDM model.
+    ///
+    /// # Errors
+    ///
+    /// When an option is not supported.
+    pub fn exploding(edm: EdmConfig) -> Result<Self, Error> {
+        edm.validate()?;
+        let schedule = edm.schedule();
+        Ok(Self::Exploding { sigmas: schedule.sigmas(GRID), edm, schedule })
+    }
+
+    /// What the network predicts.
+    pub fn prediction(&self) -> Prediction {
+        match self {
+            Self::Preserving { prediction, .. } => *prediction,
+            Self::Exploding { edm, .. } => Prediction::Karras { sigma_data: edm.sigma_data },
+        }
+    }
+
+    /// The noisiest timestep.
+    pub fn last_timestep(&self) -> usize {
+        match self {
+            Self::Preserving { schedule, .. } => schedule.count() - 1,
+            Self::Exploding { sigmas, .. } => sigmas.len() - 1,
+        }
+    }
+
+    /// The level of a timestep.
+    ///
+    /// # Panics
+    ///
+    /// If the timestep is beyond [`Self::last_timestep`].
+    pub fn at(&self, timestep: usize) -> StepLevel {
+        match self {
+            Self::Preserving { schedule, .. } => {
+                let (alpha, sigma) = schedule.alpha_sigma(timestep);
+                StepLevel { t: timestep as f64, alpha, sigma }
+            }
+            Self::Exploding { sigmas, .. } => StepLevel::of_sigma(sigmas[timestep]),
+        }
+    }
+
+    /// What unit noise is multiplied by for a generator's first call at a timestep.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::at`].
+    pub fn noise_scale(&self, timestep: usize) -> f64 {
+        match self {
+            Self::Preserving { .. } => 1.0,
+            // The last place of the grid is sigma_max itself, without the rounding of two powers.
+            Self::Exploding { edm, sigmas, .. } if timestep + 1 == sigmas.len() => edm.sigma_max,
+            Self::Exploding { sigmas, .. } => sigmas[timestep],
+        }
+    }
+
+    /// Draws times among timesteps.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::at`].
+    pub fn times(&self, timesteps: RangeInclusive<usize>) -> TimeSampler {
+        match self {
+            Self::Preserving { .. } => TimeSampler::Timesteps(timesteps),
+            Self::Exploding { sigmas, .. } => TimeSampler::Grid(sigmas[timesteps].to_vec()),
+        }
+    }
+
+    /// A teacher's way from noise to samples; `sampler` in place of the configured one.
+    ///
+    /// # Errors
+    ///
+    /// When the sampler cannot take so many steps, or this model does not have it.
+    pub fn plan(&self, steps: &Steps, sampler: Option<Sampler>) -> Result<Plan, Error> {
+        match self {
+            Self::Preserving { scheduler, .. } => Ok(Plan::Walk(match sampler {
+                Some(sampler) => scheduler.with_sampler(sampler).walk(steps.clone())?,
+                None => scheduler.walk(steps.clone())?,
+            })),
+            Self::Exploding { schedule, .. } => {
+                let only = |setting: String| Error::Setting {
+                    setting,
+                    hint: "an EDM model is walked by Heun's method in a number of steps".to_owned(),
+                };
+                if let Some(sampler) = sampler.filter(|sampler| *sampler != Sampler::Heun) {
+                    return Err(only(format!("the sampler {}", sampler.name())));
+                }
+                match steps {
+                    Steps::Timesteps(list) => Err(only(format!("a list of timesteps {list:?}"))),
+                    Steps::Count(steps) if (1..=GRID).contains(steps) => {
+                        Ok(Plan::Heun { schedule: *schedule, steps: *steps })
+                    }
+                    Steps::Count(steps) => {
+                        Err(dmd_scheduler::Error::Steps { steps: *steps, max: GRID }.into())
+                    }
+                }
+            }
+        }
+    }
+
+    /// A teacher's deterministic samples of unit noise `z` by the configured sampler.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::plan`]; [`Error::Setting`] for a sampler that draws noise between its steps.
+    pub fn sample<D: Denoiser>(
+        &self,
+        denoiser: &D,
+        steps: usize,
+        z: Tensor<4>,
+        condition: &D::Condition,
+    ) -> Result<Tensor<4>, Error> {
+        if let Self::Preserving { scheduler, .. } = self
+            && scheduler.sampler()?.draws_noise()
+        {
+            return Err(Error::Setting {
+                setting: format!("a deterministic walk by {}", scheduler.class_name),
+                hint: "it draws noise in every step; name a deterministic sampler in scheduler_config.json, DDIMScheduler say"
+                    .to_owned(),
+            });
+        }
+        let plan = self.plan(&Steps::Count(steps), None)?;
+        let none = z.zeros_like();
+        let x = plan.start(z);
+        let x0 =
+            plan.run(denoiser, x, condition, &mut || none.clone(), &mut |_, _| ControlFlow::Continue(()));
+        x0.ok_or_else(|| Error::Setting {
+            setting: format!("{steps} steps"),
+            hint: "the sampler ended before its last step".to_owned(),
+        })
+    }
+}
+
+impl NoiseSchedule for Noising {
+    fn level(&self, t: Tensor<1>) -> NoiseLevel {
+        match self {
+            Self::Preserving { schedule, .. } => schedule.level(t),
+            Self::Exploding { schedule, .. } => schedule.level(t),
+        }
+    }
+
+    fn domain(&self) -> RangeInclusive<f64> {
+        match self {
+            Self::Preserving { schedule, .. } => schedule.domain(),
+            Self::Exploding { schedule, .. } => schedule.domain(),
+        }
+    }
+}
+
+/// A teacher's way from noise to samples.
+#[derive(Debug, Clone)]
+pub enum Plan {
+    /// A sampler of `scheduler_config.json`.
+    Walk(Walk),
+    /// EDM's deterministic second-order sampler.
+    Heun {
+        /// The schedule.
+        schedule: KarrasSchedule,
+        /// Its levels.
+        steps: usize,
+    },
+}
+
+impl Plan {
+    /// Number of network calls.
+    pub fn calls(&self) -> usize {
+        match self {
+            Self::Walk(walk) => walk.timesteps().len(),
+            Self::Heun { steps, .. } => 2 * steps - 1,
+        }
+    }
+
+    /// The plan without its first steps, for samples that start from a picture: `strength` 1 keeps all steps.
+    ///
+    /// # Errors
+    ///
+    /// When no step is left, or the sampler cannot start midway.
+    pub fn with_strength(self, strength: f64) -> Result<Self, Error> {
+        match self {
+            Self::Walk(walk) => Ok(Self::Walk(walk.with_strength(strength)?)),
+            Self::Heun { .. } => Err(Error::Setting {
+                setting: "a picture to start from".to_owned(),
+                hint: "models of classes start from noise".to_owned(),
+            }),
+        }
+    }
+
+    /// The first call's input, from unit noise.
+    pub fn start(&self, z: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Walk(walk) => walk.start(z),
+            Self::Heun { schedule, .. } => z * schedule.sigma_max,
+        }
+    }
+
+    /// The first call's input, from clean samples and unit noise.
+    pub fn start_from(&self, x0: Tensor<4>, z: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Walk(walk) => walk.start_from(x0, z),
+            Self::Heun { schedule, .. } => x0 + z * schedule.sigma_max,
+        }
+    }
+
+    /// Walks `x` (see [`Self::start`]) to clean samples. After each network call `on_step` receives the number of
+    /// calls and the clean samples predicted; when it breaks off, the result is `None`. `draw` gives unit noise to
+    /// samplers that need it.
+    pub fn run<D: Denoiser>(
+        &self,
+        denoiser: &D,
+        x: Tensor<4>,
+        condition: &D::Condition,
+        draw: Draw<'_>,
+        on_step: &mut dyn FnMut(usize, &Tensor<4>) -> ControlFlow<()>,
+    ) -> Option<Tensor<4>> {
+        match self {
+            Self::Walk(walk) => walk.run(denoiser, x, condition, draw, on_step),
+            Self::Heun { schedule, steps } => {
+                heun::sample_watched(denoiser, schedule, *steps, x, condition, on_step)
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Class-conditional and unconditional EDM models on pixels: CIFAR-10's and ImageNet-64's kind.
+//!
+//! A folder has `unet` (diffusers' `UNet2DModel`), `scheduler` (`EDMEulerScheduler`), perhaps `unet_one_step`, and
+//! `classes.json` where classes have names; otherwise a class is named by its number.
+
+use burn::tensor::Device;
+use dmd_scheduler::EdmConfig;
+use dmd_unet::{ClassDenoiser, ClassUNet2d, ClassUNetConfig, Network};
+use dmd_weights::{Precision, read_json, write_json};
+
+use crate::classes::ClassConditioner;
+use crate::family::Family;
+use crate::fit::Misfits;
+use crate::folder::{ModelFolder, Part, scheduler_file};
+use crate::networks::NetworkFiles;
+use crate::{Codec, Error, Model, Noising, OpenOptions};
+
+/// The family of class-conditional models on pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PixelClasses;
+
+/// A model folder whose configurations were read and compared.
+struct Parts {
+    networks: NetworkFiles<ClassUNet2d>,
+    names: Vec<String>,
+    noising: Noising,
+}
+
+impl Parts {
+    fn open(options: &OpenOptions) -> Result<Self, Error> {
+        let folder = ModelFolder::open(&options.model)?;
+        if options.tiny_autoencoder.is_some() || options.tile.is_some() {
+            return Err(Error::Setting {
+                setting: "a tiny autoencoder or a tile size (--taesd, --tile)".to_owned(),
+                hint: "it draws pixels and has no autoencoder".to_owned(),
+            });
+        }
+        let noising = Noising::exploding(folder.scheduler::<EdmConfig>()?)?;
+        let networks = NetworkFiles::<ClassUNet2d>::read(&folder, options, &noising)?;
+        let sizes = networks.sizes();
+        let mut misfits = Misfits::default();
+        for (name, sizes) in &sizes {
+            misfits.pixel_unet(name, *sizes);
+        }
+        if let [(_, own), (_, generator)] = sizes.as_slice() {
+            misfits.same("classes", ("the UNet", own.classes), ("the generator", generator.classes));
+        }
+        let classes = sizes.first().map_or(0, |(_, sizes)| sizes.classes);
+        let names = class_names(&folder, classes)?;
+        misfits.same("classes", ("the UNet", classes), ("classes.json", names.len()));
+        misfits.refuse(&folder)?;
+        Ok(Self { networks, names, noising })
+    }
+}
+
+/// The names of a model's classes: the list in `classes.json`, or their numbers.
+fn class_names(folder: &ModelFolder, classes: usize) -> Result<Vec<String>, Error> {
+    let path = folder.classes_file();
+    if path.is_file() {
+        return Ok(read_json(&path)?);
+    }
+    Ok((0..classes).map(|class| class.to_string()).collect())
+}
+
+impl Family for PixelClasses {
+    type Network = ClassUNet2d;
+    type Conditioner = ClassConditioner;
+
+    fn open(options: &OpenOptions) -> Result<Model<Self>, Error> {
+        options.check_dtype()?;
+        let parts = Parts::open(options)?;
+        let (teacher, generator) = parts.networks.load(options, &parts.noising)?;
+        let config = parts.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
+        // An EDM model is not guided unless its generator's teacher was.
+        let guidance_scale = parts.networks.recipe.and_then(|recipe| recipe.guidance_scale).unwrap_or(1.0);
+        Ok(Model {
+            conditioner: ClassConditioner::new(parts.names, &options.device),
+            codec: Codec::identity(config.in_channels),
+            config,
+            teacher,
+            generator,
+            guidance_scale,
+            noising: parts.noising,
+            device: options.device.clone(),
+        })
+    }
+}
+
+impl Model<PixelClasses> {
+    /// A teacher that was just trained.
+    ///
+    /// # Errors
+    ///
+    /// When an option of the schedule is not supported.
+    pub fn of_teacher(
+        teacher: ClassDenoiser,
+        config: ClassUNetConfig,
+        edm: EdmConfig,
+        names: Vec<String>,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            conditioner: ClassConditioner::new(names, device),
+            teacher: Some(teacher),
+            generator: None,
+            guidance_scale: 1.0,
+            noising: Noising::exploding(edm)?,
+            codec: Codec::identity(config.in_channels),
+            config,
+            device: device.clone(),
+        })
+    }
+
+    /// Writes the folder of a teacher: network, schedule and classes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`] without a teacher; otherwise when a file cannot be written.
+    pub fn write_teacher(&self, model: &ModelFolder, precision: Precision) -> Result<(), Error> {
+        self.teacher()?.network.save(&self.config, &model.part(Part::UNet), precision)?;
+        write_json(&model.classes_file(), &self.conditioner.names())?;
+        if let Noising::Exploding { edm, .. } = &self.noising {
+            write_json(&scheduler_file(&model.part(Part::Scheduler)), edm)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! `one_step.json`: how a distilled generator is called.
+
+use std::path::{Path, PathBuf};
+
+use dmd_weights::{read_json, write_json};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Noising};
+
+/// The file's name, beside the generator's weights.
+const FILE: &str = "one_step.json";
+
+/// How a distilled generator is called.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// The timestep of each network call, descending; one call for a one-step generator.
+    pub timesteps: Vec<usize>,
+    /// What unit noise is multiplied by before the first call: 1 for Stable Diffusion, the first level's sigma for EDM.
+    pub noise_scale: f64,
+    /// Guidance that the teacher was distilled with, where the file says so.
+    pub guidance_scale: Option<f64>,
+}
+
+/// The file as it is written. Every key may be absent, no other key is known.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timestep: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    noise_scale: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guidance_scale: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timesteps: Option<Vec<usize>>,
+}
+
+impl Recipe {
+    /// A generator that is called at these timesteps on the noise that the schedule has there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] unless they descend from the schedule's last timestep at most.
+    pub fn new(timesteps: Vec<usize>, guidance_scale: f64, noising: &Noising) -> Result<Self, Error> {
+        check(&timesteps, noising)
+            .map_err(|hint| Error::Setting { setting: format!("timesteps {timesteps:?}"), hint })?;
+        let noise_scale = noising.noise_scale(timesteps[0]);
+        Ok(Self { timesteps, noise_scale, guidance_scale: Some(guidance_scale) })
+    }
+
+    /// DMD's own recipe, for weights without a file: one call at the last timestep.
+    pub fn published(noising: &Noising) -> Self {
+        let last = noising.last_timestep();
+        Self { timesteps: vec![last], noise_scale: noising.noise_scale(last), guidance_scale: None }
+    }
+
+    /// Number of network calls.
+    pub fn steps(&self) -> usize {
+        self.timesteps.len()
+    }
+
+    /// Reads the file beside a generator's weights (a folder, or a file); without one the recipe is
+    /// [`Self::published`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Recipe`] when a value is not possible, [`Error::Weights`] when the file is not valid JSON of known
+    /// keys.
+    pub(crate) fn beside(generator: &Path, noising: &Noising) -> Result<Self, Error> {
+        let path = place(generator);
+        if !path.is_file() {
+            return Ok(Self::published(noising));
+        }
+        let written: Written = read_json(&path)?;
+        let wrong = |reason: String| Error::Recipe { path: path.clone(), reason };
+        let timesteps = match (written.timesteps, written.timestep) {
+            (Some(list), Some(first)) if list.first() != Some(&first) => {
+                return Err(wrong(format!("timestep is {first}, but timesteps begin otherwise: {list:?}")));
+            }
+            (Some(list), _) => list,
+            (None, Some(one)) => vec![one],
+            (None, None) => vec![noising.last_timestep()],
+        };
+        check(&timesteps, noising).map_err(|must| wrong(format!("timesteps are {timesteps:?}; {must}")))?;
+        let noise_scale = written.noise_scale.unwrap_or(noising.noise_scale(timesteps[0]));
+        if !(noise_scale.is_finite() && noise_scale > 0.0) {
+            return Err(wrong(format!("noise_scale is {noise_scale}; it must be a positive number")));
+        }
+        if let Some(scale) = written.guidance_scale.filter(|scale| !(scale.is_finite() && *scale >= 1.0)) {
+            return Err(wrong(format!("guidance_scale is {scale}; it must be a number of at least 1")));
+        }
+        Ok(Self { timesteps, noise_scale, guidance_scale: written.guidance_scale })
+    }
+
+    /// Writes the file into a generator's folder.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Weights`] when it cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        let written = Written {
+            timestep: self.timesteps.first().copied(),
+            noise_scale: Some(self.noise_scale),
+            guidance_scale: self.guidance_scale,
+            timesteps: (self.timesteps.len() > 1).then(|| self.timesteps.clone()),
+        };
+        Ok(write_json(&folder.join(FILE), &written)?)
+    }
+}
+
+fn place(generator: &Path) -> PathBuf {
+    if generator.is_dir() { generator.join(FILE) } else { generator.with_file_name(FILE) }
+}
+
+fn check(timesteps: &[usize], noising: &Noising) -> Result<(), String> {
+    let last = noising.last_timestep();
+    let descends = timesteps.windows(2).all(|pair| pair[0] > pair[1]);
+    if timesteps.is_empty() || !descends || timesteps[0] > last {
+        return Err(format!("they must descend, from {last} at most"));
+    }
+    Ok(())
+}

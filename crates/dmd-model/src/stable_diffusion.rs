@@ -1,0 +1,240 @@
+//! Stable Diffusion 1.x and 2.x: a latent UNet under CLIP's text features.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use dmd_clip::{CLIP_KEYS, ClipTextModel, TextConfig, TextEncoder, Tokenizer, Vocabulary};
+use dmd_scheduler::SchedulerConfig;
+use dmd_unet::{
+    AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, Network, TinyAutoencoderConfig, UNet2d, UNetConfig,
+};
+use dmd_weights::{ModelIndex, Precision, read_config, write_json};
+use serde_json::{Value, json};
+
+use crate::family::Family;
+use crate::fit::Misfits;
+use crate::folder::{ModelFolder, Part, scheduler_file};
+use crate::networks::NetworkFiles;
+use crate::text::TextConditioner;
+use crate::{Codec, Error, Model, Noising, OpenOptions};
+
+/// The family of Stable Diffusion 1.x and 2.x.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StableDiffusion;
+
+/// Guidance where nobody names one: diffusers' default for Stable Diffusion.
+const DEFAULT_GUIDANCE: f64 = 7.5;
+
+/// A model folder whose configurations were read and compared. Its parts are read one by one, or all by
+/// [`Family::open`].
+#[derive(Debug, Clone)]
+pub struct TextToImage {
+    folder: ModelFolder,
+    /// The text encoder's configuration.
+    pub text: TextConfig,
+    /// Prompts to tokens.
+    pub tokenizer: Tokenizer,
+    /// Teacher and generator.
+    pub networks: NetworkFiles<UNet2d>,
+    /// The autoencoder's configuration, where it is read.
+    pub autoencoder: Option<AutoencoderConfig>,
+    /// The tiny autoencoder's place and configuration, where it is read.
+    pub tiny_autoencoder: Option<(PathBuf, TinyAutoencoderConfig)>,
+    /// Noise schedule and samplers.
+    pub noising: Noising,
+}
+
+impl TextToImage {
+    /// Reads every configuration and compares the parts.
+    ///
+    /// # Errors
+    ///
+    /// When a configuration is missing, damaged or not supported; [`Error::Misfit`] when parts do not fit.
+    pub fn open(options: &OpenOptions) -> Result<Self, Error> {
+        let found = Self::read(options)?;
+        let reasons = found.misfits();
+        if reasons.is_empty() {
+            return Ok(found);
+        }
+        Err(Error::Misfit { folder: options.model.clone(), reasons })
+    }
+
+    /// Reads every configuration without comparing the parts.
+    ///
+    /// # Errors
+    ///
+    /// When a configuration is missing, damaged or not supported.
+    pub fn read(options: &OpenOptions) -> Result<Self, Error> {
+        let folder = ModelFolder::open(&options.model)?;
+        let noising = Noising::preserving(folder.scheduler::<SchedulerConfig>()?)?;
+        let text: TextConfig = read_config(&folder.need(Part::TextEncoder)?)?;
+        text.validate()?;
+        let tokenizer = Tokenizer::from_dir(&folder.need(Part::Tokenizer)?, text.max_position_embeddings)?;
+        let networks = NetworkFiles::read(&folder, options, &noising)?;
+        let (mut autoencoder, mut tiny_autoencoder) = (None, None);
+        match &options.tiny_autoencoder {
+            Some(path) => {
+                let config: TinyAutoencoderConfig = read_config(path)?;
+                config.validate()?;
+                tiny_autoencoder = Some((path.clone(), config));
+            }
+            None => {
+                let config: AutoencoderConfig = read_config(&folder.need(Part::Autoencoder)?)?;
+                config.validate()?;
+                autoencoder = Some(config);
+            }
+        }
+        Ok(Self { folder, text, tokenizer, networks, autoencoder, tiny_autoencoder, noising })
+    }
+
+    /// Why parts do not belong together, a sentence each; empty for a good model.
+    pub fn misfits(&self) -> Vec<String> {
+        let mut misfits = Misfits::default();
+        misfits.tokenizer(&self.tokenizer, &self.text);
+        let latents = match (&self.autoencoder, &self.tiny_autoencoder) {
+            (Some(config), _) => {
+                misfits.colours("autoencoder", config.in_channels, config.out_channels);
+                config.latent_channels
+            }
+            (None, Some((_, config))) => {
+                misfits.colours("tiny autoencoder", config.in_channels, config.out_channels);
+                config.latent_channels
+            }
+            (None, None) => return misfits.into_reasons(),
+        };
+        for (name, sizes) in self.networks.sizes() {
+            misfits.text_unet(name, sizes, latents, self.text.hidden_size);
+        }
+        misfits.into_reasons()
+    }
+
+    fn guidance_scale(&self) -> f64 {
+        self.networks.recipe.as_ref().and_then(|recipe| recipe.guidance_scale).unwrap_or(DEFAULT_GUIDANCE)
+    }
+
+    /// Reads the text encoder.
+    ///
+    /// # Errors
+    ///
+    /// When its weights are missing, damaged or do not fit.
+    pub fn load_text(&self, device: &Device) -> Result<ClipTextModel, Error> {
+        Ok(ClipTextModel::from_dir(&self.folder.part(Part::TextEncoder), device)?.0)
+    }
+
+    /// Reads the autoencoder; `None` where a tiny one takes its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load_text`].
+    pub fn load_autoencoder(&self, device: &Device) -> Result<Option<Autoencoder>, Error> {
+        if self.autoencoder.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Autoencoder::from_dir(&self.folder.part(Part::Autoencoder), device)?.0))
+    }
+
+    fn load_codec(&self, device: &Device) -> Result<Codec, Error> {
+        if let Some((path, _)) = &self.tiny_autoencoder {
+            return Codec::tiny(path, device);
+        }
+        match (self.load_autoencoder(device)?, &self.autoencoder) {
+            (Some(network), Some(config)) => Ok(Codec::full(network, config)),
+            _ => Err(Error::Missing { wanted: "autoencoder", hint: "the folder vae holds it" }),
+        }
+    }
+}
+
+impl Family for StableDiffusion {
+    type Network = UNet2d;
+    type Conditioner = TextConditioner;
+
+    fn open(options: &OpenOptions) -> Result<Model<Self>, Error> {
+        options.check_dtype()?;
+        let parts = TextToImage::open(options)?;
+        let device = &options.device;
+        let (teacher, generator) = parts.networks.load(options, &parts.noising)?;
+        let config = parts.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
+        let mut codec = parts.load_codec(device)?.in_precision(options.dtype);
+        if let Some(side) = options.tile {
+            codec = codec.with_tiles(side)?;
+        }
+        let text = TextEncoder::new(parts.tokenizer.clone(), parts.load_text(device)?, device);
+        Ok(Model {
+            conditioner: TextConditioner::new(text, parts.text.hidden_size, device),
+            guidance_scale: parts.guidance_scale(),
+            config,
+            teacher,
+            generator,
+            noising: parts.noising,
+            codec,
+            device: device.clone(),
+        })
+    }
+}
+
+/// Tokens per prompt, start and end included: CLIP's.
+pub const MAX_TOKENS: usize = 77;
+
+/// Writes the tokenizer's folder.
+///
+/// # Errors
+///
+/// When a file cannot be written.
+pub fn write_tokenizer(model: &ModelFolder, vocabulary: &Vocabulary) -> Result<(), Error> {
+    Ok(vocabulary.save(&model.part(Part::Tokenizer), MAX_TOKENS)?)
+}
+
+/// Writes the autoencoder's folder.
+///
+/// # Errors
+///
+/// When a file cannot be written.
+pub fn write_autoencoder(
+    folder: &Path,
+    network: &Autoencoder,
+    config: &AutoencoderConfig,
+    precision: Precision,
+) -> Result<(), Error> {
+    write_json(&folder.join("config.json"), config)?;
+    let path = folder.join("diffusion_pytorch_model.safetensors");
+    Ok(dmd_weights::save(network, &path, &AUTOENCODER_KEYS, precision)?)
+}
+
+/// Writes text encoder, UNet, scheduler and `model_index.json`: with tokenizer and autoencoder, a folder that
+/// diffusers' `StableDiffusionPipeline` opens.
+///
+/// # Errors
+///
+/// When a file cannot be written.
+pub fn write_teacher(
+    model: &ModelFolder,
+    text: (&ClipTextModel, &TextConfig),
+    unet: (&UNet2d, &UNetConfig),
+    precision: Precision,
+) -> Result<(), Error> {
+    let folder = model.part(Part::TextEncoder);
+    write_json(&folder.join("config.json"), text.1)?;
+    dmd_weights::save(text.0, &folder.join("model.safetensors"), &CLIP_KEYS, precision)?;
+    unet.0.save(unet.1, &model.part(Part::UNet), precision)?;
+    write_json(&scheduler_file(&model.part(Part::Scheduler)), &SchedulerConfig::stable_diffusion())?;
+    Ok(write_json(&model.index_file(), &index())?)
+}
+
+fn index() -> ModelIndex {
+    let component = |library: &str, class: &str| json!([library, class]);
+    let nothing = json!([null, null]);
+    let entries: [(&str, Value); 8] = [
+        ("feature_extractor", nothing.clone()),
+        ("requires_safety_checker", json!(false)),
+        ("safety_checker", nothing),
+        (Part::Scheduler.name(), component("diffusers", "DDIMScheduler")),
+        (Part::TextEncoder.name(), component("transformers", "CLIPTextModel")),
+        (Part::Tokenizer.name(), component("transformers", "CLIPTokenizer")),
+        (Part::UNet.name(), component("diffusers", "UNet2DConditionModel")),
+        (Part::Autoencoder.name(), component("diffusers", "AutoencoderKL")),
+    ];
+    ModelIndex {
+        class_name: "StableDiffusionPipeline".to_owned(),
+        entries: entries.map(|(key, value)| (key.to_owned(), value)).into(),
+    }
+}
