@@ -65,7 +65,7 @@ impl Options {
 
     /// The number is in a range.
     pub(crate) fn within(self, key: &str, number: usize, range: RangeInclusive<usize>) -> Result<(), Error> {
-        let must = format!("a number from {} to {}", range.start(), range.end());
+        let must = format!("a number between {} and {}", range.start(), range.end());
         self.require(range.contains(&number), key, number, must)
     }
 
