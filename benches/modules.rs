@@ -26,7 +26,7 @@ fn settle<const D: usize>(tensor: Tensor<D>) -> f32 {
 
 fn main() {
     let name = std::env::var("DMD_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned());
-    let device = dmd::core::device::open(&name).expect("the device is there");
+    let device = dmd::device::open(&name).expect("the device is there");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
     let domain = LatentDomain::from_dir(&folder, &device).expect("the embedded model is whole");
     let pipeline = Pipeline::from_dir(&folder, &device).expect("the embedded model is whole");

@@ -8,11 +8,12 @@ use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use dmd::core::{
-    Denoiser, FakeScore, GaussianMixture, Noise, NoiseLevel, NoiseSchedule, Prediction, denoising, device,
-    per_sample,
+    Denoiser, FakeScore, GaussianMixture, Noise, NoiseLevel, NoiseSchedule, Prediction, denoising, per_sample,
 };
+use dmd::device;
 use dmd::scheduler::{KarrasSchedule, TimeSampler, heun};
-use dmd::train::{AdamW, AdamWConfig, LearningRate, toy::points};
+use dmd::train::{AdamW, AdamWConfig, LearningRate};
+use dmd_ablations::toy::points;
 
 /// `E[x0 | x_t]` of a Gaussian N(m, s²): `m + s² / (s² + sigma²) · (x_t − m)`, with m and s to learn.
 #[derive(Module, Debug)]

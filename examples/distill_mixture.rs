@@ -8,11 +8,11 @@ use burn::{optim::GradientsParams, tensor::Tensor};
 use dmd::core::matching::Weighting;
 use dmd::core::{
     Diffusion, Distiller, Draw, FewStep, GaussianMixture, Noise, SquaredError, StepLevel, Targets, Terms,
-    device,
 };
+use dmd::device;
 use dmd::scheduler::{KarrasSchedule, TimeSampler, heun};
-use dmd::train::toy::{Agreement, Mlp, points, scatter};
-use dmd::train::{AdamW, AdamWConfig, LearningRate, picture};
+use dmd::train::{AdamW, AdamWConfig, LearningRate};
+use dmd_ablations::toy::{Agreement, Mlp, points, scatter};
 
 const STEPS: usize = 4000;
 const BATCH: usize = 256;
@@ -67,7 +67,7 @@ fn main() -> anyhow::Result<()> {
 
     let after = draw_samples(&d.generator);
     let data = points(d.teacher.sample(SAMPLES, &mut noise, &device));
-    picture::save(&scatter(&[&data, &before, &after], 1.2), "distill_mixture.png".as_ref())?;
+    dmd::data::save(&scatter(&[&data, &before, &after], 1.2), "distill_mixture.png".as_ref())?;
     println!("data | generator before | after: distill_mixture.png");
     println!("before\n{}", Agreement::of(&before, &d.teacher));
     let agreement = Agreement::of(&after, &d.teacher);

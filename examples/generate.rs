@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dmd::core::device;
+use dmd::device;
 use dmd::infer::{Pipeline, Request, encode_png};
 use dmd::weights::write_atomic;
 

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use dmd::core::device;
+use dmd::device;
 use dmd::infer::{Pipeline, Request};
 
 fn main() -> anyhow::Result<()> {

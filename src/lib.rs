@@ -8,17 +8,23 @@
 //! | --- | --- | --- |
 //! | [`core`] | `dmd-core` | noise levels, predictions, losses, the trait `Denoiser` |
 //! | [`scheduler`] | `dmd-scheduler` | schedules and the teacher's samplers |
+//! | [`device`], [`kernels`] | `dmd-kernels` | devices by name, hot operations |
 //! | [`unet`] | `dmd-unet` | UNet and autoencoder |
 //! | [`clip`] | `dmd-clip` | tokenizer and text encoder |
 //! | [`weights`] | `dmd-weights` | diffusers folders |
+//! | [`data`] | `dmd-data` | captioned pictures: the trait `Dataset` |
+//! | [`eval`] | `dmd-eval` | measures of pictures |
 //! | [`model`] | `dmd-model` | an opened model: what conditions it, its network, noise and pictures |
 //! | [`infer`] | `dmd-infer` | pipelines: prompt to picture |
 //! | [`train`] | `dmd-train` | teachers and distillation |
 
 pub use dmd_clip as clip;
 pub use dmd_core as core;
+pub use dmd_data as data;
+pub use dmd_eval as eval;
 pub use dmd_infer as infer;
 pub use dmd_kernels as kernels;
+pub use dmd_kernels::device;
 pub use dmd_model as model;
 pub use dmd_scheduler as scheduler;
 pub use dmd_train as train;

@@ -47,8 +47,6 @@ enum Command {
     Average(commands::average::AverageArgs),
     #[command(after_help = "Example:\n  dmd report runs/shapes-distill")]
     Report(commands::report::ReportArgs),
-    #[command(after_help = "Example:\n  dmd ablate --out runs/ablations")]
-    Ablate(commands::ablate::AblateArgs),
     #[command(after_help = "Example:\n  dmd bench --model sd15 --runs 5")]
     Bench(commands::bench::BenchArgs),
     #[command(after_help = "Example:\n  dmd verify --model sd15 --reference reference.safetensors")]
@@ -80,7 +78,6 @@ fn main() -> ExitCode {
         Command::Distill(args) => commands::distill::distill(&args),
         Command::Average(args) => commands::average::average(&args),
         Command::Report(args) => commands::report::report(&args),
-        Command::Ablate(args) => commands::ablate::ablate(&args),
         Command::Bench(args) => commands::bench::bench(&args),
         Command::Verify(args) => commands::verify::verify(&args),
         Command::SelfCheck(args) => commands::self_check::self_check(&args),

@@ -16,7 +16,7 @@ fn resident() -> Option<u64> {
 
 #[test]
 fn hundreds_of_generations_leave_memory_flat() {
-    let device = dmd::core::device::open("flex").unwrap();
+    let device = dmd::device::open("flex").unwrap();
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
     let pipeline = Pipeline::from_dir(&model, &device).unwrap();
     let draw = |seed| {

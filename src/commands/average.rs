@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
-use dmd_weights::{Dtype, Precision, TensorFile, mean, read, read_json, weight_file, write, write_atomic};
+use dmd_weights::{Dtype, Precision, Tensors, mean, read, read_json, weight_file, write, write_atomic};
 use serde_json::Value;
 
 use crate::console::say;
@@ -27,14 +27,14 @@ const ARCHITECTURE: &str = "config.json";
 const RECIPE: &str = "one_step.json";
 
 pub(crate) fn average(args: &AverageArgs) -> anyhow::Result<()> {
-    let open = |path: &PathBuf| -> anyhow::Result<TensorFile> {
+    let open = |path: &PathBuf| -> anyhow::Result<Tensors> {
         Ok(read(&if path.is_dir() { weight_file(path, &[STEM])? } else { path.clone() })?)
     };
     let files = args.from.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     let settings = settings(&args.from)?;
     let half = files[0].entries().values().all(|entry| entry.dtype == Dtype::F16);
     let precision = if half { Precision::Half } else { Precision::Single };
-    write(&args.out.join(format!("{STEM}.safetensors")), mean(&files)?, precision)?;
+    write(&args.out.join(format!("{STEM}.safetensors")), &mean(&files)?, precision)?;
     for (name, text) in settings {
         write_atomic(&args.out.join(name), &text)?;
     }

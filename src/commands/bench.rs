@@ -155,14 +155,6 @@ fn peak(device: &Device, dtype: FloatDType) -> anyhow::Result<f64> {
     Ok(2.0 * (SIDE as f64).powi(3) / best / 1e6)
 }
 
-/// The median milliseconds of a part in single precision.
-pub(crate) fn median(folder: &Path, part: Part, runs: usize, device: &Device) -> anyhow::Result<f64> {
-    let mut times =
-        Bench { folder, taesd: None, device, dtype: FloatDType::F32, batch: 1, runs }.measure(part)?;
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
-}
-
 /// What is timed where.
 struct Bench<'a> {
     folder: &'a Path,

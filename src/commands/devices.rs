@@ -2,7 +2,7 @@ use std::fs;
 
 use burn::tensor::{Device, FloatDType};
 use clap::Args;
-use dmd_core::device::{Backend, backends, properties};
+use dmd_kernels::device::{Backend, backends, properties};
 use serde_json::json;
 
 use crate::console::say;

@@ -2,14 +2,15 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
+use dmd_data::Dataset;
 use dmd_train::DistillationStage;
 use dmd_train::config::{self, DistillConfig};
-use dmd_train::data::Source;
 use dmd_train::domain::{Domain, Kind, LatentDomain, PixelDomain};
 use dmd_train::pairs::{PairMaker, Pairs, Share};
 use dmd_train::run::{Outcome, run};
 use dmd_weights::{Precision, write_json};
 
+use super::open_dataset;
 use super::progress::Progress;
 use crate::console::say;
 
@@ -25,7 +26,7 @@ pub(crate) struct DistillArgs {
 
 pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
     let config = DistillConfig::from_file(&args.config)?;
-    let device = dmd_core::device::open(&args.device)?;
+    let device = dmd_kernels::device::open(&args.device)?;
     match Kind::of(&config.teacher)? {
         Kind::Latents => distill_in(&LatentDomain::from_dir(&config.teacher, &device)?, &config, &device),
         Kind::Pixels => distill_in(&PixelDomain::from_dir(&config.teacher, &device)?, &config, &device),
@@ -33,7 +34,7 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
 }
 
 fn distill_in<D: Domain>(domain: &D, config: &DistillConfig, device: &Device) -> anyhow::Result<()> {
-    let source = config.data.open()?;
+    let dataset = open_dataset(&config.data)?;
     config::save(config, &config.output)?;
     let mut progress = Progress::new()?;
     let stopped = || {
@@ -43,12 +44,14 @@ fn distill_in<D: Domain>(domain: &D, config: &DistillConfig, device: &Device) ->
 
     let mut pairs = None;
     if let Some(section) = &config.regression {
-        if make_pairs(config, &source, domain, Share::ALL, device, &mut progress)? == Outcome::Stopped {
+        if make_pairs(config, dataset.as_ref(), domain, Share::ALL, device, &mut progress)?
+            == Outcome::Stopped
+        {
             return stopped();
         }
         pairs = Some(Pairs::read(&pair_folder(config), section.pairs, domain.shape())?);
     }
-    let mut stage = DistillationStage::new(config.clone(), domain, source, pairs, device)?;
+    let mut stage = DistillationStage::new(config.clone(), domain, dataset, pairs, device)?;
     if run(&mut stage, &config.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped();
     }
@@ -67,7 +70,7 @@ fn pair_folder(config: &DistillConfig) -> PathBuf {
 /// Makes a share of the regression's pairs.
 fn make_pairs<D: Domain>(
     config: &DistillConfig,
-    source: &Source,
+    dataset: &dyn Dataset,
     domain: &D,
     share: Share,
     device: &Device,
@@ -79,7 +82,7 @@ fn make_pairs<D: Domain>(
     let maker = PairMaker {
         domain,
         guidance_scale: config.guidance_scale,
-        source,
+        dataset,
         steps: section.sampling_steps,
         seed: config.seed,
         device,
@@ -107,18 +110,18 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
         "{:?} has no [regression] section: this distillation needs no pairs",
         args.config
     );
-    let device = dmd_core::device::open(&args.device)?;
-    let source = config.data.open()?;
+    let device = dmd_kernels::device::open(&args.device)?;
+    let dataset = open_dataset(&config.data)?;
     let mut progress = Progress::new()?;
     let folder = pair_folder(&config);
     let outcome = match Kind::of(&config.teacher)? {
         Kind::Latents => {
             let domain = LatentDomain::from_dir(&config.teacher, &device)?;
-            make_pairs(&config, &source, &domain, args.shard, &device, &mut progress)?
+            make_pairs(&config, dataset.as_ref(), &domain, args.shard, &device, &mut progress)?
         }
         Kind::Pixels => {
             let domain = PixelDomain::from_dir(&config.teacher, &device)?;
-            make_pairs(&config, &source, &domain, args.shard, &device, &mut progress)?
+            make_pairs(&config, dataset.as_ref(), &domain, args.shard, &device, &mut progress)?
         }
     };
     match outcome {

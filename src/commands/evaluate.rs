@@ -1,24 +1,23 @@
+mod task;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
-use burn::tensor::Device;
+use anyhow::{Context, ensure};
 use clap::Args;
-use dmd_clip::{ClipModel, Tokenizer};
-use dmd_core::Noise;
+use dmd_data::shapes::Scene;
+use dmd_data::{Dataset, grid, save};
+use dmd_eval::frechet::{Accumulated, Moments, ratio_error};
+use dmd_eval::manifold::{Coverage, coverage};
+use dmd_eval::{ClipScore, FeatureSpace, InceptionSpace, RandomConv};
 use dmd_infer::{Method, Pipeline, Request};
-use dmd_train::data::{ImageFolder, to_tensor};
-use dmd_train::frechet::{FeatureSpace, InceptionSpace, Moments, RandomConv, ratio_error};
-use dmd_train::manifold::{Coverage, coverage};
-use dmd_train::picture;
-use dmd_train::reader::{count_right, read};
-use dmd_train::shapes::{Scene, Split};
-use dmd_unet::Autoencoder;
+use dmd_model::pixels::{from_rgb8, to_rgb8};
+use dmd_model::{AnyModel, Model, StableDiffusion};
 use image::RgbImage;
-use image::imageops::{FilterType, crop_imm, resize};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use self::task::{Real, Task};
 use super::{DtypeArgs, ModelArgs};
-use crate::console::{say, say_part};
+use crate::console::{say, say_err, say_part};
 
 /// Measure a model: Fréchet distance, precision, recall, prompt accuracy, CLIP score
 #[derive(Debug, Args)]
@@ -26,8 +25,9 @@ pub(crate) struct EvaluateArgs {
     /// Prompts: held-out ones of the shapes set, or the first captions of --data
     #[arg(long, default_value_t = 400)]
     prompts: usize,
-    /// Steps to measure; 1 is the one-step generator
-    #[arg(long, value_delimiter = ',', default_values_t = [50, 1])]
+    /// Steps to measure; the generator's own number of steps is the generator, others are its teacher [default: 50 and
+    /// the generator's]
+    #[arg(long, value_delimiter = ',')]
     steps: Vec<usize>,
     /// Classifier-free guidance of the teacher [default: what the generator was distilled with]
     #[arg(long)]
@@ -42,7 +42,8 @@ pub(crate) struct EvaluateArgs {
     generator: Option<PathBuf>,
     #[command(flatten)]
     dtype: DtypeArgs,
-    /// Folder of real pictures with metadata.jsonl in place of the shapes set; prompts are its captions
+    /// Folder of real pictures with metadata.jsonl in place of the shapes set; prompts are its captions (for a model of
+    /// classes their names)
     #[arg(long)]
     data: Option<PathBuf>,
     /// Inception's file (pt_inception-2015-12-05-6726825d, .pth or .safetensors) in place of the fixed small network
@@ -56,79 +57,34 @@ pub(crate) struct EvaluateArgs {
     grids: Option<PathBuf>,
 }
 
-/// Real pictures that the distances are taken to.
-const REAL: usize = 4000;
-/// Prompts per call.
+/// Prompts per call, and real pictures in memory at a time.
 const BATCH: usize = 20;
 /// Most pictures that precision and recall compare.
 const COMPARED: usize = 2000;
 /// Neighbours of precision and recall (Kynkäänniemi et al. 2019).
 const NEIGHBOURS: usize = 3;
+/// Pictures of a grid.
+const SHOWN: usize = 32;
 
-/// What is asked for, and the real pictures it is compared with.
-struct Task {
-    captions: Vec<String>,
-    /// What the captions describe, where that is known.
-    scenes: Vec<Scene>,
-    real: Vec<RgbImage>,
+/// What a method's pictures are measured with.
+struct Measures {
+    space: Box<dyn FeatureSpace>,
+    clip: Option<ClipScore>,
+    real: Real,
 }
 
-impl EvaluateArgs {
-    fn task(&self, side: u32) -> anyhow::Result<Task> {
-        let Some(path) = &self.data else {
-            let mut noise = Noise::stream(self.seed, "evaluation");
-            let scenes: Vec<Scene> =
-                (0..self.prompts).map(|_| Scene::draw(Split::HeldOut, &mut noise)).collect();
-            let mut noise = Noise::stream(self.seed, "real pictures");
-            let real = (0..REAL).map(|_| Scene::draw(Split::HeldOut, &mut noise).render()).collect();
-            return Ok(Task { captions: scenes.iter().map(|s| s.caption.clone()).collect(), scenes, real });
-        };
-        let folder = ImageFolder::open(path, side)?;
-        let captions: Vec<String> = folder.captions().take(self.prompts).map(str::to_owned).collect();
-        let real = (0..folder.len()).map(|i| Ok(folder.get(i)?.image)).collect::<anyhow::Result<Vec<_>>>()?;
-        ensure!(real.len() >= 2 && captions.len() >= 2, "{path:?} has too few pictures to measure anything");
-        Ok(Task { captions, scenes: Vec::new(), real })
-    }
-}
-
-/// CLIP with its tokenizer.
-struct ClipScore {
-    model: ClipModel,
-    tokenizer: Tokenizer,
-    side: u32,
-    device: Device,
-}
-
-impl ClipScore {
-    fn from_dir(folder: &Path, device: &Device) -> anyhow::Result<Self> {
-        let (model, config) = ClipModel::from_dir(folder, device)?;
-        let tokenizer = Tokenizer::from_dir(folder, config.text_config.max_position_embeddings)?;
-        let side = u32::try_from(config.vision_config.image_size)?;
-        Ok(Self { model, tokenizer, side, device: device.clone() })
-    }
-
-    /// Mean cosine of pictures and captions.
-    fn of(&self, pictures: &[RgbImage], captions: &[String]) -> anyhow::Result<f64> {
-        let mut sum = 0.0;
-        for (pictures, captions) in pictures.chunks(BATCH).zip(captions.chunks(BATCH)) {
-            // CLIP's own preparation: the shorter side to the network's by a cubic filter, the middle cut out.
-            let prepared: Vec<RgbImage> = pictures
-                .iter()
-                .map(|picture| {
-                    let (width, height) = picture.dimensions();
-                    let scale = f64::from(self.side) / f64::from(width.min(height));
-                    let to = |length: u32| ((f64::from(length) * scale).round() as u32).max(self.side);
-                    let resized = resize(picture, to(width), to(height), FilterType::CatmullRom);
-                    let (x, y) = ((resized.width() - self.side) / 2, (resized.height() - self.side) / 2);
-                    crop_imm(&resized, x, y, self.side, self.side).to_image()
-                })
-                .collect();
-            let pixels = ClipModel::pixels((to_tensor(&prepared, &self.device) + 1.0) / 2.0);
-            let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
-            sum += self.model.cosines(pixels, &captions, &self.tokenizer)?.iter().sum::<f64>();
-        }
-        Ok(sum / pictures.len() as f64)
-    }
+/// A method's pictures, measured; the pictures themselves are gone but for a few.
+#[derive(Default)]
+struct Measured {
+    features: Vec<Vec<f64>>,
+    /// Pictures that show what was asked for; `None` where nobody can judge.
+    right: Option<usize>,
+    cosines: f64,
+    /// The first pictures.
+    shown: Vec<RgbImage>,
+    /// Captions and the first pictures that are not what was asked for.
+    wrong: Vec<String>,
+    shown_wrong: Vec<RgbImage>,
 }
 
 pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
@@ -139,103 +95,184 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let pipeline = builder.build()?;
     let device = args.model.device()?;
-    let (_, width) = pipeline.default_size();
-    let task = args.task(u32::try_from(width)?)?;
+    let task = args.task(&pipeline)?;
     let space: Box<dyn FeatureSpace> = match &args.inception {
         Some(path) => Box::new(InceptionSpace::from_file(path, &device)?),
         None => Box::new(RandomConv::new(&device)),
     };
     let clip = args.clip.as_ref().map(|folder| ClipScore::from_dir(folder, &device)).transpose()?;
-    let real = space.features(&task.real);
-    let moments = Moments::of(&real);
+    let real = task.real(space.as_ref())?;
+    let measures = Measures { space, clip, real };
 
+    let generator = pipeline.generator_steps();
+    let default = [Some(50), generator].into_iter().flatten().collect();
+    let steps = if args.steps.is_empty() { default } else { args.steps.clone() };
     let mut measured = Vec::new();
-    for steps in &args.steps {
-        let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
-        let method = match steps {
-            1 => Method::Distilled,
-            steps => Method::teacher(*steps, guidance_scale),
-        };
-        let pictures = draw(&pipeline, &task.captions, &method, args.seed)?;
-        let features = space.features(&pictures);
-        let distance = moments.distance(&Moments::of(&features));
-        say_part!("{steps:3} steps: ");
-        if !task.scenes.is_empty() {
-            let right = count_right(&task.scenes, &pictures);
-            let share = 100.0 * right as f64 / task.scenes.len() as f64;
-            say_part!("{right} of {} prompts right ({share:.2} %), ", task.scenes.len());
-        }
-        say_part!("Fréchet distance {distance:.4} ({})", space.name());
-        let compared = &real[..real.len().min(COMPARED)];
-        if compared.len() > NEIGHBOURS && features.len() > NEIGHBOURS {
-            let Coverage { precision, recall } = coverage(compared, &features, NEIGHBOURS);
-            say_part!(", precision {precision:.3}, recall {recall:.3}");
-        }
-        if let Some(clip) = &clip {
-            say_part!(", CLIP score {:.4}", clip.of(&pictures, &task.captions)?);
-        }
-        say!("");
-        measured.push((*steps, distance, features));
+    for steps in steps {
+        let method = args.method(steps, &pipeline)?;
+        let found = measures.measure(&pipeline, &task, &method, args.seed)?;
+        let distance = measures.print(steps, &found, &task);
         if let Some(folder) = &args.grids {
-            let shown = &pictures[..pictures.len().min(32)];
-            picture::save(&picture::grid(shown, 8), &folder.join(format!("steps-{steps}.png")))?;
-            let both = task.scenes.iter().zip(&pictures);
-            let wrong: Vec<(&Scene, &RgbImage)> =
-                both.filter(|(scene, picture)| !scene.description.fits(&read(picture))).collect();
-            if !wrong.is_empty() {
-                let shown: Vec<RgbImage> = wrong.iter().map(|(_, picture)| (*picture).clone()).collect();
-                picture::save(&picture::grid(&shown, 8), &folder.join(format!("steps-{steps}-wrong.png")))?;
-                for (scene, _) in wrong {
-                    say!("          wrong: {}", scene.caption);
-                }
-            }
+            found.write(&folder.join(format!("steps-{steps}")))?;
         }
+        measured.push((Some(steps) == generator, distance, found.features));
     }
-    let of = |one: bool| measured.iter().find(|(steps, ..)| (*steps == 1) == one);
-    if let (Some((_, student, one)), Some((_, teacher, many))) = (of(true), of(false)) {
-        say_part!("Fréchet distance, one step / teacher: {:.3}", student / teacher);
-        if let Some(error) = ratio_error(&moments, one, many) {
+    let of = |distilled: bool| measured.iter().find(|(found, ..)| *found == distilled);
+    if let (Some((_, student, few)), Some((_, teacher, many))) = (of(true), of(false)) {
+        say_part!("Fréchet distance, generator / teacher: {:.3}", student / teacher);
+        if let Some(error) = ratio_error(&measures.real.moments, few, many) {
             say_part!(" (standard error {error:.3})");
         }
         say!("");
     }
-    if task.scenes.is_empty() {
-        return Ok(());
+    match pipeline.model() {
+        AnyModel::StableDiffusion(model) if !task.scenes.is_empty() => measures.bounds(model, &task),
+        _ => Ok(()),
     }
-    // What no sampler can exceed: the reader on real pictures, and on what the autoencoder keeps. Their distance is
-    // that of so few pictures to the many, whoever draws them.
-    let rendered: Vec<RgbImage> = task.scenes.iter().map(Scene::render).collect();
-    let (autoencoder, _) = Autoencoder::from_dir(&args.model.folder().join("vae"), &device)?;
-    let mut kept = Vec::with_capacity(rendered.len());
-    for chunk in rendered.chunks(BATCH) {
-        let latents = autoencoder.encode(to_tensor(chunk, &device)).mode();
-        kept.extend(picture::from_tensor(autoencoder.decode(latents)));
-    }
-    for (what, pictures) in [("real pictures of these prompts", rendered), ("after the autoencoder", kept)] {
-        let right = count_right(&task.scenes, &pictures);
-        let distance = moments.distance(&Moments::of(&space.features(&pictures)));
-        say!("{what}: {right} right, Fréchet distance {distance:.4}");
-    }
-    Ok(())
 }
 
-fn draw(
-    pipeline: &Pipeline,
-    captions: &[String],
-    method: &Method,
-    seed: u64,
-) -> anyhow::Result<Vec<RgbImage>> {
-    let bar = ProgressBar::new(captions.len() as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} left")?);
-    let mut pictures = Vec::with_capacity(captions.len());
-    for chunk in captions.chunks(BATCH) {
-        let first = seed.wrapping_mul(1_000_000).wrapping_add(pictures.len() as u64);
-        let request = Request::new(chunk.to_vec())
-            .with_seeds((0..chunk.len() as u64).map(|i| first.wrapping_add(i)))
-            .with_method(method.clone());
-        pictures.extend(pipeline.generate(&request)?.pictures);
-        bar.set_position(pictures.len() as u64);
+impl EvaluateArgs {
+    fn task(&self, pipeline: &Pipeline) -> anyhow::Result<Task> {
+        let classes = pipeline.model().classes();
+        let Some(path) = &self.data else {
+            ensure!(
+                classes.is_none(),
+                "this model draws classes: give --data FOLDER with pictures whose captions are the classes"
+            );
+            return Ok(Task::shapes(self.prompts, self.seed));
+        };
+        let (_, width) = pipeline.default_size();
+        let mut task = Task::folder(path, u32::try_from(width)?, self.prompts)?;
+        task.dataset.notes().iter().for_each(|note| say_err!("note: {note}"));
+        if classes.is_some_and(|classes| classes.names().is_empty()) {
+            // An unconditional model draws without prompts.
+            task.captions.iter_mut().for_each(String::clear);
+        }
+        ensure!(task.captions.len() >= 2, "{path:?} has too few captions to measure anything");
+        Ok(task)
     }
-    bar.finish_and_clear();
-    Ok(pictures)
+
+    fn method(&self, steps: usize, pipeline: &Pipeline) -> anyhow::Result<Method> {
+        match pipeline.generator_steps() {
+            Some(own) if own == steps => Ok(Method::Distilled),
+            own => {
+                ensure!(
+                    steps != 1,
+                    match own {
+                        Some(own) => format!("this generator was distilled for {own} steps; ask for --steps {own}"),
+                        None =>
+                            "the model has no one-step generator; ask for the teacher's steps, e.g. --steps 50, or name one with --generator"
+                                .to_owned(),
+                    }
+                );
+                Ok(Method::teacher(steps, self.guidance.unwrap_or(pipeline.default_guidance())))
+            }
+        }
+    }
+}
+
+impl Measures {
+    /// Draws every prompt and measures the pictures, a few at a time.
+    fn measure(
+        &self,
+        pipeline: &Pipeline,
+        task: &Task,
+        method: &Method,
+        seed: u64,
+    ) -> anyhow::Result<Measured> {
+        let bar = ProgressBar::new(task.captions.len() as u64);
+        bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} left")?);
+        let mut found = Measured::default();
+        for (chunk, captions) in task.captions.chunks(BATCH).enumerate() {
+            let first = seed.wrapping_mul(1_000_000).wrapping_add((chunk * BATCH) as u64);
+            let request = Request::new(captions.to_vec())
+                .with_seeds((0..captions.len() as u64).map(|i| first.wrapping_add(i)))
+                .with_method(method.clone());
+            let pictures = pipeline.generate(&request)?.pictures;
+            found.features.extend(self.space.features(&pictures));
+            if let Some(clip) = &self.clip {
+                found.cosines += clip.sum(&pictures, captions)?;
+            }
+            found.judge(task.dataset.as_ref(), captions, &pictures);
+            found.shown.extend(pictures.into_iter().take(SHOWN - found.shown.len()));
+            bar.set_position(found.features.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok(found)
+    }
+
+    /// Prints a method's line; its Fréchet distance.
+    fn print(&self, steps: usize, found: &Measured, task: &Task) -> f64 {
+        let (count, real) = (task.captions.len(), &self.real);
+        let distance = real.moments.distance(&Moments::of(&found.features));
+        say_part!("{steps:3} steps: ");
+        if let Some(right) = found.right {
+            say_part!("{right} of {count} prompts right ({:.2} %), ", 100.0 * right as f64 / count as f64);
+        }
+        say_part!("Fréchet distance {distance:.4} ({})", self.space.name());
+        if real.compared.len() > NEIGHBOURS && found.features.len() > NEIGHBOURS {
+            let Coverage { precision, recall } = coverage(&real.compared, &found.features, NEIGHBOURS);
+            say_part!(", precision {precision:.3}, recall {recall:.3}");
+        }
+        if self.clip.is_some() {
+            say_part!(", CLIP score {:.4}", found.cosines / count as f64);
+        }
+        say!("");
+        for caption in &found.wrong {
+            say!("          wrong: {caption}");
+        }
+        distance
+    }
+
+    /// What no sampler can exceed: the reader on real pictures, and on what the autoencoder keeps. Their distance is
+    /// that of so few pictures to the many, whoever draws them.
+    fn bounds(&self, model: &Model<StableDiffusion>, task: &Task) -> anyhow::Result<()> {
+        let keep = |pictures: &[RgbImage]| {
+            to_rgb8(model.codec.decode(model.codec.encode_mode(from_rgb8(pictures, &model.device))))
+        };
+        let mut rows = [("real pictures of these prompts", false), ("after the autoencoder", true)]
+            .map(|(what, kept)| (what, kept, 0, Accumulated::default()));
+        for (scenes, captions) in task.scenes.chunks(BATCH).zip(task.captions.chunks(BATCH)) {
+            let rendered: Vec<RgbImage> = scenes.iter().map(Scene::render).collect();
+            for (_, kept, right, all) in &mut rows {
+                let pictures = if *kept { keep(&rendered) } else { rendered.clone() };
+                *right += task.right(captions, &pictures).context("the shapes set judges its captions")?;
+                all.add(&self.space.features(&pictures));
+            }
+        }
+        for (what, _, right, all) in rows {
+            let distance = self.real.moments.distance(&all.moments());
+            say!("{what}: {right} right, Fréchet distance {distance:.4}");
+        }
+        Ok(())
+    }
+}
+
+impl Measured {
+    /// Counts the pictures that show what their captions say.
+    fn judge(&mut self, dataset: &dyn Dataset, captions: &[String], pictures: &[RgbImage]) {
+        for (caption, picture) in captions.iter().zip(pictures) {
+            match dataset.shows(caption, picture) {
+                None => {}
+                Some(true) => *self.right.get_or_insert(0) += 1,
+                Some(false) => {
+                    self.right.get_or_insert(0);
+                    self.wrong.push(caption.clone());
+                    if self.shown_wrong.len() < SHOWN {
+                        self.shown_wrong.push(picture.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the grids, their names beginning with `place`.
+    fn write(&self, place: &Path) -> anyhow::Result<()> {
+        let named = |ending: &str| PathBuf::from(format!("{}{ending}.png", place.display()));
+        save(&grid(&self.shown, 8), &named(""))?;
+        if !self.shown_wrong.is_empty() {
+            save(&grid(&self.shown_wrong, 8), &named("-wrong"))?;
+        }
+        Ok(())
+    }
 }

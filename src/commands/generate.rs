@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
+use dmd_data::{Background, open_picture};
 use dmd_infer::{
     Method, NoiseSource, Observer, Pipeline, PipelineBuilder, Progress, Request, Sampler, Stage, Steps,
     TeacherSettings, encode_png_with,
@@ -12,7 +13,7 @@ use image::RgbImage;
 
 use super::progress::Steps as ShownSteps;
 use super::{DtypeArgs, ModelArgs};
-use crate::console::say;
+use crate::console::{say, say_err};
 
 /// Draw pictures of prompts
 #[derive(Debug, Args)]
@@ -157,8 +158,11 @@ impl GenerateArgs {
         settings.negative_prompt = self.negative.clone();
         settings.sampler = self.sampler;
         if let Some(path) = &self.init {
-            let picture = image::open(path).with_context(|| format!("cannot read {path:?}"))?;
-            settings = settings.with_start(picture.to_rgb8(), self.strength);
+            let opened = open_picture(path, Background::White)?;
+            if opened.transparent {
+                say_err!("note: transparent parts of {path:?} are taken for white");
+            }
+            settings = settings.with_start(opened.image, self.strength);
         }
         Ok(settings)
     }

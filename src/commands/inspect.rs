@@ -3,11 +3,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dmd_clip::{CLIP_KEYS, TextConfig};
-use dmd_core::device;
+use dmd_kernels::device;
 use dmd_unet::{
     AUTOENCODER_KEYS, AutoencoderConfig, TINY_AUTOENCODER_KEYS, TinyAutoencoderConfig, UNET_KEYS, UNetConfig,
 };
-use dmd_weights::{TensorFile, check, read, read_config, read_json, weight_file};
+use dmd_weights::{Tensors, check, read, read_config, read_json, weight_file};
 use serde_json::Value;
 
 use crate::console::say;
@@ -92,7 +92,7 @@ fn component(model: &Path, part: &str, tensors: bool) {
 }
 
 /// A component's class, architecture and weights; an error when they do not fit.
-fn describe(folder: &Path) -> anyhow::Result<(String, TensorFile)> {
+fn describe(folder: &Path) -> anyhow::Result<(String, Tensors)> {
     let config: Value = read_config(folder)?;
     let class =
         config["_class_name"].as_str().or(config["architectures"][0].as_str()).unwrap_or("unknown class");
@@ -127,7 +127,7 @@ fn describe(folder: &Path) -> anyhow::Result<(String, TensorFile)> {
 }
 
 /// Parameters, types, size and place of a file's tensors.
-fn summary(file: &TensorFile) -> String {
+fn summary(file: &Tensors) -> String {
     let mut types: BTreeMap<String, usize> = BTreeMap::new();
     for entry in file.entries().values() {
         *types.entry(format!("{:?}", entry.dtype)).or_default() += entry.len();
@@ -144,14 +144,14 @@ fn summary(file: &TensorFile) -> String {
     )
 }
 
-fn list(file: &TensorFile) {
+fn list(file: &Tensors) {
     for (name, entry) in file.entries() {
         say!("    {name} {:?} {:?}", entry.shape, entry.dtype);
     }
 }
 
 /// A bare weight file: what it is by its names.
-fn file(file: &TensorFile, tensors: bool) -> anyhow::Result<()> {
+fn file(file: &Tensors, tensors: bool) -> anyhow::Result<()> {
     let has = |part: &str| file.entries().keys().any(|name| name.starts_with(part));
     let kind = if has("down_blocks.") && has("mid_block.") && has("time_embedding.") {
         "a UNet's state dict (diffusers' names)"

@@ -1,6 +1,5 @@
 //! The subcommands, one file each.
 
-pub(crate) mod ablate;
 pub(crate) mod average;
 pub(crate) mod bench;
 pub(crate) mod compare;
@@ -16,10 +15,14 @@ pub(crate) mod teacher;
 pub(crate) mod verify;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
 use clap::{Args, ValueEnum};
+use dmd_data::{DataSection, Dataset};
 use dmd_infer::{Pipeline, PipelineBuilder};
+
+use crate::console::say_err;
 
 /// Which model, on which device.
 #[derive(Debug, Args)]
@@ -30,6 +33,13 @@ pub(crate) struct ModelArgs {
     /// Device: flex, ndarray, wgpu, wgpu:1, wgpu:cpu, vulkan, cuda:0 (`dmd devices` lists what is here)
     #[arg(long, default_value = "flex")]
     device: String,
+}
+
+/// Opens a run's data set and prints what a user should know of how it is read.
+pub(crate) fn open_dataset(section: &DataSection) -> anyhow::Result<Arc<dyn Dataset>> {
+    let dataset = section.open()?;
+    dataset.notes().iter().for_each(|note| say_err!("note: {note}"));
+    Ok(dataset)
 }
 
 /// In which float type networks compute.
@@ -83,7 +93,7 @@ impl ModelArgs {
     }
 
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
-        Ok(dmd_core::device::open(&self.device)?)
+        Ok(dmd_kernels::device::open(&self.device)?)
     }
 
     /// The device's name, as it was given.

@@ -27,7 +27,7 @@ const SHOWN: usize = 5;
 
 pub(crate) fn self_check(args: &SelfCheckArgs) -> anyhow::Result<()> {
     let device = args.model.device()?;
-    let reference = dmd_core::device::open("flex")?;
+    let reference = dmd_kernels::device::open("flex")?;
     let folder = args.model.folder();
     let bar = ProgressBar::no_length();
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}")?);

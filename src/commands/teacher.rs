@@ -12,6 +12,7 @@ use dmd_train::{
 use dmd_unet::Autoencoder;
 use dmd_weights::Precision;
 
+use super::open_dataset as open;
 use super::progress::Progress;
 use crate::console::say;
 
@@ -31,12 +32,12 @@ const SCALING_PICTURES: usize = 512;
 /// A class-conditional EDM model on pixels.
 fn pixel_teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let config = PixelTeacherConfig::from_file(&args.config)?;
-    let device = dmd_core::device::open(&args.device)?;
-    let source = config.data.open()?;
+    let device = dmd_kernels::device::open(&args.device)?;
+    let dataset = open(&config.data)?;
     config::save(&config, &config.output)?;
     let mut progress = Progress::new()?;
     let (pace, output) = (config.training.pace, config.output.clone());
-    let mut stage = PixelTeacherStage::new(config, &source, &device)?;
+    let mut stage = PixelTeacherStage::new(config, dataset, &device)?;
     if run(&mut stage, &pace, &output, &mut progress)? == Outcome::Stopped {
         return stopped(&output);
     }
@@ -51,16 +52,16 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
         return pixel_teacher(args);
     }
     let config = TeacherConfig::from_file(&args.config)?;
-    let device = dmd_core::device::open(&args.device)?;
-    let source = config.data.open()?;
+    let device = dmd_kernels::device::open(&args.device)?;
+    let dataset = open(&config.data)?;
     config::save(&config, &config.output)?;
     let mut progress = Progress::new()?;
     let model = config.output.join("model");
-    let vocabulary = assemble::vocabulary(&source);
+    let vocabulary = assemble::vocabulary(dataset.as_ref());
     assemble::write_tokenizer(&model, &vocabulary)?;
 
     let section = config.autoencoder.clone();
-    let mut stage = AutoencoderStage::new(section.clone(), source.clone(), config.seed, &device)?;
+    let mut stage = AutoencoderStage::new(section.clone(), dataset.clone(), config.seed, &device)?;
     if run(&mut stage, &section.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped(&config.output);
     }
@@ -77,7 +78,7 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let section = &config.diffusion;
     say!("encoding {} captioned pictures", section.pool);
     let mut noise = Noise::stream(config.seed, "pool");
-    let pool = Pool::draw(section.pool, &source, &autoencoder, &tokenizer, &mut noise, &device)?;
+    let pool = Pool::draw(section.pool, dataset.as_ref(), &autoencoder, &tokenizer, &mut noise, &device)?;
 
     let section = config.grounding.clone();
     let empty = tokenizer.encode("")?;
@@ -87,7 +88,7 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     }
     let (text, pool) = stage.into_parts();
 
-    let parts = LatentParts { autoencoder, tokenizer, pool };
+    let parts = LatentParts { autoencoder, dataset, tokenizer, pool };
     let mut stage = DiffusionStage::new(&config, &architecture, text, parts, &device)?;
     if run(&mut stage, &config.diffusion.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped(&config.output);

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use crate::support::{device, golden};
 use dmd::clip::{TextConfig, Tokenizer};
+use dmd::data::ImageFolder;
 use dmd::infer::{encode_png_with, from_rgb8};
 use dmd::scheduler::SchedulerConfig;
 use dmd::train::config::{DistillConfig, TeacherConfig};
-use dmd::train::data::ImageFolder;
 use dmd::unet::{AutoencoderConfig, TinyAutoencoderConfig, UNetConfig};
 use image::RgbImage;
 use proptest::prelude::*;

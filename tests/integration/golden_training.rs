@@ -13,12 +13,11 @@ use dmd::core::{
     Adversary, Denoiser, Diffusion, Distance, Distiller, Draw, FewStep, Guided, Noise, NoiseSchedule,
     Prediction, Reals, SquaredError, StepLevel, Targets, Terms,
 };
+use dmd::eval::frechet::Moments;
+use dmd::eval::{Backbone, Inception, Lpips};
 use dmd::scheduler::{KarrasSchedule, SchedulerConfig};
 use dmd::train::config::PerceptualSection;
 use dmd::train::domain::LatentDomain;
-use dmd::train::frechet::Moments;
-use dmd::train::inception::Inception;
-use dmd::train::lpips::{Backbone, Lpips};
 use dmd::train::{AdamW, AdamWConfig, Perceptual};
 use dmd::unet::{
     ClassDenoiser, ClassUNet2d, Discriminator, Network, UNET_KEYS, UNet2d, UNetConfig, UNetDenoiser,

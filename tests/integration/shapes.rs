@@ -64,7 +64,7 @@ fn on_cpu() -> bool {
 
 fn check(operations: &Operations) {
     let device = device();
-    let reference = dmd::core::device::open("flex").expect("the reference is flex");
+    let reference = dmd::device::open("flex").expect("the reference is flex");
     let mut wrong = Vec::new();
     let mut worst = (0.0, String::new());
     for operation in operations.keys() {

@@ -12,7 +12,7 @@ pub fn device_name() -> String {
 
 /// The device under test.
 pub fn device() -> Device {
-    dmd::core::device::open(&device_name()).expect("DMD_TEST_DEVICE names a device of this build")
+    dmd::device::open(&device_name()).expect("DMD_TEST_DEVICE names a device of this build")
 }
 
 /// A file below `tests/golden`.

@@ -19,7 +19,6 @@
 pub mod adversarial;
 mod denoiser;
 pub mod denoising;
-pub mod device;
 mod distance;
 mod distiller;
 mod few_step;

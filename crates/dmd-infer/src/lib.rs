@@ -24,6 +24,7 @@ pub mod self_check;
 pub mod verify;
 
 pub use burn::tensor::{Device, FloatDType};
+pub use dmd_kernels::device;
 pub use dmd_model::pixels::{from_rgb8, to_rgb8};
 pub use dmd_scheduler::{Sampler, Steps};
 

@@ -22,7 +22,7 @@ use dmd_core::Guided;
 use dmd_model::{Distilled, OpenOptions, Recipe, TextToImage};
 use dmd_scheduler::{Sampler, Steps};
 use dmd_unet::{Network, UNetConfig, UNetDenoiser};
-use dmd_weights::TensorFile;
+use dmd_weights::Tensors;
 
 use crate::Error;
 
@@ -59,7 +59,7 @@ pub struct Comparison {
 
 /// A reference file, opened.
 struct Reference<'a> {
-    file: &'a TensorFile,
+    file: &'a Tensors,
     device: &'a Device,
 }
 

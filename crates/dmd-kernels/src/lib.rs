@@ -33,6 +33,7 @@ mod conv_loops;
 mod convolution;
 #[cfg(feature = "flex")]
 mod convolution_flex;
+pub mod device;
 #[cfg(feature = "flex")]
 mod disjoint;
 mod geglu;

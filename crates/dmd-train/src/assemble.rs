@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dmd_clip::{CLIP_KEYS, HiddenActivation, TextConfig, Vocabulary};
+use dmd_data::Dataset;
 use dmd_scheduler::SchedulerConfig;
 use dmd_unet::{AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, Network};
 use dmd_weights::{ModelIndex, Precision, write_json};
@@ -11,29 +12,14 @@ use serde_json::json;
 
 use crate::Error;
 use crate::config::{TeacherConfig, TextSection};
-use crate::data::Source;
 use crate::diffusion::{Teacher, TeacherArchitecture};
-use crate::shapes;
 
 /// Tokens per prompt, start and end included: CLIP's.
 const MAX_TOKENS: usize = 77;
 
 /// The vocabulary of a data set: every word of its captions as one token.
-pub fn vocabulary(source: &Source) -> Vocabulary {
-    match source {
-        Source::Shapes => Vocabulary::for_words(shapes::vocabulary()),
-        Source::Folder(folder) => {
-            let mut words: Vec<String> = folder
-                .captions()
-                .flat_map(|caption| caption.split(|c: char| !c.is_ascii_alphabetic()))
-                .filter(|word| !word.is_empty())
-                .map(str::to_ascii_lowercase)
-                .collect();
-            words.sort();
-            words.dedup();
-            Vocabulary::for_words(words.iter().map(String::as_str))
-        }
-    }
+pub fn vocabulary(dataset: &dyn Dataset) -> Vocabulary {
+    Vocabulary::for_words(dataset.vocabulary().iter().map(String::as_str))
 }
 
 impl TextSection {

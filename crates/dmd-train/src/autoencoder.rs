@@ -1,6 +1,7 @@
 //! The first stage of a teacher: the autoencoder between pictures and latents.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -8,15 +9,16 @@ use burn::tensor::module::{avg_pool2d, interpolate};
 use burn::tensor::ops::{AvgPoolOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 use dmd_core::{Noise, regression};
+use dmd_data::Dataset;
+use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_unet::{Autoencoder, AutoencoderConfig};
 use image::RgbImage;
 
 use crate::checkpoint::RunState;
 use crate::config::AutoencoderSection;
-use crate::data::{Source, to_tensor};
 use crate::run::{Probe, Stage};
 use crate::trainee::{Trainee, teacher_optimizer};
-use crate::{Error, LearningRate, picture};
+use crate::{Error, LearningRate};
 
 /// The autoencoder and the linear map that predicts a picture's thumbnail from its latents.
 #[derive(Module, Debug)]
@@ -33,7 +35,7 @@ struct Previewed {
 #[derive(Debug)]
 pub struct AutoencoderStage {
     section: AutoencoderSection,
-    source: Source,
+    dataset: Arc<dyn Dataset>,
     trainee: Trainee<Previewed>,
     rate: LearningRate,
     noise: Noise,
@@ -48,14 +50,14 @@ impl AutoencoderStage {
     /// When the section's architecture is not valid.
     pub fn new(
         section: AutoencoderSection,
-        source: Source,
+        dataset: Arc<dyn Dataset>,
         seed: u64,
         device: &Device,
     ) -> Result<Self, Error> {
         device.seed(seed);
         let training = device.clone().autodiff();
         let model = Previewed {
-            autoencoder: section.architecture(source.size()).init(&training)?,
+            autoencoder: section.architecture(dataset.size()?).init(&training)?,
             preview: Conv2dConfig::new([section.latent_channels, 3], [1, 1]).init(&training),
         };
         Ok(Self {
@@ -63,7 +65,7 @@ impl AutoencoderStage {
             rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
             noise: Noise::stream(seed, "autoencoder"),
             device: device.clone(),
-            source,
+            dataset,
             section,
         })
     }
@@ -87,7 +89,7 @@ impl AutoencoderStage {
         let mut n = 0.0;
         for _ in 0..count.div_ceil(32) {
             let images = self.draw(32, &mut noise)?;
-            let latents = model.encode(to_tensor(&images, &self.device)).mode();
+            let latents = model.encode(from_rgb8(&images, &self.device)).mode();
             let channels = latents.swap_dims(0, 1).flatten::<2>(1, 3);
             let [_, values] = channels.dims();
             n += values as f64;
@@ -103,12 +105,12 @@ impl AutoencoderStage {
             if deviation > 1e-6 { deviation as f32 } else { 1.0 }
         };
         let deviation: Vec<f32> = sums.iter().zip(&squares).map(deviation).collect();
-        let config = self.section.architecture(self.source.size());
+        let config = self.section.architecture(self.dataset.size()?);
         Ok((model.standardised(&mean, &deviation), config))
     }
 
     fn draw(&self, count: usize, noise: &mut Noise) -> Result<Vec<RgbImage>, Error> {
-        (0..count).map(|_| Ok(self.source.draw(noise)?.image)).collect()
+        (0..count).map(|_| Ok(self.dataset.draw(noise)?.image)).collect()
     }
 }
 
@@ -147,7 +149,7 @@ impl Stage for AutoencoderStage {
 
     fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
         let mut noise = self.noise.clone();
-        let images = to_tensor(&self.draw(self.section.batch, &mut noise)?, &self.device);
+        let images = from_rgb8(&self.draw(self.section.batch, &mut noise)?, &self.device);
         let posterior = self.trainee.model.autoencoder.encode(images.clone().autodiff());
         let shape = posterior.mean.dims();
         let rate = self.rate.at(step);
@@ -196,8 +198,8 @@ impl Stage for AutoencoderStage {
     fn probe(&self) -> Result<Probe, Error> {
         let mut pictures = self.draw(8, &mut Noise::stream(0, "grid"))?;
         let model = self.trained();
-        let latents = model.encode(to_tensor(&pictures, &self.device)).mode();
-        pictures.extend(picture::from_tensor(model.decode(latents)));
+        let latents = model.encode(from_rgb8(&pictures, &self.device)).mode();
+        pictures.extend(to_rgb8(model.decode(latents)));
         Ok(Probe { pictures, figures: Vec::new() })
     }
 }

@@ -5,10 +5,11 @@ mod pixel_teacher;
 mod teacher;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+pub use dmd_data::DataSection;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 pub use self::distill::{
     AdversarialSection, DistillConfig, FakeSection, GeneratorSection, MatchingSection, Measure,
@@ -19,36 +20,6 @@ pub use self::teacher::{
     AutoencoderSection, DiffusionSection, GroundingSection, TeacherConfig, TextSection, UNetSection,
 };
 use crate::Error;
-use crate::data::{ImageFolder, Source};
-
-/// `[data]`: where captioned pictures come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
-pub enum DataSection {
-    /// The procedural shapes.
-    Shapes {},
-    /// A folder with `metadata.jsonl`.
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Height and width the pictures are resized to.
-        size: u32,
-    },
-}
-
-impl DataSection {
-    /// Opens the source.
-    ///
-    /// # Errors
-    ///
-    /// As [`ImageFolder::open`].
-    pub fn open(&self) -> Result<Source, Error> {
-        Ok(match self {
-            Self::Shapes {} => Source::Shapes,
-            Self::Folder { path, size } => Source::Folder(ImageFolder::open(path, *size)?),
-        })
-    }
-}
 
 fn require(holds: bool, key: &'static str, value: impl ToString, must: &'static str) -> Result<(), Error> {
     if holds {

@@ -2,21 +2,22 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dmd_clip::{ClipTextModel, TextConfig, Tokenizer};
 use dmd_core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction, denoising};
+use dmd_data::Dataset;
+use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_scheduler::{DiscreteSchedule, SchedulerConfig, TimeSampler};
 use dmd_unet::{Autoencoder, UNetConfig, UNetDenoiser};
 
 use crate::checkpoint::RunState;
-use crate::config::{DataSection, DiffusionSection, TeacherConfig};
-use crate::data::{Source, to_tensor};
+use crate::config::{DiffusionSection, TeacherConfig};
 use crate::run::{Probe, Stage};
-use crate::shapes::{Scene, Split};
 use crate::trainee::{Trainee, teacher_optimizer};
-use crate::{Error, LearningRate, picture, reader};
+use crate::{Error, LearningRate};
 
 /// What is trained together.
 #[derive(Module, Debug)]
@@ -43,7 +44,7 @@ impl Pool {
     /// What the data source or the tokenizer returns.
     pub fn draw(
         count: usize,
-        source: &Source,
+        dataset: &dyn Dataset,
         autoencoder: &Autoencoder,
         tokenizer: &Tokenizer,
         noise: &mut Noise,
@@ -52,13 +53,13 @@ impl Pool {
         let mut pool = Self { latents: Vec::new(), latent_shape: [0; 3], ids: Vec::new() };
         while pool.ids.len() < count {
             let examples = (0..64.min(count - pool.ids.len()))
-                .map(|_| source.draw(noise))
+                .map(|_| dataset.draw(noise))
                 .collect::<Result<Vec<_>, _>>()?;
             for example in &examples {
                 pool.ids.push(tokenizer.encode(&example.caption)?);
             }
             let images: Vec<_> = examples.into_iter().map(|example| example.image).collect();
-            let latents = autoencoder.encode(to_tensor(&images, device)).mode();
+            let latents = autoencoder.encode(from_rgb8(&images, device)).mode();
             let [_, channels, height, width] = latents.dims();
             pool.latent_shape = [channels, height, width];
             pool.latents.extend(latents.into_data().iter::<f32>());
@@ -118,6 +119,8 @@ pub struct TeacherArchitecture {
 pub struct LatentParts {
     /// Pictures to latents and back.
     pub autoencoder: Autoencoder,
+    /// What the pool was drawn from.
+    pub dataset: Arc<dyn Dataset>,
     /// Captions to tokens.
     pub tokenizer: Tokenizer,
     /// Latents and tokens of the training pictures.
@@ -128,7 +131,7 @@ pub struct LatentParts {
 #[derive(Debug)]
 pub struct DiffusionStage {
     section: DiffusionSection,
-    shapes: bool,
+    dataset: Arc<dyn Dataset>,
     pool: Pool,
     empty: Vec<u32>,
     tokenizer: Tokenizer,
@@ -158,10 +161,10 @@ impl DiffusionStage {
         let section = config.diffusion.clone();
         let unet = architecture.unet.init(&device.clone().autodiff())?;
         let model = Teacher { text, denoiser: UNetDenoiser::new(unet, Prediction::Epsilon) };
-        let LatentParts { autoencoder, tokenizer, pool } = parts;
+        let LatentParts { autoencoder, dataset, tokenizer, pool } = parts;
         Ok(Self {
             empty: tokenizer.encode("")?,
-            shapes: matches!(config.data, DataSection::Shapes {}),
+            dataset,
             trainee: Trainee::new(model, section.ema_decay, teacher_optimizer()),
             rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
             noise: Noise::stream(config.seed, "diffusion"),
@@ -250,19 +253,13 @@ impl Stage for DiffusionStage {
         RunState::new(step, seconds, &self.noise)
     }
 
-    /// Guided samples of 24 held-out captions (of the training pool, for a folder of pictures).
+    /// Guided samples of 24 prompts (see [`Dataset::prompts`]).
     fn probe(&self) -> Result<Probe, Error> {
         let mut noise = Noise::stream(0, "probe");
-        let scenes: Vec<Scene> = (0..24).map(|_| Scene::draw(Split::HeldOut, &mut noise)).collect();
-        let text = if self.shapes {
-            let captions: Vec<&str> = scenes.iter().map(|scene| scene.caption.as_str()).collect();
-            self.features(&captions)?
-        } else {
-            let places: Vec<Option<usize>> = (0..24).map(|i| Some(i % self.pool.len())).collect();
-            self.trainee.average().text.forward(self.pool.ids(&places, &self.empty, &self.device))
-        };
+        let captions = self.dataset.prompts(24, &mut noise)?;
+        let text = self.features(&captions.iter().map(String::as_str).collect::<Vec<_>>())?;
         let [channels, height, width] = self.pool.latent_shape();
-        let z = noise.normal([scenes.len(), channels, height, width], &self.device);
+        let z = noise.normal([captions.len(), channels, height, width], &self.device);
         let unconditional = self.features(&[""])?.without_autodiff();
         let guided = Guided::new(&self.trainee.average().denoiser, unconditional, 3.0);
         let config = SchedulerConfig::stable_diffusion();
@@ -270,13 +267,9 @@ impl Stage for DiffusionStage {
         let Some(latents) = latents else {
             return Ok(Probe::default());
         };
-        let pictures = picture::from_tensor(self.autoencoder.decode(latents));
-        let figures = if self.shapes {
-            let right = reader::count_right(&scenes, &pictures);
-            vec![("probe_accuracy", right as f64 / scenes.len() as f64)]
-        } else {
-            Vec::new()
-        };
+        let pictures = to_rgb8(self.autoencoder.decode(latents));
+        let accuracy = self.dataset.accuracy(&captions, &pictures);
+        let figures = accuracy.map(|share| ("probe_accuracy", share)).into_iter().collect();
         Ok(Probe { pictures, figures })
     }
 }

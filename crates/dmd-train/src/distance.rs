@@ -9,7 +9,7 @@ use dmd_unet::TinyAutoencoder;
 use crate::Error;
 use crate::config::{Measure, PerceptualSection, RegressionSection};
 use crate::domain::Domain;
-use crate::lpips::Lpips;
+use dmd_eval::Lpips;
 
 /// LPIPS of decoded pictures: DMD's regression term (section 3.3).
 #[derive(Debug)]

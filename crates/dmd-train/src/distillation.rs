@@ -1,6 +1,7 @@
 //! Distillation of a teacher into a generator of one or a few steps, as a [`Stage`].
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -9,20 +10,20 @@ use dmd_core::{
     Adversary, Diffusion, Distance, Distiller, Draw, FewStep, Guided, Noise, Reals, SquaredError, Targets,
     Terms,
 };
+use dmd_data::Dataset;
+use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_weights::Precision;
 
 use crate::checkpoint::RunState;
 use crate::config::DistillConfig;
-use crate::data::{Source, to_tensor};
 use crate::domain::{ConditionOf, Domain};
 use crate::ema::Ema;
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::pairs::Pairs;
 use crate::parallel::{both, side_by_side};
 use crate::run::{Probe, Stage};
-use crate::shapes::{Scene, Split};
 use crate::trainee::PLAIN_KEYS;
-use crate::{Error, LearningRate, assemble, picture, reader};
+use crate::{Error, LearningRate, assemble};
 
 type Parts<D> = Distiller<
     <D as Domain>::Network,
@@ -35,7 +36,7 @@ type Parts<D> = Distiller<
 #[derive(Debug)]
 pub struct DistillationStage<'a, D: Domain> {
     config: DistillConfig,
-    source: Source,
+    dataset: Arc<dyn Dataset>,
     domain: &'a D,
     pairs: Option<Pairs>,
     /// Real samples and their captions, for the critic.
@@ -64,7 +65,7 @@ struct RealPool {
 impl RealPool {
     fn draw<D: Domain>(
         count: usize,
-        source: &Source,
+        dataset: &dyn Dataset,
         domain: &D,
         seed: u64,
         device: &Device,
@@ -73,11 +74,11 @@ impl RealPool {
         let mut pool = Self { samples: Vec::new(), captions: Vec::new() };
         while pool.captions.len() < count {
             let examples = (0..64.min(count - pool.captions.len()))
-                .map(|_| source.draw(&mut noise))
+                .map(|_| dataset.draw(&mut noise))
                 .collect::<Result<Vec<_>, _>>()?;
             let (images, captions): (Vec<_>, Vec<_>) =
                 examples.into_iter().map(|example| (example.image, example.caption)).unzip();
-            let samples = domain.encode(to_tensor(&images, device));
+            let samples = domain.encode(from_rgb8(&images, device));
             let found: [usize; 3] = [samples.dims()[1], samples.dims()[2], samples.dims()[3]];
             if found != domain.shape() {
                 return Err(Error::Option {
@@ -110,7 +111,7 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
     pub fn new(
         config: DistillConfig,
         domain: &'a D,
-        source: Source,
+        dataset: Arc<dyn Dataset>,
         pairs: Option<Pairs>,
         device: &Device,
     ) -> Result<Self, Error> {
@@ -134,7 +135,7 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
         if let Some(section) = &config.adversarial {
             device.seed(config.seed);
             fake = domain.with_critic(fake, &device.clone().autodiff())?;
-            reals = Some(RealPool::draw(section.reals, &source, domain, config.seed, device)?);
+            reals = Some(RealPool::draw(section.reals, dataset.as_ref(), domain, config.seed, device)?);
         }
         let distance: Box<dyn Distance + 'a> = match &config.regression {
             Some(section) => section.distance(domain, device)?,
@@ -155,7 +156,7 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
             fake_optimizer: AdamW::new(optimizer_config()),
             noise: Noise::stream(config.seed, "distillation"),
             device: device.clone(),
-            source,
+            dataset,
             pairs,
             reals,
             config,
@@ -209,7 +210,7 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
             targets = Some(x0);
         }
         while captions.len() < batch {
-            captions.push(self.source.caption(&mut self.noise)?);
+            captions.push(self.dataset.caption(&mut self.noise)?);
         }
         let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
         let condition = self.domain.condition(&prompts)?;
@@ -436,28 +437,15 @@ impl<D: Domain> Stage for DistillationStage<'_, D> {
     fn probe(&self) -> Result<Probe, Error> {
         let mut noise = Noise::stream(0, "probe");
         let count = 96;
-        let (mut captions, mut scenes) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            match &self.source {
-                Source::Shapes => {
-                    let scene = Scene::draw(Split::HeldOut, &mut noise);
-                    captions.push(scene.caption.clone());
-                    scenes.push(scene);
-                }
-                folder => captions.push(folder.caption(&mut noise)?),
-            }
-        }
+        let captions = self.dataset.prompts(count, &mut noise)?;
         let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
         let shape = self.shape(count);
         let z = noise.normal(shape, &self.device);
         let condition = self.domain.condition(&prompts)?;
         let x0 = self.average.model().generate(z, &condition, &mut || noise.normal(shape, &self.device));
-        let mut pictures = picture::from_tensor(self.domain.decode(x0));
-        let mut figures = Vec::new();
-        if !scenes.is_empty() {
-            let right = reader::count_right(&scenes, &pictures);
-            figures.push(("probe_accuracy", right as f64 / count as f64));
-        }
+        let mut pictures = to_rgb8(self.domain.decode(x0));
+        let accuracy = self.dataset.accuracy(&captions, &pictures);
+        let figures = accuracy.map(|share| ("probe_accuracy", share)).into_iter().collect();
         pictures.truncate(32);
         Ok(Probe { pictures, figures })
     }

@@ -449,7 +449,7 @@ impl Domain for PixelDomain {
                 None if caption.is_empty() => Tensor::zeros([1, self.names.len()], &self.device),
                 None => {
                     let reason = format!("{caption:?} is none of the {} classes", self.names.len());
-                    return Err(Error::Data { path: PathBuf::from("classes.json"), reason });
+                    return Err(dmd_data::Error::Data { path: PathBuf::from("classes.json"), reason }.into());
                 }
             };
             rows.push(row);

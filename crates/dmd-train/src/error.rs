@@ -55,14 +55,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// A picture or its caption cannot be used.
-    #[error("data set {path:?}: {reason}")]
-    Data {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    /// The data set.
+    #[error(transparent)]
+    Data(#[from] dmd_data::Error),
+    /// A measure of pictures.
+    #[error(transparent)]
+    Measure(#[from] dmd_eval::Error),
     /// Model files.
     #[error(transparent)]
     Weights(#[from] dmd_weights::Error),

@@ -1,34 +1,24 @@
 //! Training and distillation: the data, the teacher's two stages, and Distribution Matching
 //! Distillation itself, with checkpoints that resume exactly.
 
-pub mod ablation;
 pub mod assemble;
 mod autoencoder;
 pub mod checkpoint;
 pub mod config;
-pub mod data;
 mod diffusion;
 mod distance;
 mod distillation;
 pub mod domain;
 mod ema;
 mod error;
-pub mod frechet;
 mod grounding;
-pub mod inception;
 mod learning_rate;
-pub mod lpips;
-pub mod manifold;
 mod optimizer;
 pub mod pairs;
 mod parallel;
-pub mod picture;
 mod pixel_teacher;
-pub mod reader;
 pub mod report;
 pub mod run;
-pub mod shapes;
-pub mod toy;
 mod trainee;
 
 pub use autoencoder::AutoencoderStage;

@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_core::Noise;
+use dmd_data::Dataset;
 use dmd_weights::{Error as WeightsError, write_atomic};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::Error;
-use crate::data::Source;
 use crate::domain::Domain;
 use crate::run::{Observer, Outcome, StepReport};
 
@@ -57,7 +57,7 @@ pub struct PairMaker<'a, D: Domain> {
     /// Guidance of the teacher, as in training.
     pub guidance_scale: f64,
     /// Where captions come from.
-    pub source: &'a Source,
+    pub dataset: &'a dyn Dataset,
     /// Sampling steps.
     pub steps: usize,
     /// Seed of captions and noise.
@@ -111,7 +111,7 @@ impl<D: Domain> PairMaker<'_, D> {
 
     fn shard(&self, shard: usize, path: &Path) -> Result<(), Error> {
         let mut noise = Noise::stream(self.seed, &format!("pairs-{shard}"));
-        let captions = (0..SHARD).map(|_| self.source.caption(&mut noise)).collect::<Result<Vec<_>, _>>()?;
+        let captions = (0..SHARD).map(|_| self.dataset.caption(&mut noise)).collect::<Result<Vec<_>, _>>()?;
         let [channels, height, width] = self.domain.shape();
         let shape = [SHARD, channels, height, width];
         let z = noise.normal(shape, self.device);

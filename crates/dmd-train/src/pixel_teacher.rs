@@ -1,31 +1,73 @@
 //! The teacher of a class-conditional model on pixels: EDM's loss and noise levels.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use dmd_core::{Classes, Denoiser, FakeScore, Noise, NoiseSchedule, Prediction, denoising, one_hot};
+use dmd_data::{Dataset, Example};
+use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_scheduler::{EdmConfig, heun};
 use dmd_unet::{ClassDenoiser, ClassUNetConfig};
+use image::RgbImage;
 
 use crate::checkpoint::RunState;
 use crate::config::PixelTeacherConfig;
-use crate::data::{Source, to_tensor};
 use crate::domain::PixelDomain;
 use crate::run::{Probe, Stage};
 use crate::trainee::{Trainee, teacher_optimizer};
-use crate::{Error, LearningRate, picture};
+use crate::{Error, LearningRate};
 
-/// Most pictures of a folder that are kept in memory.
-const POOL: usize = 60_000;
+/// Bytes of pictures that are kept in memory; the rest are read again whenever they are drawn.
+const KEPT: usize = 4 << 30;
 
-/// Trains an EDM model on a source's pictures, their captions being the classes.
+/// Every example of a data set, with its class.
+#[derive(Debug)]
+struct Pictures {
+    dataset: Arc<dyn Dataset>,
+    /// Class of each example.
+    classes: Vec<usize>,
+    /// The first pictures.
+    kept: Vec<RgbImage>,
+}
+
+impl Pictures {
+    /// Reads every example once; the names of the classes, sorted, are its captions.
+    fn read(dataset: Arc<dyn Dataset>) -> Result<(Self, Vec<String>), Error> {
+        let count = dataset.count().filter(|count| *count > 0);
+        let count = count.ok_or_else(|| dmd_data::Error::Unlisted { dataset: dataset.name() })?;
+        let (mut captions, mut kept, mut bytes) = (Vec::with_capacity(count), Vec::new(), 0);
+        for place in 0..count {
+            let Example { image, caption } = dataset.get(place)?;
+            captions.push(caption);
+            bytes += image.as_raw().len();
+            if bytes <= KEPT {
+                kept.push(image);
+            }
+        }
+        let mut names = captions.clone();
+        names.sort();
+        names.dedup();
+        let classes = captions.iter().map(|caption| names.binary_search(caption).unwrap_or(0)).collect();
+        Ok((Self { dataset, classes, kept }, names))
+    }
+
+    fn get(&self, place: usize) -> Result<RgbImage, Error> {
+        match self.kept.get(place) {
+            Some(picture) => Ok(picture.clone()),
+            None => Ok(self.dataset.get(place)?.image),
+        }
+    }
+}
+
+/// Trains an EDM model on a data set's pictures, their captions being the classes.
 #[derive(Debug)]
 pub struct PixelTeacherStage {
     config: PixelTeacherConfig,
     unet: ClassUNetConfig,
     edm: EdmConfig,
     names: Vec<String>,
-    pictures: Vec<(Tensor<4>, usize)>,
+    pictures: Pictures,
     trainee: Trainee<ClassDenoiser>,
     rate: LearningRate,
     noise: Noise,
@@ -33,35 +75,24 @@ pub struct PixelTeacherStage {
 }
 
 impl PixelTeacherStage {
-    /// A fresh network for a folder's pictures.
+    /// A fresh network for every picture of a data set.
     ///
     /// # Errors
     ///
-    /// When the pictures or the architecture cannot be used; a source that is no folder has no classes.
-    pub fn new(config: PixelTeacherConfig, source: &Source, device: &Device) -> Result<Self, Error> {
-        let Source::Folder(folder) = source else {
-            return Err(Error::Option {
-                key: "data.kind",
-                value: "shapes".to_owned(),
-                must: "a folder: its captions are the classes",
-            });
-        };
-        let mut names: Vec<String> = folder.captions().map(str::to_owned).collect();
-        names.sort();
-        names.dedup();
-        let pictures = (0..folder.len().min(POOL))
-            .map(|i| {
-                let example = folder.get(i)?;
-                let class = names.binary_search(&example.caption).unwrap_or(0);
-                Ok((to_tensor(&[example.image], device), class))
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
+    /// When the pictures or the architecture cannot be used; a data set without a list of examples has no classes.
+    pub fn new(
+        config: PixelTeacherConfig,
+        dataset: Arc<dyn Dataset>,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let size = dataset.size()?;
+        let (pictures, mut names) = Pictures::read(dataset)?;
         // One class is none to tell apart.
         if names.len() == 1 {
             names.clear();
         }
         let edm = EdmConfig::default();
-        let unet = config.unet.architecture(source.size() as usize, names.len());
+        let unet = config.unet.architecture(size as usize, names.len());
         device.seed(config.seed);
         let network = unet.init(&device.clone().autodiff())?;
         let denoiser = ClassDenoiser::new(network, Prediction::Karras { sigma_data: edm.sigma_data });
@@ -103,9 +134,10 @@ impl Stage for PixelTeacherStage {
     fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
         let section = &self.config.training;
         let batch = section.batch;
-        let places: Vec<usize> = (0..batch).map(|_| self.noise.below(self.pictures.len())).collect();
-        let x0 = Tensor::cat(places.iter().map(|place| self.pictures[*place].0.clone()).collect(), 0);
-        let picked: Vec<usize> = places.iter().map(|place| self.pictures[*place].1).collect();
+        let places: Vec<usize> = (0..batch).map(|_| self.noise.below(self.pictures.classes.len())).collect();
+        let pictures = places.iter().map(|place| self.pictures.get(*place)).collect::<Result<Vec<_>, _>>()?;
+        let x0 = from_rgb8(&pictures, &self.device);
+        let picked: Vec<usize> = places.iter().map(|place| self.pictures.classes[*place]).collect();
         let share = section.class_dropout;
         let withheld: Vec<bool> = self.noise.uniform(0.0..=1.0, batch).iter().map(|u| *u < share).collect();
         let classes = self.classes(&picked, &withheld);
@@ -144,6 +176,6 @@ impl Stage for PixelTeacherStage {
         let (channels, side) = (self.unet.in_channels, self.unet.sample_size);
         let z = noise.normal([COUNT, channels, side, side], &self.device) * self.edm.sigma_max;
         let x0 = heun::sample(self.trainee.average(), &self.edm.schedule(), 18, z, &classes);
-        Ok(Probe { pictures: picture::from_tensor(x0), figures: Vec::new() })
+        Ok(Probe { pictures: to_rgb8(x0), figures: Vec::new() })
     }
 }

@@ -57,7 +57,7 @@ impl Report {
     /// [`Error::Data`] when there are no metrics, or a line is not what a run writes.
     pub fn read(run: &Path) -> Result<Self, Error> {
         let path = run.join("metrics.jsonl");
-        let wrong = |reason: String| Error::Data { path: path.clone(), reason };
+        let wrong = |reason: String| Error::from(dmd_data::Error::Data { path: path.clone(), reason });
         let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
         let mut report = Self::default();
         for (number, line) in text.lines().enumerate() {
@@ -134,8 +134,10 @@ impl Report {
             page.push_str("</div><div class=grids>");
             let grids = self.grids.get(stage).map_or(&[][..], Vec::as_slice);
             for grid in spread(grids, GRIDS) {
-                let bytes = fs::read(grid)
-                    .map_err(|error| Error::Data { path: grid.clone(), reason: error.to_string() })?;
+                let bytes = fs::read(grid).map_err(|error| dmd_data::Error::Data {
+                    path: grid.clone(),
+                    reason: error.to_string(),
+                })?;
                 let name = grid.file_stem().unwrap_or_default().to_string_lossy();
                 add(
                     &mut page,

@@ -5,12 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use dmd_data::grid;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::checkpoint::{RunState, newest, replace_folder, set_aside};
 use crate::report::{self, Alarm};
-use crate::{Error, picture};
 
 /// A training that advances by steps.
 pub trait Stage {
@@ -183,7 +184,7 @@ pub fn run(
             let name = format!("{}-{step:06}.png", stage.name());
             let probe = stage.probe()?;
             if !probe.pictures.is_empty() {
-                picture::save(&picture::grid(&probe.pictures, 8), &folder.join("grids").join(name))?;
+                dmd_data::save(&grid(&probe.pictures, 8), &folder.join("grids").join(name))?;
             }
             if !probe.figures.is_empty() {
                 append_metrics(folder, &StepReport { losses: &probe.figures, ..report })?;

@@ -2,27 +2,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
+use dmd_ablations::toy::Mlp;
 use dmd_core::{
     Adversary, Diffusion, Distiller, Draw, FewStep, GaussianMixture, Noise, Reals, SquaredError, StepLevel,
     Targets, Terms,
 };
+use dmd_data::{Dataset, Shapes};
+use dmd_model::pixels::from_rgb8;
 use dmd_scheduler::{KarrasSchedule, TimeSampler};
-use dmd_train::ablation::{self, Effort, Row, Variant};
 use dmd_train::config::{AutoencoderSection, DistillConfig, TeacherConfig};
-use dmd_train::data::{ImageFolder, Source, to_tensor};
-use dmd_train::reader;
 use dmd_train::run::{Observer, Outcome, Pace, StepReport, checkpoint_folder, run};
-use dmd_train::shapes::{Colour, Description, Scene, Shape, Split, vocabulary};
-use dmd_train::toy::Mlp;
-use dmd_train::{AdamW, AdamWConfig, AutoencoderStage, Ema, Error, global_norm, picture, side_by_side};
+use dmd_train::{AdamW, AdamWConfig, AutoencoderStage, Ema, Error, global_norm, side_by_side};
 
 #[derive(Module, Debug)]
 struct Point {
@@ -279,13 +276,13 @@ fn finished_latents_are_standardised() {
     let folder = tempfile::tempdir().unwrap();
     let device = Device::flex();
     let section = tiny_autoencoder(3);
-    let mut stage = AutoencoderStage::new(section.clone(), Source::Shapes, 5, &device).unwrap();
+    let mut stage = AutoencoderStage::new(section.clone(), Arc::new(Shapes), 5, &device).unwrap();
     run(&mut stage, &section.pace, folder.path(), &mut StopAt(100, 0)).unwrap();
     let (network, config) = stage.finish(128).unwrap();
     assert!((config.scaling_factor - 1.0).abs() < f64::EPSILON);
     let mut noise = Noise::from_seed(77);
-    let scenes: Vec<_> = (0..128).map(|_| Source::Shapes.draw(&mut noise).unwrap().image).collect();
-    let pictures = to_tensor(&scenes, &device);
+    let scenes: Vec<_> = (0..128).map(|_| Shapes.draw(&mut noise).unwrap().image).collect();
+    let pictures = from_rgb8(&scenes, &device);
     let latents = network.encode(pictures.clone()).mode();
     let channels = latents.clone().swap_dims(0, 1).flatten::<2>(1, 3);
     let mean = channels.clone().mean_dim(1);
@@ -307,7 +304,7 @@ fn a_resumed_run_is_the_same_run() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let device = Device::flex();
-    let stage = || AutoencoderStage::new(tiny_autoencoder(6), Source::Shapes, 5, &device).unwrap();
+    let stage = || AutoencoderStage::new(tiny_autoencoder(6), Arc::new(Shapes), 5, &device).unwrap();
     let pace = tiny_autoencoder(6).pace;
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     let outcome = run(&mut stage(), &pace, &whole, &mut StopAt(100, 0)).unwrap();
@@ -336,7 +333,7 @@ fn a_cut_off_checkpoint_falls_back_to_the_old_one() {
     let folder = tempfile::tempdir().unwrap();
     let device = Device::flex();
     let pace = tiny_autoencoder(2).pace;
-    let stage = || AutoencoderStage::new(tiny_autoencoder(2), Source::Shapes, 5, &device).unwrap();
+    let stage = || AutoencoderStage::new(tiny_autoencoder(2), Arc::new(Shapes), 5, &device).unwrap();
     run(&mut stage(), &pace, folder.path(), &mut StopAt(1, 0)).unwrap();
     let home = checkpoint_folder(folder.path(), "autoencoder");
     fs::rename(&home, home.with_file_name("autoencoder.old")).unwrap();
@@ -376,111 +373,6 @@ fn divergence_stops_the_run() {
     let state: dmd_train::checkpoint::RunState =
         dmd_weights::read_json(&checkpoint_folder(folder.path(), "diverging").join("state.json")).unwrap();
     assert_eq!(state.step, 2);
-}
-
-/// The reader recovers everything from pixels, on both splits.
-#[test]
-fn the_reader_reads_what_was_drawn() {
-    let mut noise = Noise::from_seed(4);
-    for split in [Split::Train, Split::HeldOut] {
-        for _ in 0..300 {
-            let scene = Scene::draw(split, &mut noise);
-            assert_eq!(scene.description.split(), split);
-            let read = reader::read(&scene.render());
-            assert!(scene.description.fits(&read), "{}: {read:?}", scene.caption);
-            for object in &scene.objects {
-                let near = |o: &&dmd_train::shapes::Object| (o.x - object.x).hypot(o.y - object.y) < 1.0;
-                let found = read.iter().find(near).unwrap_or_else(|| panic!("{object:?} in {read:?}"));
-                assert!((found.radius - object.radius).abs() < 0.75, "{object:?}, read {found:?}");
-            }
-        }
-    }
-}
-
-/// It does not say yes to everything: another prompt's picture is wrong nearly always.
-#[test]
-fn the_reader_refuses_other_pictures() {
-    let mut noise = Noise::from_seed(8);
-    let scenes: Vec<Scene> = (0..200).map(|_| Scene::draw(Split::Train, &mut noise)).collect();
-    let wrong = scenes
-        .iter()
-        .zip(scenes.iter().skip(1))
-        .filter(|(a, b)| a.description.fits(&reader::read(&b.render())))
-        .count();
-    assert!(wrong <= 4, "{wrong} of 199 foreign pictures pass");
-    let blank = image::RgbImage::from_pixel(64, 64, image::Rgb(dmd_train::shapes::BACKGROUND));
-    assert!(reader::read(&blank).is_empty());
-    let scene = &scenes[0];
-    assert!(!scene.description.fits(&[]));
-}
-
-#[test]
-fn a_seed_draws_the_same_pictures() {
-    let draw = |seed| Scene::draw(Split::Train, &mut Noise::from_seed(seed));
-    assert_eq!(draw(1), draw(1));
-    assert_eq!(draw(1).render().into_raw(), draw(1).render().into_raw());
-    assert_ne!(draw(1), draw(2));
-}
-
-/// Every composition has one split, whatever the wording, and both exist.
-#[test]
-fn splits_do_not_overlap() {
-    let described = |shape, colour| dmd_train::shapes::Described { shape, colour, size: None };
-    let (a, b) = (described(Shape::Circle, Colour::Red), described(Shape::Square, Colour::Blue));
-    use dmd_train::shapes::Relation::{Above, Below, LeftOf, RightOf};
-    let split = |a, r, b| Description::Two(a, r, b).split();
-    assert_eq!(split(a, Above, b), split(b, Below, a));
-    assert_eq!(split(a, LeftOf, b), split(b, RightOf, a));
-    let mut noise = Noise::from_seed(1);
-    let held = (0..2000)
-        .filter(|_| {
-            let train = Description::draw(Split::Train, &mut noise);
-            assert_eq!(train.split(), Split::Train);
-            let words = train.caption(&mut noise);
-            assert!(words.split(' ').all(|w| vocabulary().contains(&w)), "{words}");
-            Description::draw(Split::HeldOut, &mut noise).split() == Split::HeldOut
-        })
-        .count();
-    assert_eq!(held, 2000);
-}
-
-#[test]
-fn image_folders_in_hugging_face_form() {
-    let folder = tempfile::tempdir().unwrap();
-    let scene = Scene::draw(Split::Train, &mut Noise::from_seed(1));
-    picture::save(&scene.render(), &folder.path().join("train/a.png")).unwrap();
-    let metadata = folder.path().join("metadata.jsonl");
-    let good = r#"{"file_name": "train/a.png", "text": "something", "extra": 1}"#;
-    fs::write(&metadata, format!("{good}\n\n")).unwrap();
-    let opened = ImageFolder::open(folder.path(), 32).unwrap();
-    assert_eq!(opened.len(), 1);
-    let example = opened.get(0).unwrap();
-    assert_eq!((example.image.dimensions(), example.caption.as_str()), ((32, 32), "something"));
-    for (line, word) in [
-        (r#"{"file_name": "../secret.png", "text": "x"}"#, "leaves the folder"),
-        (r#"{"file_name": "/etc/passwd", "text": "x"}"#, "leaves the folder"),
-        (r#"{"file_name": "none.png", "text": "x"}"#, "no picture"),
-        (r#"{"text": "x"}"#, "file_name"),
-        ("not json", "line 2"),
-    ] {
-        fs::write(&metadata, format!("{good}\n{line}\n")).unwrap();
-        let message = ImageFolder::open(folder.path(), 32).unwrap_err().to_string();
-        assert!(message.contains(word) && message.contains("line 2"), "{message}");
-    }
-    fs::write(folder.path().join("train/a.png"), "no picture").unwrap();
-    fs::write(&metadata, good).unwrap();
-    let broken = ImageFolder::open(folder.path(), 32).unwrap().get(0).unwrap_err();
-    assert!(broken.to_string().contains("a.png"), "{broken}");
-    fs::write(&metadata, "").unwrap();
-    assert!(ImageFolder::open(folder.path(), 32).is_err());
-}
-
-#[test]
-fn pictures_become_tensors_and_come_back() {
-    let scene = Scene::draw(Split::Train, &mut Noise::from_seed(1));
-    let image = scene.render();
-    let back = picture::from_tensor(to_tensor(std::slice::from_ref(&image), &Device::flex()));
-    assert_eq!(back[0].as_raw(), image.as_raw());
 }
 
 fn configs() -> impl Iterator<Item = std::path::PathBuf> {
@@ -528,30 +420,4 @@ fn wrong_configurations_name_the_key() {
     }
     let message = TeacherConfig::from_file(&folder.path().join("none.toml")).unwrap_err().to_string();
     assert!(message.contains("none.toml"), "{message}");
-}
-
-/// Two time scales (DMD2, appendix C): after a short training, five fake updates per generator update
-/// are far nearer to the data than one, and regression alone is already over every mode. Reference runs
-/// in NumPy at 300 updates: energy distance 425 and 10, modes 2 and 8 (seed 0).
-#[test]
-fn two_time_scales_on_the_ring() {
-    let _alone = alone();
-    let device = Device::flex();
-    let table = ablation::tables().into_iter().find(|table| table.id == "m3").unwrap();
-    // A quarter of the reference's teacher: sharper than any generator below, not yet 0.98.
-    let effort = Effort { teacher_steps: 1500, ..table.experiment.effort() };
-    let regression =
-        Variant { name: "regression", matching: None, regression: 1.0, ratio: 1, ..Variant::BASE };
-    let rows = [&table.rows[..3], &[Row::Generator(regression)]].concat();
-    let mut found = HashMap::new();
-    let run = table.experiment.run(None, &rows, &effort, 0, &device, &mut |row, figures| {
-        println!("{}: {figures:?}", row.name());
-        found.extend(figures.iter().map(|figure| ((row.name(), figure.name), figure.value)));
-        Ok(())
-    });
-    run.unwrap();
-    let at = |row: &'static str, figure: &'static str| found[&(row, figure)];
-    assert!(at("teacher, Heun 18", "sharp") > 0.6 && at("teacher, Heun 18", "modes") == 8.0);
-    assert!(at("two time scales, ratio 5", "energy") * 2.0 < at("matching only, ratio 1", "energy"));
-    assert_eq!(at("regression", "modes"), 8.0);
 }

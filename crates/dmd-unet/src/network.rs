@@ -4,7 +4,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 use dmd_core::Condition;
-use dmd_weights::{KeyMap, Precision, TensorFile, write_json};
+use dmd_weights::{KeyMap, Precision, Tensors, write_json};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -62,7 +62,7 @@ pub trait Network: Module + ModuleDisplay + Sync {
     /// # Errors
     ///
     /// As [`Self::init`], and when the file's tensors are not the network's.
-    fn from_tensors(config: &Self::Config, file: &TensorFile, device: &Device) -> Result<Self, Error> {
+    fn from_tensors(config: &Self::Config, file: &Tensors, device: &Device) -> Result<Self, Error> {
         Ok(dmd_weights::load(Self::init(config, device)?, file, &Self::KEYS)?)
     }
 

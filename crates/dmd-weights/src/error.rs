@@ -1,13 +1,15 @@
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// What can be wrong with a model's files.
+use crate::Mismatch;
+
+/// What can be wrong with a model's files. The text is about the file; the system's or parser's reason is the
+/// [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The file is not there or cannot be read.
-    #[error("cannot read {path:?}: {source}")]
+    #[error("cannot read {path:?}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -15,7 +17,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file cannot be written; nothing is left under its name.
-    #[error("cannot write {path:?}: {source}")]
+    #[error("cannot write {path:?}")]
     Write {
         /// The file.
         path: PathBuf,
@@ -70,8 +72,33 @@ pub enum Error {
         /// All differences.
         mismatch: Mismatch,
     },
+    /// A parameter would keep its random values: the module shows other parameters when they are filled than when they
+    /// were counted.
+    #[error(
+        "parameter {parameter:?} of the network was not filled from {path:?}: a fault of the network's `Module`"
+    )]
+    Unfilled {
+        /// The file.
+        path: PathBuf,
+        /// The parameter.
+        parameter: String,
+    },
+    /// A finite value that is infinite in the type it is to be written in.
+    #[error(
+        "cannot write {path:?}: tensor {name:?} holds {value:e}, which {dtype} cannot; write F32 or BF16"
+    )]
+    Overflow {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The value.
+        value: f32,
+        /// The type.
+        dtype: String,
+    },
     /// Not JSON, or not the JSON that is expected here.
-    #[error("{path:?} is not a valid configuration: {source}")]
+    #[error("{path:?} is not a valid configuration")]
     Json {
         /// The file.
         path: PathBuf,
@@ -86,76 +113,4 @@ pub enum Error {
         /// The names looked for.
         expected: Vec<String>,
     },
-}
-
-/// Every difference between a file's tensors and a module's parameters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mismatch {
-    /// Parameters the file does not have.
-    pub missing: Vec<String>,
-    /// Tensors the module has no use for.
-    pub unused: Vec<String>,
-    /// Tensors of another shape.
-    pub misshapen: Vec<Misshapen>,
-}
-
-/// A tensor whose shape is not the parameter's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misshapen {
-    /// The tensor.
-    pub name: String,
-    /// The parameter's shape, as a file would have it.
-    pub expected: Vec<usize>,
-    /// The file's shape.
-    pub found: Vec<usize>,
-}
-
-/// Missing names that are given a suggestion: a file of quite another network has thousands.
-const SUGGESTIONS: usize = 12;
-
-/// How alike two names are, from 0 to 1, before one is suggested for the other: at most one letter
-/// in five differs.
-const NEAR: f64 = 0.8;
-
-impl Mismatch {
-    /// The unused tensor whose name is nearest to a missing one, if one is near.
-    pub fn near(&self, missing: &str) -> Option<&str> {
-        let likeness = |name: &str| strsim::normalized_damerau_levenshtein(missing, name);
-        let candidates = self.unused.iter().map(|name| (likeness(name), name.as_str()));
-        let best = candidates.max_by(|a, b| a.0.total_cmp(&b.0));
-        best.filter(|(likeness, _)| *likeness >= NEAR).map(|(_, name)| name)
-    }
-
-    /// Whether there is no difference at all.
-    pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.unused.is_empty() && self.misshapen.is_empty()
-    }
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut parts = Vec::new();
-        if !self.missing.is_empty() {
-            let each = self.missing.iter().enumerate().map(|(i, name)| match self.near(name) {
-                Some(near) if i < SUGGESTIONS => format!("{name} (is it {near}?)"),
-                _ => name.clone(),
-            });
-            parts.push(format!("{} missing: {}", self.missing.len(), each.collect::<Vec<_>>().join(", ")));
-        }
-        if !self.unused.is_empty() {
-            parts.push(format!("{} unused: {}", self.unused.len(), self.unused.join(", ")));
-        }
-        if !self.misshapen.is_empty() {
-            let each = self
-                .misshapen
-                .iter()
-                .map(|m| format!("{} is {:?}, expected {:?}", m.name, m.found, m.expected));
-            parts.push(format!(
-                "{} misshapen: {}",
-                self.misshapen.len(),
-                each.collect::<Vec<_>>().join(", ")
-            ));
-        }
-        f.write_str(&parts.join("; "))
-    }
 }

@@ -7,28 +7,42 @@
 //! ([`Mismatch`]). Files are written beside their final name and renamed ([`write_atomic`]).
 
 mod atomic;
+mod convert;
 mod disk;
 mod error;
-mod file;
 mod folder;
 mod json;
+mod load;
 mod lock;
+mod lora;
+mod mapped;
 mod mean;
-mod module;
+mod mismatch;
 mod names;
+mod open;
+mod parameters;
+mod plan;
 mod shards;
+mod tensors;
 mod whole_folder;
+mod write;
 
 pub use atomic::write_atomic;
 #[doc(hidden)]
 pub use disk::{Fault, with_fault};
-pub use error::{Error, Mismatch, Misshapen};
-pub use file::{Entry, NamedTensor, Precision, TensorFile, read, write};
+pub use error::Error;
 pub use folder::{ModelIndex, weight_file};
 pub use json::{parse_json, read_config, read_json, write_json};
+pub use load::{load, load_for_training};
 pub use lock::FolderLock;
+pub use lora::{Lora, Update};
 pub use mean::mean;
-pub use module::{cast, check, load, load_for_training, save, tensors};
+pub use mismatch::{Mismatch, Misshapen};
 pub use names::KeyMap;
+pub use open::read;
+pub use parameters::{cast, save, tensors};
+pub use plan::check;
 pub use safetensors::Dtype;
+pub use tensors::{Entry, NamedTensor, Tensors};
 pub use whole_folder::WholeFolder;
+pub use write::{Precision, write};

@@ -1,35 +1,48 @@
-use crate::{Error, Mismatch, Misshapen, NamedTensor, TensorFile};
+use std::sync::Arc;
+
+use safetensors::Dtype;
+
+use crate::tensors::{Entry, Source};
+use crate::{Error, Mismatch, Misshapen, Tensors};
 
 /// The mean of the weights of several checkpoints of one network, in f32 ("model soups", Wortsman et al. 2022): where
-/// they come from one training, or were trained on from common weights, it is often better than each.
+/// they come from one training, or were trained on from common weights, it is often better than each. The mean of no
+/// file is empty. Values are read when the mean's are: [`crate::write`] holds one tensor at a time.
 ///
 /// # Errors
 ///
-/// [`Error::Mismatch`] naming every tensor that a file has and the first has not, or the other way round;
-/// [`Error::DataType`] as [`TensorFile::floats`].
-///
-/// # Panics
-///
-/// If there is no file.
-pub fn mean(files: &[TensorFile]) -> Result<Vec<NamedTensor>, Error> {
-    let (first, others) = files.split_first().expect("at least one file");
+/// [`Error::Mismatch`] naming the tensors that a file has and the first has not, or the other way round. Reading a value
+/// fails with [`Error::DataType`] as [`Tensors::floats`].
+pub fn mean(files: &[Tensors]) -> Result<Tensors, Error> {
+    let Some((first, others)) = files.split_first() else { return Ok(Tensors::default()) };
     for file in others {
         same_tensors(first, file)?;
     }
-    let share = 1.0 / files.len() as f32;
-    let mut tensors = Vec::with_capacity(first.entries().len());
-    for (name, entry) in first.entries() {
-        let mut sum = vec![0.0; entry.len()];
-        for file in files {
-            sum.iter_mut().zip(file.floats(name)?).for_each(|(sum, value)| *sum += value);
-        }
-        sum.iter_mut().for_each(|value| *value *= share);
-        tensors.push((name.clone(), entry.shape.clone(), sum));
-    }
-    Ok(tensors)
+    let shapes = first.entries().iter().map(|(name, entry)| (name.clone(), entry.shape.clone()));
+    let shapes: Vec<_> = shapes.collect();
+    let (path, bytes) = (first.path().to_owned(), first.bytes());
+    let files: Arc<[Tensors]> = files.into();
+    let entries = shapes.into_iter().filter_map(|(name, shape)| {
+        let (files, of) = (Arc::clone(&files), name.clone());
+        let values = move || mean_of(&files, &of);
+        Some((name, Entry::new(Dtype::F32, shape, Source::Computed(Arc::new(values)))?))
+    });
+    Tensors::from_entries(path, entries, bytes)
 }
 
-fn same_tensors(first: &TensorFile, file: &TensorFile) -> Result<(), Error> {
+fn mean_of(files: &[Tensors], name: &str) -> Result<Vec<f32>, Error> {
+    let share = 1.0 / files.len() as f32;
+    let mut sum: Vec<f32> = Vec::new();
+    for file in files {
+        let values = file.floats(name)?;
+        sum.resize(values.len(), 0.0);
+        sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    }
+    sum.iter_mut().for_each(|value| *value *= share);
+    Ok(sum)
+}
+
+fn same_tensors(first: &Tensors, file: &Tensors) -> Result<(), Error> {
     let mut mismatch = Mismatch::default();
     for (name, entry) in first.entries() {
         match file.entries().get(name) {

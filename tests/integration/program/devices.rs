@@ -19,7 +19,7 @@ fn devices_are_listed() {
         let found: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(found["device"].is_string(), "{line}");
     }
-    if !dmd::core::device::available().contains(&"cuda") {
+    if !dmd::device::available().contains(&"cuda") {
         let sentence = refused(here.path(), &["generate", "x", "--device", "cuda:0"]);
         assert!(sentence.contains("--features cuda"), "{sentence}");
     }

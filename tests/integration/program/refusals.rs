@@ -29,7 +29,7 @@ fn bad_requests() {
         let sentence = generate(arguments);
         assert!(sentence.contains(word), "{arguments:?}: {sentence}");
     }
-    if !dmd::core::device::available().contains(&"cuda") {
+    if !dmd::device::available().contains(&"cuda") {
         let sentence = generate(&["x", "--device", "cuda"]);
         assert!(sentence.contains("--features cuda"), "{sentence}");
     }

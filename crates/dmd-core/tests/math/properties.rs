@@ -97,21 +97,3 @@ fn normals_are_normal() {
     let count = (0..600).map(|_| Noise::from_seed(1).below(6)).max();
     assert!(count < Some(6));
 }
-
-/// Names of devices: those of this build open, others say what to do.
-#[test]
-fn devices_by_name() {
-    use dmd_core::device::{UnknownDevice, available, open};
-    for name in available().into_iter().filter(|name| ["flex", "ndarray"].contains(name)) {
-        open(name).unwrap();
-    }
-    let error = open("potato").unwrap_err();
-    assert!(matches!(error, UnknownDevice::Name { .. }), "{error}");
-    if !available().contains(&"cuda") {
-        let message = open("cuda:0").unwrap_err().to_string();
-        assert!(message.contains("--features cuda"), "{message}");
-    }
-    if available().contains(&"flex") {
-        assert!(matches!(open("flex:3").unwrap_err(), UnknownDevice::Index { .. }));
-    }
-}

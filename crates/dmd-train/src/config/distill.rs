@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{DataSection, from_file, is_not_negative, is_positive, require};
 use crate::Error;
 use crate::domain::FrozenPrecision;
-use crate::lpips::Backbone;
 use crate::run::Pace;
+use dmd_eval::Backbone;
 
 /// `[generator]` of a distillation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

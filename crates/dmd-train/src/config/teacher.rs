@@ -226,14 +226,11 @@ impl TeacherConfig {
             "a divisor of text.width",
         )?;
         let factor = 1_u32 << (a.block_out_channels.len().max(1) - 1);
-        let size = match &self.data {
-            DataSection::Shapes {} => crate::shapes::SIZE,
-            DataSection::Folder { size, .. } => *size,
-        };
+        let size = self.data.size();
         require(
-            size > 0 && size % factor == 0,
+            size.is_some_and(|size| size > 0 && size.is_multiple_of(factor)),
             "data.size",
-            size,
+            size.map_or_else(|| "none".to_owned(), |size| size.to_string()),
             "divisible by the autoencoder's downsampling",
         )
     }

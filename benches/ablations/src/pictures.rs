@@ -1,7 +1,5 @@
 //! Small pictures of classes: single shapes, or a folder of one's own.
 
-use std::path::Path;
-
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, PaddingConfig2d};
@@ -9,15 +7,16 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_core::{Noise, one_hot};
+use dmd_data::shapes::{Description, SIZE, Scene, Split};
+use dmd_data::{Dataset, Error, ImageFolder};
+use dmd_eval::frechet::Moments;
+use dmd_eval::manifold::{Coverage, coverage};
+use dmd_model::pixels::from_rgb8;
+use dmd_train::{AdamW, AdamWConfig, LearningRate};
 use image::RgbImage;
 use image::imageops::{FilterType, crop_imm, resize};
 
-use super::data::{Batch, Data, Figure, indices};
-use crate::data::{ImageFolder, to_tensor};
-use crate::frechet::Moments;
-use crate::manifold::{Coverage, coverage};
-use crate::shapes::{Description, SIZE, Scene, Split};
-use crate::{AdamW, AdamWConfig, Error, LearningRate};
+use crate::data::{Batch, Data, Figure, indices};
 
 /// Pictures of the shapes experiment.
 const SHAPES: usize = 4000;
@@ -159,9 +158,9 @@ impl Pictures {
     ///
     /// [`Error::Data`] when the folder cannot be used: unreadable pictures, a single class, fewer than 100
     /// pictures, or a size that is no multiple of 8.
-    pub fn folder(path: &Path, size: u32, device: &Device) -> Result<Self, Error> {
-        let folder = ImageFolder::open(path, size)?;
-        let wrong = |reason: String| Error::Data { path: path.to_owned(), reason };
+    pub fn folder(folder: &ImageFolder, device: &Device) -> Result<Self, Error> {
+        let size = folder.size()?;
+        let wrong = |reason: String| Error::Data { path: folder.path().to_owned(), reason };
         if size == 0 || !size.is_multiple_of(8) {
             return Err(wrong(format!("a size of {size} is no multiple of 8")));
         }
@@ -190,7 +189,7 @@ impl Pictures {
         let (mut train, mut held_out) = (Rows::default(), Rows::default());
         for (i, (picture, name)) in found.iter().enumerate() {
             let rows = if i % HELD_OUT == 0 { &mut held_out } else { &mut train };
-            let values = to_tensor(std::slice::from_ref(picture), device).narrow(1, 0, channels);
+            let values = from_rgb8(std::slice::from_ref(picture), device).narrow(1, 0, channels);
             rows.values.extend(values.into_data().iter::<f32>());
             rows.labels.push(names.binary_search(&name.as_str()).unwrap_or(0));
         }

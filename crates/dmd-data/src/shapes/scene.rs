@@ -1,7 +1,9 @@
 use dmd_core::Noise;
 use image::{Rgb, RgbImage};
 
-use super::{BACKGROUND, Colour, Described, Description, PLACES, Relation, SIZE, SIZES, Shape, Split, pick};
+use super::description::pick;
+use super::words::{PLACES, SIZES};
+use super::{BACKGROUND, Colour, Described, Description, Relation, SIZE, Shape, Split};
 
 /// An object as drawn; lengths in pixels, origin at the top left.
 #[derive(Debug, Clone, Copy, PartialEq)]

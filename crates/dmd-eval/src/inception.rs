@@ -7,7 +7,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::module::{avg_pool2d, conv2d, interpolate, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData};
-use dmd_weights::{Error as WeightsError, Mismatch, Misshapen, TensorFile};
+use dmd_weights::{Error as WeightsError, Mismatch, Misshapen, Tensors};
 
 use crate::Error;
 
@@ -240,7 +240,7 @@ impl Inception {
 
 /// A tensor of a shape, or a line in the report.
 fn floats(
-    file: &TensorFile,
+    file: &Tensors,
     name: String,
     expected: &[usize],
     mismatch: &mut Mismatch,

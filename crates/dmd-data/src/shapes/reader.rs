@@ -3,9 +3,8 @@
 
 use image::RgbImage;
 
-use crate::shapes::{
-    BACKGROUND, COLOURS, Colour, Described, Description, Object, Place, Relation, SHAPES, Scene, Shape, Size,
-};
+use super::words::{COLOURS, SHAPES};
+use super::{BACKGROUND, Colour, Described, Description, Object, Place, Relation, Shape, Size};
 
 /// Smallest group of pixels that counts as an object; the smallest drawn covers about 70.
 const MIN_AREA: usize = 24;
@@ -147,12 +146,6 @@ impl Coverage {
         }
         best
     }
-}
-
-/// How many pictures show exactly what their scene's caption says.
-pub fn count_right(scenes: &[Scene], pictures: &[RgbImage]) -> usize {
-    let pairs = scenes.iter().zip(pictures);
-    pairs.filter(|(scene, picture)| scene.description.fits(&read(picture))).count()
 }
 
 impl Described {

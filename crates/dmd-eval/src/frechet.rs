@@ -1,119 +1,8 @@
-//! Fréchet distance between two sets of pictures, in f64, in one fixed feature space.
+//! Fréchet distance between two sets of pictures' features, in f64.
 
-use std::path::Path;
 use std::sync::OnceLock;
 
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, Tensor, activation::relu};
-use dmd_core::Noise;
 use faer::{Mat, Scale, Side};
-use image::RgbImage;
-
-use crate::Error;
-use crate::data::to_tensor;
-use crate::inception::Inception;
-
-/// The feature space `random-conv-v1`: three 3×3 convolutions of stride 2 (16, 32 and 32
-/// channels), weights drawn once from a fixed seed with He's deviation, ReLU after each; the
-/// features are the last layer averaged over each quarter of the picture, 128 numbers. Height and
-/// width must be multiples of 16.
-///
-/// Random convolutions keep edges, colours and their places apart; unlike a distance on raw pixels
-/// they do not reward blur.
-#[derive(Debug)]
-pub struct RandomConv {
-    weights: Vec<Tensor<4>>,
-    device: Device,
-}
-
-/// A feature space for pictures.
-pub trait FeatureSpace {
-    /// Its name, quoted with every distance.
-    fn name(&self) -> &'static str;
-
-    /// One row of features per picture.
-    fn features(&self, pictures: &[RgbImage]) -> Vec<Vec<f64>>;
-}
-
-impl FeatureSpace for RandomConv {
-    fn name(&self) -> &'static str {
-        FEATURE_SPACE
-    }
-
-    fn features(&self, pictures: &[RgbImage]) -> Vec<Vec<f64>> {
-        Self::features(self, pictures)
-    }
-}
-
-/// [`Inception`] on a device: the space of published Fréchet distances.
-#[derive(Debug)]
-pub struct InceptionSpace {
-    network: Inception,
-    device: Device,
-}
-
-impl InceptionSpace {
-    /// Reads the network's file (see [`Inception::from_file`]).
-    ///
-    /// # Errors
-    ///
-    /// When the file is missing, broken or of another network.
-    pub fn from_file(path: &Path, device: &Device) -> Result<Self, Error> {
-        Ok(Self { network: Inception::from_file(path, device)?, device: device.clone() })
-    }
-}
-
-impl FeatureSpace for InceptionSpace {
-    fn name(&self) -> &'static str {
-        "Inception, 2048 features"
-    }
-
-    fn features(&self, pictures: &[RgbImage]) -> Vec<Vec<f64>> {
-        let mut rows = Vec::with_capacity(pictures.len());
-        for chunk in pictures.chunks(16) {
-            let features = self.network.features((to_tensor(chunk, &self.device) + 1.0) / 2.0);
-            let [batch, width] = features.dims();
-            let values: Vec<f64> = features.into_data().iter::<f64>().collect();
-            debug_assert_eq!(values.len(), batch * width);
-            rows.extend(values.chunks(width).map(<[f64]>::to_vec));
-        }
-        rows
-    }
-}
-
-/// Name of [`RandomConv`]'s feature space, quoted with every distance.
-pub const FEATURE_SPACE: &str = "random-conv-v1";
-
-impl RandomConv {
-    /// The network on a device.
-    pub fn new(device: &Device) -> Self {
-        let mut noise = Noise::stream(20_231_129, FEATURE_SPACE);
-        let weights = [(3, 16), (16, 32), (32, 32)].map(|(input, output)| {
-            let std = (2.0 / (9.0 * input as f64)).sqrt();
-            noise.normal([output, input, 3, 3], device) * std
-        });
-        Self { weights: weights.to_vec(), device: device.clone() }
-    }
-
-    /// One row of 128 features per picture.
-    pub fn features(&self, pictures: &[RgbImage]) -> Vec<Vec<f64>> {
-        let mut rows = Vec::with_capacity(pictures.len());
-        for chunk in pictures.chunks(64) {
-            let mut x = to_tensor(chunk, &self.device);
-            for weight in &self.weights {
-                let options = ConvOptions::new([2, 2], [1, 1], [1, 1], 1);
-                x = relu(conv2d(x, weight.clone(), None, options));
-            }
-            let [batch, channels, height, width] = x.dims();
-            let pooled = x.reshape([batch, channels, 2, height / 2, 2, width / 2]).mean_dims(&[3, 5]);
-            let values: Vec<f64> = pooled.into_data().iter::<f64>().collect();
-            rows.extend(values.chunks(values.len() / batch).map(<[f64]>::to_vec));
-            debug_assert_eq!(rows.last().map(Vec::len), Some(4 * channels));
-        }
-        rows
-    }
-}
 
 /// Mean and covariance (biased by none: divided by `n − 1`) of rows of features.
 #[derive(Debug, Clone)]
@@ -157,6 +46,60 @@ impl Moments {
     }
 }
 
+/// The sums that [`Moments`] are made of, gathered a few rows at a time: the rows themselves need not be kept.
+#[derive(Debug, Clone, Default)]
+pub struct Accumulated {
+    count: usize,
+    /// The first rows' mean, which everything is counted from, so that no digits are lost.
+    origin: Vec<f64>,
+    sum: Vec<f64>,
+    /// Sum of the products of every two features; empty before the first rows.
+    products: Option<Mat<f64>>,
+}
+
+impl Accumulated {
+    /// Adds rows of features, all of one length.
+    ///
+    /// # Panics
+    ///
+    /// If a row is not as long as those before it.
+    pub fn add(&mut self, rows: &[Vec<f64>]) {
+        let Some(first) = rows.first() else { return };
+        let d = first.len();
+        if self.count == 0 {
+            self.origin =
+                (0..d).map(|i| rows.iter().map(|row| row[i]).sum::<f64>() / rows.len() as f64).collect();
+            self.sum = vec![0.0; d];
+        }
+        assert!(rows.iter().all(|row| row.len() == self.sum.len()), "features of one space");
+        let centred = Mat::from_fn(rows.len(), d, |row, i| rows[row][i] - self.origin[i]);
+        for (i, sum) in self.sum.iter_mut().enumerate() {
+            *sum += (0..rows.len()).map(|row| centred[(row, i)]).sum::<f64>();
+        }
+        let products = centred.transpose() * &centred;
+        self.products = Some(match self.products.take() {
+            Some(sum) => sum + products,
+            None => products,
+        });
+        self.count += rows.len();
+    }
+
+    /// The moments of all rows.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer than two rows.
+    pub fn moments(&self) -> Moments {
+        assert!(self.count > 1, "a covariance needs two rows");
+        let (n, d) = (self.count as f64, self.sum.len());
+        let products = self.products.as_ref().map_or(Mat::zeros(d, d), Mat::clone);
+        let covariance =
+            Mat::from_fn(d, d, |i, j| (products[(i, j)] - self.sum[i] * self.sum[j] / n) / (n - 1.0));
+        let mean = self.origin.iter().zip(&self.sum).map(|(origin, sum)| origin + sum / n).collect();
+        Moments { mean, covariance, root: OnceLock::new() }
+    }
+}
+
 /// Folds of [`ratio_error`].
 const FOLDS: usize = 10;
 
@@ -196,6 +139,8 @@ fn square_root(matrix: &Mat<f64>) -> Mat<f64> {
 
 #[cfg(test)]
 mod tests {
+    use dmd_core::Noise;
+
     use super::*;
 
     #[test]

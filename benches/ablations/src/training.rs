@@ -1,13 +1,8 @@
-//! The papers' ablations in the small: variants of the losses side by side, on data whose right answer is
-//! known and on small pictures, each with a teacher trained for it.
+//! The loops of an experiment: a teacher, its samples, and a distillation.
 //!
-//! Teacher, fake score and generator are the same network with EDM's preconditioning; a generator of one
-//! step is called at sigma 80. Constants that are not said to be DMD's are this project's own, chosen so
-//! that a row takes a minute.
-
-mod data;
-mod pictures;
-mod tables;
+//! Teacher, fake score and generator are the same network with EDM's preconditioning; a generator of one step is
+//! called at sigma 80. Constants that are not said to be DMD's are this project's own, chosen so that a row takes a
+//! minute.
 
 use burn::module::ModuleDisplay;
 use burn::optim::GradientsParams;
@@ -18,14 +13,10 @@ use dmd_core::{
     SquaredError, StepLevel, Targets, Terms, denoising,
 };
 use dmd_scheduler::{KarrasSchedule, TimeSampler, heun};
+use dmd_train::{AdamW, AdamWConfig, LearningRate, both};
 
-pub use data::{Batch, Data, Figure, Modes};
-pub use pictures::Pictures;
-pub use tables::{Claim, Done, Experiment, Lookup, PictureFolder, Row, Table, tables};
-
-use crate::parallel::both;
+use crate::data::{Batch, Data};
 use crate::toy::ClassMlp;
-use crate::{AdamW, AdamWConfig, LearningRate};
 
 /// Pairs of the regression.
 const PAIRS: usize = 2000;

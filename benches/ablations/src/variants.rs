@@ -1,0 +1,46 @@
+//! The variants of the losses that tables compare.
+
+use dmd_core::matching::Weighting;
+
+use crate::tables::Row;
+use crate::training::Variant;
+
+pub(crate) const TEACHER: Row = Row::Teacher { name: "teacher, Heun 18", steps: 18, guidance: 1.0 };
+pub(crate) const RATIO_5: Variant = Variant::BASE;
+pub(crate) const REGRESSION: Variant =
+    Variant { name: "regression only", matching: None, regression: 1.0, ratio: 1, ..RATIO_5 };
+pub(crate) const RATIO_1: Variant = Variant { name: "matching only, ratio 1", ratio: 1, ..RATIO_5 };
+pub(crate) const DMD: Variant =
+    Variant { name: "DMD: matching and regression", regression: 0.25, ratio: 1, ..RATIO_5 };
+pub(crate) const DMD2: Variant =
+    Variant { name: "DMD2: ratio 5 and adversarial", adversarial: 0.03, ..RATIO_5 };
+pub(crate) const ADVERSARIAL: Variant =
+    Variant { name: "adversarial only, ratio 5", matching: None, adversarial: 0.1, ..RATIO_5 };
+
+pub(crate) const GOOD: &str = "sharp and right";
+pub(crate) const DMD2_FOUR: Variant = Variant { name: "DMD2, four steps", steps: 4, ..DMD2 };
+pub(crate) const SIGMA: Variant =
+    Variant { name: "ratio 5, weight sigma / alpha", matching: Some(Weighting::SigmaOverAlpha), ..RATIO_5 };
+pub(crate) const SIGMA_CUBED: Variant = Variant {
+    name: "ratio 5, weight sigma³ / alpha",
+    matching: Some(Weighting::SigmaCubedOverAlpha),
+    ..RATIO_5
+};
+pub(crate) const RATIO_10: Variant = Variant { name: "two time scales, ratio 10", ratio: 10, ..RATIO_5 };
+pub(crate) const FAST_FAKE: Variant =
+    Variant { name: "matching only, ratio 1, fake rate × 5", fake_rate: 5.0, ..RATIO_1 };
+pub(crate) const TWO: Variant = Variant { name: "two steps, ratio 5", steps: 2, ..RATIO_5 };
+pub(crate) const FOUR: Variant = Variant { name: "four steps, ratio 5", steps: 4, ..RATIO_5 };
+pub(crate) const FOUR_FROM_REAL: Variant =
+    Variant { name: "four steps, from diffused real samples", simulated: false, ..FOUR };
+pub(crate) const COARSE_TEACHER: &str = "teacher, Heun 5";
+pub(crate) const COARSE_REGRESSION: Variant =
+    Variant { name: "regression only, pairs of Heun 5", pair_steps: 5, ..REGRESSION };
+pub(crate) const STRONG_DMD2: Variant =
+    Variant { name: "DMD2: ratio 5, adversarial weight 0.3", adversarial: 0.3, ..RATIO_5 };
+pub(crate) const GUIDED: [Variant; 4] = [
+    Variant { name: "ratio 5 and regression, guidance 1", regression: 0.25, ..RATIO_5 },
+    Variant { name: "ratio 5 and regression, guidance 2", regression: 0.25, guidance: 2.0, ..RATIO_5 },
+    Variant { name: "ratio 5 and regression, guidance 4", regression: 0.25, guidance: 4.0, ..RATIO_5 },
+    Variant { name: "ratio 5 and regression, guidance 8", regression: 0.25, guidance: 8.0, ..RATIO_5 },
+];

@@ -1,0 +1,66 @@
+use std::fmt;
+use std::path::PathBuf;
+
+/// Most problems that one message lists.
+const LISTED: usize = 10;
+
+/// What can be wrong with a data set.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of the data set cannot be used.
+    #[error("data set {path:?}: {reason}")]
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Lines of a data set's list cannot be used; all of them are named at once.
+    #[error("data set {path:?}: {}", Listed(problems))]
+    Lines {
+        /// The list.
+        path: PathBuf,
+        /// Every line with its fault; not empty.
+        problems: Vec<Problem>,
+    },
+    /// Pictures were asked of a data set that has captions alone.
+    #[error("{dataset} has captions but no pictures; this training needs pictures too")]
+    NoPictures {
+        /// The data set.
+        dataset: String,
+    },
+    /// A data set without end was asked for all its examples.
+    #[error("{dataset} has no fixed list of examples; use a folder of pictures")]
+    Unlisted {
+        /// The data set.
+        dataset: String,
+    },
+    /// A picture cannot be written.
+    #[error(transparent)]
+    Write(#[from] dmd_weights::Error),
+}
+
+/// A line that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+struct Listed<'a>(&'a [Problem]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, Problem { line, reason }) in self.0.iter().take(LISTED).enumerate() {
+            let comma = if i > 0 { "; " } else { "" };
+            write!(f, "{comma}line {line}: {reason}")?;
+        }
+        match self.0.len().saturating_sub(LISTED) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more lines"),
+        }
+    }
+}

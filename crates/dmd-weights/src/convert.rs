@@ -1,0 +1,66 @@
+//! Stored values as f32 and back.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use safetensors::Dtype;
+
+/// Stored floats in f32; `None` for a type that is not a float's, or that no weights are stored in.
+pub(crate) fn to_floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    Some(match dtype {
+        Dtype::F32 => each(bytes, |b| f32::from_le_bytes(*b)),
+        Dtype::F64 => each(bytes, |b| f64::from_le_bytes(*b) as f32),
+        Dtype::F16 => halves(bytes, |from: &[f16], to| from.convert_to_f32_slice(to)),
+        Dtype::BF16 => halves(bytes, |from: &[bf16], to| from.convert_to_f32_slice(to)),
+        _ => return None,
+    })
+}
+
+/// Stored whole numbers; `None` for another type.
+pub(crate) fn to_integers(dtype: Dtype, bytes: &[u8]) -> Option<Vec<i64>> {
+    Some(match dtype {
+        Dtype::I64 => each(bytes, |b| i64::from_le_bytes(*b)),
+        Dtype::I32 => each(bytes, |b| i64::from(i32::from_le_bytes(*b))),
+        _ => return None,
+    })
+}
+
+/// Values as a file stores them, or the first finite one that would become infinite.
+pub(crate) fn from_floats(dtype: Dtype, values: &[f32]) -> Result<Vec<u8>, f32> {
+    let overflows = |back: fn(f32) -> f32| {
+        let first = values.iter().find(|value| value.is_finite() && !back(**value).is_finite());
+        first.map_or(Ok(()), |value| Err(*value))
+    };
+    Ok(match dtype {
+        Dtype::F16 => {
+            overflows(|value| f16::from_f32(value).to_f32())?;
+            values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()
+        }
+        Dtype::BF16 => {
+            overflows(|value| bf16::from_f32(value).to_f32())?;
+            values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()
+        }
+        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    })
+}
+
+fn each<const N: usize, T>(bytes: &[u8], value: impl Fn(&[u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks::<N>().0.iter().map(value).collect()
+}
+
+/// Half-precision values a piece at a time, by the processor's own conversion; the stored bytes need
+/// not be aligned.
+fn halves<T: bytemuck::Pod>(bytes: &[u8], convert: impl Fn(&[T], &mut [f32])) -> Vec<f32> {
+    const PIECE: usize = 4096;
+    let mut values = vec![0.0; bytes.len() / size_of::<T>()];
+    let mut stored = vec![T::zeroed(); PIECE.min(values.len())];
+    for (to, from) in values.chunks_mut(PIECE).zip(bytes.chunks(PIECE * size_of::<T>())) {
+        let stored = &mut stored[..to.len()];
+        let raw: &mut [u8] = bytemuck::cast_slice_mut(stored);
+        raw.copy_from_slice(&from[..raw.len()]);
+        if cfg!(target_endian = "big") {
+            raw.chunks_mut(size_of::<T>()).for_each(<[u8]>::reverse);
+        }
+        convert(stored, to);
+    }
+    values
+}

@@ -1,0 +1,72 @@
+//! Files mapped into memory, of which only what is used is read.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use crate::Error;
+
+/// A part of a mapped file.
+#[derive(Clone)]
+pub(crate) struct Region {
+    /// Nothing for an empty file, which cannot be mapped.
+    map: Option<Arc<Mmap>>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Region {
+    fn as_ref(&self) -> &[u8] {
+        self.map.as_ref().and_then(|map| map.get(self.range.clone())).unwrap_or_default()
+    }
+}
+
+impl Region {
+    /// A whole file: its pages are the system's own, shared with every other reader, and none is read yet.
+    #[expect(unsafe_code, reason = "a mapped file, see below")]
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        if found.is_dir() {
+            return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+        }
+        if found.len() == 0 {
+            return Ok(Self { map: None, range: 0..0 });
+        }
+        // SAFETY: the mapping is read-only and lives as long as the regions that own it. Its content must not
+        // change: this project replaces files by renaming, which leaves an open one as it is; a user who
+        // cuts a model file in place while a program runs on it ends that program, as with every reader
+        // that maps.
+        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        let range = 0..map.len();
+        Ok(Self { map: Some(Arc::new(map)), range })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// A part of this region, counted from its start; empty where that is not inside.
+    pub(crate) fn part(&self, part: Range<usize>) -> Self {
+        let inside = part.start <= part.end && part.end <= self.len();
+        let range = if inside { self.range.start + part.start..self.range.start + part.end } else { 0..0 };
+        Self { map: self.map.clone(), range }
+    }
+
+    /// The bytes, all of them in memory: brought in at once, which takes a fraction of the time that a fault for every
+    /// page would.
+    pub(crate) fn read(&self) -> bytes::Bytes {
+        #[cfg(target_os = "linux")]
+        if let Some(map) = &self.map {
+            use memmap2::Advice::{PopulateRead, WillNeed};
+            let (start, len) = (self.range.start, self.range.len());
+            // Kernels before 5.14 do not populate; pages then come when they are touched, as without any advice.
+            let populated = map.advise_range(PopulateRead, start, len);
+            let _ = populated.or_else(|_old_kernel| map.advise_range(WillNeed, start, len));
+        }
+        bytes::Bytes::from_owner(self.clone())
+    }
+}

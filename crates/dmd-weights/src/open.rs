@@ -1,0 +1,102 @@
+//! Opening model files: headers are read and checked, values are not touched.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorInfo;
+
+use crate::mapped::Region;
+use crate::tensors::{Entry, Source};
+use crate::{Error, Tensors, shards};
+
+/// Opens a model file and checks its header: safetensors, the `*.safetensors.index.json` of a
+/// sharded model, or (feature `pytorch`) a PyTorch state dict `*.bin`, `*.pt`, `*.pth`, of which only
+/// data is read: nothing in it is executed. No value is read.
+///
+/// # Errors
+///
+/// [`Error::Read`] when it cannot be read, [`Error::Safetensors`] when it is truncated or its
+/// header does not describe its content, [`Error::Index`] for an index that names no shard beside
+/// it, [`Error::PyTorch`] for a state dict that cannot be read or is not supported by this build.
+pub fn read(path: &Path) -> Result<Tensors, Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut entries = BTreeMap::new();
+    let mut bytes = 0;
+    if name.ends_with(".json") {
+        for (shard, wanted) in shards::read_index(path)? {
+            let mut found = header(&shard)?;
+            bytes += file_len(&shard)?;
+            for key in wanted {
+                let entry = found.remove(&key).ok_or_else(|| Error::Index {
+                    path: path.to_owned(),
+                    reason: format!("{key:?} is not in {shard:?}"),
+                })?;
+                entries.insert(key, entry);
+            }
+        }
+    } else {
+        bytes = file_len(path)?;
+        entries = match name.rsplit_once('.') {
+            Some((_, "bin" | "pt" | "pth" | "ckpt")) => state_dict(path)?,
+            _ => header(path)?,
+        };
+    }
+    Ok(Tensors::new(path.to_owned(), entries, bytes))
+}
+
+fn file_len(path: &Path) -> Result<u64, Error> {
+    let metadata = fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    Ok(metadata.len())
+}
+
+/// The tensors that a safetensors header describes, all of them inside the file.
+fn header(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
+    let invalid = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
+    let content = Region::open(path)?;
+    let (length, metadata) =
+        SafeTensors::read_metadata(content.as_ref()).map_err(|error| invalid(error.to_string()))?;
+    let start = length + size_of::<u64>();
+    let entry = |name: &str, info: &TensorInfo| {
+        let (from, to) = info.data_offsets;
+        let source = Source::Mapped(content.part(start + from..start + to));
+        Entry::new(info.dtype, info.shape.clone(), source)
+            .ok_or_else(|| invalid(format!("{name:?} is of shape {:?}", info.shape)))
+    };
+    let named = metadata.tensors().into_iter();
+    named.map(|(name, info)| entry(&name, info).map(|entry| (name, entry))).collect()
+}
+
+#[cfg(not(feature = "pytorch"))]
+fn state_dict(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
+    Err(Error::PyTorch {
+        path: path.to_owned(),
+        reason: "this build reads safetensors only; build with the feature `pytorch`".to_owned(),
+    })
+}
+
+#[cfg(feature = "pytorch")]
+fn state_dict(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
+    use pytorch_reader::DType as Stored;
+    use safetensors::Dtype;
+    let invalid = |reason: String| Error::PyTorch { path: path.to_owned(), reason };
+    let reader = pytorch_reader::PytorchReader::new(path).map_err(|error| invalid(error.to_string()))?;
+    let mut entries = BTreeMap::new();
+    for (name, tensor) in reader.into_tensors() {
+        let dtype = match tensor.dtype() {
+            Stored::F64 => Dtype::F64,
+            Stored::F32 => Dtype::F32,
+            Stored::F16 => Dtype::F16,
+            Stored::BF16 => Dtype::BF16,
+            Stored::I64 => Dtype::I64,
+            Stored::I32 => Dtype::I32,
+            other => return Err(invalid(format!("{name:?} has type {other:?}; weights are floats"))),
+        };
+        let shape = tensor.shape().to_vec();
+        let entry = Entry::new(dtype, shape.clone(), Source::PyTorch(std::sync::Arc::new(tensor)));
+        let entry = entry.ok_or_else(|| invalid(format!("{name:?} is of shape {shape:?}")))?;
+        entries.insert(name, entry);
+    }
+    Ok(entries)
+}

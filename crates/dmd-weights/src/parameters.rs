@@ -1,0 +1,174 @@
+//! A module's parameters under their checkpoint keys.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Bool, FloatDType, Int, Tensor};
+use safetensors::Dtype;
+
+use crate::tensors::{Entry, NamedTensor, Source};
+use crate::write::{Precision, write};
+use crate::{Error, KeyMap, Tensors};
+
+/// The path of the parameter being visited, with the type of the module that owns it.
+#[derive(Default)]
+pub(crate) struct PathStack {
+    segments: Vec<String>,
+    owners: Vec<String>,
+}
+
+impl PathStack {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
+        self.segments.push(name.to_owned());
+        self.owners.push(container.to_owned());
+    }
+
+    pub(crate) fn exit(&mut self) {
+        self.segments.pop();
+        self.owners.pop();
+    }
+
+    /// Path with burn's norm parameters under PyTorch's names, and whether a file stores the
+    /// parameter transposed (burn keeps a linear weight as `[in, out]`, PyTorch as `[out, in]`).
+    pub(crate) fn parameter(&self) -> (String, bool) {
+        // burn enters a parameter under its field's name, with the struct that holds it as container.
+        let owner = self.owners.last().map_or("", String::as_str);
+        let mut segments = self.segments.clone();
+        let field = segments.last().cloned().unwrap_or_default();
+        if owner.ends_with("Norm")
+            && let Some(last) = segments.last_mut()
+        {
+            match field.as_str() {
+                "gamma" => "weight".clone_into(last),
+                "beta" => "bias".clone_into(last),
+                _ => {}
+            }
+        }
+        let transposed = owner == "Struct:Linear" && field == "weight";
+        (segments.join("."), transposed)
+    }
+}
+
+/// A parameter, with its shape as a file would have it.
+pub(crate) struct Parameter {
+    pub(crate) path: String,
+    pub(crate) shape: Vec<usize>,
+    /// Whether it holds floats; a file's other tensors fill no parameter.
+    pub(crate) float: bool,
+}
+
+/// Every parameter of a module, in the order in which they are visited. No value is looked at, or made.
+pub(crate) fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
+    let mut list = Parameters::default();
+    module.visit(&mut list);
+    list.found
+}
+
+#[derive(Default)]
+struct Parameters {
+    path: PathStack,
+    found: Vec<Parameter>,
+}
+
+impl Parameters {
+    fn add(&mut self, mut shape: Vec<usize>, float: bool) {
+        let (path, transposed) = self.path.parameter();
+        if transposed {
+            shape.swap(0, 1);
+        }
+        self.found.push(Parameter { path, shape, float });
+    }
+}
+
+impl ModuleVisitor for Parameters {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.add(param.lazy_shape().to_vec(), true);
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        self.add(param.lazy_shape().to_vec(), false);
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        self.add(param.lazy_shape().to_vec(), false);
+    }
+}
+
+/// Copies a parameter's values from its device.
+type Copy = Arc<dyn Fn() -> Vec<f32> + Send + Sync>;
+
+struct Collector<'a> {
+    path: PathStack,
+    keys: &'a KeyMap,
+    found: Vec<(String, Vec<usize>, Copy)>,
+}
+
+impl ModuleVisitor for Collector<'_> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let (path, transposed) = self.path.parameter();
+        let mut tensor = param.val().without_autodiff();
+        if transposed {
+            tensor = tensor.swap_dims(0, 1);
+        }
+        let shape = tensor.dims().to_vec();
+        // The tensor is a handle: its values are copied from the device when they are asked for.
+        let values = move || tensor.clone().into_data().convert::<f32>().iter::<f32>().collect();
+        self.found.push((self.keys.key(&path), shape, Arc::new(values)));
+    }
+}
+
+fn collect<M: Module>(module: &M, keys: &KeyMap) -> Vec<(String, Vec<usize>, Copy)> {
+    let mut collector = Collector { path: PathStack::default(), keys, found: Vec::new() };
+    module.visit(&mut collector);
+    collector.found
+}
+
+/// Every float parameter of a module under its checkpoint key, in the module's order: name, shape and values in f32.
+pub fn tensors<M: Module>(module: &M, keys: &KeyMap) -> Vec<NamedTensor> {
+    let found = collect(module, keys).into_iter();
+    found.map(|(name, shape, values)| (name, shape, values())).collect()
+}
+
+/// Writes a module's parameters as safetensors under checkpoint keys, whole or not at all. Beside the module, one
+/// parameter at a time is in memory.
+///
+/// # Errors
+///
+/// As [`write`]; [`Error::Index`] when `keys` gives two parameters one name.
+pub fn save<M: Module>(module: &M, path: &Path, keys: &KeyMap, precision: Precision) -> Result<(), Error> {
+    let entries = collect(module, keys).into_iter().filter_map(|(name, shape, values)| {
+        let values = Source::Computed(Arc::new(move || Ok(values())));
+        Some((name, Entry::new(Dtype::F32, shape, values)?))
+    });
+    write(path, &Tensors::from_entries(path.to_owned(), entries, 0)?, precision)
+}
+
+struct Cast(FloatDType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(self.0))
+    }
+}
+
+/// A frozen module with its parameters in another float type: half of the memory in half precision.
+pub fn cast<M: Module>(module: M, dtype: FloatDType) -> M {
+    module.map(&mut Cast(dtype))
+}

@@ -1,0 +1,105 @@
+//! Which tensor fills which parameter: by name, with one report of all that does not fit.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use burn::module::Module;
+
+use crate::parameters::{Parameter, parameters};
+use crate::{Error, KeyMap, Mismatch, Misshapen, Tensors};
+
+/// A tensor that fills a parameter.
+pub(crate) struct Wanted {
+    /// The parameter's path in the module.
+    pub(crate) path: String,
+    /// The tensor's name in the file.
+    pub(crate) stored: String,
+    /// As the file's values are read: without the 1×1 of a convolution that is a linear layer here.
+    pub(crate) shape: Vec<usize>,
+}
+
+/// Compares a module's parameters with a file's tensors by name and shape; reads no value.
+///
+/// # Errors
+///
+/// [`Error::Mismatch`] as [`load`](crate::load).
+pub fn check<M: Module>(module: &M, file: &Tensors, keys: &KeyMap) -> Result<(), Error> {
+    plan(module, file, keys).map(|_| ())
+}
+
+/// The tensors that fill a module's parameters, in the parameters' order.
+pub(crate) fn plan<M: Module>(module: &M, file: &Tensors, keys: &KeyMap) -> Result<VecDeque<Wanted>, Error> {
+    let parameters = parameters(module);
+    let mut mismatch = Mismatch::default();
+    let mut found: BTreeMap<String, &str> = BTreeMap::new();
+    // A table 0, 1, 2, .. that older CLIP files carry.
+    for stored in file.entries().keys().filter(|name| !name.ends_with("position_ids")) {
+        if found.contains_key(&keys.canonical(stored)) {
+            mismatch.unused.push(stored.clone());
+        } else {
+            found.insert(keys.canonical(stored), stored);
+        }
+    }
+    let bare = KeyMap { prefix: "", ..*keys };
+    let names: Vec<String> = parameters.iter().map(|parameter| bare.key(&parameter.path)).collect();
+    let prefix = fitting_prefix(&found, &names, keys.prefix);
+    let mut wanted = VecDeque::with_capacity(parameters.len());
+    for (parameter, bare) in parameters.into_iter().zip(names) {
+        let name = format!("{prefix}{bare}");
+        let Some(stored) = found.remove(&name).filter(|_| parameter.float) else {
+            mismatch.missing.push(name);
+            continue;
+        };
+        match shape(&parameter, file, stored) {
+            Ok(shape) => {
+                let Parameter { path, .. } = parameter;
+                wanted.push_back(Wanted { path, stored: stored.to_owned(), shape });
+            }
+            Err(found) => {
+                mismatch.misshapen.push(Misshapen { name, expected: parameter.shape, found });
+            }
+        }
+    }
+    mismatch.unused.extend(found.into_values().map(str::to_owned));
+    match mismatch.is_empty() {
+        true => Ok(wanted),
+        false => Err(Error::Mismatch { path: file.path().to_owned(), mismatch }),
+    }
+}
+
+/// What is put before every name in the file: of the prefixes that all of its names have in common (a wrapper's
+/// `module.` or `_orig_mod.`, say), of the one that is usual for this network, and of none, the one with which the most
+/// names are found.
+fn fitting_prefix(found: &BTreeMap<String, &str>, names: &[String], usual: &str) -> String {
+    let common = common_prefix(found.keys());
+    let mut candidates: Vec<&str> =
+        common.match_indices('.').map(|(dot, _)| &common[..=dot]).chain(["", usual]).collect();
+    // Where none is better than another, some exporters leave the usual prefix out.
+    if !found.keys().any(|name| name.starts_with(usual)) {
+        candidates.push("");
+    }
+    let hits =
+        |prefix: &str| names.iter().filter(|name| found.contains_key(&format!("{prefix}{name}"))).count();
+    candidates.into_iter().max_by_key(|prefix| hits(prefix)).unwrap_or("").to_owned()
+}
+
+/// The longest text with which all names begin.
+pub(crate) fn common_prefix<'a>(mut names: impl Iterator<Item = &'a String>) -> &'a str {
+    let Some(first) = names.next() else { return "" };
+    names.fold(first.as_str(), |common, name| {
+        let same = common.char_indices().zip(name.chars()).find(|((_, a), b)| a != b);
+        let shorter = common.len().min(name.len());
+        &common[..same.map_or(shorter, |((at, _), _)| at)]
+    })
+}
+
+/// The tensor's shape as the parameter reads it, or as it is in the file where it does not fit.
+fn shape(parameter: &Parameter, file: &Tensors, stored: &str) -> Result<Vec<usize>, Vec<usize>> {
+    let found = file.entries().get(stored).map(|entry| entry.shape.clone()).unwrap_or_default();
+    // A 1×1 convolution and a linear layer hold the same numbers; older VAE files have the one
+    // where newer have the other.
+    let trimmed = match found.as_slice() {
+        [out, input, 1, 1] if parameter.shape.len() == 2 => vec![*out, *input],
+        _ => found.clone(),
+    };
+    if trimmed == parameter.shape { Ok(trimmed) } else { Err(found) }
+}

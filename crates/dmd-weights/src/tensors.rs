@@ -1,0 +1,257 @@
+//! The lazy view of named tensors: what a file holds, under the names that a network asks for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
+use safetensors::Dtype;
+
+use crate::mapped::Region;
+use crate::{Error, convert};
+
+/// Smallest tensor, in bytes, that is used in place: below it a copy costs less than the sharing.
+const SHARED: usize = 1 << 16;
+
+/// Named tensors of a file, of several shards of one, of a state dict or of a network. A value is read, and edits are
+/// applied to it, when a parameter takes it or a file is written: a view of 4 GB costs nothing.
+///
+/// ```
+/// use dmd_weights::Tensors;
+/// let tensor = |name: &str| (name.to_owned(), vec![2], vec![1.0, 2.0]);
+/// let file = Tensors::from_values("w.safetensors", [tensor("unet.a.w"), tensor("vae.b")])?;
+/// let unet = file.only("unet.").renamed(|name| Some(name.replace(".w", ".weight")))?;
+/// assert_eq!(unet.floats("a.weight")?, [1.0, 2.0]);
+/// # Ok::<(), dmd_weights::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Tensors {
+    path: PathBuf,
+    entries: BTreeMap<String, Entry>,
+    bytes: u64,
+}
+
+/// A tensor's name, shape and values in f32.
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
+
+/// One tensor of [`Tensors`].
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its type in the file.
+    pub dtype: Dtype,
+    /// Its shape in the file.
+    pub shape: Vec<usize>,
+    source: Source,
+}
+
+/// Computes a tensor's values.
+pub(crate) type Values = dyn Fn() -> Result<Vec<f32>, Error> + Send + Sync;
+
+/// Where a tensor's values come from.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Mapped(Region),
+    #[cfg(feature = "pytorch")]
+    PyTorch(Arc<pytorch_reader::Tensor>),
+    Computed(Arc<Values>),
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mapped(_) => "mapped",
+            #[cfg(feature = "pytorch")]
+            Self::PyTorch(_) => "state dict",
+            Self::Computed(_) => "computed",
+        })
+    }
+}
+
+impl Entry {
+    /// A tensor, or nothing when its size in bits is more than a computer counts.
+    pub(crate) fn new(dtype: Dtype, shape: Vec<usize>, source: Source) -> Option<Self> {
+        let values = shape.iter().try_fold(1_usize, |product, axis| product.checked_mul(*axis))?;
+        values.checked_mul(dtype.bitsize().max(8 * size_of::<f32>())).map(|_| Self { dtype, shape, source })
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes in the file.
+    pub fn byte_len(&self) -> usize {
+        self.len() * self.dtype.bitsize() / 8
+    }
+}
+
+impl Tensors {
+    pub(crate) fn new(path: PathBuf, entries: BTreeMap<String, Entry>, bytes: u64) -> Self {
+        Self { path, entries, bytes }
+    }
+
+    /// Tensors in memory, under the name that messages call them by.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] when two have one name, or when there are not as many values as a shape says.
+    pub fn from_values(
+        name: impl Into<PathBuf>,
+        tensors: impl IntoIterator<Item = NamedTensor>,
+    ) -> Result<Self, Error> {
+        let path = name.into();
+        let mut entries = Vec::new();
+        for (name, shape, values) in tensors {
+            let count = values.len();
+            let values = Arc::new(move || Ok(values.clone()));
+            let entry = Entry::new(Dtype::F32, shape.clone(), Source::Computed(values));
+            let entry = entry.filter(|entry| entry.len() == count).ok_or_else(|| Error::Index {
+                path: path.clone(),
+                reason: format!("{name:?} has {count} values, which are not of shape {shape:?}"),
+            })?;
+            entries.push((name, entry));
+        }
+        Self::from_entries(path, entries, 0)
+    }
+
+    pub(crate) fn from_entries(
+        path: PathBuf,
+        named: impl IntoIterator<Item = (String, Entry)>,
+        bytes: u64,
+    ) -> Result<Self, Error> {
+        let mut entries = BTreeMap::new();
+        for (name, entry) in named {
+            if entries.contains_key(&name) {
+                return Err(Error::Index { path, reason: format!("it has two tensors {name:?}") });
+            }
+            entries.insert(name, entry);
+        }
+        Ok(Self { path, entries, bytes })
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors by name.
+    pub fn entries(&self) -> &BTreeMap<String, Entry> {
+        &self.entries
+    }
+
+    /// Bytes on disk of all that was opened, whatever part of it this view shows.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The tensors whose names satisfy `wanted`: a feature extractor without its classifier, say.
+    pub fn select(mut self, wanted: impl Fn(&str) -> bool) -> Self {
+        self.entries.retain(|name, _| wanted(name));
+        self
+    }
+
+    /// The tensors whose names begin with `prefix`, without it: one component of a file that holds several.
+    pub fn only(self, prefix: &str) -> Self {
+        let stripped = |(name, entry): (String, Entry)| Some((name.strip_prefix(prefix)?.to_owned(), entry));
+        Self { entries: self.entries.into_iter().filter_map(stripped).collect(), ..self }
+    }
+
+    /// The tensors under other names; those that `name` has none for are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] when two tensors would have the same name.
+    pub fn renamed(self, name: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let renamed = self.entries.into_iter().filter_map(|(old, entry)| Some((name(&old)?, entry)));
+        Self::from_entries(self.path, renamed, self.bytes)
+    }
+
+    pub(crate) fn entries_mut(&mut self) -> &mut BTreeMap<String, Entry> {
+        &mut self.entries
+    }
+
+    /// The values of a float tensor, in f32.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DataType`] for a tensor that is neither F16, BF16, F32 nor F64, [`Error::Index`] for
+    /// one that does not exist.
+    pub fn floats(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let entry = self.entry(name)?;
+        if let Source::Computed(values) = &entry.source {
+            return values();
+        }
+        convert::to_floats(entry.dtype, &self.raw(name)?).ok_or_else(|| Error::DataType {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            dtype: format!("{:?}", entry.dtype),
+        })
+    }
+
+    /// A float tensor's data in f32: of an f32 tensor the file's own bytes, without a copy.
+    pub(crate) fn data(&self, name: &str, shape: Vec<usize>) -> Result<TensorData, Error> {
+        let entry = self.entry(name)?;
+        if let (Dtype::F32, Source::Mapped(region)) = (entry.dtype, &entry.source)
+            && cfg!(target_endian = "little")
+            && region.len() >= SHARED
+        {
+            let bytes = region.read();
+            if bytes.as_ptr().cast::<f32>().is_aligned() {
+                let bytes = Bytes::from_shared(bytes, AllocationProperty::File);
+                return Ok(TensorData::from_bytes(bytes, shape, DType::F32));
+            }
+        }
+        Ok(TensorData::new(self.floats(name)?, shape))
+    }
+
+    /// The values of an integer tensor.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::floats`], for a tensor that is neither I64 nor I32.
+    pub fn integers(&self, name: &str) -> Result<Vec<i64>, Error> {
+        let dtype = self.entry(name)?.dtype;
+        let wrong = || Error::DataType {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            dtype: format!("{dtype:?}, where whole numbers are expected"),
+        };
+        match dtype {
+            Dtype::I64 | Dtype::I32 => convert::to_integers(dtype, &self.raw(name)?).ok_or_else(wrong),
+            _ => Err(wrong()),
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, Error> {
+        self.entries.get(name).ok_or_else(|| Error::Index {
+            path: self.path.clone(),
+            reason: format!("it holds no tensor {name:?}"),
+        })
+    }
+
+    /// A tensor's bytes as a file stores them.
+    pub(crate) fn raw(&self, name: &str) -> Result<bytes::Bytes, Error> {
+        let entry = self.entry(name)?;
+        match &entry.source {
+            Source::Mapped(region) => Ok(region.read()),
+            #[cfg(feature = "pytorch")]
+            Source::PyTorch(tensor) => {
+                let invalid = |reason: String| Error::PyTorch { path: self.path.clone(), reason };
+                let bytes = tensor.read().map_err(|error| invalid(error.to_string()))?;
+                match bytes.len() == entry.byte_len() {
+                    true => Ok(bytes.into()),
+                    false => Err(invalid(format!("{name:?} is not as long as its shape says"))),
+                }
+            }
+            Source::Computed(values) => {
+                Ok(values()?.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into())
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Writing safetensors, one tensor at a time.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use crate::atomic::write_with;
+use crate::{Error, Tensors, convert};
+
+/// How parameters are stored in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    Single,
+    /// 16-bit IEEE floats (f16): half the size, about three decimal digits, values up to 65504.
+    Half,
+    /// 16-bit floats with the range of 32-bit ones (bf16): half the size, about two decimal digits.
+    Brain,
+}
+
+impl Precision {
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::Single => Dtype::F32,
+            Self::Half => Dtype::F16,
+            Self::Brain => Dtype::BF16,
+        }
+    }
+}
+
+/// Writes tensors as a safetensors file, whole or not at all. Floats are written in `precision`, other types as they
+/// are. One tensor at a time is in memory.
+///
+/// # Errors
+///
+/// [`Error::Write`] when the file cannot be written, [`Error::Overflow`] for a value that `precision` cannot hold, and
+/// what reading a tensor returns.
+pub fn write(path: &Path, tensors: &Tensors, precision: Precision) -> Result<(), Error> {
+    let invalid = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
+    let stored = |dtype| match dtype {
+        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 => precision.dtype(),
+        other => other,
+    };
+    // The largest types first, so that every tensor is aligned; then by name.
+    let mut order: Vec<_> =
+        tensors.entries().iter().map(|(name, entry)| (stored(entry.dtype), name, entry)).collect();
+    order.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+    let mut end = 0;
+    let mut described = Vec::with_capacity(order.len());
+    for (dtype, name, entry) in &order {
+        let start = end;
+        end += entry.len() * dtype.bitsize() / 8;
+        let info = TensorInfo { dtype: *dtype, shape: entry.shape.clone(), data_offsets: (start, end) };
+        described.push(((*name).clone(), info));
+    }
+    // diffusers refuses a file that does not say which framework's layout it follows.
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(format), described).map_err(|error| invalid(error.to_string()))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|error| invalid(error.to_string()))?;
+    header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
+
+    let failed = |source| Error::Write { path: path.to_owned(), source };
+    write_with(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
+        out.write_all(&header).map_err(failed)?;
+        for (dtype, name, entry) in &order {
+            let bytes = encoded(path, tensors, name, *dtype)?;
+            if bytes.len() != entry.len() * dtype.bitsize() / 8 {
+                return Err(invalid(format!("{name:?} has not as many values as its shape says")));
+            }
+            out.write_all(&bytes).map_err(failed)?;
+        }
+        Ok(())
+    })
+}
+
+fn encoded(path: &Path, tensors: &Tensors, name: &str, dtype: Dtype) -> Result<bytes::Bytes, Error> {
+    if tensors.entries().get(name).is_some_and(|entry| entry.dtype == dtype) {
+        return tensors.raw(name);
+    }
+    let bytes = convert::from_floats(dtype, &tensors.floats(name)?);
+    bytes.map(Into::into).map_err(|value| Error::Overflow {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        value,
+        dtype: format!("{dtype:?}"),
+    })
+}
