@@ -7,7 +7,7 @@ use anyhow::ensure;
 use burn::{optim::GradientsParams, tensor::Tensor};
 use dmd::core::matching::Weighting;
 use dmd::core::{
-    Diffusion, Distiller, Draw, FewStep, GaussianMixture, Noise, SquaredError, StepLevel, Targets, Terms,
+    Diffusion, Distiller, Draw, FewStep, GaussianMixture, Level, Noise, SquaredError, Targets, Terms,
 };
 use dmd::device;
 use dmd::scheduler::{KarrasSchedule, TimeSampler, heun};
@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
     let pairs_x = heun::sample(&teacher, &schedule, 32, pairs_z.clone() * top, &());
 
     let mlp = |_| Mlp::new(128, 0.5, &device.clone().autodiff());
-    let generator = FewStep::new(mlp("generator"), vec![StepLevel::of_sigma(top)]).with_noise_scale(top);
+    let generator = FewStep::new(mlp("generator"), vec![Level::of_sigma(top)]).with_noise_scale(top);
     let mut d = Distiller::new(generator, teacher, mlp("fake"), schedule);
     let sigmas = schedule.sigmas(1000);
     let (most, all) = (TimeSampler::Grid(sigmas[20..=980].to_vec()), TimeSampler::Grid(sigmas));

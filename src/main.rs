@@ -87,6 +87,10 @@ fn main() -> ExitCode {
     let result = result.and_then(|()| console::finish().context("cannot write to standard output"));
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<commands::progress::Interrupted>() => {
+            say_err!("{error}");
+            ExitCode::from(130)
+        }
         Err(error) => {
             say_err!("error: {}", console::sentence(&error));
             ExitCode::FAILURE

@@ -11,7 +11,7 @@ use super::{DtypeArgs, ModelArgs};
 use crate::console::say;
 use crate::picture_file::Pictures;
 
-/// Draw prompts with teacher and one-step generator, side by side in one PNG
+/// Draw prompts with teacher and generator, side by side in one picture
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// What to draw, one row per prompt
@@ -69,7 +69,10 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let ms = |d: Duration| d.as_secs_f64() * 1e3;
     let labels = [
         format!("teacher, {} steps: {:.0} ms", args.steps, ms(slow)),
-        format!("one step: {:.1} ms", ms(fast)),
+        match pipeline.generator_steps() {
+            Some(steps) if steps > 1 => format!("generator, {steps} steps: {:.1} ms", ms(fast)),
+            _ => format!("one step: {:.1} ms", ms(fast)),
+        },
     ];
     out.write(0, &sheet(&labels, &rows), None)?;
     say!("{}\n{}", labels[0], labels[1]);

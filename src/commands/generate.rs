@@ -1,19 +1,19 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
 use dmd_data::{Background, open_picture};
 use dmd_infer::{
     Method, NoiseSource, Observer, Pipeline, PipelineBuilder, Progress, Request, Sampler, Stage, Steps,
-    TeacherSettings, encode_png_with,
+    TeacherSettings,
 };
 use dmd_model::Recipe;
-use dmd_weights::write_atomic;
 use image::RgbImage;
 
-use super::progress::Steps as ShownSteps;
+use super::progress::{Interrupted, Steps as ShownSteps, interrupted, listen};
 use super::{DtypeArgs, ModelArgs};
 use crate::console::{say, say_err};
+use crate::picture_file::Pictures;
 
 /// Draw pictures of prompts
 #[derive(Debug, Args)]
@@ -74,7 +74,10 @@ pub(crate) struct GenerateArgs {
     /// Decode large pictures in overlapping tiles of this many latents a side
     #[arg(long)]
     tile: Option<usize>,
-    /// PNG to write; several pictures are numbered
+    /// Pictures that go through the networks together [default: as many as have 8192 latents in all, 2 of 512x512]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    at_a_time: Option<u16>,
+    /// Picture to write; its ending (png, jpg, webp) is its format; several pictures are numbered
     #[arg(long, default_value = "picture.png")]
     out: PathBuf,
 }
@@ -111,6 +114,9 @@ impl GenerateArgs {
         }
         if let Some(side) = self.tile {
             builder = builder.tiles(side);
+        }
+        if let Some(pictures) = self.at_a_time {
+            builder = builder.at_a_time(pictures.into());
         }
         Ok(builder)
     }
@@ -186,16 +192,18 @@ struct Writer<'a> {
     pipeline: &'a Pipeline,
     request: &'a Request,
     model: String,
-    out: &'a Path,
+    out: Pictures,
+    /// Pictures written so far.
+    written: usize,
     /// The first picture that could not be written; the request ends there.
     failed: Option<anyhow::Error>,
 }
 
 impl Writer<'_> {
-    fn write(&self, place: usize, seed: u64, picture: &RgbImage) -> anyhow::Result<()> {
-        let path = numbered(self.out, place, self.request.prompts.len());
+    fn write(&mut self, place: usize, seed: u64, picture: &RgbImage) -> anyhow::Result<()> {
         let parameters = self.pipeline.describe(self.request, place, picture.dimensions(), &self.model);
-        write_atomic(&path, &encode_png_with(picture, &[("parameters", &parameters)])?)?;
+        let path = self.out.write(place, picture, Some(&parameters))?;
+        self.written += 1;
         say!("{}  seed {seed}  {:?}", path.display(), self.request.prompts[place]);
         Ok(())
     }
@@ -217,12 +225,14 @@ impl Observer for Writer<'_> {
     }
 
     fn cancelled(&self) -> bool {
-        self.failed.is_some() || self.steps.cancelled()
+        self.failed.is_some() || interrupted()
     }
 }
 
 pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     ensure!(args.count > 0, "--count 0 draws nothing; ask for at least 1");
+    let count = args.prompts.len().saturating_mul(args.count);
+    let out = Pictures::new(&args.out, count)?;
     let start = std::time::Instant::now();
     let builder = args.builder()?;
     let method = args.method(builder.generator_recipe()?.as_ref())?;
@@ -240,12 +250,18 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         pipeline: &pipeline,
         request: &request,
         model: model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        out: &args.out,
+        out,
+        written: 0,
         failed: None,
     };
+    listen("stopping; what was drawn is written")?;
     let drawn = pipeline.generate_with(&request, &mut writer);
     if let Some(error) = writer.failed {
         return Err(error);
+    }
+    if interrupted() && writer.written < count {
+        let written = writer.written;
+        return Err(Interrupted(format!("stopped: {written} of {count} pictures are written")).into());
     }
     let t = drawn?.timings;
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
@@ -258,14 +274,4 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         ms(loading)
     );
     Ok(())
-}
-
-/// `picture.png` for one picture, `picture-1.png`, `picture-2.png`, .. for several.
-fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
-    if count == 1 {
-        return path.to_owned();
-    }
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map_or("png".into(), |e| e.to_string_lossy());
-    path.with_file_name(format!("{stem}-{}.{extension}", index + 1))
 }

@@ -1,13 +1,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use clap::Args;
-use dmd_clip::{CLIP_KEYS, TextConfig};
+use dmd_clip::{CLIP_KEYS, TextConfig, Tokenizer};
 use dmd_kernels::device;
+use dmd_model::{Kind, MAX_TOKENS, ModelFolder, OpenOptions, Part, generator_recipe};
 use dmd_unet::{
-    AUTOENCODER_KEYS, AutoencoderConfig, TINY_AUTOENCODER_KEYS, TinyAutoencoderConfig, UNET_KEYS, UNetConfig,
+    AUTOENCODER_KEYS, AutoencoderConfig, ClassUNet2d, ClassUNetConfig, Network, TINY_AUTOENCODER_KEYS,
+    TinyAutoencoderConfig, UNET_KEYS, UNetConfig,
 };
-use dmd_weights::{Tensors, check, read, read_config, read_json, weight_file};
+use dmd_weights::{Tensors, check, read, read_config, weight_file};
 use serde_json::Value;
 
 use crate::console::say;
@@ -24,63 +27,98 @@ pub(crate) struct InspectArgs {
 
 pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let path = &args.path;
-    anyhow::ensure!(path.exists(), "{path:?} is not there");
+    anyhow::ensure!(path.exists(), "{path:?} does not exist");
     if path.is_file() {
         return file(&read(path)?, args.tensors);
     }
-    if path.join("config.json").is_file() {
-        component(path, "", args.tensors);
-        return Ok(());
-    }
-    let index = path.join("model_index.json");
-    if index.is_file() {
-        let index: Value = read_json(&index)?;
-        say!("{}: {}", path.display(), index["_class_name"].as_str().unwrap_or("a model folder"));
-    } else {
-        say!("{}: no model_index.json", path.display());
-    }
-    for part in ["text_encoder", "unet", "unet_one_step", "vae"] {
-        component(path, part, args.tensors);
-    }
-    for (part, files) in
-        [("tokenizer", ["vocab.json", "tokenizer.json"]), ("scheduler", ["scheduler_config.json"; 2])]
-    {
-        let found = files.iter().find(|file| path.join(part).join(file).is_file());
-        match (found, part) {
-            (None, _) => say!("{part:14} missing: {}", files[0]),
-            (Some(file), "scheduler") => {
-                let read = read_json::<dmd_scheduler::SchedulerConfig>(&path.join(part).join(file));
-                match read.map(|config| (config.validate(), config)) {
-                    Ok((Ok(()), config)) => {
-                        say!("{part:14} {}, predicts {}", config.class_name, config.prediction_type);
-                    }
-                    Ok((Err(error), _)) => say!("{part:14} {error}"),
-                    Err(error) => say!("{part:14} {error}"),
+    match ModelFolder::open(path) {
+        Ok(folder) => model(&folder, args.tensors),
+        // A part alone has its configuration beside its weights.
+        Err(error) => match describe(path) {
+            Ok((text, weights)) => {
+                say!("{}: {text}", path.display());
+                if args.tensors {
+                    list(&weights);
                 }
             }
-            (Some(file), _) => say!("{part:14} {file}"),
-        }
-    }
-    let parts = ["text_encoder", "tokenizer", "scheduler", "vae"];
-    let missing: Vec<_> = parts.iter().filter(|part| !path.join(part).is_dir()).collect();
-    if !missing.is_empty() {
-        say!("not a complete model: no {}", missing.iter().map(|m| **m).collect::<Vec<_>>().join(", "));
-    } else if !path.join("unet_one_step").is_dir() {
-        say!("no one-step generator: draw with --steps 20 or more, or name one with --generator");
+            Err(reason) => bail!("{:#}; as a part of a model: {reason:#}", anyhow::Error::from(error)),
+        },
     }
     Ok(())
 }
 
-fn component(model: &Path, part: &str, tensors: bool) {
-    let folder = if part.is_empty() { model.to_owned() } else { model.join(part) };
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if !folder.is_dir() {
-        if part != "unet_one_step" {
+/// Every part of a model, and what is missing for drawing.
+fn model(folder: &ModelFolder, tensors: bool) {
+    let kind = folder.kind();
+    let parts: &[Part] = match kind {
+        Ok(Kind::Classes) => &[Part::UNet, Part::Generator],
+        _ => &[Part::Tokenizer, Part::TextEncoder, Part::UNet, Part::Generator, Part::Autoencoder],
+    };
+    say!(
+        "{}: {}",
+        folder.path().display(),
+        match &kind {
+            Ok(Kind::StableDiffusion) => "Stable Diffusion, text to pictures".to_owned(),
+            Ok(Kind::Classes) => "classes to pictures, on pixels".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    );
+    for part in parts {
+        component(folder, *part, tensors);
+    }
+    match folder.noising() {
+        Ok(noising) => {
+            let name = Part::Scheduler.name();
+            say!("{name:14} predicts {:?}, timesteps 0 to {}", noising.prediction(), noising.last_timestep());
+        }
+        Err(error) => say!("{:14} {:#}", Part::Scheduler.name(), anyhow::Error::from(error)),
+    }
+    let missing = parts.iter().chain([&Part::Scheduler]).filter(|part| !folder.has(**part));
+    let missing: Vec<&str> =
+        missing.filter(|part| **part != Part::Generator).map(|part| part.name()).collect();
+    if !missing.is_empty() {
+        say!("not a complete model: {} missing", missing.join(", "));
+    }
+    generator(folder);
+}
+
+/// How the generator is called.
+fn generator(folder: &ModelFolder) {
+    if !folder.has(Part::Generator) {
+        say!("no one-step generator: draw with --steps 20 or more, or name one with --generator");
+        return;
+    }
+    let recipe = device::open("flex")
+        .map_err(anyhow::Error::from)
+        .and_then(|device| Ok(generator_recipe(&OpenOptions::new(folder.path(), &device))?));
+    match recipe {
+        Ok(Some(recipe)) => {
+            let at: Vec<String> = recipe.timesteps.iter().map(ToString::to_string).collect();
+            let guidance = recipe.guidance_scale.map(|scale| format!(", distilled with guidance {scale}"));
+            say!("the generator is called at t = {}{}", at.join(", "), guidance.unwrap_or_default());
+        }
+        Ok(None) => {}
+        Err(error) => say!("the generator's recipe: {error:#}"),
+    }
+}
+
+fn component(model: &ModelFolder, part: Part, tensors: bool) {
+    let name = part.name();
+    if !model.has(part) {
+        if part != Part::Generator {
             say!("{name:14} missing");
         }
         return;
     }
-    match describe(&folder) {
+    if part == Part::Tokenizer {
+        // The text encoder's length is not needed to read a vocabulary.
+        match Tokenizer::from_dir(&model.part(part), MAX_TOKENS) {
+            Ok(tokenizer) => say!("{name:14} words up to number {}", tokenizer.largest_id()),
+            Err(error) => say!("{name:14} {:#}", anyhow::Error::from(error)),
+        }
+        return;
+    }
+    match describe(&model.part(part)) {
         Ok((text, weights)) => {
             say!("{name:14} {text}");
             if tensors {
@@ -106,6 +144,11 @@ fn describe(folder: &Path) -> anyhow::Result<(String, Tensors)> {
             check(&config.init(&device)?, &weights, &UNET_KEYS)?;
             format!("channels {}, text {} wide", channels("block_out_channels"), config.cross_attention_dim)
         }
+        "UNet2DModel" => {
+            let config: ClassUNetConfig = read_config(folder)?;
+            check(&ClassUNet2d::init(&config, &device)?, &weights, &UNET_KEYS)?;
+            format!("channels {}, {} classes", channels("block_out_channels"), config.classes())
+        }
         "AutoencoderKL" => {
             let config: AutoencoderConfig = read_config(folder)?;
             check(&config.init(&device)?, &weights, &AUTOENCODER_KEYS)?;
@@ -121,7 +164,7 @@ fn describe(folder: &Path) -> anyhow::Result<(String, Tensors)> {
             check(&config.init(&device)?, &weights, &CLIP_KEYS)?;
             format!("{} layers, {} wide", config.num_hidden_layers, config.hidden_size)
         }
-        other => anyhow::bail!("{other}: not a network this program knows"),
+        other => bail!("{other} is not a network that this program knows"),
     };
     Ok((format!("{class}, {shape}; {}", summary(&weights)), weights))
 }

@@ -1,51 +1,133 @@
-//! A progress bar for training, and Ctrl-C as a request to stop.
+//! Progress of training and drawing: a bar on a terminal, a line now and then in a log; and Ctrl-C as a request to
+//! stop.
 
+use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use dmd_infer::{Progress as Drawing, Stage};
 use dmd_train::report::Alarm;
 use dmd_train::run::{Observer, StepReport};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::console::say_err;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Shows the losses, the speed and the time left of each stage.
-pub(crate) struct Progress {
-    bar: Option<(&'static str, ProgressBar)>,
+/// Makes Ctrl-C a request to stop, with a word about what is kept; the second one ends the program at once.
+///
+/// # Errors
+///
+/// When the system does not let the program listen.
+pub(crate) fn listen(word: &'static str) -> anyhow::Result<()> {
+    ctrlc::set_handler(move || {
+        if STOP.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        say_err!("\n{word} (Ctrl-C again: at once)");
+    })
+    .context("cannot listen for Ctrl-C")
 }
 
-impl Progress {
-    /// A bar that ends cleanly on Ctrl-C; a second Ctrl-C ends the program at once.
-    pub(crate) fn new() -> anyhow::Result<Self> {
-        ctrlc::set_handler(|| {
-            if STOP.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
-            }
-            say_err!("\nstopping after this step, with a checkpoint (again: at once)");
-        })
-        .context("cannot listen for Ctrl-C")?;
-        Ok(Self { bar: None })
+/// Whether Ctrl-C was pressed.
+pub(crate) fn interrupted() -> bool {
+    STOP.load(Ordering::SeqCst)
+}
+
+/// What ends a command that Ctrl-C stopped before it was done: the program's status is then 130, as a shell has it.
+#[derive(Debug)]
+pub(crate) struct Interrupted(pub(crate) String);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Shows the losses, the speed and the time left of each stage.
+pub(crate) struct Progress {
+    stage: Option<Shown>,
+}
+
+/// A stage that is being shown.
+struct Shown {
+    name: &'static str,
+    bar: ProgressBar,
+    log: Option<Log>,
+}
+
+/// Lines in place of a bar, where standard error is no terminal.
+struct Log {
+    /// Time and steps at the first report, from which the speed is measured.
+    start: (Instant, usize),
+    last: Instant,
+}
+
+/// Time between two lines of a log.
+const PAUSE: Duration = Duration::from_secs(20);
+
+impl Progress {
+    /// Ends cleanly on Ctrl-C; a second Ctrl-C ends the program at once.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        listen("stopping after this step, with a checkpoint")?;
+        Ok(Self { stage: None })
+    }
+}
+
+impl Shown {
+    fn new(report: &StepReport<'_>) -> Self {
+        let style = "{prefix:14} {bar:24} {pos}/{len} {per_sec}, {eta} left  {msg}";
+        let before = report.step.saturating_sub(1);
+        let bar = ProgressBar::new(report.steps as u64).with_position(before as u64);
+        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_prefix(report.stage);
+        bar.reset_eta();
+        let now = Instant::now();
+        let log = (!stderr().is_terminal()).then_some(Log { start: (now, report.step), last: now });
+        if log.is_some() {
+            say_err!("{} {}/{}  {}", report.stage, report.step, report.steps, losses(report));
+        }
+        Self { name: report.stage, bar, log }
+    }
+
+    fn update(&mut self, report: &StepReport<'_>) {
+        self.bar.set_message(losses(report));
+        self.bar.set_position(report.step as u64);
+        let Some(log) = &mut self.log else { return };
+        let now = Instant::now();
+        let done = report.step.saturating_sub(log.start.1);
+        if done == 0 || (now - log.last < PAUSE && report.step < report.steps) {
+            return;
+        }
+        log.last = now;
+        let seconds = (now - log.start.0).as_secs_f64() / done as f64;
+        let left = Duration::from_secs_f64(seconds * (report.steps - report.step) as f64);
+        say_err!("{}", line(report, seconds, left));
+    }
+}
+
+/// A line of a log.
+fn line(report: &StepReport<'_>, seconds: f64, left: Duration) -> String {
+    let speed = match seconds < 1.0 {
+        true => format!("{:.1} steps/s", 1.0 / seconds.max(f64::MIN_POSITIVE)),
+        false => format!("{seconds:.1} s/step"),
+    };
+    let (stage, step, steps) = (report.stage, report.step, report.steps);
+    format!("{stage} {step}/{steps}  {speed}, {} left  {}", HumanDuration(left), losses(report))
+}
+
+fn losses(report: &StepReport<'_>) -> String {
+    report.losses.iter().map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join("  ")
 }
 
 impl Observer for Progress {
     fn on_step(&mut self, report: &StepReport<'_>) {
-        if self.bar.as_ref().is_none_or(|(stage, _)| *stage != report.stage) {
-            let style = "{prefix:14} {bar:24} {pos}/{len} {per_sec}, {eta} left  {msg}";
-            let bar = ProgressBar::new(report.steps as u64).with_position(report.step as u64 - 1);
-            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-            bar.set_style(style);
-            bar.set_prefix(report.stage);
-            bar.reset_eta();
-            self.bar = Some((report.stage, bar));
-        }
-        if let Some((_, bar)) = &self.bar {
-            let losses = report.losses.iter().map(|(name, value)| format!("{name} {value:.4}"));
-            bar.set_message(losses.collect::<Vec<_>>().join("  "));
-            bar.set_position(report.step as u64);
+        match &mut self.stage {
+            Some(shown) if shown.name == report.stage => shown.update(report),
+            _ => self.stage.insert(Shown::new(report)).update(report),
         }
     }
 
@@ -54,14 +136,14 @@ impl Observer for Progress {
             "warning: {} is {:.3} at step {}, outside its band",
             alarm.figure, alarm.value, alarm.step
         );
-        match &self.bar {
-            Some((_, bar)) => bar.println(line),
-            None => say_err!("{line}"),
+        match &self.stage {
+            Some(shown) if shown.log.is_none() => shown.bar.println(line),
+            _ => say_err!("{line}"),
         }
     }
 
     fn stopped(&self) -> bool {
-        STOP.load(Ordering::SeqCst)
+        interrupted()
     }
 }
 

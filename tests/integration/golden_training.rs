@@ -10,8 +10,8 @@ use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use dmd::clip::ClipModel;
 use dmd::core::{
-    Adversary, Denoiser, Diffusion, Distance, Distiller, Draw, FewStep, Guided, Noise, NoiseSchedule,
-    Prediction, Reals, SquaredError, StepLevel, Targets, Terms,
+    Adversary, Denoiser, Diffusion, Distance, Distiller, Draw, FewStep, Guided, Level, Noise, NoiseSchedule,
+    Prediction, Reals, SquaredError, Targets, Terms,
 };
 use dmd::eval::frechet::Moments;
 use dmd::eval::{Backbone, Inception, Lpips};
@@ -273,7 +273,7 @@ fn a_training_step_of_pytorch() {
     let (teacher, _) = UNet2d::from_dir(&golden("unet_sd1"), &device()).unwrap();
     let teacher = UNetDenoiser::new(teacher, Prediction::Epsilon);
     let mut d = Distiller::new(
-        FewStep::new(perturbed(31).train(), vec![StepLevel { t: 999.0, alpha, sigma }]),
+        FewStep::new(perturbed(31).train(), vec![Level { t: 999.0, alpha, sigma }]),
         Guided::new(teacher, io.tensor("empty"), 2.0),
         perturbed(32).with_critic(head.unwrap()).train(),
         schedule,

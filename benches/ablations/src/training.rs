@@ -9,8 +9,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use dmd_core::matching::Weighting;
 use dmd_core::{
-    Adversary, Classes, Diffusion, Distiller, Draw, FakeScore, FewStep, Guided, Noise, NoiseSchedule, Reals,
-    SquaredError, StepLevel, Targets, Terms, denoising,
+    Adversary, Classes, Diffusion, Distiller, Draw, FakeScore, FewStep, Guided, Level, Noise, NoiseSchedule,
+    Reals, SquaredError, Targets, Terms, denoising,
 };
 use dmd_scheduler::{KarrasSchedule, TimeSampler, heun};
 use dmd_train::{AdamW, AdamWConfig, LearningRate, both};
@@ -169,9 +169,9 @@ pub fn teacher_samples<N: Student>(
 }
 
 /// Indices of Karras' grid at which a generator of some steps is called: DMD2's 999, 749, 499, 249 for four.
-fn levels(steps: usize) -> Vec<StepLevel> {
+fn levels(steps: usize) -> Vec<Level> {
     let sigmas = KarrasSchedule::default().sigmas(1000);
-    (0..steps).map(|step| StepLevel::of_sigma(sigmas[999 - step * 1000 / steps])).collect()
+    (0..steps).map(|step| Level::of_sigma(sigmas[999 - step * 1000 / steps])).collect()
 }
 
 /// Samples of a generator.

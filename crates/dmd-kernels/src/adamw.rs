@@ -31,10 +31,7 @@ pub fn adamw(
     moments: [Tensor<1>; 2],
     step: &AdamWStep,
 ) -> (Tensor<1>, [Tensor<1>; 2]) {
-    #[cfg(feature = "flex")]
-    if [&parameter, &gradient, &moments[0], &moments[1]].into_iter().all(crate::adamw_flex::supports) {
-        return crate::adamw_flex::adamw(parameter, gradient, moments, step);
-    }
+    fast!(adamw(&parameter, &gradient, [&moments[0], &moments[1]], step));
     adamw_composed(parameter, gradient, moments, step)
 }
 

@@ -1,5 +1,3 @@
-#[cfg(feature = "flex")]
-use burn::tensor::FloatDType;
 use burn::tensor::Tensor;
 use burn::tensor::ops::AttentionModuleOptions;
 
@@ -18,16 +16,15 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal:
     assert_eq!([batch, columns], [k_batch, k_columns], "queries and keys have one batch and one width");
     assert_eq!(k.dims(), v.dims(), "there is a value for each key");
     assert!(keys > 0, "there is a key to attend to");
-    #[cfg(feature = "flex")]
-    {
-        if crate::attention_flex::supports(&q) {
-            return crate::attention_flex::attention(q, k, v, heads, causal);
-        }
-        if let Some(dtype) = crate::widened::half(&q) {
-            let single = |x: Tensor<3>| x.cast(FloatDType::F32);
-            return attention(single(q), single(k), single(v), heads, causal).cast(dtype);
-        }
-    }
+    computed(q, k, v, heads, causal)
+}
+
+fn computed(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+    fast!(attention([&q, &k, &v], heads, causal));
+    fast!(widened(&q, || {
+        let [q, k, v] = [&q, &k, &v].map(crate::flex::single);
+        computed(q, k, v, heads, causal)
+    }));
     attention_composed(q, k, v, heads, causal)
 }
 

@@ -1,7 +1,5 @@
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
-#[cfg(feature = "flex")]
-use burn::tensor::FloatDType;
 use burn::tensor::Tensor;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
@@ -27,12 +25,8 @@ pub fn doubled(x: Tensor<4>) -> Tensor<4> {
 /// [`convolution`] of [`doubled`] input, in one where there is a body for it and nothing is tracked: the doubled
 /// picture is then never stored.
 pub fn doubled_convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    #[cfg(feature = "flex")]
     if let (Some(bias), true) = (&layer.bias, is_plain(layer)) {
-        let (weight, bias) = (layer.weight.val(), bias.val());
-        if crate::convolution_flex::supports_doubled(&x, &weight) {
-            return crate::convolution_flex::doubled_convolution3(x, weight, bias);
-        }
+        fast!(doubled_convolution3(&x, &layer.weight.val(), &bias.val()));
     }
     convolution(layer, doubled(x))
 }
@@ -58,16 +52,15 @@ pub fn convolution3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<
     assert_eq!(x.dims()[1], weight.dims()[1], "the input's channels are those of the weight");
     assert_eq!(weight.dims()[2..], [3, 3], "the kernel is 3×3");
     assert_eq!(weight.dims()[0], bias.dims()[0], "bias has one value per output channel");
-    #[cfg(feature = "flex")]
-    {
-        if crate::convolution_flex::supports(&x) {
-            return crate::convolution_flex::convolution3(x, weight, bias);
-        }
-        if let Some(dtype) = crate::widened::half(&x) {
-            let single = FloatDType::F32;
-            return convolution3(x.cast(single), weight.cast(single), bias.cast(single)).cast(dtype);
-        }
-    }
+    computed(x, weight, bias)
+}
+
+fn computed(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    fast!(convolution3(&x, &weight, &bias));
+    fast!(widened(&x, || {
+        let [x, weight] = [&x, &weight].map(crate::flex::single);
+        computed(x, weight, crate::flex::single(&bias))
+    }));
     convolution3_composed(x, weight, bias)
 }
 

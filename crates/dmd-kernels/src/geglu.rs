@@ -15,10 +15,7 @@ use burn::tensor::Tensor;
 pub fn geglu(both: Tensor<3>) -> Tensor<3> {
     let [_, _, width] = both.dims();
     assert!(width.is_multiple_of(2), "{width} columns have no two halves");
-    #[cfg(feature = "flex")]
-    if crate::geglu_flex::supports(&both) {
-        return crate::geglu_flex::geglu(both);
-    }
+    fast!(geglu(&both));
     geglu_composed(both)
 }
 
@@ -33,9 +30,6 @@ pub fn geglu_composed(both: Tensor<3>) -> Tensor<3> {
 /// The exact, erf-based GELU, with its exact gradient on every backend: burn 0.22's own differentiates the tanh
 /// approximation everywhere but on flex, which is off by up to 1e-3.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "flex")]
-    if crate::group_norm_flex::on_flex(x.device().as_dispatch()) {
-        return burn::tensor::activation::gelu(x);
-    }
+    fast!(gelu(&x));
     x.clone() * ((x * FRAC_1_SQRT_2).erf() + 1.0) * 0.5
 }

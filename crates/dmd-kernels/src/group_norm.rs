@@ -34,10 +34,7 @@ pub fn group_norm(
     );
     assert_eq!(gamma.dims(), [channels], "gamma has one value per channel");
     assert_eq!(beta.dims(), [channels], "beta has one value per channel");
-    #[cfg(feature = "flex")]
-    if crate::group_norm_flex::supports(&x) {
-        return crate::group_norm_flex::group_norm(x, gamma, beta, groups, epsilon, activation);
-    }
+    fast!(group_norm(&x, [&gamma, &beta], groups, epsilon, activation));
     group_norm_composed(x, gamma, beta, groups, epsilon, activation)
 }
 

@@ -20,45 +20,27 @@
 //! Everything else that a layer needs comes from burn itself. [`Operation`] is one of a network's operations with its
 //! shapes, as a value: what a device is checked on and what benchmarks time.
 
+/// Returns the result of a fast body from the function that asks, where the backend has one that serves its tensors.
+macro_rules! fast {
+    ($body:ident $arguments:tt $($then:tt)*) => {
+        #[cfg(feature = "flex")]
+        if let Some(result) = crate::flex::$body $arguments $($then)* {
+            return result;
+        }
+    };
+}
+
 mod adamw;
-#[cfg(feature = "flex")]
-mod adamw_flex;
 mod attention;
-#[cfg(feature = "flex")]
-mod attention_flex;
-#[cfg(feature = "flex")]
-mod attention_loops;
-#[cfg(feature = "flex")]
-mod conv_loops;
 mod convolution;
-#[cfg(feature = "flex")]
-mod convolution_flex;
 pub mod device;
 #[cfg(feature = "flex")]
-mod disjoint;
+mod flex;
 mod geglu;
-#[cfg(feature = "flex")]
-mod geglu_flex;
 mod group_norm;
-#[cfg(feature = "flex")]
-mod group_norm_flex;
-#[cfg(feature = "flex")]
-mod group_norm_loops;
 mod linear;
-#[cfg(feature = "flex")]
-mod linear_flex;
 mod operation;
-#[cfg(feature = "flex")]
-mod scratch;
 mod silu;
-#[cfg(feature = "flex")]
-mod silu_flex;
-#[cfg(feature = "flex")]
-mod widened;
-#[cfg(feature = "flex")]
-mod winograd;
-#[cfg(feature = "flex")]
-mod winograd_loops;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
 pub use attention::{attention, attention_composed};

@@ -1,8 +1,4 @@
-#[cfg(feature = "flex")]
-use burn::module::Param;
 use burn::nn::Linear;
-#[cfg(feature = "flex")]
-use burn::tensor::FloatDType;
 use burn::tensor::Tensor;
 
 /// `x · weight + bias` over the last axis of `x: [batch, rows, input]`, as one product of matrices.
@@ -16,28 +12,27 @@ pub fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [_, output] = weight.dims();
     let x = x.reshape([batch * rows, input]);
     let bias = linear.bias.as_ref().map(|bias| bias.val());
-    #[cfg(feature = "flex")]
-    if let Some(dtype) = crate::widened::half(&x) {
-        let single = FloatDType::F32;
-        let layer = Linear {
-            weight: Param::from_tensor(weight.cast(single)),
-            bias: bias.map(|bias| Param::from_tensor(bias.cast(single))),
-        };
-        return self::linear(&layer, x.cast(single).reshape([batch, rows, input])).cast(dtype);
+    computed(x, weight, bias).reshape([batch, rows, output])
+}
+
+fn computed(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    fast!(widened(&x, || {
+        let [x, weight] = [&x, &weight].map(crate::flex::single);
+        computed(x, weight, bias.as_ref().map(crate::flex::single))
+    }));
+    fast!(linear(&x, &weight).map(|y| with_bias(y, bias.clone())));
+    linear_composed(x, weight, bias)
+}
+
+fn with_bias(y: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
     }
-    #[cfg(feature = "flex")]
-    if crate::linear_flex::supports(&x, &weight) {
-        return crate::linear_flex::linear(x, weight, bias).reshape([batch, rows, output]);
-    }
-    linear_composed(x, weight, bias).reshape([batch, rows, output])
 }
 
 /// [`linear()`]'s default body on `x: [rows, input]` and `weight: [input, output]`: the reference that the faster body is
 /// tested against.
 pub fn linear_composed(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let y = x.matmul(weight);
-    match bias {
-        Some(bias) => y + bias.unsqueeze(),
-        None => y,
-    }
+    with_bias(x.matmul(weight), bias)
 }

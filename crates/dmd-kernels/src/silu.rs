@@ -2,10 +2,7 @@ use burn::tensor::Tensor;
 
 /// `x · sigmoid(x)`, any shape. Differentiable.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "flex")]
-    if crate::silu_flex::supports(&x) {
-        return crate::silu_flex::silu(x);
-    }
+    fast!(silu(&x));
     silu_composed(x)
 }
 

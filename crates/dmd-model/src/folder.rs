@@ -7,7 +7,7 @@ use dmd_weights::{read_config, read_json};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::Error;
+use crate::{Error, Noising};
 
 /// A part of a model, in a folder of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +130,18 @@ impl ModelFolder {
         let part = if self.has(Part::UNet) { Part::UNet } else { Part::Generator };
         let named: Named = read_config(&self.need(part)?)?;
         Ok(if named.class == "UNet2DModel" { Kind::Classes } else { Kind::StableDiffusion })
+    }
+
+    /// The model's noise schedule, by its kind.
+    ///
+    /// # Errors
+    ///
+    /// When the scheduler's configuration is missing, damaged or not supported.
+    pub fn noising(&self) -> Result<Noising, Error> {
+        match self.kind()? {
+            Kind::StableDiffusion => Noising::preserving(self.scheduler()?),
+            Kind::Classes => Noising::exploding(self.scheduler()?),
+        }
     }
 
     /// `scheduler_config.json`.

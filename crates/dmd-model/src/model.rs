@@ -249,11 +249,7 @@ pub fn generator_recipe(options: &OpenOptions) -> Result<Option<Recipe>, Error> 
     let folder = ModelFolder::open(&options.model)?;
     let own = folder.has(Part::Generator).then(|| folder.part(Part::Generator));
     let Some(place) = options.generator.clone().or(own) else { return Ok(None) };
-    let noising = match folder.kind()? {
-        Kind::StableDiffusion => Noising::preserving(folder.scheduler()?)?,
-        Kind::Classes => Noising::exploding(folder.scheduler()?)?,
-    };
-    Recipe::beside(&place, &noising).map(Some)
+    Recipe::beside(&place, &folder.noising()?).map(Some)
 }
 
 /// A model of whichever family a folder holds: what a program opens when it does not know what a user points at.

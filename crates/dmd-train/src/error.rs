@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A run's configuration file cannot be read.
-    #[error("cannot read the configuration {path:?}: {source}")]
+    #[error("cannot read the configuration {path:?}")]
     ReadConfig {
         /// The file.
         path: PathBuf,

@@ -11,7 +11,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use dmd_ablations::toy::Mlp;
 use dmd_core::{
-    Adversary, Diffusion, Distiller, Draw, FewStep, GaussianMixture, Noise, Reals, SquaredError, StepLevel,
+    Adversary, Diffusion, Distiller, Draw, FewStep, GaussianMixture, Level, Noise, Reals, SquaredError,
     Targets, Terms,
 };
 use dmd_data::{Dataset, Shapes};
@@ -125,7 +125,7 @@ fn toy() -> (Toy, Draw) {
     // A network whose last layer is zero gives no gradient to the others: one step makes it general.
     let mlp = || Mlp::new(16, 0.5, &training);
     let distiller = Distiller::new(
-        FewStep::new(mlp(), vec![StepLevel::of_sigma(80.0)]).with_noise_scale(80.0),
+        FewStep::new(mlp(), vec![Level::of_sigma(80.0)]).with_noise_scale(80.0),
         GaussianMixture::new(&[(1.0, &[0.5, 0.0], 0.1), (1.0, &[-0.5, 0.2], 0.2)]),
         mlp(),
         KarrasSchedule::default(),

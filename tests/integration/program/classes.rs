@@ -71,6 +71,13 @@ fn classes_on_pixels() {
     };
     // Sixty steps are enough to tell bright from dark.
     assert!(mean("one-1.png") > mean("one-2.png") + 20.0, "{} {}", mean("one-1.png"), mean("one-2.png"));
+    // The same rules as for text: one step is drawn by the generator, which takes no guidance.
+    let guided = ["generate", "dark", "--model", "teacher/model", "--steps", "1", "--guidance", "2"];
+    assert!(refused(here.path(), &guided).contains("--guidance"));
+    let shown = dmd(here.path(), &["inspect", "teacher/model"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert_eq!(shown.matches("UNet2DModel").count(), 2, "{shown}");
+    assert!(shown.contains("2 classes") && !shown.contains("missing"), "{shown}");
     let message = refused(here.path(), &["generate", "grey", "--model", "teacher/model"]);
     assert!(message.contains("bright, dark"), "{message}");
     assert!(

@@ -34,10 +34,15 @@ fn distil_a_tiny_model() {
     config["fake"]["steps_per_generator_step"] = 2.into();
     config["pace"]["steps"] = 2.into();
     fs::write(here.path().join("run.toml"), config.to_string()).unwrap();
+    let mut logs = Vec::new();
     for _ in 0..2 {
         let output = dmd(here.path(), &["distill", "run.toml"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        logs.push(String::from_utf8_lossy(&output.stderr).into_owned());
+        assert!(output.status.success(), "{}", logs[logs.len() - 1]);
     }
+    // Without a terminal there are lines in place of a bar: where the run is, how fast, how long it will take.
+    let last = logs[0].lines().find(|line| line.starts_with("distillation 2/2")).unwrap_or(&logs[0]);
+    assert!(last.contains("step") && last.contains("left") && last.contains("regression"), "{last}");
     let made = here.path().join("run/unet_one_step");
     fs::remove_dir_all(model.path().join("unet_one_step")).unwrap();
     fs::rename(&made, model.path().join("unet_one_step")).unwrap();

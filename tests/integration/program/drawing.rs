@@ -1,6 +1,11 @@
 //! `dmd generate` and `dmd compare`: the files they write.
 
-use super::dmd;
+use std::fs;
+use std::process::{Command, Stdio};
+
+use image::ImageFormat;
+
+use super::{dmd, refused};
 use crate::support::tiny_model;
 
 #[test]
@@ -41,4 +46,81 @@ fn compare_writes_a_labelled_sheet() {
     );
     let sheet = image::open(here.path().join("compare.png")).unwrap();
     assert!(sheet.width() > 512 && sheet.height() > 512);
+}
+
+/// A file holds what its name says, with the picture's parameters inside; other names are refused before anything is
+/// drawn.
+#[test]
+fn formats_by_name() {
+    let model = tiny_model();
+    let model = model.path().to_str().unwrap();
+    let here = tempfile::tempdir().unwrap();
+    for (name, kind, text) in [
+        ("fox.jpg", ImageFormat::Jpeg, "\0S\0e\0e\0d"),
+        ("fox.webp", ImageFormat::WebP, "\0S\0e\0e\0d"),
+        ("fox.PNG", ImageFormat::Png, "Seed"),
+        ("fox", ImageFormat::Png, "Seed: 18446744073709551615"),
+    ] {
+        let output = dmd(here.path(), &["generate", "x", "--seed", "-1", "--model", model, "--out", name]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let bytes = fs::read(here.path().join(name)).unwrap();
+        assert_eq!(image::guess_format(&bytes).unwrap(), kind, "{name}");
+        assert!(bytes.windows(text.len()).any(|part| part == text.as_bytes()), "{name} has no parameters");
+    }
+    fs::create_dir(here.path().join("folder")).unwrap();
+    let before = fs::read_dir(here.path()).unwrap().count();
+    let said = refused(here.path(), &["generate", "x", "--model", model, "--out", "fox.tiff"]);
+    assert!(said.contains(".png") && said.contains("fox.tiff"), "{said}");
+    let said = refused(here.path(), &["generate", "x", "--model", model, "--out", "folder"]);
+    assert_eq!(said.matches("Is a directory").count(), 1, "{said}");
+    let said = refused(here.path(), &["compare", "x", "--model", model, "--out", "sheet.gif"]);
+    assert!(said.contains(".png"), "{said}");
+    assert_eq!(fs::read_dir(here.path()).unwrap().count(), before, "nothing was written");
+}
+
+/// Many pictures: each is written when it is drawn, Ctrl-C keeps them, and a picture is the one that its prompt and
+/// seed give alone.
+#[test]
+#[cfg(unix)]
+fn ctrl_c_keeps_what_was_drawn() {
+    let model = tiny_model();
+    let model = model.path().to_str().unwrap();
+    let here = tempfile::tempdir().unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_dmd"))
+        .args(["generate", "x", "--count", "100000", "--seed", "3", "--model", model, "--out", "many/p.png"])
+        .current_dir(here.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let many = here.path().join("many");
+    let pictures = || fs::read_dir(&many).map_or(0, Iterator::count);
+    let start = std::time::Instant::now();
+    while pictures() < 5 {
+        assert!(start.elapsed().as_secs() < 300, "no picture appears");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains(&format!("{} of 100000 pictures are written", pictures())), "{said}");
+    for entry in fs::read_dir(&many).unwrap() {
+        assert!(image::open(entry.unwrap().path()).is_ok());
+    }
+    let output = dmd(here.path(), &["generate", "x", "--seed", "6", "--model", model, "--out", "one.png"]);
+    assert!(output.status.success());
+    let (alone, among) = (here.path().join("one.png"), many.join("p-000004.png"));
+    assert!(fs::read(alone).unwrap() == fs::read(among).unwrap(), "a picture depends on its company");
+}
+
+/// A plain Stable Diffusion folder has no generator: the sentence says so, and what to do.
+#[test]
+fn a_folder_without_a_generator() {
+    let model = tiny_model();
+    fs::remove_dir_all(model.path().join("unet_one_step")).unwrap();
+    let here = tempfile::tempdir().unwrap();
+    let said = refused(here.path(), &["generate", "x", "--model", model.path().to_str().unwrap()]);
+    assert!(said.contains("one-step generator") && said.contains("--steps"), "{said}");
 }

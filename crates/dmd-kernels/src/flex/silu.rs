@@ -1,17 +1,15 @@
 //! [`silu`] for the flex backend: one vectorised pass each way, the gradient by recomputation.
 
-use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::group_norm_flex::{on_flex, values};
-use crate::group_norm_loops::sigmoid;
+use super::mathematics::sigmoid;
+use super::recompute::{Recomputed, second_order, tracked};
+use super::tensors::{is_single, tensor, values};
 
 /// Values that one thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -26,13 +24,9 @@ pub trait SiluOps: Backend {
     fn silu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// Whether the fast body serves this tensor: f32 on flex.
-pub(crate) fn supports<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && on_flex(x.device().as_dispatch())
-}
-
-pub(crate) fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    Tensor::from_dispatch(Dispatch::silu(x.into_dispatch()))
+/// [`crate::silu`], where the tensor is in single precision on flex.
+pub(crate) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    is_single(x).then(|| Tensor::from_dispatch(Dispatch::silu(x.clone().into_dispatch())))
 }
 
 /// `out[i] = f(a[i], b[i])`, vectorised, chunks in parallel.
@@ -56,7 +50,7 @@ fn apply(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Vec
 }
 
 fn like(x: &FlexTensor, values: Vec<f32>) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(values, x.layout().shape().as_slice().to_vec()))
+    tensor(values, x.layout().shape().as_slice())
 }
 
 impl SiluOps for Flex {
@@ -86,34 +80,30 @@ impl SiluOps for Flex {
     }
 }
 
-#[derive(Debug)]
-struct SiluBackward;
+#[derive(Debug, Clone)]
+struct Silu;
 
-impl<B: SiluOps> Backward<B, 1> for SiluBackward {
-    type State = NodeId;
+impl<B: SiluOps> Recomputed<B, 1> for Silu {
+    fn forward(&self, [x]: [FloatTensor<B>; 1]) -> FloatTensor<B> {
+        B::silu(x)
+    }
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let [node] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state);
-        if let Some(node) = node {
-            grads.register::<B>(node.id, B::silu_backward(x, grad));
-        }
+    fn backward(
+        &self,
+        [x]: [FloatTensor<B>; 1],
+        gradient: FloatTensor<B>,
+        _: [bool; 1],
+    ) -> [Option<FloatTensor<B>>; 1] {
+        [Some(B::silu_backward(x, gradient))]
     }
 }
 
 impl<B: SiluOps, C: CheckpointStrategy> SiluOps for Autodiff<B, C> {
     fn silu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        match SiluBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let state = prep.checkpoint(&x);
-                prep.finish(state, B::silu(x.into_primitive()))
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::silu(x.into_primitive())),
-        }
+        tracked::<B, C, _, 1>(Silu, [x])
     }
 
-    fn silu_backward(_x: FloatTensor<Self>, _grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        panic!("the gradient of silu is not differentiable: burn's autodiff is first order");
+    fn silu_backward(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
+        second_order("silu")
     }
 }

@@ -9,20 +9,21 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::conv_loops::WeightLayout;
-use crate::disjoint::Disjoint;
-use crate::scratch::Scratch;
-use crate::winograd_loops::{Inverse, LANES, POINTS, Plane, Product, ROWS, Sink, Tiles, Weights, spread};
+use super::direct_loops::WeightLayout;
+use super::disjoint::Disjoint;
+use super::scratch::Scratch;
+use super::winograd_loops::{Inverse, LANES, POINTS, Places, Plane, ROWS, Sink, Tiles, Weights, spread};
+use super::winograd_products::Product;
 
 /// What is convolved: `[batch, channels, height, width]`, or half of height and width where it is doubled first.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) batch: usize,
-    pub(crate) channels: usize,
-    pub(crate) height: usize,
-    pub(crate) width: usize,
+pub(super) struct Shape {
+    pub(super) batch: usize,
+    pub(super) channels: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
     /// Whether the input is doubled by repetition first; height and width are those of the result.
-    pub(crate) doubled: bool,
+    pub(super) doubled: bool,
 }
 
 /// Most tiles that are multiplied at a time.
@@ -55,7 +56,7 @@ impl Shape {
     /// Whether this is faster than direct multiplication, by cycles per pair of channels as they were measured: products
     /// at the processor's full width, some 14 for the weights, some 25 for a tile's way there and back; the other way
     /// products at three quarters of the width, and a copy of the input.
-    pub(crate) fn pays(self, outputs: usize) -> bool {
+    pub(super) fn pays(self, outputs: usize) -> bool {
         let tiles = self.count() as f64;
         let padded = (self.count().next_multiple_of(self.panel())) as f64;
         let waste = outputs.next_multiple_of(ROWS) as f64 / outputs as f64;
@@ -67,7 +68,7 @@ impl Shape {
 }
 
 /// Convolves `x` with weights that lie as `layout` says into `out: [batch, outputs, height, width]`.
-pub(crate) fn convolve(
+pub(super) fn convolve(
     x: &[f32],
     shape: Shape,
     (weights, layout): (&[f32], WeightLayout),
@@ -157,16 +158,18 @@ impl Part {
     }
 
     /// The input's tiles, channels in parallel.
+    #[expect(unsafe_code, reason = "jobs have channels of their own, see `Sink`")]
     fn transform(&self, x: &[f32], points: &Disjoint<'_>) {
         let Shape { channels, height, width, doubled, .. } = self.shape;
         let (down, across) = self.shape.tiles();
         let area = if doubled { height / 2 * (width / 2) } else { height * width };
         let pitch = Tiles::pitch(across);
         let room = || (vec![0.0; 6 * pitch], vec![0.0; 6 * pitch]);
+        let Self { panel, point_size, panel_size, first, last, .. } = *self;
+        let places = Places { point_size, panel_size, panel, first, last };
         (0..channels).into_par_iter().with_min_len(4).for_each_init(room, |(padded, rows), channel| {
             for row in self.first / across..self.last.div_ceil(across) {
                 let values = &x[(row / down * channels + channel) * area..][..area];
-                let Self { panel, point_size, panel_size, first, last, .. } = *self;
                 Arch::new().dispatch(Tiles {
                     plane: Plane { values, height, width, doubled },
                     row: row % down,
@@ -175,7 +178,9 @@ impl Part {
                     whole: self.shape.whole(),
                     padded,
                     rows,
-                    sink: Sink { points, channel, point_size, panel_size, panel, first, last },
+                    // SAFETY: a channel is one job's, which works on one row at a time; `points` has room for all
+                    // channels and is handed out here only.
+                    sink: unsafe { Sink::new(points, places, channel) },
                 });
             }
         });

@@ -1,17 +1,17 @@
 //! [`group_norm`] for the flex backend: statistics and application in two passes over each group,
 //! groups in parallel, and the gradient by recomputation, so that only `x` is kept for it.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, Flex, backend_extension};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use super::group_norm_loops::{Affine, Gradient, backward_group, forward_group};
+use super::recompute::{Recomputed, second_order, tracked};
+use super::tensors::{dims, is_single, tensor, values};
 use crate::Activation;
-use crate::group_norm_loops::{Affine, Gradient, backward_group, forward_group};
 
 /// Group normalisation as an operation of a backend. `silu` is 1 when SiLU follows, else 0.
 #[backend_extension(Flex, Autodiff)]
@@ -38,36 +38,20 @@ pub trait GroupNormOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// Whether the fast body serves this tensor: f32 on flex.
-pub(crate) fn supports(x: &Tensor<4>) -> bool {
-    x.dtype() == DType::F32 && on_flex(x.device().as_dispatch())
-}
-
-pub(crate) fn on_flex(device: &DispatchDevice) -> bool {
-    if let DispatchDevice::Autodiff(inner) = device {
-        on_flex(inner)
-    } else {
-        matches!(device, DispatchDevice::Flex(_))
-    }
-}
-
+/// [`crate::group_norm`], where the tensor is in single precision on flex.
 pub(crate) fn group_norm(
-    x: Tensor<4>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
+    x: &Tensor<4>,
+    [gamma, beta]: [&Tensor<1>; 2],
     groups: usize,
     epsilon: f64,
     activation: Activation,
-) -> Tensor<4> {
+) -> Option<Tensor<4>> {
     let silu = usize::from(activation == Activation::Silu);
-    Tensor::from_dispatch(Dispatch::group_norm(
-        x.into_dispatch(),
-        gamma.into_dispatch(),
-        beta.into_dispatch(),
-        groups,
-        epsilon,
-        silu,
-    ))
+    is_single(x).then(|| {
+        let [gamma, beta] = [gamma, beta].map(|parameter| parameter.clone().into_dispatch());
+        let x = x.clone().into_dispatch();
+        Tensor::from_dispatch(Dispatch::group_norm(x, gamma, beta, groups, epsilon, silu))
+    })
 }
 
 impl GroupNormOps for Flex {
@@ -97,7 +81,7 @@ impl GroupNormOps for Flex {
                     silu == 1,
                 );
             });
-        FlexTensor::from_data(TensorData::new(out, geometry.shape.to_vec()))
+        tensor(out, geometry.shape)
     }
 
     fn group_norm_backward(
@@ -148,43 +132,33 @@ impl GroupNormOps for Flex {
                 }
             }
             let sum: Vec<f32> = sum.into_iter().map(|v| v as f32).collect();
-            FlexTensor::from_data(TensorData::new(sum, [channels]))
+            tensor(sum, [channels])
         };
-        (
-            FlexTensor::from_data(TensorData::new(grad_x, geometry.shape.to_vec())),
-            total(grad_gamma),
-            total(grad_beta),
-        )
+        (tensor(grad_x, geometry.shape), total(grad_gamma), total(grad_beta))
     }
 }
 
-#[derive(Debug)]
-struct GroupNormBackward;
+#[derive(Debug, Clone)]
+struct GroupNorm {
+    groups: usize,
+    epsilon: f64,
+    silu: usize,
+}
 
-impl<B: GroupNormOps> Backward<B, 3> for GroupNormBackward {
-    type State = (
-        burn::backend::autodiff::NodeId,
-        burn::backend::autodiff::NodeId,
-        burn::backend::autodiff::NodeId,
-        usize,
-        f64,
-        usize,
-    );
+impl<B: GroupNormOps> Recomputed<B, 3> for GroupNorm {
+    fn forward(&self, [x, gamma, beta]: [FloatTensor<B>; 3]) -> FloatTensor<B> {
+        B::group_norm(x, gamma, beta, self.groups, self.epsilon, self.silu)
+    }
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let [node_x, node_gamma, node_beta] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let (x, gamma, beta, groups, epsilon, silu) = ops.state;
-        let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(x);
-        let gamma = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(gamma);
-        let beta = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(beta);
-        let (grad_x, grad_gamma, grad_beta) =
-            B::group_norm_backward(x, gamma, beta, grad, groups, epsilon, silu);
-        for (node, grad) in [(node_x, grad_x), (node_gamma, grad_gamma), (node_beta, grad_beta)] {
-            if let Some(node) = node {
-                grads.register::<B>(node.id, grad);
-            }
-        }
+    fn backward(
+        &self,
+        [x, gamma, beta]: [FloatTensor<B>; 3],
+        gradient: FloatTensor<B>,
+        _: [bool; 3],
+    ) -> [Option<FloatTensor<B>>; 3] {
+        let Self { groups, epsilon, silu } = *self;
+        let (x, gamma, beta) = B::group_norm_backward(x, gamma, beta, gradient, groups, epsilon, silu);
+        [x, gamma, beta].map(Some)
     }
 }
 
@@ -197,48 +171,19 @@ impl<B: GroupNormOps, C: CheckpointStrategy> GroupNormOps for Autodiff<B, C> {
         epsilon: f64,
         silu: usize,
     ) -> FloatTensor<Self> {
-        match GroupNormBackward.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful()
-        {
-            OpsKind::Tracked(mut prep) => {
-                let state = (
-                    prep.checkpoint(&x),
-                    prep.checkpoint(&gamma),
-                    prep.checkpoint(&beta),
-                    groups,
-                    epsilon,
-                    silu,
-                );
-                let out = B::group_norm(
-                    x.into_primitive(),
-                    gamma.into_primitive(),
-                    beta.into_primitive(),
-                    groups,
-                    epsilon,
-                    silu,
-                );
-                prep.finish(state, out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::group_norm(
-                x.into_primitive(),
-                gamma.into_primitive(),
-                beta.into_primitive(),
-                groups,
-                epsilon,
-                silu,
-            )),
-        }
+        tracked::<B, C, _, 3>(GroupNorm { groups, epsilon, silu }, [x, gamma, beta])
     }
 
     fn group_norm_backward(
-        _x: FloatTensor<Self>,
-        _gamma: FloatTensor<Self>,
-        _beta: FloatTensor<Self>,
-        _grad: FloatTensor<Self>,
-        _groups: usize,
-        _epsilon: f64,
-        _silu: usize,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: usize,
+        _: f64,
+        _: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        panic!("the gradient of group_norm is not differentiable: burn's autodiff is first order");
+        second_order("group_norm")
     }
 }
 
@@ -250,8 +195,7 @@ struct Geometry {
 
 impl Geometry {
     fn of(x: &FlexTensor, groups: usize) -> Self {
-        let dims = x.layout().shape().as_slice();
-        Self { shape: [dims[0], dims[1], dims[2], dims[3]], groups }
+        Self { shape: dims(x), groups }
     }
 
     fn numel(&self) -> usize {
@@ -268,11 +212,4 @@ impl Geometry {
         let group = index % self.groups;
         group * per_group..(group + 1) * per_group
     }
-}
-
-/// The elements of a contiguous f32 tensor.
-pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
-    let start = tensor.layout().start_offset();
-    let len = tensor.layout().num_elements();
-    &tensor.storage::<f32>()[start..start + len]
 }

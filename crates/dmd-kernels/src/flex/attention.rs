@@ -1,21 +1,19 @@
 //! [`attention`](crate::attention()) for the flex backend: forward without the scores, the gradient by computing them
 //! again for some queries at a time.
 
-use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::attention_loops::{
+use super::attention_loops::{
     BLOCK, Head, KEYS, LANES, Queries, Workspace, attend, softmax_gradient, softmax_rows,
 };
-use crate::group_norm_flex::{on_flex, values};
+use super::recompute::{Recomputed, second_order, tracked};
+use super::tensors::{dims, is_single, tensor, values};
 
 /// Attention as an operation of a backend. `causal` is 1 or 0.
 #[backend_extension(Flex, Autodiff)]
@@ -40,25 +38,18 @@ pub trait AttentionOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// Whether the fast body serves this tensor: f32 on flex.
-pub(crate) fn supports(q: &Tensor<3>) -> bool {
-    q.dtype() == DType::F32 && on_flex(q.device().as_dispatch())
-}
-
-pub(crate) fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
-    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(Dispatch::heads_attention(q, k, v, heads, usize::from(causal)))
+/// [`crate::attention()`], where the tensors are in single precision on flex.
+pub(crate) fn attention([q, k, v]: [&Tensor<3>; 3], heads: usize, causal: bool) -> Option<Tensor<3>> {
+    is_single(q).then(|| {
+        let [q, k, v] = [q, k, v].map(|x| x.clone().into_dispatch());
+        Tensor::from_dispatch(Dispatch::heads_attention(q, k, v, heads, usize::from(causal)))
+    })
 }
 
 /// Queries of a head that a thread takes at a time.
 const CHUNK: usize = 8 * BLOCK;
 /// Queries whose scores the gradient holds at a time.
 const ROWS: usize = 256;
-
-fn dims(tensor: &FlexTensor) -> [usize; 3] {
-    let dims = tensor.layout().shape().as_slice();
-    [dims[0], dims[1], dims[2]]
-}
 
 fn scale(width: usize) -> f32 {
     1.0 / (width as f32).sqrt()
@@ -91,13 +82,13 @@ impl AttentionOps for Flex {
         causal: usize,
     ) -> FlexTensor {
         let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
-        let ([batch, n, columns], [_, m, _]) = (dims(&q), dims(&k));
+        let ([batch, n, columns], [_, m, _]): ([usize; 3], [usize; 3]) = (dims(&q), dims(&k));
         let width = columns / heads;
         let (padded, padded_width) = (m.next_multiple_of(KEYS), width.next_multiple_of(LANES));
         let mut out = vec![0.0_f32; batch * n * columns];
-        let shape = vec![batch, n, columns];
+        let shape = [batch, n, columns];
         if out.is_empty() {
-            return FlexTensor::from_data(TensorData::new(out, shape));
+            return tensor(out, shape);
         }
         // Keys and values of every head, laid out for the loops.
         let laid: Vec<[Vec<f32>; 2]> = (0..batch * heads)
@@ -115,7 +106,7 @@ impl AttentionOps for Flex {
         let chunks = n.div_ceil(CHUNK);
         let per_sample = out.chunks_mut(n * columns).flat_map(|sample| sample.chunks_mut(CHUNK * columns));
         let work: Vec<&mut [f32]> = per_sample.collect();
-        work.into_par_iter().enumerate().for_each_init(Workspace::default, |scratch, (i, out)| {
+        work.into_par_iter().enumerate().for_each_init(Workspace::default, |workspace, (i, out)| {
             let (sample, chunk) = (i / chunks, i % chunks);
             let queries = &values(&q)[(sample * n + chunk * CHUNK) * columns..][..out.len()];
             for head in 0..heads {
@@ -132,12 +123,12 @@ impl AttentionOps for Flex {
                         stride: columns,
                         scale: scale(width),
                         visible: if causal == 1 { first + 1 } else { m },
-                        scratch,
+                        workspace,
                     });
                 }
             }
         });
-        FlexTensor::from_data(TensorData::new(out, shape))
+        tensor(out, shape)
     }
 
     fn heads_attention_backward(
@@ -150,7 +141,7 @@ impl AttentionOps for Flex {
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
         let grad = grad.to_contiguous();
-        let ([batch, n, columns], [_, m, _]) = (dims(&q), dims(&k));
+        let ([batch, n, columns], [_, m, _]): ([usize; 3], [usize; 3]) = (dims(&q), dims(&k));
         let width = columns / heads;
         let of_heads: Vec<[Vec<f32>; 3]> = (0..batch * heads)
             .into_par_iter()
@@ -175,7 +166,7 @@ impl AttentionOps for Flex {
                     }
                 }
             });
-            FlexTensor::from_data(TensorData::new(out, vec![batch, rows, columns]))
+            tensor(out, [batch, rows, columns])
         };
         (scattered(0, n), scattered(1, m), scattered(2, m))
     }
@@ -183,24 +174,21 @@ impl AttentionOps for Flex {
 
 /// The gradients of one head's queries, keys and values, `[rows, width]` each.
 fn head_gradients([q, k, v, grad]: [Vec<f32>; 4], [n, m, width]: [usize; 3], causal: bool) -> [Vec<f32>; 3] {
-    let tensor = |values: Vec<f32>, rows: usize, columns: usize| {
-        FlexTensor::from_data(TensorData::new(values, vec![rows, columns]))
-    };
     let product = Flex::float_matmul;
     let turned = Flex::float_transpose;
-    let (k, v) = (tensor(k, m, width), tensor(v, m, width));
+    let (k, v) = (tensor(k, [m, width]), tensor(v, [m, width]));
     let mut of_q = Vec::with_capacity(n * width);
-    let mut of_k = tensor(vec![0.0; m * width], m, width);
+    let mut of_k = tensor(vec![0.0; m * width], [m, width]);
     let mut of_v = of_k.clone();
     for (chunk, (q, grad)) in q.chunks(ROWS * width).zip(grad.chunks(ROWS * width)).enumerate() {
         let rows = q.len() / width;
-        let (q, grad) = (tensor(q.to_vec(), rows, width), tensor(grad.to_vec(), rows, width));
+        let (q, grad) = (tensor(q.to_vec(), [rows, width]), tensor(grad.to_vec(), [rows, width]));
         let mut weights = values(&product(q.clone(), turned(k.clone())).to_contiguous()).to_vec();
         let first = chunk * ROWS;
         softmax_rows(&mut weights, m, scale(width), |i| if causal { first + i + 1 } else { m });
         let mut scores = values(&product(grad.clone(), turned(v.clone())).to_contiguous()).to_vec();
         softmax_gradient(&weights, &mut scores, m, scale(width));
-        let (weights, scores) = (tensor(weights, rows, m), tensor(scores, rows, m));
+        let (weights, scores) = (tensor(weights, [rows, m]), tensor(scores, [rows, m]));
         of_v = Flex::float_add(of_v, product(turned(weights), grad));
         of_q.extend_from_slice(values(&product(scores.clone(), k.clone()).to_contiguous()));
         of_k = Flex::float_add(of_k, product(turned(scores), q));
@@ -209,23 +197,25 @@ fn head_gradients([q, k, v, grad]: [Vec<f32>; 4], [n, m, width]: [usize; 3], cau
     [of_q, read(of_k), read(of_v)]
 }
 
-#[derive(Debug)]
-struct AttentionBackward;
+#[derive(Debug, Clone)]
+struct Attention {
+    heads: usize,
+    causal: usize,
+}
 
-impl<B: AttentionOps> Backward<B, 3> for AttentionBackward {
-    type State = ([NodeId; 3], usize, usize);
+impl<B: AttentionOps> Recomputed<B, 3> for Attention {
+    fn forward(&self, [q, k, v]: [FloatTensor<B>; 3]) -> FloatTensor<B> {
+        B::heads_attention(q, k, v, self.heads, self.causal)
+    }
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let nodes = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let (inputs, heads, causal) = ops.state;
-        let [q, k, v] = inputs.map(|id| checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(id));
-        let (of_q, of_k, of_v) = B::heads_attention_backward(q, k, v, grad, heads, causal);
-        for (node, grad) in nodes.into_iter().zip([of_q, of_k, of_v]) {
-            if let Some(node) = node {
-                grads.register::<B>(node.id, grad);
-            }
-        }
+    fn backward(
+        &self,
+        [q, k, v]: [FloatTensor<B>; 3],
+        gradient: FloatTensor<B>,
+        _: [bool; 3],
+    ) -> [Option<FloatTensor<B>>; 3] {
+        let (q, k, v) = B::heads_attention_backward(q, k, v, gradient, self.heads, self.causal);
+        [q, k, v].map(Some)
     }
 }
 
@@ -237,27 +227,17 @@ impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
         heads: usize,
         causal: usize,
     ) -> FloatTensor<Self> {
-        match AttentionBackward.prepare::<C>([q.node(), k.node(), v.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let inputs = [prep.checkpoint(&q), prep.checkpoint(&k), prep.checkpoint(&v)];
-                let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
-                prep.finish((inputs, heads, causal), B::heads_attention(q, k, v, heads, causal))
-            }
-            OpsKind::UnTracked(prep) => {
-                let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
-                prep.finish(B::heads_attention(q, k, v, heads, causal))
-            }
-        }
+        tracked::<B, C, _, 3>(Attention { heads, causal }, [q, k, v])
     }
 
     fn heads_attention_backward(
-        _q: FloatTensor<Self>,
-        _k: FloatTensor<Self>,
-        _v: FloatTensor<Self>,
-        _grad: FloatTensor<Self>,
-        _heads: usize,
-        _causal: usize,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: usize,
+        _: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        panic!("the gradient of attention is not differentiable: burn's autodiff is first order");
+        second_order("attention")
     }
 }

@@ -1,21 +1,19 @@
 //! The 3×3 convolution for the flex backend: forward and the gradient of its input by Winograd's algorithm or by direct
 //! multiplication, whichever is faster for a shape; the gradient of its weight as nine products of matrices over shifted views.
 
-use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{DType, Slice, Tensor, TensorData};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::conv_loops::{BLOCK, Block, Planes, Run, SLACK, WeightLayout, convolve};
-use crate::group_norm_flex::{on_flex, values};
-use crate::scratch::Scratch;
-use crate::winograd::{self, Shape};
+use super::direct_loops::{BLOCK, Block, Planes, Run, SLACK, WeightLayout, convolve};
+use super::recompute::{Recomputed, second_order, tracked};
+use super::scratch::Scratch;
+use super::tensors::{dims, is_single, tensor, values};
+use super::weight_gradient::gradients;
+use super::winograd::{self, Shape};
 
 /// A 3×3 convolution of stride 1 with one zero around, as an operation of a backend.
 #[backend_extension(Flex, Autodiff)]
@@ -38,17 +36,12 @@ pub trait ConvolutionOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// Whether the fast body serves this tensor: f32 on flex.
-pub(crate) fn supports(x: &Tensor<4>) -> bool {
-    x.dtype() == DType::F32 && on_flex(x.device().as_dispatch())
-}
-
-pub(crate) fn convolution3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    Tensor::from_dispatch(Dispatch::convolution3(
-        x.into_dispatch(),
-        weight.into_dispatch(),
-        bias.into_dispatch(),
-    ))
+/// [`crate::convolution3`], where the tensor is in single precision on flex.
+pub(crate) fn convolution3(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>) -> Option<Tensor<4>> {
+    is_single(x).then(|| {
+        let [x, weight] = [x, weight].map(|x| x.clone().into_dispatch());
+        Tensor::from_dispatch(Dispatch::convolution3(x, weight, bias.clone().into_dispatch()))
+    })
 }
 
 /// The convolution of doubled input, as an operation of a backend. It is not differentiable.
@@ -62,31 +55,29 @@ pub trait DoubledConvolutionOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// Whether the fast body serves these: f32 on flex, not tracked, a shape for Winograd's algorithm.
-pub(crate) fn supports_doubled(x: &Tensor<4>, weight: &Tensor<4>) -> bool {
+/// The convolution of doubled input, where the tensor is in single precision on flex, nothing is tracked, and
+/// Winograd's algorithm pays for the shape.
+pub(crate) fn doubled_convolution3(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>) -> Option<Tensor<4>> {
     let [batch, channels, height, width] = x.dims();
     let shape = Shape { batch, channels, height: 2 * height, width: 2 * width, doubled: true };
     let some = batch * channels * height * width > 0;
-    some && supports(x) && !x.is_autodiff() && !weight.is_autodiff() && shape.pays(weight.dims()[0])
-}
-
-pub(crate) fn doubled_convolution3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    Tensor::from_dispatch(Dispatch::doubled_convolution3(
-        x.into_dispatch(),
-        weight.into_dispatch(),
-        bias.into_dispatch(),
-    ))
+    let plain = is_single(x) && !x.is_autodiff() && !weight.is_autodiff();
+    (some && plain && shape.pays(weight.dims()[0])).then(|| {
+        let [x, weight] = [x, weight].map(|x| x.clone().into_dispatch());
+        Tensor::from_dispatch(Dispatch::doubled_convolution3(x, weight, bias.clone().into_dispatch()))
+    })
 }
 
 impl DoubledConvolutionOps for Flex {
     fn doubled_convolution3(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
-        let ([batch, channels, height, width], [outputs, ..]) = (dims(&x), dims(&weight));
+        let ([batch, channels, height, width], [outputs, ..]): ([usize; 4], [usize; 4]) =
+            (dims(&x), dims(&weight));
         let shape = Shape { batch, channels, height: 2 * height, width: 2 * width, doubled: true };
         let layout = WeightLayout { output: 9 * channels, input: 9, reversed: false };
         let mut out = vec![0.0_f32; batch * outputs * shape.height * shape.width];
         winograd::convolve(values(&x), shape, (values(&weight), layout), values(&bias), &mut out);
-        FlexTensor::from_data(TensorData::new(out, vec![batch, outputs, shape.height, shape.width]))
+        tensor(out, [batch, outputs, shape.height, shape.width])
     }
 }
 
@@ -95,13 +86,8 @@ const TILE: usize = 1 << 17;
 /// Multiplications below which another thread costs more than it saves.
 const ALONE: usize = 1 << 18;
 
-fn dims(tensor: &FlexTensor) -> [usize; 4] {
-    let dims = tensor.layout().shape().as_slice();
-    [dims[0], dims[1], dims[2], dims[3]]
-}
-
 /// A sample's planes with one zero around, channel after channel.
-fn padded(x: &[f32], out: &mut [f32], [height, width]: [usize; 2]) {
+pub(super) fn padded(x: &[f32], out: &mut [f32], [height, width]: [usize; 2]) {
     let pitch = width + 2;
     let plane = (height + 2) * pitch;
     out.fill(0.0);
@@ -120,19 +106,19 @@ fn convolved(
     (weights, layout): (&[f32], WeightLayout),
     bias: &[f32],
 ) -> FlexTensor {
-    let [batch, channels, height, width] = dims(x);
+    let [batch, channels, height, width]: [usize; 4] = dims(x);
     let (pitch, area) = (width + 2, height * width);
     let plane = (height + 2) * pitch;
-    let shape = vec![batch, outputs, height, width];
+    let shape = [batch, outputs, height, width];
     let mut out = vec![0.0_f32; batch * outputs * area];
     if out.is_empty() || channels == 0 {
-        return FlexTensor::from_data(TensorData::new(out, shape));
+        return tensor(out, shape);
     }
     let source = values(x);
     let all = Shape { batch, channels, height, width, doubled: false };
     if all.pays(outputs) {
         winograd::convolve(source, all, (weights, layout), &bias[..outputs], &mut out);
-        return FlexTensor::from_data(TensorData::new(out, shape));
+        return tensor(out, shape);
     }
     let work = batch * outputs * area * channels * 9;
     let sample = channels * plane + SLACK;
@@ -187,102 +173,50 @@ fn convolved(
         true => parts.into_iter().enumerate().for_each(run),
         false => parts.into_par_iter().enumerate().for_each(run),
     }
-    FlexTensor::from_data(TensorData::new(out, shape))
+    tensor(out, shape)
 }
 
 impl ConvolutionOps for Flex {
     fn convolution3(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
-        let [outputs, inputs, ..] = dims(&weight);
+        let [outputs, inputs, ..]: [usize; 4] = dims(&weight);
         let layout = WeightLayout { output: 9 * inputs, input: 9, reversed: false };
         convolved(&x, outputs, (values(&weight), layout), values(&bias))
     }
 
     fn convolution3_of_input(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
         let (weight, grad) = (weight.to_contiguous(), grad.to_contiguous());
-        let [_, inputs, ..] = dims(&weight);
+        let [_, inputs, ..]: [usize; 4] = dims(&weight);
         // The same convolution with the weights turned round, and the channels' parts exchanged.
         let layout = WeightLayout { output: 9, input: 9 * inputs, reversed: true };
         convolved(&grad, inputs, (values(&weight), layout), &vec![0.0; inputs])
     }
 
     fn convolution3_of_weight(x: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {
-        let (x, grad) = (x.to_contiguous(), grad.to_contiguous());
-        let ([batch, inputs, height, width], [_, outputs, ..]) = (dims(&x), dims(&grad));
-        let (pitch, area) = (width + 2, height * width);
-        let plane = (height + 2) * pitch;
-        let len = batch * plane;
-        let shift = 2 * pitch + 2;
-        // Channel by channel, the samples behind each other: `[inputs, batch · plane]` with room for the shifts.
-        let mut wide = vec![0.0_f32; inputs * (len + shift)];
-        let source = values(&x);
-        wide.par_chunks_mut(len + shift).enumerate().for_each(|(c, out)| {
-            for (sample, out) in out[..len].chunks_exact_mut(plane).enumerate() {
-                padded(&source[(sample * inputs + c) * area..][..area], out, [height, width]);
-            }
-        });
-        // The output's gradient on the same grid, zero where there is no output.
-        let mut spread = vec![0.0_f32; outputs * len];
-        let mut of_bias = vec![0.0_f32; outputs];
-        let source = values(&grad);
-        spread.par_chunks_mut(len).zip(of_bias.par_iter_mut()).enumerate().for_each(|(o, (out, sum))| {
-            let mut total = 0.0_f64;
-            for (sample, out) in out.chunks_exact_mut(plane).enumerate() {
-                let grad = &source[(sample * outputs + o) * area..][..area];
-                total += grad.iter().map(|v| f64::from(*v)).sum::<f64>();
-                for (row, out) in grad.chunks_exact(width).zip(out.chunks_exact_mut(pitch)) {
-                    out[..width].copy_from_slice(row);
-                }
-            }
-            *sum = total as f32;
-        });
-        let wide = FlexTensor::from_data(TensorData::new(wide, vec![inputs, len + shift]));
-        let spread = FlexTensor::from_data(TensorData::new(spread, vec![outputs, len]));
-        let products: Vec<FlexTensor> = (0..9)
-            .into_par_iter()
-            .map(|k| {
-                let offset = (k / 3 * pitch + k % 3) as isize;
-                let rows = Slice::from(0..inputs as isize);
-                let columns = Slice::from(offset..offset + len as isize);
-                let view = Flex::float_slice(wide.clone(), &[rows, columns]);
-                Flex::float_matmul(spread.clone(), Flex::float_transpose(view)).to_contiguous()
-            })
-            .collect();
-        let mut weight = vec![0.0_f32; outputs * inputs * 9];
-        for (k, product) in products.iter().enumerate() {
-            for (nine, value) in weight.chunks_exact_mut(9).zip(values(product)) {
-                nine[k] = *value;
-            }
-        }
-        let weight = FlexTensor::from_data(TensorData::new(weight, vec![outputs, inputs, 3, 3]));
-        (weight, FlexTensor::from_data(TensorData::new(of_bias, vec![outputs])))
+        gradients(&x.to_contiguous(), &grad.to_contiguous())
     }
 }
 
-#[derive(Debug)]
-struct ConvolutionBackward;
+#[derive(Debug, Clone)]
+struct Convolution;
 
-impl<B: ConvolutionOps> Backward<B, 3> for ConvolutionBackward {
-    type State = (NodeId, NodeId);
+impl<B: ConvolutionOps> Recomputed<B, 3> for Convolution {
+    fn forward(&self, [x, weight, bias]: [FloatTensor<B>; 3]) -> FloatTensor<B> {
+        B::convolution3(x, weight, bias)
+    }
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let [node_x, node_weight, node_bias] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let (x, weight) = ops.state;
-        let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(x);
-        let weight = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(weight);
-        if let Some(node) = node_x {
-            grads.register::<B>(node.id, B::convolution3_of_input(weight, grad.clone()));
+    fn backward(
+        &self,
+        [x, weight, _]: [FloatTensor<B>; 3],
+        gradient: FloatTensor<B>,
+        wanted: [bool; 3],
+    ) -> [Option<FloatTensor<B>>; 3] {
+        let of_x = wanted[0].then(|| B::convolution3_of_input(weight, gradient.clone()));
+        if !wanted[1] && !wanted[2] {
+            return [of_x, None, None]; // a frozen layer
         }
-        if node_weight.is_none() && node_bias.is_none() {
-            return; // a frozen layer
-        }
-        let (of_weight, of_bias) = B::convolution3_of_weight(x, grad);
-        for (node, grad) in [(node_weight, of_weight), (node_bias, of_bias)] {
-            if let Some(node) = node {
-                grads.register::<B>(node.id, grad);
-            }
-        }
+        let (of_weight, of_bias) = B::convolution3_of_weight(x, gradient);
+        [of_x, Some(of_weight), Some(of_bias)]
     }
 }
 
@@ -292,29 +226,17 @@ impl<B: ConvolutionOps, C: CheckpointStrategy> ConvolutionOps for Autodiff<B, C>
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let nodes = [x.node(), weight.node(), bias.node()];
-        match ConvolutionBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&x), prep.checkpoint(&weight));
-                let out = B::convolution3(x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-                prep.finish(state, out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::convolution3(
-                x.into_primitive(),
-                weight.into_primitive(),
-                bias.into_primitive(),
-            )),
-        }
+        tracked::<B, C, _, 3>(Convolution, [x, weight, bias])
     }
 
-    fn convolution3_of_input(_weight: FloatTensor<Self>, _grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        panic!("the gradient of a convolution is not differentiable: burn's autodiff is first order");
+    fn convolution3_of_input(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
+        second_order("a convolution")
     }
 
     fn convolution3_of_weight(
-        _x: FloatTensor<Self>,
-        _grad: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        panic!("the gradient of a convolution is not differentiable: burn's autodiff is first order");
+        second_order("a convolution")
     }
 }

@@ -5,12 +5,12 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::disjoint::Disjoint;
-use crate::group_norm_flex::{on_flex, values};
+use super::disjoint::Disjoint;
+use super::tensors::{dims, is_single, tensor, values};
 
 /// A product with a transposed matrix, as an operation of a backend. It is not differentiable: training keeps its
 /// weights the other way round.
@@ -28,21 +28,15 @@ const CHUNK: usize = 24;
 const ROWS: usize = 4;
 const OUTPUTS: usize = 6;
 
-/// Whether the fast body serves this product: f32 on flex, not tracked, few rows, many inputs, the weight transposed.
-pub(crate) fn supports(x: &Tensor<2>, weight: &Tensor<2>) -> bool {
+/// `x · weight`, where the fast body serves it: single precision on flex, not tracked, few rows, many inputs.
+pub(crate) fn linear(x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
     let [rows, inputs] = x.dims();
-    let plain = x.dtype() == DType::F32 && weight.dtype() == DType::F32;
     let worth = (2..=FEW).contains(&rows) && inputs >= 64;
-    plain && worth && !x.is_autodiff() && !weight.is_autodiff() && on_flex(x.device().as_dispatch())
-}
-
-pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let turned = weight.transpose(); // a transposed view turned back, for nothing
-    let y = Tensor::from_dispatch(Dispatch::rows_by_rows(x.into_dispatch(), turned.into_dispatch()));
-    match bias {
-        Some(bias) => y + bias.unsqueeze(),
-        None => y,
-    }
+    let plain = weight.dtype() == DType::F32 && !x.is_autodiff() && !weight.is_autodiff();
+    (worth && plain && is_single(x)).then(|| {
+        let turned = weight.clone().transpose(); // a transposed view turned back, for nothing
+        Tensor::from_dispatch(Dispatch::rows_by_rows(x.clone().into_dispatch(), turned.into_dispatch()))
+    })
 }
 
 impl LinearOps for Flex {
@@ -52,8 +46,7 @@ impl LinearOps for Flex {
             return Flex::float_matmul(x, Flex::float_transpose(weight));
         }
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-        let size = |t: &FlexTensor| [t.layout().shape()[0], t.layout().shape()[1]];
-        let ([rows, inputs], [outputs, _]) = (size(&x), size(&weight));
+        let ([rows, inputs], [outputs, _]): ([usize; 2], [usize; 2]) = (dims(&x), dims(&weight));
         let mut out = vec![0.0_f32; rows * outputs];
         let (x, weight) = (values(&x), values(&weight));
         let shared = Disjoint::new(&mut out);
@@ -62,7 +55,7 @@ impl LinearOps for Flex {
             let out = &shared;
             Arch::new().dispatch(Columns { x, weight, inputs, first, outputs, out });
         });
-        FlexTensor::from_data(TensorData::new(out, vec![rows, outputs]))
+        tensor(out, [rows, outputs])
     }
 }
 

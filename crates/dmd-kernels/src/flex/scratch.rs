@@ -10,13 +10,13 @@ const KEPT: usize = 1 << 25;
 
 /// A buffer of a length, its values left over from earlier use; returned to the others when dropped.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(super) struct Scratch {
     buffer: Vec<f32>,
     len: usize,
 }
 
 impl Scratch {
-    pub(crate) fn new(len: usize) -> Self {
+    pub(super) fn new(len: usize) -> Self {
         let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = (0..idle.len()).filter(|i| idle[*i].len() >= len).min_by_key(|i| idle[*i].len());
         let found = fitting.map(|i| idle.swap_remove(i));

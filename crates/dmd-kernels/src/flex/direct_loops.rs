@@ -4,56 +4,56 @@
 use pulp::{Arch, Simd, WithSimd};
 
 /// Output channels of a block: with [`WIDE`] vectors of positions they fill the registers of AVX-512.
-pub(crate) const BLOCK: usize = 6;
+pub(super) const BLOCK: usize = 6;
 /// Vectors of positions per block where there are 32 registers, and where there are 16.
 const WIDE: usize = 4;
 const NARROW: usize = 2;
 /// Floats that a row of vectors may read or write beyond its end.
-pub(crate) const SLACK: usize = WIDE * 16;
+pub(super) const SLACK: usize = WIDE * 16;
 
 /// Where the weights of an output and an input channel lie: nine in a row.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct WeightLayout {
+pub(super) struct WeightLayout {
     /// Floats between output channels.
-    pub(crate) output: usize,
+    pub(super) output: usize,
     /// Floats between input channels.
-    pub(crate) input: usize,
+    pub(super) input: usize,
     /// Whether the nine are taken from the last to the first, as a gradient's are.
-    pub(crate) reversed: bool,
+    pub(super) reversed: bool,
 }
 
 /// Input planes with zeros around, `pitch` floats to a row, `plane` to a channel.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Planes<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) channels: usize,
-    pub(crate) plane: usize,
-    pub(crate) pitch: usize,
+pub(super) struct Planes<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) channels: usize,
+    pub(super) plane: usize,
+    pub(super) pitch: usize,
 }
 
 /// A run of output positions: where it starts in the padded planes, where in the output, how long it is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Run {
-    pub(crate) from: usize,
-    pub(crate) to: usize,
-    pub(crate) len: usize,
+pub(super) struct Run {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) len: usize,
 }
 
 /// Some output channels over some runs of positions.
-pub(crate) struct Block<'a, 'b> {
-    pub(crate) x: Planes<'a>,
+pub(super) struct Block<'a, 'b> {
+    pub(super) x: Planes<'a>,
     /// The weights from the block's first output channel on.
-    pub(crate) weights: &'a [f32],
-    pub(crate) layout: WeightLayout,
-    pub(crate) runs: &'a [Run],
+    pub(super) weights: &'a [f32],
+    pub(super) layout: WeightLayout,
+    pub(super) runs: &'a [Run],
     /// An output per channel; a run writes up to [`SLACK`] floats beyond its end, where there is room for them.
-    pub(crate) outputs: &'b mut [&'a mut [f32]],
+    pub(super) outputs: &'b mut [&'a mut [f32]],
     /// A bias per channel.
-    pub(crate) bias: &'b [f32],
+    pub(super) bias: &'b [f32],
 }
 
 /// Runs a block with the processor's widest vectors.
-pub(crate) fn convolve(block: Block<'_, '_>) {
+pub(super) fn convolve(block: Block<'_, '_>) {
     Arch::new().dispatch(block);
 }
 

@@ -3,54 +3,54 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::group_norm_loops::exponential;
+use super::mathematics::exponential;
 
 /// Queries of a block: with four vectors of keys they fill the registers of AVX-512.
-pub(crate) const BLOCK: usize = 6;
+pub(super) const BLOCK: usize = 6;
 /// Keys of a tile.
-pub(crate) const TILE: usize = 256;
+pub(super) const TILE: usize = 256;
 /// Keys and widths are padded to whole vectors of this many floats, and keys to [`KEYS`].
-pub(crate) const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// What the number of keys is padded to a multiple of.
-pub(crate) const KEYS: usize = 4 * LANES;
+pub(super) const KEYS: usize = 4 * LANES;
 
 /// One head's keys and values, laid out for the loops.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Head<'a> {
+pub(super) struct Head<'a> {
     /// `[width, padded keys]`: keys transposed.
-    pub(crate) keys: &'a [f32],
+    pub(super) keys: &'a [f32],
     /// `[padded keys, padded width]`.
-    pub(crate) values: &'a [f32],
+    pub(super) values: &'a [f32],
     /// Keys that there are.
-    pub(crate) count: usize,
+    pub(super) count: usize,
     /// Keys with padding, a multiple of [`KEYS`].
-    pub(crate) padded: usize,
+    pub(super) padded: usize,
     /// Columns of a head.
-    pub(crate) width: usize,
+    pub(super) width: usize,
     /// Columns with padding, a multiple of [`LANES`].
-    pub(crate) padded_width: usize,
+    pub(super) padded_width: usize,
 }
 
 /// Some queries of one head.
-pub(crate) struct Queries<'a, 'b> {
-    pub(crate) head: Head<'a>,
+pub(super) struct Queries<'a, 'b> {
+    pub(super) head: Head<'a>,
     /// Rows of `stride` floats; a query is the first `width` of its row.
-    pub(crate) queries: &'a [f32],
+    pub(super) queries: &'a [f32],
     /// Likewise, written.
-    pub(crate) out: &'b mut [f32],
-    pub(crate) stride: usize,
+    pub(super) out: &'b mut [f32],
+    pub(super) stride: usize,
     /// How many, up to [`BLOCK`].
-    pub(crate) count: usize,
+    pub(super) count: usize,
     /// What scores are multiplied by.
-    pub(crate) scale: f32,
+    pub(super) scale: f32,
     /// Keys that query `i` sees: `visible + i` at most.
-    pub(crate) visible: usize,
-    pub(crate) scratch: &'b mut Workspace,
+    pub(super) visible: usize,
+    pub(super) workspace: &'b mut Workspace,
 }
 
 /// What a thread needs beside inputs and outputs.
 #[derive(Debug, Default)]
-pub(crate) struct Workspace {
+pub(super) struct Workspace {
     /// `[BLOCK, TILE]`.
     scores: Vec<f32>,
     /// `[BLOCK, padded width]`.
@@ -60,7 +60,7 @@ pub(crate) struct Workspace {
 }
 
 /// Runs a block with the processor's widest vectors.
-pub(crate) fn attend(queries: Queries<'_, '_>) {
+pub(super) fn attend(queries: Queries<'_, '_>) {
     Arch::new().dispatch(queries);
 }
 
@@ -69,8 +69,8 @@ impl WithSimd for Queries<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { head, queries, out, stride, count, scale, visible, scratch } = self;
-        let Workspace { scores, sums, scaled } = scratch;
+        let Self { head, queries, out, stride, count, scale, visible, workspace } = self;
+        let Workspace { scores, sums, scaled } = workspace;
         scores.resize(BLOCK * TILE, 0.0);
         sums.clear();
         sums.resize(BLOCK * head.padded_width, 0.0);
@@ -237,7 +237,7 @@ fn columns<S: Simd, const V: usize>(
 }
 
 /// Rows of `keys` scores made weights, each row's sum one; what a query does not see is zero.
-pub(crate) fn softmax_rows(scores: &mut [f32], keys: usize, scale: f32, visible: impl Fn(usize) -> usize) {
+pub(super) fn softmax_rows(scores: &mut [f32], keys: usize, scale: f32, visible: impl Fn(usize) -> usize) {
     Arch::new().dispatch(
         #[inline(always)]
         || {
@@ -267,7 +267,7 @@ pub(crate) fn softmax_rows(scores: &mut [f32], keys: usize, scale: f32, visible:
 }
 
 /// The gradient of the scores from that of the weights, in place of it: `w · (g − Σ w g) · scale` row by row.
-pub(crate) fn softmax_gradient(weights: &[f32], gradient: &mut [f32], keys: usize, scale: f32) {
+pub(super) fn softmax_gradient(weights: &[f32], gradient: &mut [f32], keys: usize, scale: f32) {
     Arch::new().dispatch(
         #[inline(always)]
         || {

@@ -1,19 +1,19 @@
-//! The loops of [`winograd`](crate::winograd): transforms of tiles and weights, and the products between them.
+//! The transforms of [`winograd`](super::winograd): tiles and weights to points, and points back to pixels.
 //!
 //! F(4×4, 3×3) with the points 0, ±1/√2, ±√2 and ∞ (Toom and Cook's construction, transposed): these keep the
 //! transforms' constants between 1/6 and 2.5, and the error within about twice a direct sum's.
 
 use pulp::{Simd, WithSimd};
 
-use crate::conv_loops::WeightLayout;
-use crate::disjoint::Disjoint;
+use super::direct_loops::WeightLayout;
+use super::disjoint::Disjoint;
 
 /// Places of a transformed tile, 6×6.
-pub(crate) const POINTS: usize = 36;
+pub(super) const POINTS: usize = 36;
 /// Output channels that a product computes at a time.
-pub(crate) const ROWS: usize = 6;
+pub(super) const ROWS: usize = 6;
 /// Floats of the widest vectors; tiles come in multiples of it.
-pub(crate) const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 const A2: f32 = 0.5;
 const B2: f32 = 2.0;
@@ -21,7 +21,7 @@ const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const B: f32 = std::f32::consts::SQRT_2;
 
 /// Channels rounded up to an odd number of vectors: rows a power of two apart would share a few sets of the cache.
-pub(crate) fn spread(channels: usize) -> usize {
+pub(super) fn spread(channels: usize) -> usize {
     LANES * (channels.div_ceil(LANES) | 1)
 }
 
@@ -79,15 +79,15 @@ fn weight<S: Simd>(s: S, g: [S::f32s; 3]) -> [S::f32s; 6] {
 }
 
 /// The weights of six output channels, from `first` on, to `[POINTS, ROWS, spread(channels)]`.
-pub(crate) struct Weights<'a> {
-    pub(crate) weights: &'a [f32],
-    pub(crate) layout: WeightLayout,
-    pub(crate) first: usize,
-    pub(crate) outputs: usize,
-    pub(crate) channels: usize,
+pub(super) struct Weights<'a> {
+    pub(super) weights: &'a [f32],
+    pub(super) layout: WeightLayout,
+    pub(super) first: usize,
+    pub(super) outputs: usize,
+    pub(super) channels: usize,
     /// Room for `[ROWS, 9, spread(channels)]`.
-    pub(crate) turned: &'a mut [f32],
-    pub(crate) out: &'a mut [f32],
+    pub(super) turned: &'a mut [f32],
+    pub(super) out: &'a mut [f32],
 }
 
 impl WithSimd for Weights<'_> {
@@ -136,63 +136,88 @@ impl WithSimd for Weights<'_> {
     }
 }
 
-/// Where a channel's transformed tiles go: panels of `[POINTS, channels, panel]`, each point followed by a gap.
+/// How transformed tiles lie: panels of `[POINTS, channels, panel]`, each point followed by a gap.
 #[derive(Clone, Copy)]
-pub(crate) struct Sink<'a> {
-    pub(crate) points: &'a Disjoint<'a>,
-    pub(crate) channel: usize,
+pub(super) struct Places {
     /// Floats from one point to the next, and from one panel to the next.
-    pub(crate) point_size: usize,
-    pub(crate) panel_size: usize,
+    pub(super) point_size: usize,
+    pub(super) panel_size: usize,
     /// Tiles of a panel.
-    pub(crate) panel: usize,
-    /// The tiles that are there at the moment.
-    pub(crate) first: usize,
-    pub(crate) last: usize,
+    pub(super) panel: usize,
+    /// The tiles that are held at the moment.
+    pub(super) first: usize,
+    pub(super) last: usize,
 }
 
-impl Sink<'_> {
-    /// Where a tile's point is: `len` tiles from `tile` on lie beside each other, in one panel.
-    #[expect(unsafe_code, reason = "threads have channels of their own, see `Disjoint`")]
-    #[expect(clippy::mut_from_ref, reason = "the places of a channel are its thread's alone")]
+/// Where one channel's transformed tiles go.
+pub(super) struct Sink<'a> {
+    points: &'a Disjoint<'a>,
+    places: Places,
+    channel: usize,
+}
+
+impl<'a> Sink<'a> {
+    /// The places of `channel` among those of all channels.
+    ///
+    /// # Safety
+    ///
+    /// While this sink is alive no other sink or part of `points` has this channel, `channel` is less than the number
+    /// of channels that `places` has room for, and panels and points of `places` do not overlap.
+    #[expect(unsafe_code, reason = "the type system cannot see that strided places differ")]
+    pub(super) unsafe fn new(points: &'a Disjoint<'a>, places: Places, channel: usize) -> Self {
+        Self { points, places, channel }
+    }
+
+    /// Whether a tile is held at the moment.
     #[inline(always)]
-    fn at(&self, tile: usize, point: usize, len: usize) -> &mut [f32] {
-        let tile = tile - self.first;
-        let panel = tile / self.panel * self.panel_size;
-        let at = panel + point * self.point_size + self.channel * self.panel + tile % self.panel;
-        // SAFETY: a channel belongs to one thread, and places of different channels differ.
+    fn holds(&self, tile: usize) -> bool {
+        tile >= self.places.first && tile < self.places.last
+    }
+
+    /// Where a tile's point is: `len` tiles from `tile` on lie beside each other, in one panel. The sink is borrowed
+    /// as long as the place, so that two places of one sink are never alive at once.
+    #[expect(unsafe_code, reason = "sinks have channels of their own, see `Sink::new`")]
+    #[inline(always)]
+    fn at(&mut self, tile: usize, point: usize, len: usize) -> &mut [f32] {
+        let places = &self.places;
+        let tile = tile - places.first;
+        let (panel, column) = (tile / places.panel * places.panel_size, tile % places.panel);
+        assert!(column + len <= places.panel, "tiles that lie beside each other are of one panel");
+        let at = panel + point * places.point_size + self.channel * places.panel + column;
+        // SAFETY: the place lies in this sink's channel, which no other sink has (`Sink::new`), and this one is
+        // borrowed mutably as long as the place is.
         unsafe { self.points.part(at, len) }
     }
 }
 
 /// A channel's plane, and how it is read.
 #[derive(Clone, Copy)]
-pub(crate) struct Plane<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) height: usize,
-    pub(crate) width: usize,
+pub(super) struct Plane<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) height: usize,
+    pub(super) width: usize,
     /// Whether each value stands for 2×2: `height` and `width` are those of the doubled picture.
-    pub(crate) doubled: bool,
+    pub(super) doubled: bool,
 }
 
 /// Transforms a row of tiles of a channel.
-pub(crate) struct Tiles<'a> {
-    pub(crate) plane: Plane<'a>,
+pub(super) struct Tiles<'a> {
+    pub(super) plane: Plane<'a>,
     /// Which row, its first tile, and how many there are.
-    pub(crate) row: usize,
-    pub(crate) start: usize,
-    pub(crate) across: usize,
+    pub(super) row: usize,
+    pub(super) start: usize,
+    pub(super) across: usize,
     /// Whether they are whole vectors, whose order the deinterleaving may change and the way back restores.
-    pub(crate) whole: bool,
+    pub(super) whole: bool,
     /// Room for six rows with zeros around, `pitch` floats each, twice; zero but for what was written here.
-    pub(crate) padded: &'a mut [f32],
-    pub(crate) rows: &'a mut [f32],
-    pub(crate) sink: Sink<'a>,
+    pub(super) padded: &'a mut [f32],
+    pub(super) rows: &'a mut [f32],
+    pub(super) sink: Sink<'a>,
 }
 
 impl Tiles<'_> {
     /// Floats of a padded row.
-    pub(crate) fn pitch(across: usize) -> usize {
+    pub(super) fn pitch(across: usize) -> usize {
         (4 * across + 2).next_multiple_of(LANES) + LANES
     }
 }
@@ -202,7 +227,7 @@ impl WithSimd for Tiles<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let Self { plane, row, start, across, whole, padded, rows, sink } = self;
+        let Self { plane, row, start, across, whole, padded, rows, mut sink } = self;
         let (pitch, width) = (Self::pitch(across), plane.width);
         for (i, to) in padded.chunks_exact_mut(pitch).enumerate() {
             let to = &mut to[1..=width];
@@ -226,11 +251,13 @@ impl WithSimd for Tiles<'_> {
             }
             at += S::F32_LANES;
         }
-        let inside = |tile: usize| tile >= sink.first && tile < sink.last;
         for (i, row) in rows.chunks_exact(pitch).enumerate() {
             if whole {
                 let lanes = S::F32_LANES;
-                for t in (0..across).step_by(lanes).filter(|t| inside(start + t)) {
+                for t in (0..across).step_by(lanes) {
+                    if !sink.holds(start + t) {
+                        continue;
+                    }
                     let four = |at: usize| std::array::from_fn(|i| load(s, &row[at + i * lanes..]));
                     let [d0, d1, d2, d3]: [S::f32s; 4] = s.deinterleave_shfl_f32s(four(4 * t));
                     let [d4, d5, ..]: [S::f32s; 4] = s.deinterleave_shfl_f32s(four(4 * t + 4));
@@ -240,7 +267,10 @@ impl WithSimd for Tiles<'_> {
                 }
                 continue;
             }
-            for t in (0..across).filter(|t| inside(start + t)) {
+            for t in 0..across {
+                if !sink.holds(start + t) {
+                    continue;
+                }
                 let d = &row[4 * t..4 * t + 6];
                 let (e1, o1) = (d[4] - B2 * d[2], A * (d[3] - B2 * d[1]));
                 let (e2, o2) = (d[4] - A2 * d[2], B * (d[3] - A2 * d[1]));
@@ -253,100 +283,17 @@ impl WithSimd for Tiles<'_> {
     }
 }
 
-/// `out[row] = Σ weights[row][c] · points[c]` for `sixes` times six rows of one point.
-pub(crate) struct Product<'a> {
-    /// Rows of `spread(channels)`, six together, sixes `stride` floats apart.
-    pub(crate) weights: &'a [f32],
-    pub(crate) stride: usize,
-    pub(crate) sixes: usize,
-    /// `[channels, panel]`.
-    pub(crate) points: &'a [f32],
-    pub(crate) channels: usize,
-    pub(crate) panel: usize,
-    /// `[6 · sixes, panel]`.
-    pub(crate) out: &'a mut [f32],
-}
-
-impl WithSimd for Product<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, s: S) {
-        let Self { weights, stride, sixes, points, channels, panel, out } = self;
-        let (wide, vectors) = (spread(channels), panel / S::F32_LANES);
-        let mut six = 0;
-        while six < sixes {
-            let row = |r: usize| &weights[(six + r / ROWS) * stride + r % ROWS * wide..][..channels];
-            // Few tiles leave registers for twelve rows.
-            let pair = six + 1 < sixes && vectors <= 2 && S::F32_LANES == 16;
-            let step = if pair { 2 } else { 1 };
-            let out = &mut out[six * ROWS * panel..(six + step) * ROWS * panel];
-            if pair {
-                let rows: [&[f32]; 12] = std::array::from_fn(row);
-                match vectors {
-                    1 => product::<S, 12, 1>(s, rows, points, out, panel, 0),
-                    _ => product::<S, 12, 2>(s, rows, points, out, panel, 0),
-                }
-            }
-            let rows: [&[f32]; ROWS] = std::array::from_fn(row);
-            let mut at = if pair { vectors } else { 0 };
-            while at < vectors {
-                let most = if S::F32_LANES == 16 { 4 } else { 2 };
-                let place = at * S::F32_LANES;
-                match (vectors - at).min(most) {
-                    1 => product::<S, ROWS, 1>(s, rows, points, out, panel, place),
-                    2 => product::<S, ROWS, 2>(s, rows, points, out, panel, place),
-                    3 => product::<S, ROWS, 3>(s, rows, points, out, panel, place),
-                    _ => product::<S, ROWS, 4>(s, rows, points, out, panel, place),
-                }
-                at += (vectors - at).min(most);
-            }
-            six += step;
-        }
-    }
-}
-
-/// `R` rows of `V` vectors of tiles, from tile `at` on.
-#[inline(always)]
-fn product<S: Simd, const R: usize, const V: usize>(
-    s: S,
-    weights: [&[f32]; R],
-    points: &[f32],
-    out: &mut [f32],
-    panel: usize,
-    at: usize,
-) {
-    let len = V * S::F32_LANES;
-    let mut sums = [[s.splat_f32s(0.0); V]; R];
-    for (c, points) in points.chunks_exact(panel).take(weights[0].len()).enumerate() {
-        let (vectors, _) = S::as_simd_f32s(&points[at..at + len]);
-        let vectors: [S::f32s; V] = std::array::from_fn(|v| vectors[v]);
-        for (sums, weights) in sums.iter_mut().zip(weights) {
-            let weight = s.splat_f32s(weights[c]);
-            for (sum, vector) in sums.iter_mut().zip(vectors) {
-                *sum = s.mul_add_f32s(vector, weight, *sum);
-            }
-        }
-    }
-    for (row, sums) in sums.into_iter().enumerate() {
-        let (out, _) = S::as_mut_simd_f32s(&mut out[row * panel + at..row * panel + at + len]);
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = sum;
-        }
-    }
-}
-
 /// Some tiles of a row of tiles, of one output channel, back to pixels.
-pub(crate) struct Inverse<'a, 'b> {
+pub(super) struct Inverse<'a, 'b> {
     /// The first tile's first point; points `step` floats apart.
-    pub(crate) points: &'a [f32],
-    pub(crate) step: usize,
-    pub(crate) tiles: usize,
-    pub(crate) bias: f32,
+    pub(super) points: &'a [f32],
+    pub(super) step: usize,
+    pub(super) tiles: usize,
+    pub(super) bias: f32,
     /// Whether the tiles are whole vectors in [`Tiles`]' order.
-    pub(crate) whole: bool,
+    pub(super) whole: bool,
     /// The four rows of pixels, empty beyond the picture's end.
-    pub(crate) out: &'b mut [&'a mut [f32]; 4],
+    pub(super) out: &'b mut [&'a mut [f32]; 4],
 }
 
 impl WithSimd for Inverse<'_, '_> {

@@ -3,11 +3,11 @@
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, Flex, backend_extension};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
+use super::tensors::{tensor, values};
 use crate::AdamWStep;
-use crate::group_norm_flex::values;
 
 /// Values that one thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -25,26 +25,23 @@ pub trait AdamWOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// Whether the fast body serves this tensor: f32 on plain flex.
-pub(crate) fn supports(x: &Tensor<1>) -> bool {
-    x.dtype() == DType::F32 && matches!(x.device().as_dispatch(), DispatchDevice::Flex(_))
-}
-
+/// [`crate::adamw`], where all tensors are in single precision on flex, without autodiff.
 pub(crate) fn adamw(
-    parameter: Tensor<1>,
-    gradient: Tensor<1>,
-    [first, second]: [Tensor<1>; 2],
+    parameter: &Tensor<1>,
+    gradient: &Tensor<1>,
+    [first, second]: [&Tensor<1>; 2],
     step: &AdamWStep,
-) -> (Tensor<1>, [Tensor<1>; 2]) {
-    let (parameter, first, second) = Dispatch::adamw(
-        parameter.into_dispatch(),
-        gradient.into_dispatch(),
-        first.into_dispatch(),
-        second.into_dispatch(),
-        *step,
-    );
-    let tensor = Tensor::from_dispatch;
-    (tensor(parameter), [tensor(first), tensor(second)])
+) -> Option<(Tensor<1>, [Tensor<1>; 2])> {
+    let plain = |x: &Tensor<1>| {
+        x.dtype() == DType::F32 && matches!(x.device().as_dispatch(), DispatchDevice::Flex(_))
+    };
+    let all = [parameter, gradient, first, second];
+    all.into_iter().all(plain).then(|| {
+        let [parameter, gradient, first, second] = all.map(|x| x.clone().into_dispatch());
+        let (parameter, first, second) = Dispatch::adamw(parameter, gradient, first, second, *step);
+        let tensor = Tensor::from_dispatch;
+        (tensor(parameter), [tensor(first), tensor(second)])
+    })
 }
 
 fn update(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: &AdamWStep) {
@@ -82,10 +79,10 @@ impl AdamWOps for Flex {
             .zip(v.par_chunks_mut(CHUNK))
             .zip(values(&gradient).par_chunks(CHUNK))
             .for_each(|(((p, m), v), g)| update(p, m, v, g, &step));
-        let tensor = |values: Vec<f32>| {
+        let flat = |values: Vec<f32>| {
             let count = values.len();
-            FlexTensor::from_data(TensorData::new(values, [count]))
+            tensor(values, [count])
         };
-        (tensor(p), tensor(m), tensor(v))
+        (flat(p), flat(m), flat(v))
     }
 }

@@ -1,16 +1,15 @@
 //! [`geglu`] for the flex backend: one pass, rows in parallel, the gradient by recomputation.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::group_norm_flex::{on_flex, values};
-use crate::group_norm_loops::exponential;
+use super::mathematics::normal;
+use super::recompute::{Recomputed, second_order, tracked};
+use super::tensors::{dims, is_single, on_flex, tensor, values};
 
 /// Rows that one thread takes at a time hold about so many values.
 const CHUNK: usize = 1 << 14;
@@ -25,28 +24,14 @@ pub trait GegluOps: Backend {
     fn geglu_backward(both: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// Whether the fast body serves this tensor: f32 on flex.
-pub(crate) fn supports(x: &Tensor<3>) -> bool {
-    x.dtype() == DType::F32 && on_flex(x.device().as_dispatch())
+/// [`crate::geglu`], where the tensor is in single precision on flex.
+pub(crate) fn geglu(both: &Tensor<3>) -> Option<Tensor<3>> {
+    is_single(both).then(|| Tensor::from_dispatch(Dispatch::geglu(both.clone().into_dispatch())))
 }
 
-pub(crate) fn geglu(both: Tensor<3>) -> Tensor<3> {
-    Tensor::from_dispatch(Dispatch::geglu(both.into_dispatch()))
-}
-
-/// `(1 + erf(x / √2)) / 2` and the normal density at `x`. Abramowitz and Stegun's 7.1.26: off by at most 1.5e-7.
-#[inline(always)]
-fn normal(x: f32) -> (f32, f32) {
-    let half = exponential(-0.5 * x * x);
-    let t = 1.0 / (1.0 + 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2 * x.abs());
-    let mut p = 1.061_405_4_f32;
-    p = p * t - 1.453_152;
-    p = p * t + 1.421_413_7;
-    p = p * t - 0.284_496_74;
-    p = p * t + 0.254_829_6;
-    let tail = 0.5 * p * t * half;
-    let below = if x < 0.0 { tail } else { 1.0 - tail };
-    (below, half * 0.398_942_3)
+/// [`crate::gelu`] on flex: burn's own, whose gradient is exact there.
+pub(crate) fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    on_flex(x.device().as_dispatch()).then(|| burn::tensor::activation::gelu(x.clone()))
 }
 
 fn forward_rows(both: &[f32], out: &mut [f32], width: usize) {
@@ -83,8 +68,7 @@ fn backward_rows(both: &[f32], grad: &[f32], out: &mut [f32], width: usize) {
 
 /// `[batch, rows, 2 · width]` of a tensor, and how many rows a thread takes.
 fn geometry(both: &FlexTensor) -> ([usize; 3], usize) {
-    let dims = both.layout().shape().as_slice();
-    let shape = [dims[0], dims[1], dims[2]];
+    let shape: [usize; 3] = dims(both);
     (shape, (CHUNK / shape[2].max(1)).max(1))
 }
 
@@ -100,7 +84,7 @@ impl GegluOps for Flex {
                 .zip(source)
                 .for_each(|(out, both)| forward_rows(both, out, width));
         }
-        FlexTensor::from_data(TensorData::new(out, vec![batch, rows, width]))
+        tensor(out, [batch, rows, width])
     }
 
     fn geglu_backward(both: FlexTensor, grad: FlexTensor) -> FlexTensor {
@@ -115,38 +99,34 @@ impl GegluOps for Flex {
                 .zip(source)
                 .for_each(|(out, (both, grad))| backward_rows(both, grad, out, width));
         }
-        FlexTensor::from_data(TensorData::new(out, vec![batch, rows, columns]))
+        tensor(out, [batch, rows, columns])
     }
 }
 
-#[derive(Debug)]
-struct GegluBackward;
+#[derive(Debug, Clone)]
+struct Geglu;
 
-impl<B: GegluOps> Backward<B, 1> for GegluBackward {
-    type State = burn::backend::autodiff::NodeId;
+impl<B: GegluOps> Recomputed<B, 1> for Geglu {
+    fn forward(&self, [both]: [FloatTensor<B>; 1]) -> FloatTensor<B> {
+        B::geglu(both)
+    }
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let [node] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let both = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state);
-        if let Some(node) = node {
-            grads.register::<B>(node.id, B::geglu_backward(both, grad));
-        }
+    fn backward(
+        &self,
+        [both]: [FloatTensor<B>; 1],
+        gradient: FloatTensor<B>,
+        _: [bool; 1],
+    ) -> [Option<FloatTensor<B>>; 1] {
+        [Some(B::geglu_backward(both, gradient))]
     }
 }
 
 impl<B: GegluOps, C: CheckpointStrategy> GegluOps for Autodiff<B, C> {
     fn geglu(both: FloatTensor<Self>) -> FloatTensor<Self> {
-        match GegluBackward.prepare::<C>([both.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let state = prep.checkpoint(&both);
-                prep.finish(state, B::geglu(both.into_primitive()))
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::geglu(both.into_primitive())),
-        }
+        tracked::<B, C, _, 1>(Geglu, [both])
     }
 
-    fn geglu_backward(_both: FloatTensor<Self>, _grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        panic!("the gradient of geglu is not differentiable: burn's autodiff is first order");
+    fn geglu_backward(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
+        second_order("geglu")
     }
 }

@@ -1,15 +1,17 @@
 //! The loops over one group's numbers, vectorised by the compiler for the processor at hand.
 
-pub(crate) struct Affine<'a> {
-    pub(crate) gamma: &'a [f32],
-    pub(crate) beta: &'a [f32],
-    pub(crate) silu: bool,
+use super::mathematics::sigmoid;
+
+pub(super) struct Affine<'a> {
+    pub(super) gamma: &'a [f32],
+    pub(super) beta: &'a [f32],
+    pub(super) silu: bool,
 }
 
-pub(crate) struct Gradient<'a> {
-    pub(crate) x: &'a mut [f32],
-    pub(crate) gamma: &'a mut [f32],
-    pub(crate) beta: &'a mut [f32],
+pub(super) struct Gradient<'a> {
+    pub(super) x: &'a mut [f32],
+    pub(super) gamma: &'a mut [f32],
+    pub(super) beta: &'a mut [f32],
 }
 
 const LANES: usize = 16;
@@ -28,9 +30,9 @@ fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     rest + lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>()
 }
 
-/// Sums of `a` and of `a · b`, likewise.
+/// Sums of `a` and of `a · (b − centre)`, likewise.
 #[inline(always)]
-fn sum_and_dot(a: &[f32], b: &[f32]) -> (f64, f64) {
+fn sum_and_dot(a: &[f32], b: &[f32], centre: f32) -> (f64, f64) {
     let (mut sums, mut dots) = ([0.0_f32; LANES], [0.0_f32; LANES]);
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let rest_a = a_chunks.remainder();
@@ -38,55 +40,61 @@ fn sum_and_dot(a: &[f32], b: &[f32]) -> (f64, f64) {
     for (a, b) in a_chunks.zip(b_chunks) {
         for lane in 0..LANES {
             sums[lane] += a[lane];
-            dots[lane] += a[lane] * b[lane];
+            dots[lane] += a[lane] * (b[lane] - centre);
         }
     }
     let mut sum: f64 = sums.iter().map(|v| f64::from(*v)).sum();
     let mut dot: f64 = dots.iter().map(|v| f64::from(*v)).sum();
     for (a, b) in rest_a.iter().zip(rest_b) {
         sum += f64::from(*a);
-        dot += f64::from(*a * *b);
+        dot += f64::from(*a * (*b - centre));
     }
     (sum, dot)
 }
 
-/// Mean and reciprocal standard deviation of a group.
-#[inline(always)]
-fn statistics(x: &[f32], epsilon: f64) -> (f32, f32) {
-    let n = x.len() as f64;
-    let mean = (sum_of(x, |v| v) / n) as f32;
-    let variance = sum_of(x, |v| (v - mean) * (v - mean)) / n;
-    (mean, (1.0 / (variance + epsilon).sqrt()) as f32)
+/// How a group's values become normal: `(x − centre − rest) / deviation`, up to rounding.
+///
+/// In single precision `x · scale + shift` is off by about `2⁻²⁴ · |mean| / deviation`, since the mean, times the scale, is
+/// added and subtracted. That is as good as any other way for means of a few deviations, and the fastest. Where the
+/// mean is larger, `centre` is the rounded mean, which is subtracted exactly, and `rest` what rounding took from it;
+/// elsewhere `centre` is zero.
+#[derive(Clone, Copy)]
+struct Statistics {
+    centre: f32,
+    /// The mean without `centre`.
+    rest: f32,
+    /// One by the deviation.
+    rstd: f32,
 }
 
-/// `1 / (1 + exp(−x))` without branches, so that the compiler vectorises it.
-#[inline(always)]
-pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exponential(-x))
-}
+/// Means of more deviations than this are subtracted first. Below it three of 24 bits are lost at most.
+const FAR: f64 = 8.0;
 
-/// The exponential without branches: the usual reduction to `[−ln 2 / 2, ln 2 / 2]` with Cephes' degree-6
-/// polynomial, relative error below 2e-7 over the range it is clamped to, −87 to 87.
-#[inline(always)]
-pub(crate) fn exponential(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to a whole number
-    let v = x.clamp(-87.0, 87.0);
-    let shifted = v * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = v - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let mut p = 1.987_569_1e-4_f32;
-    p = p * r + 1.398_2e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let exp = p * r * r + r + 1.0;
-    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    exp * scale
+impl Statistics {
+    #[inline(always)]
+    fn of(x: &[f32], epsilon: f64) -> Self {
+        let n = x.len() as f64;
+        let mean = (sum_of(x, |v| v) / n) as f32;
+        let variance = sum_of(x, |v| (v - mean) * (v - mean)) / n;
+        let rstd = |variance: f64| (1.0 / (variance + epsilon).sqrt()) as f32;
+        if f64::from(mean) * f64::from(mean) <= FAR * FAR * (variance + epsilon) {
+            return Self { centre: 0.0, rest: mean, rstd: rstd(variance) };
+        }
+        // Long sums of large values lose digits: what the first pass missed of the mean is the mean of what is left.
+        let rest = sum_of(x, |v| v - mean) / n;
+        Self { centre: mean, rest: rest as f32, rstd: rstd((variance - rest * rest).max(0.0)) }
+    }
+
+    /// The two numbers `a` and `b` of `(x − centre) · a + b`: normalisation and a channel's `gamma` and `beta`.
+    #[inline(always)]
+    fn affine(self, gamma: f32, beta: f32) -> (f32, f32) {
+        let scale = self.rstd * gamma;
+        (scale, beta - self.rest * scale)
+    }
 }
 
 /// Normalises and activates one group.
-pub(crate) fn forward_group(
+pub(super) fn forward_group(
     x: &[f32],
     out: &mut [f32],
     gamma: &[f32],
@@ -97,19 +105,19 @@ pub(crate) fn forward_group(
     pulp::Arch::new().dispatch(
         #[inline(always)]
         || {
-            let (mean, rstd) = statistics(x, epsilon);
+            let statistics = Statistics::of(x, epsilon);
+            let centre = statistics.centre;
             let positions = x.len() / gamma.len();
             for (c, (x, out)) in x.chunks_exact(positions).zip(out.chunks_exact_mut(positions)).enumerate() {
-                let scale = rstd * gamma[c];
-                let shift = beta[c] - mean * scale;
+                let (scale, shift) = statistics.affine(gamma[c], beta[c]);
                 if silu {
                     for (out, x) in out.iter_mut().zip(x) {
-                        let z = x * scale + shift;
+                        let z = (x - centre) * scale + shift;
                         *out = z * sigmoid(z);
                     }
                 } else {
                     for (out, x) in out.iter_mut().zip(x) {
-                        *out = x * scale + shift;
+                        *out = (x - centre) * scale + shift;
                     }
                 }
             }
@@ -118,30 +126,30 @@ pub(crate) fn forward_group(
 }
 
 /// The gradients of one group.
-pub(crate) fn backward_group(x: &[f32], grad: &[f32], affine: &Affine<'_>, epsilon: f64, out: Gradient<'_>) {
+pub(super) fn backward_group(x: &[f32], grad: &[f32], affine: &Affine<'_>, epsilon: f64, out: Gradient<'_>) {
     pulp::Arch::new().dispatch(
         #[inline(always)]
         || {
-            let (mean, rstd) = statistics(x, epsilon);
+            let statistics = Statistics::of(x, epsilon);
+            let Statistics { centre, rest, rstd } = statistics;
             let positions = x.len() / affine.gamma.len();
             // Means over the group of the gradient of the normalised value, and of its product with it.
             let (mut mean_grad, mut mean_dot) = (0.0_f64, 0.0_f64);
             for (c, (x, grad)) in x.chunks_exact(positions).zip(grad.chunks_exact(positions)).enumerate() {
                 let gamma = affine.gamma[c];
-                let scale = rstd * gamma;
-                let shift = affine.beta[c] - mean * scale;
+                let (scale, shift) = statistics.affine(gamma, affine.beta[c]);
                 let grad_z = &mut out.x[c * positions..(c + 1) * positions];
                 if affine.silu {
                     for ((g, x), grad) in grad_z.iter_mut().zip(x).zip(grad) {
-                        let z = x * scale + shift;
+                        let z = (x - centre) * scale + shift;
                         let s = sigmoid(z);
                         *g = grad * (s + z * s * (1.0 - s));
                     }
                 } else {
                     grad_z.copy_from_slice(grad);
                 }
-                let (sum, dot_x) = sum_and_dot(grad_z, x);
-                let dot = (dot_x - sum * f64::from(mean)) * f64::from(rstd);
+                let (sum, dot_x) = sum_and_dot(grad_z, x, centre);
+                let dot = (dot_x - sum * f64::from(rest)) * f64::from(rstd);
                 out.gamma[c] = dot as f32;
                 out.beta[c] = sum as f32;
                 mean_grad += sum * f64::from(gamma);
@@ -152,7 +160,7 @@ pub(crate) fn backward_group(x: &[f32], grad: &[f32], affine: &Affine<'_>, epsil
             for (c, x) in x.chunks_exact(positions).enumerate() {
                 let gamma = affine.gamma[c];
                 for (g, x) in out.x[c * positions..].iter_mut().zip(x) {
-                    let normal = (x - mean) * rstd;
+                    let normal = (x - centre - rest) * rstd;
                     *g = rstd * (*g * gamma - mean_grad - normal * mean_dot);
                 }
             }

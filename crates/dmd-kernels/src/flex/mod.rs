@@ -1,0 +1,31 @@
+//! The fast bodies for the flex backend, burn's pure Rust CPU backend. Each function returns nothing where its fast body
+//! does not serve the given tensors; the caller then uses the default body.
+
+mod adamw;
+mod attention;
+mod attention_loops;
+mod convolution;
+mod direct_loops;
+mod disjoint;
+mod geglu;
+mod group_norm;
+mod group_norm_loops;
+mod linear;
+mod mathematics;
+mod recompute;
+mod scratch;
+mod silu;
+mod tensors;
+mod weight_gradient;
+mod winograd;
+mod winograd_loops;
+mod winograd_products;
+
+pub(crate) use adamw::adamw;
+pub(crate) use attention::attention;
+pub(crate) use convolution::{convolution3, doubled_convolution3};
+pub(crate) use geglu::{geglu, gelu};
+pub(crate) use group_norm::group_norm;
+pub(crate) use linear::linear;
+pub(crate) use silu::silu;
+pub(crate) use tensors::{single, widened};

@@ -1,0 +1,58 @@
+//! What the fast bodies ask of tensors, and how they read and make them.
+
+use burn::backend::DispatchDevice;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
+
+/// Whether the device is flex, with autodiff or without.
+pub(super) fn on_flex(device: &DispatchDevice) -> bool {
+    if let DispatchDevice::Autodiff(inner) = device {
+        on_flex(inner)
+    } else {
+        matches!(device, DispatchDevice::Flex(_))
+    }
+}
+
+/// Whether a tensor is in single precision on flex: what the fast bodies compute in.
+pub(super) fn is_single<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && on_flex(x.device().as_dispatch())
+}
+
+/// Half precision on a processor that computes in single: where `x` is a half-precision tensor on flex without
+/// autodiff, the result of `body`, which widens its own inputs, rounded to the type of `x`.
+///
+/// One layer is widened at a time, weights included: the model stays half as large, and no full copy is made.
+pub(crate) fn widened<const D: usize, const E: usize>(
+    x: &Tensor<D>,
+    body: impl FnOnce() -> Tensor<E>,
+) -> Option<Tensor<E>> {
+    let dtype = match x.dtype() {
+        DType::F16 => FloatDType::F16,
+        DType::BF16 => FloatDType::BF16,
+        _ => return None,
+    };
+    (!x.is_autodiff() && on_flex(x.device().as_dispatch())).then(|| body().cast(dtype))
+}
+
+/// The tensor in single precision.
+pub(crate) fn single<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
+    x.clone().cast(FloatDType::F32)
+}
+
+/// The elements of a contiguous f32 tensor.
+pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
+    let start = tensor.layout().start_offset();
+    let len = tensor.layout().num_elements();
+    &tensor.storage::<f32>()[start..start + len]
+}
+
+/// The sizes of a tensor of this rank.
+pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
+    let dims = tensor.layout().shape();
+    std::array::from_fn(|axis| dims.as_slice()[axis])
+}
+
+/// A tensor of these values.
+pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Vec<usize>>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape.into()))
+}
