@@ -52,6 +52,13 @@ pub trait Domain: Debug + Sync {
     /// What unit noise is multiplied by for a generator's first call.
     fn noise_scale(&self) -> f64;
 
+    /// Refuses a caption that has no condition, before a network is called.
+    ///
+    /// # Errors
+    ///
+    /// When the caption is too long, or not the name of a class.
+    fn check(&self, caption: &str) -> Result<(), Error>;
+
     /// The conditions of captions; of the empty one, what guidance points away from.
     ///
     /// # Errors
@@ -296,6 +303,11 @@ impl Domain for LatentDomain {
         1.0
     }
 
+    fn check(&self, caption: &str) -> Result<(), Error> {
+        self.text.tokenizer().encode(caption)?;
+        Ok(())
+    }
+
     fn condition(&self, captions: &[&str]) -> Result<Tensor<3>, Error> {
         let rows = captions
             .iter()
@@ -436,6 +448,10 @@ impl Domain for PixelDomain {
 
     fn noise_scale(&self) -> f64 {
         self.edm.sigma_max
+    }
+
+    fn check(&self, caption: &str) -> Result<(), Error> {
+        self.condition(&[caption]).map(drop)
     }
 
     fn condition(&self, captions: &[&str]) -> Result<Classes, Error> {

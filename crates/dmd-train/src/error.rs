@@ -55,6 +55,28 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Earlier work was made from other settings than the present ones.
+    #[error(
+        "{path:?} was made with {name} = {was}, which is now {is}: set it back, or choose another output folder"
+    )]
+    Changed {
+        /// The earlier work.
+        path: PathBuf,
+        /// What differs.
+        name: String,
+        /// Its value then.
+        was: String,
+        /// Its value now.
+        is: String,
+    },
+    /// A setting cannot be recorded.
+    #[error("cannot record the setting {name}: {reason}")]
+    Fingerprint {
+        /// The setting.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The data set.
     #[error(transparent)]
     Data(#[from] dmd_data::Error),
