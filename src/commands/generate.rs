@@ -74,7 +74,7 @@ pub(crate) struct GenerateArgs {
     /// Decode large pictures in overlapping tiles of this many latents a side
     #[arg(long)]
     tile: Option<usize>,
-    /// Pictures that go through the networks together [default: as many as have 8192 latents in all, 2 of 512x512]
+    /// Pictures that go through the networks together [default: 2 of 512x512, more of smaller ones, at most 32]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     at_a_time: Option<u16>,
     /// Picture to write; its ending (png, jpg, webp) is its format; several pictures are numbered

@@ -16,6 +16,8 @@ use crate::request::{Drawn, Request, TeacherSettings, Timings};
 
 /// Positions of samples that go through the networks together, where nobody says how many pictures.
 const POSITIONS: usize = 8192;
+/// Most pictures at a time there: more of small ones are no faster, and need more memory.
+const PICTURES: usize = 32;
 
 /// A request that this model can draw.
 pub(crate) struct Drawing<'a, F: Family> {
@@ -78,7 +80,7 @@ impl<'a, F: Family> Drawing<'a, F> {
     ) -> Result<Timings, Error> {
         let count = self.seeds.len();
         let (height, width) = self.size;
-        let at_a_time = at_a_time.unwrap_or((POSITIONS / (height * width).max(1)).max(1));
+        let at_a_time = at_a_time.unwrap_or((POSITIONS / (height * width).max(1)).clamp(1, PICTURES));
         let mut timings = Timings::default();
         for start in (0..count).step_by(at_a_time) {
             let rows = start..(start + at_a_time).min(count);
