@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::support::{device, golden, tiny_model};
 use dmd::infer::{CancelToken, Error, Method, Observer, Pipeline, Progress, Request, Stage, TeacherSettings};
-use dmd::model::Error as ModelError;
+use dmd::model::{Error as ModelError, OpenOptions};
 use image::RgbImage;
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn parts_that_do_not_fit_are_refused_before_weights_are_read() {
         ("unet", "cross_attention_dim", json!(30), ["24", "30"], "text encoder"),
         ("vae", "latent_channels", json!(16), ["4", "16"], "latents"),
         ("vae", "out_channels", json!(4), ["4", "3"], "colour"),
-        ("text_encoder", "vocab_size", json!(100), ["519", "100"], "tokenizer"),
+        ("text_encoder", "vocab_size", json!(100), ["527", "100"], "tokenizer"),
     ] {
         let model = tiny_model();
         edit(&model.path().join(part).join("config.json"), |config| config[key] = value.clone());
@@ -41,6 +41,8 @@ fn parts_that_do_not_fit_are_refused_before_weights_are_read() {
         let message = error.to_string();
         assert!(numbers.iter().all(|number| message.contains(number)), "{part} {key}: {message}");
         assert!(message.contains(word) && message.len() < 1000, "{part} {key}: {message}");
+        let listed = dmd::model::misfits(&OpenOptions::new(model.path(), &device())).unwrap();
+        assert!(message.contains(&listed.join("; ")), "{listed:?}: {message}");
     }
     let tiny = tempfile::tempdir().unwrap();
     for name in ["config.json", "diffusion_pytorch_model.safetensors"] {
@@ -48,8 +50,7 @@ fn parts_that_do_not_fit_are_refused_before_weights_are_read() {
     }
     edit(&tiny.path().join("config.json"), |config| config["latent_channels"] = 16.into());
     let model = tiny_model();
-    let error =
-        Pipeline::builder(model.path(), &device()).tiny_autoencoder(tiny.path()).build().unwrap_err();
+    let error = Pipeline::builder(model.path(), &device()).tiny_autoencoder(tiny.path()).build().unwrap_err();
     assert!(matches!(error, Error::Model(ModelError::Misfit { .. })), "{error}");
 }
 
@@ -198,8 +199,7 @@ fn many_pictures_are_drawn_a_few_at_a_time() {
     let request = Request::new(["red", "blue", "red", "a circle", ""].map(|p| format!("{p} x")))
         .with_seeds([5, 6, 7, 8, 9]);
     let draw = |at_a_time, request: &Request| {
-        let pipeline =
-            Pipeline::builder(model.path(), &device()).at_a_time(at_a_time).build().unwrap();
+        let pipeline = Pipeline::builder(model.path(), &device()).at_a_time(at_a_time).build().unwrap();
         let mut album = Album::default();
         let drawn = pipeline.generate_with(request, &mut album).unwrap();
         (drawn, album)
