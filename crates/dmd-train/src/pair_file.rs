@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_weights::{Error as WeightsError, write_atomic};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorView};
 
 use crate::Error;
 use crate::fingerprint::Fingerprint;
@@ -61,7 +61,7 @@ impl PairFile {
         }
         let mut header = vec![0; length as usize + 8];
         file.rewind().and_then(|()| file.read_exact(&mut header)).map_err(read)?;
-        let (_, header) = SafeTensors::read_metadata(&header).map_err(|e| damaged(&e.to_string()))?;
+        let header: Metadata = serde_json::from_slice(&header[8..]).map_err(|e| damaged(&e.to_string()))?;
         let metadata = |name: &str| {
             let text = header.metadata().as_ref().and_then(|metadata| metadata.get(name));
             text.ok_or_else(|| damaged(&format!("no {name} in its metadata")))
