@@ -5,14 +5,13 @@
 
 use anyhow::ensure;
 use burn::module::{Module, Param};
-use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use dmd::core::{
     Denoiser, FakeScore, GaussianMixture, Noise, NoiseLevel, NoiseSchedule, Prediction, denoising, per_sample,
 };
 use dmd::device;
 use dmd::scheduler::{KarrasSchedule, TimeSampler, heun};
-use dmd::train::{AdamW, AdamWConfig, LearningRate};
+use dmd::train::{AdamW, AdamWConfig, Gradients, LearningRate};
 use dmd_ablations::toy::points;
 
 /// `E[x0 | x_t]` of a Gaussian N(m, s²): `m + s² / (s² + sigma²) · (x_t − m)`, with m and s to learn.
@@ -57,7 +56,7 @@ fn main() -> anyhow::Result<()> {
         let level = schedule.level(times.draw(256, &mut noise, &device));
         let x_t = level.add_noise(x0.clone(), noise.normal([256, 2, 1, 1], &device));
         let loss = denoising::loss(model.denoise(x_t, &level, &()), x0, model.loss_weight(&level));
-        let grads = GradientsParams::from_module(&mut loss.backward(), &model);
+        let grads = Gradients::of(loss, &model);
         (model, _) = adam.step(rate.at(step), model, grads);
     }
     let model = model.valid();

@@ -3,14 +3,13 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, FloatDType, Tensor};
 use clap::{Args, ValueEnum};
-use dmd_core::{Denoiser, Distiller, Draw, FewStep, Noise, NoiseSchedule, Terms};
+use dmd_core::{Denoiser, Distiller, FewStep, Noise, NoiseSchedule};
 use dmd_infer::{Method, Pipeline, Request};
 use dmd_kernels::{flops, recorded};
 use dmd_train::domain::{Domain, LatentDomain};
-use dmd_train::{AdamW, AdamWConfig, both, side_by_side};
+use dmd_train::{Batch, LearningRate, Trainer, TrainerConfig};
 use dmd_unet::{TinyAutoencoder, UNetConfig};
 use serde_json::json;
 
@@ -219,40 +218,27 @@ impl Bench<'_> {
                 let level = domain.level(domain.last_timestep());
                 let trainable = || domain.denoiser.clone().train();
                 let generator = FewStep::new(trainable(), vec![level]);
-                let mut d = Distiller::new(generator, domain.guided(2.0)?, trainable(), domain.schedule())
-                    .with_both(both);
+                let d = Distiller::new(generator, domain.guided(2.0)?, trainable(), domain.schedule());
                 // As in training with `parallel = 2`: two halves of the batch side by side.
                 let parts = if batch.is_multiple_of(2) { 2 } else { 1 };
-                let shape = [batch / parts, channels, height, width];
-                let times = domain.times(20..=domain.last_timestep().saturating_sub(19).max(20));
-                let mut adam = [AdamW::new(AdamWConfig::default()), AdamW::new(AdamWConfig::default())];
-                let share = 1.0 / parts as f64;
+                let last = domain.last_timestep();
+                let matched = domain.times(20..=last.saturating_sub(19).max(20));
+                let config = TrainerConfig {
+                    accumulate: parts,
+                    parallel: parts,
+                    fake_updates: 1,
+                    generator_rate: LearningRate::constant(1e-5, 0),
+                    fake_rate: LearningRate::constant(1e-5, 0),
+                    ..TrainerConfig::new(
+                        [batch / parts, channels, height, width],
+                        matched,
+                        domain.times(0..=last),
+                    )
+                };
+                let mut trainer = Trainer::new(config, d, noise, device);
                 timed(runs, || {
-                    let mut draws = || {
-                        (0..parts).map(|_| Draw::new(&mut noise, shape, &times, device)).collect::<Vec<_>>()
-                    };
-                    let (first, second) = (draws(), draws());
-                    let turns = side_by_side(first, parts, |draw| {
-                        let d = d.fork();
-                        let loss = d.generator_loss(&draw, &Terms::default(), &text);
-                        let mut grads = (loss.total * share).backward();
-                        (GradientsParams::from_module(&mut grads, &d.generator), loss.x)
-                    });
-                    let (mut sum, mut samples) = (GradientsAccumulator::new(), Vec::new());
-                    for (grads, x) in turns {
-                        sum.accumulate(&d.generator, grads);
-                        samples.push(x);
-                    }
-                    (d.generator, _) = adam[0].step(1e-5, d.generator.clone(), sum.grads());
-                    let turns = samples.into_iter().zip(second).collect();
-                    let turns = side_by_side(turns, parts, |(x, draw)| {
-                        let d = d.fork();
-                        let mut grads = (d.fake_loss(x, &draw.diffusion, &text) * share).backward();
-                        GradientsParams::from_module(&mut grads, &d.fake)
-                    });
-                    let mut sum = GradientsAccumulator::new();
-                    turns.into_iter().for_each(|grads| sum.accumulate(&d.fake, grads));
-                    (d.fake, _) = adam[1].step(1e-5, d.fake.clone(), sum.grads());
+                    let figures = trainer.step(|_, _| Ok(Batch::new(text.clone())))?;
+                    figures.read().map_err(|wrong| anyhow::anyhow!("{} is {}", wrong.term, wrong.value))?;
                     Ok(())
                 })
             }

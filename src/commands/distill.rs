@@ -2,13 +2,14 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
-use dmd_data::Dataset;
-use dmd_train::DistillationStage;
-use dmd_train::config::{self, DistillConfig};
+use dmd_data::{Dataset, check_captions};
+use dmd_train::checkpoint::check_resumable;
+use dmd_train::config::{self, DistillConfig, Fingerprints};
 use dmd_train::domain::{Domain, Kind, LatentDomain, PixelDomain};
 use dmd_train::pairs::{PairMaker, Pairs, Share};
 use dmd_train::run::{Outcome, run};
-use dmd_weights::{Precision, write_json};
+use dmd_train::{DistillationParts, DistillationStage};
+use dmd_weights::{FolderLock, Precision, WholeFolder, write_json};
 
 use super::open_dataset;
 use super::progress::Progress;
@@ -27,6 +28,7 @@ pub(crate) struct DistillArgs {
 pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
     let config = DistillConfig::from_file(&args.config)?;
     let device = dmd_kernels::device::open(&args.device)?;
+    let _lock = FolderLock::take(&config.output)?;
     match Kind::of(&config.teacher)? {
         Kind::Latents => distill_in(&LatentDomain::from_dir(&config.teacher, &device)?, &config, &device),
         Kind::Pixels => distill_in(&PixelDomain::from_dir(&config.teacher, &device)?, &config, &device),
@@ -35,6 +37,10 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
 
 fn distill_in<D: Domain>(domain: &D, config: &DistillConfig, device: &Device) -> anyhow::Result<()> {
     let dataset = open_dataset(&config.data)?;
+    config.check_schedule(domain.last_timestep())?;
+    check_captions(dataset.as_ref(), |caption| domain.check(caption).map_err(|error| error.to_string()))?;
+    let made_from = config.fingerprints(dataset.as_ref())?;
+    check_resumable(&config.output, "distillation", &made_from.run)?;
     config::save(config, &config.output)?;
     let mut progress = Progress::new()?;
     let stopped = || {
@@ -44,20 +50,23 @@ fn distill_in<D: Domain>(domain: &D, config: &DistillConfig, device: &Device) ->
 
     let mut pairs = None;
     if let Some(section) = &config.regression {
-        if make_pairs(config, dataset.as_ref(), domain, Share::ALL, device, &mut progress)?
-            == Outcome::Stopped
-        {
+        let making = Making { config, dataset: dataset.as_ref(), domain, made_from: &made_from, device };
+        if making.make(Share::ALL, &mut progress)? == Outcome::Stopped {
             return stopped();
         }
-        pairs = Some(Pairs::read(&pair_folder(config), section.pairs, domain.shape())?);
+        pairs = Some(Pairs::open(&pair_folder(config), section.pairs, domain.shape(), &made_from.pairs)?);
     }
-    let mut stage = DistillationStage::new(config.clone(), domain, dataset, pairs, device)?;
+    let parts = DistillationParts { dataset, pairs, made_from: made_from.run };
+    let mut stage = DistillationStage::new(config.clone(), domain, parts, device)?;
     if run(&mut stage, &config.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped();
     }
     let folder = config.output.join("unet_one_step");
-    domain.write(&folder, &stage.generator().denoiser, Precision::Half)?;
-    write_json(&folder.join("one_step.json"), &stage.settings()?)?;
+    let settings = stage.settings()?;
+    WholeFolder::new(&folder).replace(|fresh| {
+        domain.write(fresh, &stage.generator().denoiser, Precision::Half)?;
+        Ok::<_, dmd_train::Error>(write_json(&fresh.join("one_step.json"), &settings)?)
+    })?;
     say!("wrote {}; copy it into the teacher's model folder", folder.display());
     Ok(())
 }
@@ -67,27 +76,33 @@ fn pair_folder(config: &DistillConfig) -> PathBuf {
     config.output.join("pairs")
 }
 
-/// Makes a share of the regression's pairs.
-fn make_pairs<D: Domain>(
-    config: &DistillConfig,
-    dataset: &dyn Dataset,
-    domain: &D,
-    share: Share,
-    device: &Device,
-    progress: &mut Progress,
-) -> anyhow::Result<Outcome> {
-    let Some(section) = &config.regression else {
-        return Ok(Outcome::Finished); // no term needs any
-    };
-    let maker = PairMaker {
-        domain,
-        guidance_scale: config.guidance_scale,
-        dataset,
-        steps: section.sampling_steps,
-        seed: config.seed,
-        device,
-    };
-    Ok(maker.make(&pair_folder(config), section.pairs, share, progress)?)
+/// What the regression's pairs are made with.
+struct Making<'a, D> {
+    config: &'a DistillConfig,
+    dataset: &'a dyn Dataset,
+    domain: &'a D,
+    made_from: &'a Fingerprints,
+    device: &'a Device,
+}
+
+impl<D: Domain> Making<'_, D> {
+    /// Makes a share of the pairs.
+    fn make(&self, share: Share, progress: &mut Progress) -> anyhow::Result<Outcome> {
+        let Some(section) = &self.config.regression else {
+            return Ok(Outcome::Finished); // no term needs any
+        };
+        let maker = PairMaker {
+            domain: self.domain,
+            guidance_scale: self.config.guidance_scale,
+            dataset: self.dataset,
+            steps: section.sampling_steps,
+            seed: self.config.seed,
+            batch: self.config.generator.batch,
+            device: self.device,
+            made_from: self.made_from.pairs.clone(),
+        };
+        Ok(maker.make(&pair_folder(self.config), section.pairs, share, progress)?)
+    }
 }
 
 /// Make the pairs of a distillation: noise, and what the teacher's deterministic sampler makes of it
@@ -111,22 +126,26 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
         args.config
     );
     let device = dmd_kernels::device::open(&args.device)?;
-    let dataset = open_dataset(&config.data)?;
-    let mut progress = Progress::new()?;
-    let folder = pair_folder(&config);
     let outcome = match Kind::of(&config.teacher)? {
-        Kind::Latents => {
-            let domain = LatentDomain::from_dir(&config.teacher, &device)?;
-            make_pairs(&config, dataset.as_ref(), &domain, args.shard, &device, &mut progress)?
-        }
-        Kind::Pixels => {
-            let domain = PixelDomain::from_dir(&config.teacher, &device)?;
-            make_pairs(&config, dataset.as_ref(), &domain, args.shard, &device, &mut progress)?
-        }
+        Kind::Latents => pairs_in(&LatentDomain::from_dir(&config.teacher, &device)?, &config, args, &device),
+        Kind::Pixels => pairs_in(&PixelDomain::from_dir(&config.teacher, &device)?, &config, args, &device),
     };
-    match outcome {
+    let folder = pair_folder(&config);
+    match outcome? {
         Outcome::Finished => say!("wrote {}", folder.display()),
         Outcome::Stopped => say!("stopped; the same command goes on where {} ends", folder.display()),
     }
     Ok(())
+}
+
+fn pairs_in<D: Domain>(
+    domain: &D,
+    config: &DistillConfig,
+    args: &PairsArgs,
+    device: &Device,
+) -> anyhow::Result<Outcome> {
+    let dataset = open_dataset(&config.data)?;
+    let made_from = config.fingerprints(dataset.as_ref())?;
+    let making = Making { config, dataset: dataset.as_ref(), domain, made_from: &made_from, device };
+    making.make(args.shard, &mut Progress::new()?)
 }

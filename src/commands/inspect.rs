@@ -41,7 +41,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
                     list(&weights);
                 }
             }
-            Err(reason) => bail!("{error}; as a part of a model: {reason:#}"),
+            Err(reason) => bail!("{:#}; as a part of a model: {reason:#}", anyhow::Error::from(error)),
         },
     }
     Ok(())
@@ -71,7 +71,7 @@ fn model(folder: &ModelFolder, tensors: bool) {
             let name = Part::Scheduler.name();
             say!("{name:14} predicts {:?}, timesteps 0 to {}", noising.prediction(), noising.last_timestep());
         }
-        Err(error) => say!("{:14} {error}", Part::Scheduler.name()),
+        Err(error) => say!("{:14} {:#}", Part::Scheduler.name(), anyhow::Error::from(error)),
     }
     let missing = parts.iter().chain([&Part::Scheduler]).filter(|part| !folder.has(**part));
     let missing: Vec<&str> =
@@ -114,7 +114,7 @@ fn component(model: &ModelFolder, part: Part, tensors: bool) {
         // The text encoder's length is not needed to read a vocabulary.
         match Tokenizer::from_dir(&model.part(part), MAX_TOKENS) {
             Ok(tokenizer) => say!("{name:14} words up to number {}", tokenizer.largest_id()),
-            Err(error) => say!("{name:14} {error}"),
+            Err(error) => say!("{name:14} {:#}", anyhow::Error::from(error)),
         }
         return;
     }

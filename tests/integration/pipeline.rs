@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::{device, golden, tiny_model};
 use burn::tensor::{Tensor, Tolerance};
-use dmd::core::{Denoiser, FewStep, Noise, NoiseSchedule, Prediction, StepLevel};
+use dmd::core::{Denoiser, FewStep, Level, Noise, NoiseSchedule, Prediction};
 use dmd::infer::{
     CancelToken, Embeddings, Error, Method, NoiseSource, Observer, Pipeline, Progress, Request, Stage,
     TeacherSettings, from_rgb8,
@@ -349,7 +349,7 @@ fn four_step_generators() {
     let schedule = SchedulerConfig::stable_diffusion().schedule();
     let level = |t: usize| {
         let (alpha, sigma) = schedule.alpha_sigma(t);
-        StepLevel { t: t as f64, alpha, sigma }
+        Level { t: t as f64, alpha, sigma }
     };
     let levels = timesteps.into_iter().map(level).collect();
     let generator = FewStep::new(UNetDenoiser::new(unet, Prediction::Epsilon), levels);

@@ -3,7 +3,6 @@
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, PaddingConfig2d};
-use burn::optim::GradientsParams;
 use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_core::{Noise, one_hot};
@@ -12,7 +11,7 @@ use dmd_data::{Dataset, Error, ImageFolder};
 use dmd_eval::frechet::Moments;
 use dmd_eval::manifold::{Coverage, coverage};
 use dmd_model::pixels::from_rgb8;
-use dmd_train::{AdamW, AdamWConfig, LearningRate};
+use dmd_train::{AdamW, AdamWConfig, Gradients, LearningRate};
 use image::RgbImage;
 use image::imageops::{FilterType, crop_imm, resize};
 
@@ -97,7 +96,7 @@ impl Classifier {
             let Some(labels) = labels else { break };
             let log = log_softmax(self.out.forward(self.features(x0)), 1);
             let loss = -(log * labels).sum() / BATCH as f64;
-            let grads = GradientsParams::from_module(&mut loss.backward(), &self);
+            let grads = Gradients::of(loss, &self);
             (self, _) = adam.step(rate.at(step), self, grads);
         }
         self

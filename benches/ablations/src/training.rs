@@ -5,15 +5,14 @@
 //! minute.
 
 use burn::module::ModuleDisplay;
-use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use dmd_core::matching::Weighting;
 use dmd_core::{
-    Adversary, Classes, Diffusion, Distiller, Draw, FakeScore, FewStep, Guided, Noise, NoiseSchedule, Reals,
-    SquaredError, StepLevel, Targets, Terms, denoising,
+    Adversary, Classes, Diffusion, Distiller, Draw, FakeScore, FewStep, Guided, Level, Noise, NoiseSchedule,
+    Reals, SquaredError, Targets, Terms, denoising,
 };
 use dmd_scheduler::{KarrasSchedule, TimeSampler, heun};
-use dmd_train::{AdamW, AdamWConfig, LearningRate, both};
+use dmd_train::{AdamW, AdamWConfig, Gradients, LearningRate, both};
 
 use crate::data::{Batch, Data};
 use crate::toy::ClassMlp;
@@ -134,7 +133,7 @@ pub fn teacher<N: Student>(
         let x_t = level.add_noise(x0.clone(), noise.normal([batch, channels, height, width], device));
         let x0_hat = network.denoise(x_t, &level, &kept);
         let loss = denoising::loss(x0_hat, x0, network.loss_weight(&level));
-        let grads = GradientsParams::from_module(&mut loss.backward(), &network);
+        let grads = Gradients::of(loss, &network);
         (network, _) = adam.step(rate.at(step), network, grads);
     }
     network
@@ -169,9 +168,9 @@ pub fn teacher_samples<N: Student>(
 }
 
 /// Indices of Karras' grid at which a generator of some steps is called: DMD2's 999, 749, 499, 249 for four.
-fn levels(steps: usize) -> Vec<StepLevel> {
+fn levels(steps: usize) -> Vec<Level> {
     let sigmas = KarrasSchedule::default().sigmas(1000);
-    (0..steps).map(|step| StepLevel::of_sigma(sigmas[999 - step * 1000 / steps])).collect()
+    (0..steps).map(|step| Level::of_sigma(sigmas[999 - step * 1000 / steps])).collect()
 }
 
 /// Samples of a generator.
@@ -300,7 +299,7 @@ pub fn distil<N: Student>(
                 .then_some(Adversary { diffusion, weight: variant.adversarial }),
         };
         let loss = state.d.generator_loss(&draw, &terms, &classes);
-        let grads = GradientsParams::from_module(&mut loss.total.backward(), &state.d.generator);
+        let grads = Gradients::of(loss.total, &state.d.generator);
         (state.d.generator, _) = generator_adam.step(rate.at(update), state.d.generator, grads);
         if update % LOOK == 0 {
             let mean: Vec<f64> = loss.x.clone().mean_dim(0).into_data().iter::<f64>().collect();
@@ -318,7 +317,7 @@ pub fn distil<N: Student>(
                 classes = fresh;
             }
             let loss = state.fake_loss(x.clone(), &classes);
-            let grads = GradientsParams::from_module(&mut loss.backward(), &state.d.fake);
+            let grads = Gradients::of(loss, &state.d.fake);
             (state.d.fake, _) = fake_adam.step(rate.at(update) * variant.fake_rate, state.d.fake, grads);
         }
     }

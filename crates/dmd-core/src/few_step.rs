@@ -1,18 +1,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::{Condition, Denoiser, NoiseLevel};
-
-/// A level at which a generator is called.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepLevel {
-    /// The time that the network is told.
-    pub t: f64,
-    /// Scale of the signal.
-    pub alpha: f64,
-    /// Deviation of the noise.
-    pub sigma: f64,
-}
+use crate::{Condition, Denoiser, Level};
 
 /// A denoiser called at one or a few fixed levels, with fresh noise between.
 ///
@@ -24,7 +13,7 @@ pub struct FewStep<D: Module> {
     /// The network, the same architecture as the teacher's.
     pub denoiser: D,
     #[module(skip)]
-    levels: Vec<StepLevel>,
+    levels: Vec<Level>,
     #[module(skip)]
     noise_scale: f64,
 }
@@ -35,7 +24,7 @@ impl<D: Denoiser + Module> FewStep<D> {
     /// # Panics
     ///
     /// If there is no level.
-    pub fn new(denoiser: D, levels: Vec<StepLevel>) -> Self {
+    pub fn new(denoiser: D, levels: Vec<Level>) -> Self {
         assert!(!levels.is_empty(), "a generator has at least one step");
         Self { denoiser, levels, noise_scale: 1.0 }
     }
@@ -57,7 +46,7 @@ impl<D: Denoiser + Module> FewStep<D> {
     }
 
     /// The levels, the noisiest first.
-    pub fn levels(&self) -> &[StepLevel] {
+    pub fn levels(&self) -> &[Level] {
         &self.levels
     }
 
@@ -67,11 +56,8 @@ impl<D: Denoiser + Module> FewStep<D> {
     ///
     /// If there is no such step.
     pub fn call(&self, step: usize, x_t: Tensor<4>, condition: &D::Condition) -> Tensor<4> {
-        let StepLevel { t, alpha, sigma } = self.levels[step];
-        let device = x_t.device();
         let [batch, ..] = x_t.dims();
-        let full = |value: f64| Tensor::<1>::full([batch], value, &device);
-        let level = NoiseLevel { t: full(t), alpha: full(alpha), sigma: full(sigma) };
+        let level = self.levels[step].like(&x_t);
         self.denoiser.denoise(x_t, &level, &condition.expand(batch))
     }
 
@@ -81,8 +67,7 @@ impl<D: Denoiser + Module> FewStep<D> {
     ///
     /// If there is no such step.
     pub fn renoise(&self, step: usize, x0: Tensor<4>, eps: Tensor<4>) -> Tensor<4> {
-        let StepLevel { alpha, sigma, .. } = self.levels[step];
-        x0 * alpha + eps * sigma
+        self.levels[step].add_noise(x0, eps)
     }
 
     /// What the generator itself makes of unit noise `z` in its first `steps` calls: the clean samples that
@@ -127,12 +112,5 @@ impl<D: Denoiser + Module> FewStep<D> {
         }
         let x0 = self.simulate(last, z, condition, draw);
         self.call(last, self.renoise(last, x0, draw()), condition)
-    }
-}
-
-impl StepLevel {
-    /// A level of the EDM family: no signal is lost, the time is sigma.
-    pub fn of_sigma(sigma: f64) -> Self {
-        Self { t: sigma, alpha: 1.0, sigma }
     }
 }

@@ -40,6 +40,57 @@ impl NoiseLevel {
     }
 }
 
+/// A noise level that is the same for every sample of a batch: [`NoiseLevel`] as three numbers.
+///
+/// A sampler calls the network and ends its steps at such levels, and a generator is called at them. The noise of
+/// the variance-preserving family is `alpha² + sigma² = 1`; of EDM's it is `alpha = 1`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Level {
+    /// The time that the network is given: a timestep, whole or fractional, or sigma (EDM).
+    pub t: f64,
+    /// Signal scale (the scale itself, never ᾱ).
+    pub alpha: f64,
+    /// Standard deviation of the noise.
+    pub sigma: f64,
+}
+
+impl Level {
+    /// A clean sample: all signal, no noise.
+    pub const CLEAN: Self = Self { t: 0.0, alpha: 1.0, sigma: 0.0 };
+
+    /// A level of the EDM family: `alpha = 1`, and the time is sigma.
+    pub fn of_sigma(sigma: f64) -> Self {
+        Self { t: sigma, alpha: 1.0, sigma }
+    }
+
+    /// The variance-preserving level at time `t` with `sigma / alpha = ratio`.
+    pub fn of_ratio(t: f64, ratio: f64) -> Self {
+        let alpha = 1.0 / (ratio * ratio + 1.0).sqrt();
+        Self { t, alpha, sigma: ratio * alpha }
+    }
+
+    /// `sigma / alpha`: the noise of the sample `x / alpha`, which k-diffusion and EDM call sigma.
+    pub fn ratio(&self) -> f64 {
+        self.sigma / self.alpha
+    }
+
+    /// `ln(alpha / sigma)`: half the logarithm of the signal-to-noise ratio (Lu et al. 2022); infinite without noise.
+    pub fn lambda(&self) -> f64 {
+        self.alpha.ln() - self.sigma.ln()
+    }
+
+    /// The diffused sample `alpha · x0 + sigma · eps`, of tensors of one shape.
+    pub fn add_noise<const D: usize>(&self, x0: Tensor<D>, eps: Tensor<D>) -> Tensor<D> {
+        x0 * self.alpha + eps * self.sigma
+    }
+
+    /// This level for every sample of `x: [batch, ..]`, on the device of `x`.
+    pub fn like<const D: usize>(&self, x: &Tensor<D>) -> NoiseLevel {
+        let full = |value: f64| Tensor::<1>::full([x.dims()[0]], value, &x.device());
+        NoiseLevel { t: full(self.t), alpha: full(self.alpha), sigma: full(self.sigma) }
+    }
+}
+
 /// A per-sample factor `[batch]` as `[batch, 1, .., 1]`, ready to be multiplied with `[batch, ..]`.
 pub fn per_sample<const D: usize>(values: Tensor<1>) -> Tensor<D> {
     let mut shape = [1; D];

@@ -3,8 +3,6 @@ use burn::tensor::Tensor;
 /// The numbers of one AdamW step, worked out from its constants and the step count.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWStep {
-    /// Factor of the gradient: clipping.
-    pub clip: f64,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
@@ -22,17 +20,21 @@ pub struct AdamWStep {
 /// One parameter's AdamW update (Loshchilov and Hutter 2019, in PyTorch's order): the parameter and both moments
 /// after it. Not differentiable; all on the plain side.
 ///
+/// `clip` is the factor of the gradient. It is a tensor, so that clipping by a norm does not wait for the device.
+/// Where it is not finite, nothing changes.
+///
 /// # Shapes
 ///
-/// All `[n]`.
+/// `clip`: `[1]`; all others `[n]`.
 pub fn adamw(
     parameter: Tensor<1>,
     gradient: Tensor<1>,
     moments: [Tensor<1>; 2],
+    clip: Tensor<1>,
     step: &AdamWStep,
 ) -> (Tensor<1>, [Tensor<1>; 2]) {
-    fast!(adamw(&parameter, &gradient, [&moments[0], &moments[1]], step));
-    adamw_composed(parameter, gradient, moments, step)
+    fast!(adamw(&parameter, &gradient, [&moments[0], &moments[1]], &clip, step));
+    adamw_composed(parameter, gradient, moments, clip, step)
 }
 
 /// [`adamw`]'s default body, in plain tensor operations.
@@ -40,11 +42,15 @@ pub fn adamw_composed(
     parameter: Tensor<1>,
     gradient: Tensor<1>,
     [first, second]: [Tensor<1>; 2],
+    clip: Tensor<1>,
     step: &AdamWStep,
 ) -> (Tensor<1>, [Tensor<1>; 2]) {
-    let gradient = gradient * step.clip;
-    let first = first * step.beta1 + gradient.clone() * (1.0 - step.beta1);
-    let second = second * step.beta2 + gradient.square() * (1.0 - step.beta2);
-    let direction = first.clone() / ((second.clone() / step.correction2).sqrt() + step.epsilon);
-    (parameter * step.decay - direction * step.rate, [first, second])
+    let unusable = clip.clone().is_finite().bool_not().expand(parameter.shape());
+    let kept = |new: Tensor<1>, old: Tensor<1>| new.mask_where(unusable.clone(), old);
+    let gradient = gradient * clip;
+    let first_after = first.clone() * step.beta1 + gradient.clone() * (1.0 - step.beta1);
+    let second_after = second.clone() * step.beta2 + gradient.square() * (1.0 - step.beta2);
+    let direction = first_after.clone() / ((second_after.clone() / step.correction2).sqrt() + step.epsilon);
+    let after = parameter.clone() * step.decay - direction * step.rate;
+    (kept(after, parameter), [kept(first_after, first), kept(second_after, second)])
 }

@@ -3,10 +3,10 @@
 use std::ops::{ControlFlow, RangeInclusive};
 
 use burn::tensor::Tensor;
-use dmd_core::{Denoiser, NoiseLevel, NoiseSchedule, Prediction, StepLevel};
+use dmd_core::{Denoiser, Level, NoiseLevel, NoiseSchedule, Prediction};
 use dmd_scheduler::{
-    DiscreteSchedule, Draw, EdmConfig, KarrasSchedule, Sampler, SchedulerConfig, Steps, TimeSampler, Walk,
-    heun,
+    DiscreteSchedule, EdmConfig, FreshNoise, KarrasSchedule, Sampler, SchedulerConfig, Steps, TimeSampler,
+    Walk, heun,
 };
 
 use crate::Error;
@@ -81,13 +81,13 @@ impl Noising {
     /// # Panics
     ///
     /// If the timestep is beyond [`Self::last_timestep`].
-    pub fn at(&self, timestep: usize) -> StepLevel {
+    pub fn at(&self, timestep: usize) -> Level {
         match self {
             Self::Preserving { schedule, .. } => {
                 let (alpha, sigma) = schedule.alpha_sigma(timestep);
-                StepLevel { t: timestep as f64, alpha, sigma }
+                Level { t: timestep as f64, alpha, sigma }
             }
-            Self::Exploding { sigmas, .. } => StepLevel::of_sigma(sigmas[timestep]),
+            Self::Exploding { sigmas, .. } => Level::of_sigma(sigmas[timestep]),
         }
     }
 
@@ -260,7 +260,7 @@ impl Plan {
         denoiser: &D,
         x: Tensor<4>,
         condition: &D::Condition,
-        draw: Draw<'_>,
+        draw: FreshNoise<'_>,
         on_step: &mut dyn FnMut(usize, &Tensor<4>) -> ControlFlow<()>,
     ) -> Option<Tensor<4>> {
         match self {

@@ -1,9 +1,9 @@
 use std::ops::RangeInclusive;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use dmd_core::{NoiseLevel, NoiseSchedule};
+use dmd_core::{Level, NoiseLevel, NoiseSchedule};
 
-use crate::{BetaSchedule, Point};
+use crate::BetaSchedule;
 
 /// A DDPM table: whole timesteps `0..count`, variance preserving (`alpha² + sigma² = 1`).
 #[derive(Debug, Clone, PartialEq)]
@@ -52,9 +52,9 @@ impl DiscreteSchedule {
     }
 
     /// A whole timestep as a place on the noise axis.
-    pub(crate) fn point(&self, timestep: usize) -> Point {
+    pub(crate) fn level_at(&self, timestep: usize) -> Level {
         let (alpha, sigma) = self.alpha_sigma(timestep);
-        Point { t: timestep as f64, alpha, sigma }
+        Level { t: timestep as f64, alpha, sigma }
     }
 
     /// `sigma / alpha` of every timestep, ascending.

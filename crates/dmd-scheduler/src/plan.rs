@@ -1,11 +1,12 @@
 //! From a configuration and a number of steps to a [`Walk`]: the grids of each sampler, the same
 //! numbers as diffusers' `set_timesteps`.
 
+use dmd_core::Level;
 use serde_json::Value;
 
 use crate::solver::{Solver, Variance};
 use crate::walk::Step;
-use crate::{DiscreteSchedule, Error, Point, Sampler, SchedulerConfig, Steps, Walk, dpm, grid, unipc};
+use crate::{DiscreteSchedule, Error, Sampler, SchedulerConfig, Steps, Walk, dpm, grid, unipc};
 
 impl SchedulerConfig {
     /// The walk of the configured sampler.
@@ -23,8 +24,11 @@ impl SchedulerConfig {
         let solver = self.solver(sampler)?;
         let (points, end, scale) = match sampler {
             Sampler::Ddim | Sampler::Ddpm | Sampler::Pndm | Sampler::Lcm => {
-                let points: Vec<Point> =
-                    self.whole_timesteps(sampler, &steps)?.into_iter().map(|t| schedule.point(t)).collect();
+                let points: Vec<Level> = self
+                    .whole_timesteps(sampler, &steps)?
+                    .into_iter()
+                    .map(|t| schedule.level_at(t))
+                    .collect();
                 (points, self.end(sampler, &schedule), 1.0)
             }
             Sampler::Euler | Sampler::EulerAncestral | Sampler::Heun => self.k_grid(&steps, &schedule)?,
@@ -41,7 +45,7 @@ impl SchedulerConfig {
             let stride = schedule.count() / count;
             for step in &mut walk.steps {
                 let below = (step.from.t as usize).checked_sub(stride);
-                step.to = below.map_or(end, |t| schedule.point(t));
+                step.to = below.map_or(end, |t| schedule.level_at(t));
             }
         }
         Ok(walk)
@@ -89,24 +93,24 @@ impl SchedulerConfig {
     }
 
     /// Where the last step of a sampler with a table of whole timesteps ends.
-    fn end(&self, sampler: Sampler, schedule: &DiscreteSchedule) -> Point {
+    fn end(&self, sampler: Sampler, schedule: &DiscreteSchedule) -> Level {
         // LCM ends where it is; DDPM always ends at the data.
         let at_one = self.set_alpha_to_one.unwrap_or(sampler != Sampler::Pndm);
         match sampler {
-            Sampler::Ddim | Sampler::Pndm if !at_one => schedule.point(0),
-            _ => Point::CLEAN,
+            Sampler::Ddim | Sampler::Pndm if !at_one => schedule.level_at(0),
+            _ => Level::CLEAN,
         }
     }
 
-    fn last_point(&self, schedule: &DiscreteSchedule) -> Point {
+    fn last_point(&self, schedule: &DiscreteSchedule) -> Level {
         match self.other.get("final_sigmas_type").and_then(Value::as_str) {
-            Some("sigma_min") => schedule.point(0),
-            _ => Point::CLEAN,
+            Some("sigma_min") => schedule.level_at(0),
+            _ => Level::CLEAN,
         }
     }
 
     /// Points, end and scale of the first sample for k-diffusion's samplers.
-    fn k_grid(&self, steps: &Steps, schedule: &DiscreteSchedule) -> Result<(Vec<Point>, Point, f64), Error> {
+    fn k_grid(&self, steps: &Steps, schedule: &DiscreteSchedule) -> Result<(Vec<Level>, Level, f64), Error> {
         let ratios = schedule.ratios();
         let times = match steps {
             Steps::Count(count) => {
@@ -114,12 +118,12 @@ impl SchedulerConfig {
             }
             Steps::Timesteps(list) => list.iter().map(|t| *t as f64).collect(),
         };
-        let mut points: Vec<Point> =
-            times.iter().map(|t| Point::of_ratio(*t, grid::interpolate(&ratios, *t))).collect();
+        let mut points: Vec<Level> =
+            times.iter().map(|t| Level::of_ratio(*t, grid::interpolate(&ratios, *t))).collect();
         if self.flag("use_karras_sigmas") {
             let (max, min) = (points[0].ratio(), points[points.len() - 1].ratio());
             let sigmas = grid::karras(min, max, points.len());
-            points = sigmas.iter().map(|s| Point::of_ratio(grid::timestep_of(*s, &ratios), *s)).collect();
+            points = sigmas.iter().map(|s| Level::of_ratio(grid::timestep_of(*s, &ratios), *s)).collect();
         }
         // diffusers starts from `sigma · z` where the grid begins at the very end of the schedule.
         let scale = match self.spacing()? {
@@ -134,21 +138,21 @@ impl SchedulerConfig {
         &self,
         steps: &Steps,
         schedule: &DiscreteSchedule,
-    ) -> Result<(Vec<Point>, Point, f64), Error> {
+    ) -> Result<(Vec<Level>, Level, f64), Error> {
         let ratios = schedule.ratios();
         let points = match steps {
             Steps::Count(count) if self.flag("use_karras_sigmas") => {
                 let sigmas = grid::karras(ratios[0], ratios[ratios.len() - 1], *count);
                 let time = |sigma: f64| grid::timestep_of(sigma, &ratios).round_ties_even();
-                sigmas.iter().map(|s| Point::of_ratio(time(*s), *s)).collect()
+                sigmas.iter().map(|s| Level::of_ratio(time(*s), *s)).collect()
             }
             Steps::Count(count) => {
                 grid::open_ended(self.spacing()?, *count, schedule.count(), self.steps_offset)
                     .into_iter()
-                    .map(|t| Point::of_ratio(t, grid::interpolate(&ratios, t)))
+                    .map(|t| Level::of_ratio(t, grid::interpolate(&ratios, t)))
                     .collect()
             }
-            Steps::Timesteps(list) => list.iter().map(|t| schedule.point(*t)).collect(),
+            Steps::Timesteps(list) => list.iter().map(|t| schedule.level_at(*t)).collect(),
         };
         Ok((points, self.last_point(schedule), 1.0))
     }

@@ -28,7 +28,7 @@ pub(crate) fn step(
         && let Some(start) = memory.start.take()
     {
         let slope = (eps + e(memory, 1)) * 0.5;
-        return transfer(start, slope, steps[0].from.product(), from.product());
+        return transfer(start, slope, steps[0].from.alpha.powi(2), from.alpha.powi(2));
     }
     if call == 0 {
         memory.start = Some(x.clone());
@@ -40,5 +40,5 @@ pub(crate) fn step(
         3 => (e(memory, 1) * 23.0 - e(memory, 2) * 16.0 + e(memory, 3) * 5.0) / 12.0,
         _ => (e(memory, 1) * 55.0 - e(memory, 2) * 59.0 + e(memory, 3) * 37.0 - e(memory, 4) * 9.0) / 24.0,
     };
-    transfer(x, slope, from.product(), to.product())
+    transfer(x, slope, from.alpha.powi(2), to.alpha.powi(2))
 }

@@ -3,8 +3,9 @@
 
 use burn::tensor::Tensor;
 
-use crate::walk::{Draw, Step};
-use crate::{Point, dpm, pndm, unipc};
+use crate::walk::{FreshNoise, Step};
+use crate::{dpm, pndm, unipc};
+use dmd_core::Level;
 
 /// A sampler with its options.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,7 +60,7 @@ impl Solver {
         x: Tensor<4>,
         x0: Tensor<4>,
         memory: &mut Memory,
-        draw: Draw<'_>,
+        draw: FreshNoise<'_>,
     ) -> Tensor<4> {
         let Step { from, to } = steps[call];
         match self {
@@ -78,13 +79,13 @@ impl Solver {
 }
 
 /// The noise that a predicted clean sample implies.
-pub(crate) fn noise_of(x: Tensor<4>, x0: Tensor<4>, at: Point) -> Tensor<4> {
+pub(crate) fn noise_of(x: Tensor<4>, x0: Tensor<4>, at: Level) -> Tensor<4> {
     (x - x0 * at.alpha) / at.sigma
 }
 
 /// The implied noise is carried to the next place: DDIM's step, and in k-diffusion's coordinates
 /// `x / alpha` Euler's.
-fn straight(x: Tensor<4>, x0: Tensor<4>, from: Point, to: Point) -> Tensor<4> {
+fn straight(x: Tensor<4>, x0: Tensor<4>, from: Level, to: Level) -> Tensor<4> {
     let eps = noise_of(x, x0.clone(), from);
     x0 * to.alpha + eps * to.sigma
 }
@@ -93,12 +94,12 @@ fn straight(x: Tensor<4>, x0: Tensor<4>, from: Point, to: Point) -> Tensor<4> {
 fn ddpm(
     x: Tensor<4>,
     x0: Tensor<4>,
-    from: Point,
-    to: Point,
+    from: Level,
+    to: Level,
     variance: Variance,
-    draw: Draw<'_>,
+    draw: FreshNoise<'_>,
 ) -> Tensor<4> {
-    let (product, next) = (from.product(), to.product());
+    let (product, next) = (from.alpha.powi(2), to.alpha.powi(2));
     let alpha = product / next;
     let (rest, next_rest) = (1.0 - product, 1.0 - next);
     let mean = x0 * (next.sqrt() * (1.0 - alpha) / rest) + x * (alpha.sqrt() * next_rest / rest);
@@ -114,7 +115,7 @@ fn ddpm(
 }
 
 /// Euler to less noise than the step's end has, and fresh noise up to it (k-diffusion).
-fn ancestral(x: Tensor<4>, x0: Tensor<4>, from: Point, to: Point, draw: Draw<'_>) -> Tensor<4> {
+fn ancestral(x: Tensor<4>, x0: Tensor<4>, from: Level, to: Level, draw: FreshNoise<'_>) -> Tensor<4> {
     let (here, there) = (from.ratio(), to.ratio());
     let up = (there.powi(2) * (here.powi(2) - there.powi(2)) / here.powi(2)).sqrt();
     let down = (there.powi(2) - up.powi(2)).max(0.0).sqrt();
@@ -145,10 +146,10 @@ fn lcm(
     last: bool,
     x: Tensor<4>,
     x0: Tensor<4>,
-    from: Point,
-    to: Point,
+    from: Level,
+    to: Level,
     timestep_scaling: f64,
-    draw: Draw<'_>,
+    draw: FreshNoise<'_>,
 ) -> Tensor<4> {
     const SIGMA_DATA: f64 = 0.5; // Luo et al. 2023
     let t = from.t * timestep_scaling;

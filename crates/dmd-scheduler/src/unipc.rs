@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use crate::Point;
 use crate::solver::Memory;
 use crate::walk::Step;
+use dmd_core::Level;
 
 /// `B(h)` of the paper's section 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ struct Update {
 }
 
 impl Update {
-    fn new(from: Point, to: Point, earlier: &[Point], basis: Basis) -> Self {
+    fn new(from: Level, to: Level, earlier: &[Level], basis: Basis) -> Self {
         let h = to.lambda() - from.lambda();
         let mut nodes: Vec<f64> = earlier.iter().map(|p| (p.lambda() - from.lambda()) / h).collect();
         nodes.push(1.0);
@@ -110,7 +110,7 @@ fn differences(memory: &Memory, nodes: &[f64], count: usize) -> Vec<Tensor<4>> {
 fn predict(basis: Basis, steps: &[Step], call: usize, x: Tensor<4>, memory: &Memory) -> Tensor<4> {
     let Step { from, to } = steps[call];
     let count = memory.order - 1;
-    let earlier: Vec<Point> = (1..=count).map(|back| steps[call - back].from).collect();
+    let earlier: Vec<Level> = (1..=count).map(|back| steps[call - back].from).collect();
     let update = Update::new(from, to, &earlier, basis);
     let newest = memory.outputs[memory.outputs.len() - 1].clone();
     let base = x * update.carry + newest * update.base;
@@ -130,7 +130,7 @@ fn correct(
 ) -> Tensor<4> {
     let Step { from, to } = steps[call - 1];
     let count = memory.order - 1;
-    let earlier: Vec<Point> = (1..=count).map(|back| steps[call - 1 - back].from).collect();
+    let earlier: Vec<Level> = (1..=count).map(|back| steps[call - 1 - back].from).collect();
     let update = Update::new(from, to, &earlier, basis);
     let newest = memory.outputs[memory.outputs.len() - 1].clone();
     let base = start * update.carry + newest.clone() * update.base;

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
-use dmd_core::Denoiser;
+use dmd_core::{Denoiser, Level};
 
+use crate::Error;
 use crate::solver::{Memory, Solver};
-use crate::{Error, Point};
 
 /// How many times, or at which timesteps, a sampler calls the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl From<Vec<usize>> for Steps {
 /// One call of the network and where it leads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Step {
-    pub(crate) from: Point,
-    pub(crate) to: Point,
+    pub(crate) from: Level,
+    pub(crate) to: Level,
 }
 
 /// A sampler's plan, made by [`SchedulerConfig::walk`](crate::SchedulerConfig::walk).
@@ -48,7 +48,7 @@ pub struct Walk {
 
 /// Draws unit noise shaped like the latents, one independent row per sample: for samplers that
 /// [draw noise](crate::Sampler::draws_noise).
-pub type Draw<'a> = &'a mut dyn FnMut() -> Tensor<4>;
+pub type FreshNoise<'a> = &'a mut dyn FnMut() -> Tensor<4>;
 
 impl Walk {
     /// The network's timesteps, in order, one per call.
@@ -91,8 +91,8 @@ impl Walk {
     }
 
     /// Where the network is called first.
-    pub fn first(&self) -> Point {
-        self.steps.first().map_or(Point::CLEAN, |step| step.from)
+    pub fn first(&self) -> Level {
+        self.steps.first().map_or(Level::CLEAN, |step| step.from)
     }
 
     /// The input of the first call, from unit noise.
@@ -102,8 +102,7 @@ impl Walk {
 
     /// The input of the first call, from clean latents and unit noise.
     pub fn start_from(&self, x0: Tensor<4>, z: Tensor<4>) -> Tensor<4> {
-        let Point { alpha, sigma, .. } = self.first();
-        x0 * alpha + z * sigma
+        self.first().add_noise(x0, z)
     }
 
     /// Walks `x` (see [`Self::start`]) to a clean sample. After each call `on_step` receives the
@@ -114,13 +113,13 @@ impl Walk {
         denoiser: &D,
         mut x: Tensor<4>,
         condition: &D::Condition,
-        draw: Draw<'_>,
+        draw: FreshNoise<'_>,
         mut on_step: impl FnMut(usize, &Tensor<4>) -> ControlFlow<()>,
     ) -> Option<Tensor<4>> {
         let mut memory = Memory::default();
         let calls = self.calls();
         for (call, step) in calls.iter().enumerate() {
-            let x0_hat = denoiser.denoise(x.clone(), &step.from.level_like(&x), condition);
+            let x0_hat = denoiser.denoise(x.clone(), &step.from.like(&x), condition);
             if on_step(call + 1, &x0_hat).is_break() {
                 return None;
             }

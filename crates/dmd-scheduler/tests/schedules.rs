@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dmd_core::{Denoiser, FewStep, GaussianMixture, Noise, NoiseLevel, NoiseSchedule, StepLevel};
+use dmd_core::{Denoiser, FewStep, GaussianMixture, Level, Noise, NoiseLevel, NoiseSchedule};
 use dmd_scheduler::{
     BetaSchedule, DiscreteSchedule, Error, KarrasSchedule, SchedulerConfig, Spacing, TimeSampler, heun,
 };
@@ -242,7 +242,7 @@ fn four_steps_of_a_gaussian() {
     let schedule = DiscreteSchedule::stable_diffusion();
     let level = |t: usize| {
         let (alpha, sigma) = schedule.alpha_sigma(t);
-        StepLevel { t: t as f64, alpha, sigma }
+        Level { t: t as f64, alpha, sigma }
     };
     let exact = || Exact { mixture: gaussian() };
     let times = [999, 749, 499, 249];

@@ -6,7 +6,7 @@ use dmd_clip::{CLIP_KEYS, HiddenActivation, TextConfig, Vocabulary};
 use dmd_data::Dataset;
 use dmd_scheduler::SchedulerConfig;
 use dmd_unet::{AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, Network};
-use dmd_weights::{ModelIndex, Precision, write_json};
+use dmd_weights::{ModelIndex, Precision, WholeFolder, write_json};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -66,7 +66,7 @@ pub fn write_tokenizer(model: &Path, vocabulary: &Vocabulary) -> Result<(), Erro
     Ok(vocabulary.save(&model.join("tokenizer"), MAX_TOKENS)?)
 }
 
-/// Writes the `vae` folder.
+/// Writes the `vae` folder, whole or not at all.
 ///
 /// # Errors
 ///
@@ -77,10 +77,11 @@ pub fn write_autoencoder(
     config: &AutoencoderConfig,
     precision: Precision,
 ) -> Result<(), Error> {
-    let folder = model.join("vae");
-    write_json(&folder.join("config.json"), config)?;
-    let path = folder.join("diffusion_pytorch_model.safetensors");
-    Ok(dmd_weights::save(network, &path, &AUTOENCODER_KEYS, precision)?)
+    WholeFolder::new(model.join("vae")).replace(|folder| {
+        write_json(&folder.join("config.json"), config)?;
+        let path = folder.join("diffusion_pytorch_model.safetensors");
+        Ok(dmd_weights::save(network, &path, &AUTOENCODER_KEYS, precision)?)
+    })
 }
 
 /// Writes `text_encoder`, `unet`, `scheduler` and `model_index.json`: with tokenizer and

@@ -1,6 +1,5 @@
 //! The first stage of a teacher: the autoencoder between pictures and latents.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -14,15 +13,15 @@ use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_unet::{Autoencoder, AutoencoderConfig};
 use image::RgbImage;
 
-use crate::checkpoint::RunState;
 use crate::config::AutoencoderSection;
-use crate::run::{Probe, Stage};
-use crate::trainee::{Trainee, teacher_optimizer};
-use crate::{Error, LearningRate};
+use crate::fingerprint::Fingerprint;
+use crate::run::Probe;
+use crate::training::{Recipe, Training, TrainingConfig};
+use crate::{Error, Figures, LearningRate, chunks};
 
 /// The autoencoder and the linear map that predicts a picture's thumbnail from its latents.
 #[derive(Module, Debug)]
-struct Previewed {
+pub struct Previewed {
     autoencoder: Autoencoder,
     preview: Conv2d,
 }
@@ -33,46 +32,52 @@ struct Previewed {
 /// they lie in RGB, as they are found to lie in Stable Diffusion's; left to itself a small encoder puts
 /// them on one line, where a sampler's error turns each into its neighbour. The map is thrown away.
 #[derive(Debug)]
-pub struct AutoencoderStage {
+pub struct AutoencoderRecipe {
     section: AutoencoderSection,
     dataset: Arc<dyn Dataset>,
-    trainee: Trainee<Previewed>,
-    rate: LearningRate,
-    noise: Noise,
     device: Device,
 }
 
-impl AutoencoderStage {
-    /// A fresh network; `device` is the plain device, training runs on its autodiff side.
+impl AutoencoderRecipe {
+    /// Starts to train a fresh network; `device` is the plain device. `made_from` is what a checkpoint depends on.
     ///
     /// # Errors
     ///
     /// When the section's architecture is not valid.
-    pub fn new(
+    pub fn start(
         section: AutoencoderSection,
         dataset: Arc<dyn Dataset>,
         seed: u64,
+        made_from: Fingerprint,
         device: &Device,
-    ) -> Result<Self, Error> {
+    ) -> Result<Training<Self>, Error> {
         device.seed(seed);
         let training = device.clone().autodiff();
         let model = Previewed {
             autoencoder: section.architecture(dataset.size()?).init(&training)?,
             preview: Conv2dConfig::new([section.latent_channels, 3], [1, 1]).init(&training),
         };
-        Ok(Self {
-            trainee: Trainee::new(model, section.ema_decay, teacher_optimizer()),
-            rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
-            noise: Noise::stream(seed, "autoencoder"),
-            device: device.clone(),
-            dataset,
-            section,
-        })
+        let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps);
+        let config = TrainingConfig { rate, ema_decay: section.ema_decay, seed, made_from };
+        let recipe = Self { section, dataset, device: device.clone() };
+        Ok(Training::new(recipe, model, config, "autoencoder", device))
     }
 
+    fn draw(&self, count: usize, noise: &mut Noise) -> Result<Vec<RgbImage>, Error> {
+        (0..count).map(|_| Ok(self.dataset.draw(noise)?.image)).collect()
+    }
+
+    /// Pictures at once in a measurement.
+    fn chunk(&self) -> Result<usize, Error> {
+        let side = self.dataset.size()? as usize;
+        Ok(chunks::of_pictures(side, side))
+    }
+}
+
+impl Training<AutoencoderRecipe> {
     /// The averaged network as it is trained; its latents are not standardised.
     pub fn trained(&self) -> &Autoencoder {
-        &self.trainee.average().autoencoder
+        &self.average().autoencoder
     }
 
     /// The averaged network with latents that have mean 0 and variance 1 in every channel over `count`
@@ -82,14 +87,14 @@ impl AutoencoderStage {
     ///
     /// What the data source returns.
     pub fn finish(&self, count: usize) -> Result<(Autoencoder, AutoencoderConfig), Error> {
-        let mut noise = self.noise.clone();
+        let (mut noise, recipe) = (self.noise_here(), self.recipe());
         let model = self.trained().clone();
-        let (mut sums, mut squares) =
-            (vec![0.0; self.section.latent_channels], vec![0.0; self.section.latent_channels]);
+        let channels = recipe.section.latent_channels;
+        let (mut sums, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
         let mut n = 0.0;
-        for _ in 0..count.div_ceil(32) {
-            let images = self.draw(32, &mut noise)?;
-            let latents = model.encode(from_rgb8(&images, &self.device)).mode();
+        for range in chunks::ranges(count, recipe.chunk()?.min(32)) {
+            let images = recipe.draw(range.len(), &mut noise)?;
+            let latents = model.encode(from_rgb8(&images, self.device())).mode();
             let channels = latents.swap_dims(0, 1).flatten::<2>(1, 3);
             let [_, values] = channels.dims();
             n += values as f64;
@@ -105,12 +110,8 @@ impl AutoencoderStage {
             if deviation > 1e-6 { deviation as f32 } else { 1.0 }
         };
         let deviation: Vec<f32> = sums.iter().zip(&squares).map(deviation).collect();
-        let config = self.section.architecture(self.dataset.size()?);
+        let config = recipe.section.architecture(recipe.dataset.size()?);
         Ok((model.standardised(&mean, &deviation), config))
-    }
-
-    fn draw(&self, count: usize, noise: &mut Noise) -> Result<Vec<RgbImage>, Error> {
-        (0..count).map(|_| Ok(self.dataset.draw(noise)?.image)).collect()
     }
 }
 
@@ -142,64 +143,55 @@ fn perturbation(shape: [usize; 4], most: f64, noise: &mut Noise, device: &Device
     sum
 }
 
-impl Stage for AutoencoderStage {
+impl Recipe for AutoencoderRecipe {
+    type Network = Previewed;
+
     fn name(&self) -> &'static str {
         "autoencoder"
     }
 
-    fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
-        let mut noise = self.noise.clone();
-        let images = from_rgb8(&self.draw(self.section.batch, &mut noise)?, &self.device);
-        let posterior = self.trainee.model.autoencoder.encode(images.clone().autodiff());
+    fn loss(
+        &mut self,
+        network: &Previewed,
+        rate: f64,
+        noise: &mut Noise,
+    ) -> Result<(Tensor<1>, Figures), Error> {
+        let images = from_rgb8(&self.draw(self.section.batch, noise)?, &self.device);
+        let posterior = network.autoencoder.encode(images.clone().autodiff());
         let shape = posterior.mean.dims();
-        let rate = self.rate.at(step);
         let mut latents = posterior.sample(noise.normal(shape, &self.device));
         if self.section.latent_noise > 0.0 {
             let plain = latents.clone().without_autodiff();
             let deviation = (plain.clone() - plain.mean().reshape([1, 1, 1, 1])).square().mean().sqrt();
-            let most = self.section.latent_noise * rate / self.section.learning_rate;
-            let noise = perturbation(shape, most, &mut noise, &self.device);
+            let noise = perturbation(shape, self.section.latent_noise * rate, noise, &self.device);
             latents = latents + noise * deviation.reshape([1, 1, 1, 1]);
         }
-        self.noise = noise;
-        let decoded = self.trainee.model.autoencoder.decode(latents.clone());
+        let decoded = network.autoencoder.decode(latents.clone());
         let side = images.dims()[2] / shape[2]; // pixels per latent
         let thumbnail = avg_pool2d(images.clone(), AvgPoolOptions::new([side, side]));
-        let preview = regression::loss(self.trainee.model.preview.forward(latents), thumbnail);
+        let preview = regression::loss(network.preview.forward(latents), thumbnail);
         let reconstruction = reconstruction(decoded, images);
         let kl = posterior.kl();
-        let loss = reconstruction.clone()
-            + kl.clone() * self.section.kl_weight
-            + preview.clone() * self.section.preview_weight;
-        let norm = self.trainee.descend(&loss, rate, step);
-        Ok(vec![
-            ("reconstruction", f64::from(reconstruction.into_scalar::<f32>())),
-            ("preview", f64::from(preview.into_scalar::<f32>())),
-            ("kl", f64::from(kl.into_scalar::<f32>())),
-            ("gradient_norm", norm),
-            ("learning_rate", rate),
-        ])
-    }
-
-    fn save(&self, folder: &Path) -> Result<(), Error> {
-        self.trainee.save(folder, "")
-    }
-
-    fn load(&mut self, folder: &Path, state: &RunState) -> Result<(), Error> {
-        self.trainee.load(folder, "", &self.device)?;
-        state.seek(&mut self.noise, folder)
-    }
-
-    fn state(&self, step: usize, seconds: f64) -> RunState {
-        RunState::new(step, seconds, &self.noise)
+        let mut figures = Figures::new();
+        figures.loss("reconstruction", reconstruction.clone());
+        figures.loss("preview", preview.clone());
+        figures.loss("kl", kl.clone());
+        let loss = reconstruction + kl * self.section.kl_weight + preview * self.section.preview_weight;
+        Ok((loss, figures))
     }
 
     /// Pictures above their reconstructions.
-    fn probe(&self) -> Result<Probe, Error> {
+    fn probe(&self, network: &Previewed, stopped: &dyn Fn() -> bool) -> Result<Option<Probe>, Error> {
         let mut pictures = self.draw(8, &mut Noise::stream(0, "grid"))?;
-        let model = self.trained();
-        let latents = model.encode(from_rgb8(&pictures, &self.device)).mode();
-        pictures.extend(to_rgb8(model.decode(latents)));
-        Ok(Probe { pictures, figures: Vec::new() })
+        let mut decoded = Vec::new();
+        for range in chunks::ranges(pictures.len(), self.chunk()?) {
+            if stopped() {
+                return Ok(None);
+            }
+            let latents = network.autoencoder.encode(from_rgb8(&pictures[range], &self.device)).mode();
+            decoded.extend(to_rgb8(network.autoencoder.decode(latents)));
+        }
+        pictures.extend(decoded);
+        Ok(Some(Probe { pictures, figures: Vec::new() }))
     }
 }

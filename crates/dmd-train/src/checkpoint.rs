@@ -1,128 +1,148 @@
-//! Checkpoints: a folder that is always whole. It is written beside its final name and renamed,
-//! the previous one is kept until the new one stands.
+//! Checkpoints of a run's stages, each a folder that is always whole.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use dmd_core::Noise;
+use dmd_weights::WholeFolder;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::fingerprint::Fingerprint;
+use crate::run::Stage;
 
-/// Where a run stands, beside the tensors.
+/// Where a run stands, beside the tensors: `state.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RunState {
+pub(crate) struct RunState {
     /// Optimiser steps done.
-    pub step: usize,
+    pub(crate) step: usize,
     /// Seconds spent in training so far.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Position of the random stream, as a decimal number.
-    pub noise: String,
+    noise: String,
+    /// What the training depends on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made_from: Option<Fingerprint>,
 }
 
 impl RunState {
-    /// The state of a run after `step` steps.
-    pub fn new(step: usize, seconds: f64, noise: &Noise) -> Self {
-        Self { step, seconds, noise: noise.position().to_string() }
+    /// The state of a stage after `step` steps.
+    pub(crate) fn of(stage: &mut dyn Stage, step: usize, seconds: f64) -> Self {
+        let noise = stage.noise().position().to_string();
+        Self { step, seconds, noise, made_from: Some(stage.made_from()) }
+    }
+
+    /// The state of a checkpoint.
+    pub(crate) fn read(checkpoint: &Path) -> Result<Self, Error> {
+        Ok(dmd_weights::read_json(&checkpoint.join("state.json"))?)
     }
 
     /// Moves a random stream to the recorded position.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Checkpoint`] when the position is not a number.
-    pub fn seek(&self, noise: &mut Noise, path: &Path) -> Result<(), Error> {
+    pub(crate) fn seek(&self, noise: &mut Noise, checkpoint: &Path) -> Result<(), Error> {
         let position = self.noise.parse().map_err(|error| Error::Checkpoint {
-            path: path.to_owned(),
+            path: checkpoint.to_owned(),
             reason: format!("position {:?} of the random stream: {error}", self.noise),
         })?;
         noise.seek(position);
         Ok(())
     }
-}
 
-fn sibling(folder: &Path, suffix: &str) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_os_string();
-    name.push(suffix);
-    folder.with_file_name(name)
-}
-
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+    /// Checks that the checkpoint was made from the present settings.
+    pub(crate) fn check(&self, checkpoint: &Path, made_from: &Fingerprint) -> Result<(), Error> {
+        let path = checkpoint.to_owned();
+        let Some(earlier) = &self.made_from else {
+            let reason =
+                "it does not record what it was made from; train into another output folder".to_owned();
+            return Err(Error::Checkpoint { path, reason });
+        };
+        match made_from.difference(earlier) {
+            None => Ok(()),
+            Some((name, was, is)) => Err(Error::Changed { path, name, was, is }),
+        }
     }
 }
 
-/// Replaces `folder` by what `fill` writes into an empty folder.
+/// Where a run keeps a stage's checkpoint.
+pub fn checkpoint_folder(run: &Path, stage: &str) -> PathBuf {
+    run.join("checkpoints").join(stage)
+}
+
+/// Whether a run has a whole checkpoint of a stage.
+pub fn has_checkpoint(run: &Path, stage: &str) -> bool {
+    newest(run, stage).is_some()
+}
+
+/// Checks that a run's checkpoint of a stage, if one exists, was made from the present settings: before anything of the
+/// run is written.
 ///
 /// # Errors
 ///
-/// What `fill` returns, or [`dmd_weights::Error::Write`]; the old folder then stays.
-pub fn replace_folder(folder: &Path, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    let failed = |source| dmd_weights::Error::Write { path: folder.to_owned(), source };
-    let (fresh, old) = (sibling(folder, ".new"), sibling(folder, ".old"));
-    absent_is_fine(fs::remove_dir_all(&fresh)).map_err(failed)?;
-    fs::create_dir_all(&fresh).map_err(failed)?;
-    fill(&fresh)?;
-    absent_is_fine(fs::remove_dir_all(&old)).map_err(failed)?;
-    absent_is_fine(fs::rename(folder, &old)).map_err(failed)?;
-    fs::rename(&fresh, folder).map_err(failed)?;
-    absent_is_fine(fs::remove_dir_all(&old)).map_err(failed)?;
-    Ok(())
+/// [`Error::Changed`] when it was made from others, [`Error::Weights`] when it cannot be read.
+pub fn check_resumable(run: &Path, stage: &str, made_from: &Fingerprint) -> Result<(), Error> {
+    let Some(checkpoint) = newest(run, stage) else {
+        return Ok(());
+    };
+    RunState::read(&checkpoint)?.check(&checkpoint, made_from)
 }
 
-/// The newest whole checkpoint of `folder`, if there is one: the folder itself, or the previous
-/// one when the run was cut off between the two renames.
-pub fn newest(folder: &Path) -> Option<PathBuf> {
-    [folder.to_owned(), sibling(folder, ".old")].into_iter().find(|path| path.join("state.json").is_file())
+/// The newest whole checkpoint of a stage, if there is one.
+pub(crate) fn newest(run: &Path, stage: &str) -> Option<PathBuf> {
+    WholeFolder::new(checkpoint_folder(run, stage)).newest()
 }
 
-/// Keeps the checkpoint in `folder` under its step's number before a new one takes its place, and at most
-/// `keep - 1` such older ones.
-///
-/// # Errors
-///
-/// [`dmd_weights::Error::Write`] when a folder cannot be copied or removed.
-pub(crate) fn set_aside(folder: &Path, keep: usize) -> Result<(), Error> {
-    let failed = |source| Error::from(dmd_weights::Error::Write { path: folder.to_owned(), source });
-    let Some(parent) = folder.parent() else { return Ok(()) };
-    let stage = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+/// Writes a stage's checkpoint in place of the last one, of which at most `keep - 1` stay under their step's number.
+pub(crate) fn write(run: &Path, stage: &mut dyn Stage, state: &RunState, keep: usize) -> Result<(), Error> {
+    let home = checkpoint_folder(run, stage.name());
+    set_aside(run, stage.name(), keep)?;
+    WholeFolder::new(home).replace(|fresh| {
+        stage.save(fresh)?;
+        Ok(dmd_weights::write_json(&fresh.join("state.json"), state)?)
+    })
+}
+
+/// Keeps the checkpoint of a stage under its step's number before a new one takes its place.
+fn set_aside(run: &Path, stage: &str, keep: usize) -> Result<(), Error> {
+    let home = checkpoint_folder(run, stage);
+    let failed = |source| Error::from(dmd_weights::Error::Write { path: home.clone(), source });
     if keep > 1
-        && let Some(current) = newest(folder)
+        && let Some(current) = newest(run, stage)
     {
-        let state: RunState = dmd_weights::read_json(&current.join("state.json"))?;
-        let aside = sibling(folder, &format!("-{:08}", state.step));
-        if !aside.exists() {
-            replace_folder(&aside, |fresh| {
-                for entry in fs::read_dir(&current).map_err(failed)?.flatten() {
+        let step = RunState::read(&current)?.step;
+        let aside = WholeFolder::new(home.with_file_name(format!("{stage}-{step:08}")));
+        if aside.newest().is_none() {
+            aside.replace(|fresh| {
+                for entry in fs::read_dir(&current).map_err(failed)? {
+                    let entry = entry.map_err(failed)?;
                     let to = fresh.join(entry.file_name());
                     // A second name for the same bytes where the file system has that; checkpoints never change.
                     fs::hard_link(entry.path(), &to)
                         .or_else(|_| fs::copy(entry.path(), &to).map(|_| ()))
                         .map_err(failed)?;
                 }
-                Ok(())
+                Ok::<(), Error>(())
             })?;
         }
     }
-    let mut older: Vec<PathBuf> = fs::read_dir(parent)
+    let older = older(&home, stage);
+    let surplus = older.len().saturating_sub(keep.saturating_sub(1));
+    older[..surplus].iter().try_for_each(fs::remove_dir_all).map_err(failed)
+}
+
+/// The checkpoints of a stage that are named by their step, the oldest first.
+fn older(home: &Path, stage: &str) -> Vec<PathBuf> {
+    let entries = home.parent().and_then(|parent| fs::read_dir(parent).ok());
+    let mut older: Vec<PathBuf> = entries
         .into_iter()
         .flatten()
         .flatten()
         .filter(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let step = name.strip_prefix(&stage).and_then(|rest| rest.strip_prefix('-'));
+            let step = name.strip_prefix(stage).and_then(|rest| rest.strip_prefix('-'));
             step.is_some_and(|step| step.len() == 8 && step.bytes().all(|b| b.is_ascii_digit()))
         })
         .map(|entry| entry.path())
         .collect();
     older.sort();
-    let surplus = older.len().saturating_sub(keep.saturating_sub(1));
-    for path in &older[..surplus] {
-        fs::remove_dir_all(path).map_err(failed)?;
-    }
-    Ok(())
+    older
 }

@@ -8,18 +8,29 @@ use std::fs;
 use std::path::Path;
 
 pub use dmd_data::DataSection;
+use dmd_data::Dataset;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::distill::{
-    AdversarialSection, DistillConfig, FakeSection, GeneratorSection, MatchingSection, Measure,
+    AdversarialSection, DistillConfig, FakeSection, Fingerprints, GeneratorSection, MatchingSection, Measure,
     PerceptualSection, RegressionSection,
 };
 pub use self::pixel_teacher::{PixelKind, PixelTeacherConfig, PixelTrainingSection, PixelUNetSection};
 pub use self::teacher::{
     AutoencoderSection, DiffusionSection, GroundingSection, TeacherConfig, TextSection, UNetSection,
 };
-use crate::Error;
+use crate::{Error, fingerprint};
+
+/// The hash of a data set: its captions and the size of its pictures. Where it lies does not count.
+pub(crate) fn data_hash(dataset: &dyn Dataset) -> String {
+    let size = dataset.size().unwrap_or(0).to_string();
+    let captions: Vec<&str> = dataset.entries().map(|entry| entry.caption).collect();
+    match captions.is_empty() {
+        true => fingerprint::of_texts([dataset.name().as_str(), &size]),
+        false => fingerprint::of_texts([size.as_str()].into_iter().chain(captions)),
+    }
+}
 
 fn require(holds: bool, key: &'static str, value: impl ToString, must: &'static str) -> Result<(), Error> {
     if holds {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use burn::module::ModuleDisplay;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use dmd_clip::TextEncoder;
-use dmd_core::{Classes, Denoiser, FakeScore, Guided, NoiseSchedule, Prediction, StepLevel, one_hot};
+use dmd_core::{Classes, Denoiser, FakeScore, Guided, Level, NoiseSchedule, Prediction, one_hot};
 use dmd_scheduler::{DiscreteSchedule, EdmConfig, KarrasSchedule, SchedulerConfig, TimeSampler, heun};
 use dmd_unet::{
     Autoencoder, ClassDenoiser, ClassUNet2d, ClassUNetConfig, Network, UNET_KEYS, UNet2d, UNetConfig,
@@ -47,10 +47,17 @@ pub trait Domain: Debug + Sync {
     fn times(&self, timesteps: RangeInclusive<usize>) -> TimeSampler;
 
     /// The level of a timestep.
-    fn level(&self, timestep: usize) -> StepLevel;
+    fn level(&self, timestep: usize) -> Level;
 
     /// What unit noise is multiplied by for a generator's first call.
     fn noise_scale(&self) -> f64;
+
+    /// Refuses a caption that has no condition, before a network is called.
+    ///
+    /// # Errors
+    ///
+    /// When the caption is too long, or not the name of a class.
+    fn check(&self, caption: &str) -> Result<(), Error>;
 
     /// The conditions of captions; of the empty one, what guidance points away from.
     ///
@@ -287,13 +294,18 @@ impl Domain for LatentDomain {
         TimeSampler::Timesteps(timesteps)
     }
 
-    fn level(&self, timestep: usize) -> StepLevel {
+    fn level(&self, timestep: usize) -> Level {
         let (alpha, sigma) = self.schedule().alpha_sigma(timestep);
-        StepLevel { t: timestep as f64, alpha, sigma }
+        Level { t: timestep as f64, alpha, sigma }
     }
 
     fn noise_scale(&self) -> f64 {
         1.0
+    }
+
+    fn check(&self, caption: &str) -> Result<(), Error> {
+        self.text.tokenizer().encode(caption)?;
+        Ok(())
     }
 
     fn condition(&self, captions: &[&str]) -> Result<Tensor<3>, Error> {
@@ -430,12 +442,16 @@ impl Domain for PixelDomain {
         TimeSampler::Grid(self.schedule().sigmas(GRID)[timesteps].to_vec())
     }
 
-    fn level(&self, timestep: usize) -> StepLevel {
-        StepLevel::of_sigma(self.schedule().sigmas(GRID)[timestep])
+    fn level(&self, timestep: usize) -> Level {
+        Level::of_sigma(self.schedule().sigmas(GRID)[timestep])
     }
 
     fn noise_scale(&self) -> f64 {
         self.edm.sigma_max
+    }
+
+    fn check(&self, caption: &str) -> Result<(), Error> {
+        self.condition(&[caption]).map(drop)
     }
 
     fn condition(&self, captions: &[&str]) -> Result<Classes, Error> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A run's configuration file cannot be read.
-    #[error("cannot read the configuration {path:?}: {source}")]
+    #[error("cannot read the configuration {path:?}")]
     ReadConfig {
         /// The file.
         path: PathBuf,
@@ -52,6 +52,28 @@ pub enum Error {
     Checkpoint {
         /// The folder.
         path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Earlier work was made from other settings than the present ones.
+    #[error(
+        "{path:?} was made with {name} = {was}, which is now {is}: set it back, or choose another output folder"
+    )]
+    Changed {
+        /// The earlier work.
+        path: PathBuf,
+        /// What differs.
+        name: String,
+        /// Its value then.
+        was: String,
+        /// Its value now.
+        is: String,
+    },
+    /// A setting cannot be recorded.
+    #[error("cannot record the setting {name}: {reason}")]
+    Fingerprint {
+        /// The setting.
+        name: String,
         /// Why.
         reason: String,
     },

@@ -5,54 +5,47 @@
 //! from the mean of its caption's features, `E[x0 | text]`: the very thing the UNet needs from the
 //! text at high noise. The head is thrown away.
 
-use std::path::Path;
-
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use dmd_clip::{ClipTextModel, TextConfig};
 use dmd_core::{Noise, regression};
 
-use crate::checkpoint::RunState;
 use crate::config::GroundingSection;
-use crate::diffusion::Pool;
-use crate::run::{Probe, Stage};
-use crate::trainee::{Trainee, teacher_optimizer};
-use crate::{Error, LearningRate};
+use crate::fingerprint::Fingerprint;
+use crate::pool::Pool;
+use crate::training::{Recipe, Training, TrainingConfig};
+use crate::{Error, Figures, LearningRate};
 
 /// The text transformer and the head that predicts latents from it.
 #[derive(Module, Debug)]
-struct Grounded {
+pub struct Grounded {
     text: ClipTextModel,
     head: Linear,
 }
 
 /// Trains a text encoder to predict latents.
 #[derive(Debug)]
-pub struct GroundingStage {
-    section: GroundingSection,
+pub struct GroundingRecipe {
+    batch: usize,
     pool: Pool,
-    empty: Vec<u32>,
-    trainee: Trainee<Grounded>,
-    rate: LearningRate,
-    noise: Noise,
     device: Device,
 }
 
-impl GroundingStage {
-    /// A fresh text encoder on a pool of latents; `empty` are the tokens of the empty caption.
+impl GroundingRecipe {
+    /// Starts to train a fresh text encoder on a pool of latents; `device` is the plain device. `made_from` is what a
+    /// checkpoint depends on.
     ///
     /// # Errors
     ///
     /// When the architecture is not valid.
-    pub fn new(
-        section: GroundingSection,
+    pub fn start(
+        section: &GroundingSection,
         architecture: &TextConfig,
         pool: Pool,
-        empty: Vec<u32>,
-        seed: u64,
+        (seed, made_from): (u64, Fingerprint),
         device: &Device,
-    ) -> Result<Self, Error> {
+    ) -> Result<Training<Self>, Error> {
         device.seed(seed);
         let training = device.clone().autodiff();
         let outputs = pool.latent_shape().iter().product();
@@ -60,66 +53,48 @@ impl GroundingStage {
             text: architecture.init(&training)?,
             head: LinearConfig::new(architecture.hidden_size, outputs).init(&training),
         };
-        Ok(Self {
-            rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
-            trainee: Trainee::new(model, 0.0, teacher_optimizer()),
-            noise: Noise::stream(seed, "grounding"),
-            device: device.clone(),
-            pool,
-            empty,
-            section,
-        })
-    }
-
-    /// The text encoder, and the pool it was trained on.
-    pub fn into_parts(self) -> (ClipTextModel, Pool) {
-        (self.trainee.model.text, self.pool)
+        let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps);
+        let config = TrainingConfig { rate, ema_decay: 0.0, seed, made_from };
+        let recipe = Self { batch: section.batch, pool, device: device.clone() };
+        Ok(Training::new(recipe, model, config, "grounding", device))
     }
 }
 
-impl Stage for GroundingStage {
+impl Training<GroundingRecipe> {
+    /// The text encoder, and the pool it was trained on.
+    pub fn finish(self) -> (ClipTextModel, Pool) {
+        let (network, recipe) = self.into_parts();
+        (network.text, recipe.pool)
+    }
+}
+
+impl Recipe for GroundingRecipe {
+    type Network = Grounded;
+
     fn name(&self) -> &'static str {
         "grounding"
     }
 
-    fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
-        let places: Vec<usize> = (0..self.section.batch).map(|_| self.noise.below(self.pool.len())).collect();
+    fn loss(
+        &mut self,
+        network: &Grounded,
+        _rate: f64,
+        noise: &mut Noise,
+    ) -> Result<(Tensor<1>, Figures), Error> {
+        let places: Vec<usize> = (0..self.batch).map(|_| noise.below(self.pool.len())).collect();
         let captions: Vec<Option<usize>> = places.iter().copied().map(Some).collect();
         let latents = self.pool.latents(&places, &self.device);
         let [batch, channels, height, width] = latents.dims();
-        let features = self.trainee.model.text.forward(self.pool.ids(&captions, &self.empty, &self.device));
+        let features = network.text.forward(self.pool.ids(&captions, &self.device));
         let [_, _, text_width] = features.dims();
         let mean = features.mean_dim(1).reshape([batch, text_width]);
-        let predicted = self.trainee.model.head.forward(mean).reshape([batch, channels, height, width]);
-        let spread = latents.clone() - latents.clone().mean_dim(0);
-        let variance = f64::from(spread.square().mean().into_scalar::<f32>());
+        let predicted = network.head.forward(mean).reshape([batch, channels, height, width]);
+        let variance = (latents.clone() - latents.clone().mean_dim(0)).square().mean();
         let loss = regression::loss(predicted, latents);
-        let rate = self.rate.at(step);
-        let norm = self.trainee.descend(&loss, rate, step);
-        let loss = f64::from(loss.into_scalar::<f32>());
-        Ok(vec![
-            ("loss", loss),
-            ("explained", 1.0 - loss / variance),
-            ("gradient_norm", norm),
-            ("learning_rate", rate),
-        ])
-    }
-
-    fn save(&self, folder: &Path) -> Result<(), Error> {
-        self.trainee.save(folder, "")
-    }
-
-    fn load(&mut self, folder: &Path, state: &RunState) -> Result<(), Error> {
-        self.trainee.load(folder, "", &self.device)?;
-        state.seek(&mut self.noise, folder)
-    }
-
-    fn state(&self, step: usize, seconds: f64) -> RunState {
-        RunState::new(step, seconds, &self.noise)
-    }
-
-    /// Nothing to look at: the loss says it.
-    fn probe(&self) -> Result<Probe, Error> {
-        Ok(Probe::default())
+        let mut figures = Figures::new();
+        figures.loss("loss", loss.clone());
+        // Where all pictures of a batch are the same one, this is no number.
+        figures.note("explained", loss.clone().without_autodiff() / variance * -1.0 + 1.0);
+        Ok((loss, figures))
     }
 }

@@ -18,6 +18,11 @@ impl LearningRate {
         Self { base, warmup_steps, decay_steps: Some(steps) }
     }
 
+    /// The highest rate.
+    pub fn peak(&self) -> f64 {
+        self.base
+    }
+
     /// The rate of a step, counted from 0: 0 at step 0 when there is a warm-up.
     ///
     /// ```

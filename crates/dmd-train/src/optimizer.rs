@@ -1,11 +1,12 @@
 use std::path::Path;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_kernels::{AdamWStep, adamw};
 use dmd_weights::{Error as WeightsError, write_atomic};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use crate::Gradients;
 
 /// PyTorch's AdamW with its update order: decay by `1 − lr · weight_decay` first, then the step
 /// with bias-corrected moments; and PyTorch's clipping by the *global* norm of all gradients.
@@ -17,6 +18,7 @@ pub struct AdamW {
     config: AdamWConfig,
     step: usize,
     moments: Vec<Option<Moments>>,
+    refused: Option<Tensor<1>>,
 }
 
 /// Constants of [`AdamW`]; the defaults are PyTorch's, and DMD's (appendix: weight decay 0.01,
@@ -48,35 +50,11 @@ struct Moments {
     second: Tensor<1>,
 }
 
-struct SquaredNorms<'a> {
-    grads: &'a GradientsParams,
-    squares: Vec<Tensor<1>>,
-}
-
-impl ModuleVisitor for SquaredNorms<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.squares.push(grad.square().sum());
-        }
-    }
-}
-
-/// L2 norm over all gradients of a module; 0 when there are none.
-pub fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
-    let mut norms = SquaredNorms { grads, squares: Vec::new() };
-    module.visit(&mut norms);
-    if norms.squares.is_empty() {
-        return 0.0;
-    }
-    let total = Tensor::cat(norms.squares, 0).sum().sqrt();
-    f64::from(total.into_scalar::<f32>())
-}
-
 struct Update<'a> {
     optimizer: &'a mut AdamW,
-    grads: GradientsParams,
+    gradients: std::vec::IntoIter<Option<Tensor<1>>>,
     learning_rate: f64,
-    clip: f64,
+    clip: Tensor<1>,
     index: usize,
 }
 
@@ -87,38 +65,24 @@ impl ModuleMapper for Update<'_> {
         if self.optimizer.moments.len() <= index {
             self.optimizer.moments.push(None);
         }
-        let Some(grad) = self.grads.remove::<D>(param.id) else {
+        let Some(gradient) = self.gradients.next().flatten() else {
             return param;
         };
-        let AdamWConfig { beta1, beta2, epsilon, weight_decay, .. } = self.optimizer.config;
-        let count: usize = grad.dims().iter().product();
+        let numbers = self.optimizer.numbers(self.learning_rate);
         let slot = &mut self.optimizer.moments[index];
         let (first, second) = match slot.take() {
             Some(Moments { first, second }) => (first, second),
-            None => {
-                let zeros = Tensor::<1>::zeros([count], &grad.device());
-                (zeros.clone(), zeros)
-            }
+            None => (gradient.zeros_like(), gradient.zeros_like()),
         };
-        let step = self.optimizer.step as i32;
-        let learning_rate = self.learning_rate;
         let (id, tensor, mapper) = param.consume();
         let tracked = tensor.is_require_grad();
         let autodiff = tensor.is_autodiff();
         let device = tensor.device();
         let plain = tensor.without_autodiff();
         let shape = plain.dims();
-        let numbers = AdamWStep {
-            clip: self.clip,
-            beta1,
-            beta2,
-            correction2: 1.0 - beta2.powi(step),
-            epsilon,
-            rate: learning_rate / (1.0 - beta1.powi(step)),
-            decay: 1.0 - learning_rate * weight_decay,
-        };
+        let count = shape.iter().product::<usize>();
         let (updated, [first, second]) =
-            adamw(plain.reshape([count]), grad.reshape([count]), [first, second], &numbers);
+            adamw(plain.reshape([count]), gradient, [first, second], self.clip.clone(), &numbers);
         *slot = Some(Moments { first, second });
         let updated = updated.reshape(shape);
         // With the device goes its strategy of keeping or recomputing activations.
@@ -133,22 +97,47 @@ impl ModuleMapper for Update<'_> {
 impl AdamW {
     /// An optimiser that has not stepped yet.
     pub fn new(config: AdamWConfig) -> Self {
-        Self { config, step: 0, moments: Vec::new() }
+        Self { config, step: 0, moments: Vec::new(), refused: None }
     }
 
-    /// One update of every parameter that has a gradient; returns the global norm before clipping.
+    /// One update of every parameter that has a gradient; also returns the global norm before clipping, `[1]`.
     ///
-    /// When the norm is not finite the module is returned unchanged, and the caller decides.
-    pub fn step<M: Module>(&mut self, learning_rate: f64, module: M, grads: GradientsParams) -> (M, f64) {
-        let norm = global_norm(&module, &grads);
-        if !norm.is_finite() {
-            return (module, norm);
-        }
+    /// Nothing is read on the host. When the norm is not finite, parameters and moments stay as they are, and
+    /// [`Self::refused`] counts it.
+    pub fn step<M: Module>(&mut self, learning_rate: f64, module: M, gradients: Gradients) -> (M, Tensor<1>) {
+        let norm = gradients.norm();
         self.step += 1;
+        let bad = norm.clone().is_finite().bool_not();
+        let refused = bad.clone().float();
+        self.refused = Some(match self.refused.take() {
+            Some(before) => before + refused,
+            None => refused,
+        });
         // PyTorch's clip_grad_norm_ adds 1e-6 to the norm.
-        let clip = (self.config.max_norm / (norm + 1e-6)).min(1.0);
-        let mut update = Update { optimizer: self, grads, learning_rate, clip, index: 0 };
+        let clip = ((norm.clone() + 1e-6).recip() * self.config.max_norm).clamp_max(1.0);
+        let clip = clip.mask_fill(bad, f32::NAN);
+        let gradients = gradients.into_tensors().into_iter();
+        let mut update = Update { optimizer: self, gradients, learning_rate, clip, index: 0 };
         (module.map(&mut update), norm)
+    }
+
+    /// How many updates had a gradient that was not finite and changed nothing, `[1]`; `None` before the first
+    /// update.
+    pub fn refused(&self) -> Option<Tensor<1>> {
+        self.refused.clone()
+    }
+
+    fn numbers(&self, learning_rate: f64) -> AdamWStep {
+        let AdamWConfig { beta1, beta2, epsilon, weight_decay, .. } = self.config;
+        let step = self.step as i32;
+        AdamWStep {
+            beta1,
+            beta2,
+            correction2: 1.0 - beta2.powi(step),
+            epsilon,
+            rate: learning_rate / (1.0 - beta1.powi(step)),
+            decay: 1.0 - learning_rate * weight_decay,
+        }
     }
 
     /// Writes the moments and the step count.
@@ -195,7 +184,7 @@ impl AdamW {
         let step = header.metadata().as_ref().and_then(|m| m.get("step")?.parse().ok());
         let step = step.ok_or_else(|| broken("no step count".to_owned()))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(e.to_string()))?;
-        let mut optimizer = Self { config, step, moments: Vec::new() };
+        let mut optimizer = Self { step, ..Self::new(config) };
         let read = |name: &str| -> Option<Tensor<1>> {
             let view = file.tensor(name).ok()?;
             let (chunks, _) = view.data().as_chunks::<4>();

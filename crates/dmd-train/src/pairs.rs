@@ -1,21 +1,20 @@
 //! The regression term's data: noise, and what the teacher's deterministic sampler makes of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use dmd_core::Noise;
 use dmd_data::Dataset;
-use dmd_weights::{Error as WeightsError, write_atomic};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 
-use crate::Error;
 use crate::domain::Domain;
+use crate::fingerprint::Fingerprint;
+use crate::pair_file::PairFile;
 use crate::run::{Observer, Outcome, StepReport};
+use crate::{Error, chunks};
 
-/// Pairs per file; each file has its own random stream, so that a run can stop between two.
-const SHARD: usize = 128;
+/// Pairs per file; each file has its own random stream, so that machines can share the work.
+const FILE: usize = 128;
 
 /// A machine's share of the work: every `count`-th file, from `index` (counted from 0) on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +29,8 @@ impl Share {
     /// All of it.
     pub const ALL: Self = Self { index: 0, count: 1 };
 
-    fn has(self, shard: usize) -> bool {
-        shard % self.count.max(1) == self.index
+    fn has(self, file: usize) -> bool {
+        file % self.count.max(1) == self.index
     }
 }
 
@@ -62,26 +61,22 @@ pub struct PairMaker<'a, D: Domain> {
     pub steps: usize,
     /// Seed of captions and noise.
     pub seed: u64,
+    /// Samples at once, at least; more where little memory is needed for them.
+    pub batch: usize,
     /// The plain device.
     pub device: &'a Device,
-}
-
-/// Noise, the teacher's samples and their captions, in memory.
-#[derive(Debug, Clone)]
-pub struct Pairs {
-    z: Vec<f32>,
-    x0: Vec<f32>,
-    captions: Vec<String>,
-    latent_shape: [usize; 3],
+    /// What the pairs depend on. Pairs of other settings in the same folder are left alone, and not used.
+    pub made_from: Fingerprint,
 }
 
 impl<D: Domain> PairMaker<'_, D> {
-    /// Makes the files of `folder` that are not there yet and belong to a share, of `count` pairs in
-    /// all. Every file has its own random numbers, so machines need not know of each other.
+    /// Makes those of the first `count` pairs that `folder` does not hold and that belong to a share. Every file has its
+    /// own random numbers, so machines need not know of each other. The observer may stop it between two chunks of a
+    /// file; the file is then made from its beginning the next time.
     ///
     /// # Errors
     ///
-    /// What the data source, the text encoder or the file system returns.
+    /// What the data set, the text encoder or the file system returns.
     pub fn make(
         &self,
         folder: &Path,
@@ -90,109 +85,120 @@ impl<D: Domain> PairMaker<'_, D> {
         observer: &mut dyn Observer,
     ) -> Result<Outcome, Error> {
         let start = std::time::Instant::now();
-        for shard in (0..count.div_ceil(SHARD)).filter(|shard| share.has(*shard)) {
-            let path = folder.join(format!("{shard:05}.safetensors"));
-            if !path.is_file() {
-                self.shard(shard, &path)?;
+        let files: Vec<usize> = (0..count.div_ceil(FILE)).filter(|file| share.has(*file)).collect();
+        let wanted = |file: usize| FILE.min(count - file * FILE);
+        let steps: usize = files.iter().map(|file| wanted(*file)).sum();
+        let mut done = 0;
+        let mut stopped_after = |step: usize| {
+            let seconds = start.elapsed().as_secs_f64();
+            observer.on_step(&StepReport { stage: "pairs", step, steps, losses: &[], seconds });
+            observer.stopped()
+        };
+        for file in files {
+            let (path, count) = (file_path(folder, &self.made_from, file), wanted(file));
+            let exists = path.is_file() && PairFile::open(&path)?.len() >= count;
+            if !exists && !self.file(file, count, &path, &mut |made| stopped_after(done + made))? {
+                return Ok(Outcome::Stopped);
             }
-            observer.on_step(&StepReport {
-                stage: "pairs",
-                step: shard + 1,
-                steps: count.div_ceil(SHARD),
-                losses: &[],
-                seconds: start.elapsed().as_secs_f64(),
-            });
-            if observer.stopped() {
+            done += count;
+            if exists && stopped_after(done) && done < steps {
                 return Ok(Outcome::Stopped);
             }
         }
         Ok(Outcome::Finished)
     }
 
-    fn shard(&self, shard: usize, path: &Path) -> Result<(), Error> {
-        let mut noise = Noise::stream(self.seed, &format!("pairs-{shard}"));
-        let captions = (0..SHARD).map(|_| self.dataset.caption(&mut noise)).collect::<Result<Vec<_>, _>>()?;
+    /// Makes one file. After each chunk `stops` is told how many pairs are made; `false` when it said so before the end.
+    fn file(
+        &self,
+        file: usize,
+        count: usize,
+        path: &Path,
+        stops: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<bool, Error> {
+        let mut noise = Noise::stream(self.seed, &format!("pairs-{file}"));
+        // As many captions as a whole file has, so that a short file is the beginning of the whole one.
+        let mut captions =
+            (0..FILE).map(|_| self.dataset.caption(&mut noise)).collect::<Result<Vec<_>, _>>()?;
+        captions.truncate(count);
         let [channels, height, width] = self.domain.shape();
-        let shape = [SHARD, channels, height, width];
-        let z = noise.normal(shape, self.device);
-        let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
+        let z = noise.normal([count, channels, height, width], self.device);
         let teacher = self.domain.guided(self.guidance_scale)?;
-        let condition = self.domain.condition(&prompts)?;
-        let x0 = self.domain.sample(&teacher, self.steps, z.clone(), &condition)?;
-        let bytes = |tensor: Tensor<4>| -> Vec<u8> {
-            tensor.into_data().iter::<f32>().flat_map(f32::to_le_bytes).collect()
-        };
-        let (z, x0) = (bytes(z), bytes(x0));
-        let invalid = |reason: String| WeightsError::Safetensors { path: path.to_owned(), reason };
-        let view =
-            |bytes| TensorView::new(Dtype::F32, shape.to_vec(), bytes).map_err(|e| invalid(e.to_string()));
-        let captions = serde_json::to_string(&captions).map_err(|e| invalid(e.to_string()))?;
-        let metadata = [("captions".to_owned(), captions)].into();
-        let bytes = safetensors::serialize([("z", view(&z)?), ("x0", view(&x0)?)], Some(metadata));
-        Ok(write_atomic(path, &bytes.map_err(|e| invalid(e.to_string()))?)?)
+        let mut samples = Vec::new();
+        for range in chunks::ranges(count, chunks::of_samples(self.domain.shape(), self.batch)) {
+            let prompts: Vec<&str> = captions[range.clone()].iter().map(String::as_str).collect();
+            let condition = self.domain.condition(&prompts)?;
+            let z = z.clone().narrow(0, range.start, range.len());
+            samples.push(self.domain.sample(&teacher, self.steps, z, &condition)?);
+            if stops(range.end) && range.end < count {
+                return Ok(false);
+            }
+        }
+        PairFile::write(path, z, Tensor::cat(samples, 0), &captions, &self.made_from)?;
+        Ok(true)
     }
 }
 
+fn file_path(folder: &Path, made_from: &Fingerprint, file: usize) -> PathBuf {
+    folder.join(format!("{}-{file:05}.safetensors", made_from.short()))
+}
+
+/// The pairs of a folder. Captions are in memory; noise and samples are read when they are asked for.
+#[derive(Debug)]
+pub struct Pairs {
+    files: Vec<PairFile>,
+    count: usize,
+}
+
 impl Pairs {
-    /// Reads the first `count` pairs of a folder.
+    /// Opens the first `count` pairs of a folder that were made from given settings.
     ///
     /// # Errors
     ///
-    /// When a shard is missing or damaged.
-    pub fn read(folder: &Path, count: usize, latent_shape: [usize; 3]) -> Result<Self, Error> {
-        let mut pairs = Self { z: Vec::new(), x0: Vec::new(), captions: Vec::new(), latent_shape };
-        for shard in 0..count.div_ceil(SHARD) {
-            let path = folder.join(format!("{shard:05}.safetensors"));
-            let damaged =
-                |reason: &str| WeightsError::Safetensors { path: path.clone(), reason: reason.to_owned() };
-            let bytes =
-                std::fs::read(&path).map_err(|source| WeightsError::Read { path: path.clone(), source })?;
-            let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e.to_string()))?;
-            let captions = header.metadata().as_ref().and_then(|m| m.get("captions"));
-            let captions = captions.ok_or_else(|| damaged("no captions"))?;
-            let captions: Vec<String> =
-                serde_json::from_str(captions).map_err(|e| damaged(&e.to_string()))?;
-            let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&e.to_string()))?;
-            let [channels, height, width] = latent_shape;
-            let read = |name: &str| {
-                let view = file.tensor(name).map_err(|e| damaged(&e.to_string()))?;
-                if view.shape() != [captions.len(), channels, height, width] || view.dtype() != Dtype::F32 {
-                    return Err(damaged("latents of another shape"));
-                }
-                let (chunks, _) = view.data().as_chunks::<4>();
-                Ok(chunks.iter().map(|c| f32::from_le_bytes(*c)).collect::<Vec<f32>>())
-            };
-            pairs.z.extend(read("z")?);
-            pairs.x0.extend(read("x0")?);
-            pairs.captions.extend(captions);
-        }
-        Ok(pairs)
+    /// When a file is missing, damaged, or of samples of another shape.
+    pub fn open(
+        folder: &Path,
+        count: usize,
+        shape: [usize; 3],
+        made_from: &Fingerprint,
+    ) -> Result<Self, Error> {
+        let files = (0..count.div_ceil(FILE))
+            .map(|file| {
+                let file = PairFile::open(&file_path(folder, made_from, file))?;
+                file.check(shape, made_from)?;
+                Ok(file)
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        Ok(Self { files, count })
     }
 
     /// Number of pairs.
     pub fn len(&self) -> usize {
-        self.captions.len()
+        self.count
     }
 
     /// Whether there is no pair.
     pub fn is_empty(&self) -> bool {
-        self.captions.is_empty()
+        self.count == 0
     }
 
     /// The caption of a pair.
     pub fn caption(&self, place: usize) -> &str {
-        &self.captions[place]
+        self.files[place / FILE].caption(place % FILE)
     }
 
     /// Noise and samples of some pairs, each `[batch, channels, height, width]`.
-    pub fn get(&self, places: &[usize], device: &Device) -> (Tensor<4>, Tensor<4>) {
-        let [channels, height, width] = self.latent_shape;
-        let size = channels * height * width;
-        let gather = |all: &[f32]| {
-            let values: Vec<f32> =
-                places.iter().flat_map(|place| &all[place * size..(place + 1) * size]).copied().collect();
-            Tensor::from_data(TensorData::new(values, [places.len(), channels, height, width]), device)
-        };
-        (gather(&self.z), gather(&self.x0))
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read any more.
+    pub fn get(&self, places: &[usize], device: &Device) -> Result<(Tensor<4>, Tensor<4>), Error> {
+        let mut rows = (Vec::new(), Vec::new());
+        for place in places {
+            let [z, x0] = self.files[place / FILE].row(place % FILE, device)?;
+            rows.0.push(z);
+            rows.1.push(x0);
+        }
+        Ok((Tensor::cat(rows.0, 0), Tensor::cat(rows.1, 0)))
     }
 }

@@ -1,123 +1,92 @@
 //! The teacher of a class-conditional model on pixels: EDM's loss and noise levels.
 
-use std::path::Path;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use dmd_core::{Classes, Denoiser, FakeScore, Noise, NoiseSchedule, Prediction, denoising, one_hot};
-use dmd_data::{Dataset, Example};
+use dmd_data::Dataset;
 use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_scheduler::{EdmConfig, heun};
 use dmd_unet::{ClassDenoiser, ClassUNetConfig};
 use image::RgbImage;
 
-use crate::checkpoint::RunState;
 use crate::config::PixelTeacherConfig;
 use crate::domain::PixelDomain;
-use crate::run::{Probe, Stage};
-use crate::trainee::{Trainee, teacher_optimizer};
-use crate::{Error, LearningRate};
+use crate::fingerprint::Fingerprint;
+use crate::run::Probe;
+use crate::training::{Recipe, Training, TrainingConfig};
+use crate::{Error, Figures, LearningRate, chunks};
 
-/// Bytes of pictures that are kept in memory; the rest are read again whenever they are drawn.
-const KEPT: usize = 4 << 30;
+/// Bytes of decoded pictures that are kept in memory; further ones are read again each time.
+const KEPT: usize = 2 << 30;
 
-/// Every example of a data set, with its class.
+/// Trains an EDM model on the pictures of a data set, their captions being the classes.
 #[derive(Debug)]
-struct Pictures {
-    dataset: Arc<dyn Dataset>,
-    /// Class of each example.
-    classes: Vec<usize>,
-    /// The first pictures.
-    kept: Vec<RgbImage>,
-}
-
-impl Pictures {
-    /// Reads every example once; the names of the classes, sorted, are its captions.
-    fn read(dataset: Arc<dyn Dataset>) -> Result<(Self, Vec<String>), Error> {
-        let count = dataset.count().filter(|count| *count > 0);
-        let count = count.ok_or_else(|| dmd_data::Error::Unlisted { dataset: dataset.name() })?;
-        let (mut captions, mut kept, mut bytes) = (Vec::with_capacity(count), Vec::new(), 0);
-        for place in 0..count {
-            let Example { image, caption } = dataset.get(place)?;
-            captions.push(caption);
-            bytes += image.as_raw().len();
-            if bytes <= KEPT {
-                kept.push(image);
-            }
-        }
-        let mut names = captions.clone();
-        names.sort();
-        names.dedup();
-        let classes = captions.iter().map(|caption| names.binary_search(caption).unwrap_or(0)).collect();
-        Ok((Self { dataset, classes, kept }, names))
-    }
-
-    fn get(&self, place: usize) -> Result<RgbImage, Error> {
-        match self.kept.get(place) {
-            Some(picture) => Ok(picture.clone()),
-            None => Ok(self.dataset.get(place)?.image),
-        }
-    }
-}
-
-/// Trains an EDM model on a data set's pictures, their captions being the classes.
-#[derive(Debug)]
-pub struct PixelTeacherStage {
+pub struct PixelRecipe {
     config: PixelTeacherConfig,
     unet: ClassUNetConfig,
     edm: EdmConfig,
     names: Vec<String>,
-    pictures: Pictures,
-    trainee: Trainee<ClassDenoiser>,
-    rate: LearningRate,
-    noise: Noise,
+    dataset: Arc<dyn Dataset>,
+    classes: Vec<usize>,
+    kept: HashMap<usize, RgbImage>,
     device: Device,
 }
 
-impl PixelTeacherStage {
-    /// A fresh network for every picture of a data set.
+impl PixelRecipe {
+    /// Starts to train a fresh network on the pictures of a data set; `device` is the plain device. `made_from` is what a
+    /// checkpoint depends on.
     ///
     /// # Errors
     ///
-    /// When the pictures or the architecture cannot be used; a data set without a list of examples has no classes.
-    pub fn new(
+    /// When the architecture cannot be used; a data set without a list of examples has no classes.
+    pub fn start(
         config: PixelTeacherConfig,
         dataset: Arc<dyn Dataset>,
+        made_from: Fingerprint,
         device: &Device,
-    ) -> Result<Self, Error> {
-        let size = dataset.size()?;
-        let (pictures, mut names) = Pictures::read(dataset)?;
-        // One class is none to tell apart.
+    ) -> Result<Training<Self>, Error> {
+        let listed = dataset.count().filter(|count| *count > 0 && *count == dataset.entries().count());
+        if listed.is_none() {
+            return Err(dmd_data::Error::Unlisted { dataset: dataset.name() }.into());
+        }
+        let mut names: Vec<String> = dataset.entries().map(|entry| entry.caption.to_owned()).collect();
+        names.sort();
+        names.dedup();
+        let class = |caption: &str| names.binary_search_by(|name| name.as_str().cmp(caption)).unwrap_or(0);
+        let classes = dataset.entries().map(|entry| class(entry.caption)).collect();
+        // A single class needs no name.
         if names.len() == 1 {
             names.clear();
         }
         let edm = EdmConfig::default();
-        let unet = config.unet.architecture(size as usize, names.len());
+        let unet = config.unet.architecture(dataset.size()? as usize, names.len());
         device.seed(config.seed);
         let network = unet.init(&device.clone().autodiff())?;
         let denoiser = ClassDenoiser::new(network, Prediction::Karras { sigma_data: edm.sigma_data });
         let section = &config.training;
-        Ok(Self {
-            trainee: Trainee::new(denoiser, section.ema_decay, teacher_optimizer()),
-            rate: LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps),
-            noise: Noise::stream(config.seed, "pixels"),
-            device: device.clone(),
-            unet,
-            edm,
-            names,
-            pictures,
-            config,
-        })
+        let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps);
+        let training = TrainingConfig { rate, ema_decay: section.ema_decay, seed: config.seed, made_from };
+        let kept = HashMap::new();
+        let recipe = Self { config, unet, edm, names, dataset, classes, kept, device: device.clone() };
+        Ok(Training::new(recipe, denoiser, training, "pixels", device))
     }
 
-    /// The averaged teacher with what belongs to it.
-    pub fn domain(&self) -> PixelDomain {
-        let network = self.trainee.average().clone();
-        PixelDomain::new(network, self.unet.clone(), self.edm.clone(), self.names.clone(), &self.device)
+    /// A picture of the data set.
+    fn picture(&mut self, place: usize) -> Result<RgbImage, Error> {
+        if let Some(picture) = self.kept.get(&place) {
+            return Ok(picture.clone());
+        }
+        let picture = self.dataset.get(place)?.image;
+        if (self.kept.len() + 1) * picture.as_raw().len() <= KEPT {
+            self.kept.insert(place, picture.clone());
+        }
+        Ok(picture)
     }
 
     /// Class rows; withheld ones are zeros, for guidance.
-    fn classes(&self, picked: &[usize], withheld: &[bool]) -> Classes {
+    fn rows(&self, picked: &[usize], withheld: &[bool]) -> Classes {
         (!self.names.is_empty()).then(|| {
             let rows = one_hot(picked, self.names.len(), &self.device);
             let kept: Vec<f32> = withheld.iter().map(|withheld| if *withheld { 0.0 } else { 1.0 }).collect();
@@ -126,56 +95,69 @@ impl PixelTeacherStage {
     }
 }
 
-impl Stage for PixelTeacherStage {
+impl Training<PixelRecipe> {
+    /// The averaged teacher with what belongs to it.
+    pub fn domain(&self) -> PixelDomain {
+        let (network, recipe) = (self.average().clone(), self.recipe());
+        PixelDomain::new(
+            network,
+            recipe.unet.clone(),
+            recipe.edm.clone(),
+            recipe.names.clone(),
+            self.device(),
+        )
+    }
+}
+
+impl Recipe for PixelRecipe {
+    type Network = ClassDenoiser;
+
     fn name(&self) -> &'static str {
         "pixels"
     }
 
-    fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error> {
-        let section = &self.config.training;
-        let batch = section.batch;
-        let places: Vec<usize> = (0..batch).map(|_| self.noise.below(self.pictures.classes.len())).collect();
-        let pictures = places.iter().map(|place| self.pictures.get(*place)).collect::<Result<Vec<_>, _>>()?;
+    fn loss(
+        &mut self,
+        network: &ClassDenoiser,
+        _rate: f64,
+        noise: &mut Noise,
+    ) -> Result<(Tensor<1>, Figures), Error> {
+        let batch = self.config.training.batch;
+        let places: Vec<usize> = (0..batch).map(|_| noise.below(self.classes.len())).collect();
+        let pictures = places.iter().map(|place| self.picture(*place)).collect::<Result<Vec<_>, _>>()?;
         let x0 = from_rgb8(&pictures, &self.device);
-        let picked: Vec<usize> = places.iter().map(|place| self.pictures.classes[*place]).collect();
-        let share = section.class_dropout;
-        let withheld: Vec<bool> = self.noise.uniform(0.0..=1.0, batch).iter().map(|u| *u < share).collect();
-        let classes = self.classes(&picked, &withheld);
+        let picked: Vec<usize> = places.iter().map(|place| self.classes[*place]).collect();
+        let share = self.config.training.class_dropout;
+        let withheld: Vec<bool> = noise.uniform(0.0..=1.0, batch).iter().map(|u| *u < share).collect();
+        let classes = self.rows(&picked, &withheld);
         // EDM, table 1: ln sigma of mean −1.2 and deviation 1.2.
-        let sigma = (self.noise.normal::<1>([batch], &self.device) * 1.2 - 1.2).exp();
+        let sigma = (noise.normal::<1>([batch], &self.device) * 1.2 - 1.2).exp();
         let level = self.edm.schedule().level(sigma);
-        let x_t = level.add_noise(x0.clone(), self.noise.normal(x0.dims(), &self.device));
-        let model = &self.trainee.model;
-        let x0_hat = model.denoise(x_t, &level, &classes);
-        let loss = denoising::loss(x0_hat, x0, model.loss_weight(&level));
-        let rate = self.rate.at(step);
-        let norm = self.trainee.descend(&loss, rate, step);
-        let loss = f64::from(loss.into_scalar::<f32>());
-        Ok(vec![("denoising", loss), ("gradient_norm", norm), ("learning_rate", rate)])
-    }
-
-    fn save(&self, folder: &Path) -> Result<(), Error> {
-        self.trainee.save(folder, "")
-    }
-
-    fn load(&mut self, folder: &Path, state: &RunState) -> Result<(), Error> {
-        self.trainee.load(folder, "", &self.device)?;
-        state.seek(&mut self.noise, folder)
-    }
-
-    fn state(&self, step: usize, seconds: f64) -> RunState {
-        RunState::new(step, seconds, &self.noise)
+        let x_t = level.add_noise(x0.clone(), noise.normal(x0.dims(), &self.device));
+        let x0_hat = network.denoise(x_t, &level, &classes);
+        let loss = denoising::loss(x0_hat, x0, network.loss_weight(&level));
+        let mut figures = Figures::new();
+        figures.loss("denoising", loss.clone());
+        Ok((loss, figures))
     }
 
     /// Thirty-two pictures by 18 steps of Heun, a class after the other.
-    fn probe(&self) -> Result<Probe, Error> {
+    fn probe(&self, network: &ClassDenoiser, stopped: &dyn Fn() -> bool) -> Result<Option<Probe>, Error> {
         const COUNT: usize = 32;
         let mut noise = Noise::stream(0, "probe");
         let picked: Vec<usize> = (0..COUNT).map(|i| i % self.names.len().max(1)).collect();
-        let classes = self.classes(&picked, &[false; COUNT]);
-        let (channels, side) = (self.unet.in_channels, self.unet.sample_size);
-        let z = noise.normal([COUNT, channels, side, side], &self.device) * self.edm.sigma_max;
-        let x0 = heun::sample(self.trainee.average(), &self.edm.schedule(), 18, z, &classes);
-        Ok(Probe { pictures: to_rgb8(x0), figures: Vec::new() })
+        let shape = [self.unet.in_channels, self.unet.sample_size, self.unet.sample_size];
+        let z = noise.normal([COUNT, shape[0], shape[1], shape[2]], &self.device) * self.edm.sigma_max;
+        let mut pictures = Vec::new();
+        for range in chunks::ranges(COUNT, chunks::of_samples(shape, self.config.training.batch)) {
+            if stopped() {
+                return Ok(None);
+            }
+            let z = z.clone().narrow(0, range.start, range.len());
+            let classes = self.rows(&picked[range.clone()], &vec![false; range.len()]);
+            let x0 = heun::sample(network, &self.edm.schedule(), 18, z, &classes);
+            pictures.extend(to_rgb8(x0));
+        }
+        Ok(Some(Probe { pictures, figures: Vec::new() }))
     }
 }

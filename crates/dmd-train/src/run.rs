@@ -1,53 +1,57 @@
 //! The loop around every training: logging, picture grids, checkpoints, a clean stop.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use dmd_data::grid;
+use dmd_core::Noise;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::checkpoint::{RunState, newest, replace_folder, set_aside};
+use crate::checkpoint::{self, RunState, newest};
+use crate::figures::NotFinite;
+use crate::fingerprint::Fingerprint;
 use crate::report::{self, Alarm};
+use crate::{Error, Figures, metrics};
 
 /// A training that advances by steps.
 pub trait Stage {
     /// Short name, used for file names: `autoencoder`, `diffusion`, `distillation`.
     fn name(&self) -> &'static str;
 
-    /// One optimiser step; the losses by name.
+    /// What the training depends on. A checkpoint that was made from something else is not resumed.
+    fn made_from(&self) -> Fingerprint;
+
+    /// One step of the optimiser; its figures stay on the device.
     ///
     /// # Errors
     ///
-    /// What the data source returns. Losses are checked by [`run`].
-    fn step(&mut self, step: usize) -> Result<Vec<(&'static str, f64)>, Error>;
+    /// What the data source returns.
+    fn step(&mut self) -> Result<Figures, Error>;
 
-    /// Writes everything the stage needs to go on into an empty folder.
+    /// Writes everything the stage needs to go on into an empty folder, but the step and the position of its noise.
     ///
     /// # Errors
     ///
     /// When a file cannot be written.
     fn save(&self, folder: &Path) -> Result<(), Error>;
 
-    /// Reads what [`Self::save`] wrote, and the position of the random stream from `state`.
+    /// Reads what [`Self::save`] wrote after `steps` steps.
     ///
     /// # Errors
     ///
     /// When a file is missing or of another configuration.
-    fn load(&mut self, folder: &Path, state: &RunState) -> Result<(), Error>;
+    fn load(&mut self, folder: &Path, steps: usize) -> Result<(), Error>;
 
-    /// The run's state after `step` steps.
-    fn state(&self, step: usize, seconds: f64) -> RunState;
+    /// The stream of the stage's random numbers.
+    fn noise(&mut self) -> &mut Noise;
 
-    /// A few pictures, and figures measured on them, that show where the training stands.
+    /// A few pictures, and figures measured on them, that show where the training stands; `None` when `stopped` said
+    /// so before they were done.
     ///
     /// # Errors
     ///
     /// What the data source returns.
-    fn probe(&self) -> Result<Probe, Error>;
+    fn probe(&self, stopped: &dyn Fn() -> bool) -> Result<Option<Probe>, Error>;
 }
 
 /// Where a training stands, to look at.
@@ -87,7 +91,7 @@ fn five_hundred() -> usize {
     500
 }
 
-/// What a run tells the outside, and asks it.
+/// What a run reports to the outside, and asks it.
 pub trait Observer {
     /// Called after every step.
     fn on_step(&mut self, report: &StepReport<'_>);
@@ -108,7 +112,7 @@ pub struct StepReport<'a> {
     pub step: usize,
     /// Steps in all.
     pub steps: usize,
-    /// Losses of this step by name.
+    /// The figures that were read last, by name.
     pub losses: &'a [(&'static str, f64)],
     /// Seconds spent in this stage, earlier sessions included.
     pub seconds: f64,
@@ -123,130 +127,154 @@ pub enum Outcome {
     Stopped,
 }
 
-/// Where a run keeps a stage's checkpoint.
-pub fn checkpoint_folder(run: &Path, stage: &str) -> PathBuf {
-    run.join("checkpoints").join(stage)
-}
+/// Figures are read at least this often, for the observer, however seldom they are logged.
+const READ_EVERY: Duration = Duration::from_secs(20);
 
-/// Runs a stage from its newest checkpoint, if there is one, to the end.
+/// Runs a stage from its newest checkpoint, if one exists, to the end.
 ///
 /// # Errors
 ///
-/// [`Error::Diverged`] at the first loss that is not finite, before a checkpoint could record it;
-/// otherwise what the stage or the file system returns.
+/// [`Error::Diverged`] when figures that are not finite are read, before a checkpoint could record it;
+/// [`Error::Changed`] when the checkpoint was made from other settings; otherwise what the stage or the file system
+/// returns.
 pub fn run(
     stage: &mut dyn Stage,
     pace: &Pace,
     folder: &Path,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
-    let home = checkpoint_folder(folder, stage.name());
-    let (mut step, mut before) = (0, 0.0);
-    if let Some(checkpoint) = newest(&home) {
-        let state: RunState = dmd_weights::read_json(&checkpoint.join("state.json"))?;
-        stage.load(&checkpoint, &state)?;
-        (step, before) = (state.step, state.seconds);
+    let mut run = Run::resume(stage, pace, folder)?;
+    if run.missed_probe() {
+        run.probe(observer)?;
     }
-    forget_after(folder, stage.name(), step)?;
-    let start = Instant::now();
-    let save = |stage: &dyn Stage, step: usize, seconds: f64| {
-        set_aside(&home, pace.keep)?;
-        replace_folder(&home, |fresh| {
-            stage.save(fresh)?;
-            let state = stage.state(step, seconds);
-            Ok(dmd_weights::write_json(&fresh.join("state.json"), &state)?)
-        })
-    };
-    let mut saved = step;
-    let mut alarmed: Vec<&'static str> = Vec::new();
-    while step < pace.steps {
-        let losses = stage.step(step)?;
-        step += 1;
-        for (term, value) in &losses {
-            if !value.is_finite() {
-                let (term, value) = (*term, *value);
-                return Err(Error::Diverged { step, term, value, checkpoint: newest(&home), saved });
-            }
-            if !report::healthy(term, *value) && !alarmed.contains(term) {
-                alarmed.push(*term);
-                let figure = format!("{}: {term}", stage.name());
-                observer.on_alarm(&Alarm { figure, step: step as u64, value: *value });
-            }
+    while run.step < pace.steps {
+        let figures = run.stage.step()?;
+        run.step += 1;
+        let last = run.step == pace.steps;
+        let due = |every: usize| last || run.step.is_multiple_of(every.max(1));
+        let (logs, saves, probes) = (due(pace.log_every), due(pace.checkpoint_every), due(pace.grid_every));
+        if logs || saves || probes || run.read_at.elapsed() >= READ_EVERY {
+            run.read(&figures, observer)?;
         }
-        let seconds = before + start.elapsed().as_secs_f64();
-        let report = StepReport { stage: stage.name(), step, steps: pace.steps, losses: &losses, seconds };
+        let report = run.report();
         observer.on_step(&report);
-        let last = step == pace.steps;
-        if last || step.is_multiple_of(pace.log_every.max(1)) {
-            append_metrics(folder, &report)?;
+        if logs {
+            metrics::append(folder, &report)?;
         }
-        if last || step.is_multiple_of(pace.grid_every.max(1)) {
-            let name = format!("{}-{step:06}.png", stage.name());
-            let probe = stage.probe()?;
-            if !probe.pictures.is_empty() {
-                dmd_data::save(&grid(&probe.pictures, 8), &folder.join("grids").join(name))?;
-            }
-            if !probe.figures.is_empty() {
-                append_metrics(folder, &StepReport { losses: &probe.figures, ..report })?;
-            }
+        let stops = observer.stopped() && !last;
+        // What was computed is safe before anything else is tried with it.
+        if saves || stops {
+            run.read(&figures, observer)?;
+            run.save()?;
         }
-        let stopped = observer.stopped();
-        if last || stopped || step.is_multiple_of(pace.checkpoint_every.max(1)) {
-            save(stage, step, seconds)?;
-            saved = step;
-        }
-        if stopped && !last {
+        if stops {
             return Ok(Outcome::Stopped);
         }
-    }
-    if saved != step {
-        save(stage, step, before + start.elapsed().as_secs_f64())?;
+        if probes {
+            run.probe(observer)?;
+        }
     }
     Ok(Outcome::Finished)
 }
 
-/// Drops what `metrics.jsonl` says of steps that the checkpoint does not have, and a line that was cut
-/// while it was written: they are done, and logged, again.
-fn forget_after(folder: &Path, stage: &str, step: usize) -> Result<(), Error> {
-    let path = folder.join("metrics.jsonl");
-    let Ok(text) = fs::read_to_string(&path) else {
-        return Ok(()); // nothing was logged yet
-    };
-    let keeps = |line: &&str| {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-        let at = line["step"].as_u64();
-        line["stage"] != stage && at.is_some() || at.is_some_and(|at| at <= step as u64)
-    };
-    let kept: String = text.lines().filter(keeps).map(|line| format!("{line}\n")).collect();
-    if kept != text {
-        dmd_weights::write_atomic(&path, kept.as_bytes())?;
-    }
-    Ok(())
+/// A run between two steps.
+struct Run<'a> {
+    stage: &'a mut dyn Stage,
+    pace: &'a Pace,
+    folder: &'a Path,
+    step: usize,
+    saved: usize,
+    /// Seconds of earlier sessions.
+    before: f64,
+    start: Instant,
+    read_at: Instant,
+    /// The step whose figures were read last, and these.
+    read_step: usize,
+    losses: Vec<(&'static str, f64)>,
+    alarmed: Vec<&'static str>,
 }
 
-/// Memory of this process, where the system tells: Linux does.
-fn resident_memory() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
+impl<'a> Run<'a> {
+    /// Loads the newest checkpoint, and makes up for a probe that its session did not come to.
+    fn resume(stage: &'a mut dyn Stage, pace: &'a Pace, folder: &'a Path) -> Result<Self, Error> {
+        let (mut step, mut before) = (0, 0.0);
+        if let Some(checkpoint) = newest(folder, stage.name()) {
+            let state = RunState::read(&checkpoint)?;
+            state.check(&checkpoint, &stage.made_from())?;
+            stage.load(&checkpoint, state.step)?;
+            state.seek(stage.noise(), &checkpoint)?;
+            (step, before) = (state.step, state.seconds);
+        }
+        metrics::forget_after(folder, stage.name(), step)?;
+        let now = Instant::now();
+        let (losses, alarmed) = (Vec::new(), Vec::new());
+        let (start, read_at, saved, read_step) = (now, now, step, step);
+        Ok(Self { stage, pace, folder, step, saved, before, start, read_at, read_step, losses, alarmed })
+    }
 
-fn append_metrics(folder: &Path, report: &StepReport<'_>) -> Result<(), Error> {
-    let path = folder.join("metrics.jsonl");
-    let mut line = serde_json::Map::new();
-    line.insert("stage".to_owned(), report.stage.into());
-    line.insert("step".to_owned(), report.step.into());
-    line.insert("seconds".to_owned(), report.seconds.into());
-    if let Some(bytes) = resident_memory() {
-        line.insert("memory_gib".to_owned(), (bytes as f64 / f64::from(1 << 30)).into());
+    fn seconds(&self) -> f64 {
+        self.before + self.start.elapsed().as_secs_f64()
     }
-    for (name, value) in report.losses {
-        line.insert((*name).to_owned(), (*value).into());
+
+    fn report(&self) -> StepReport<'_> {
+        StepReport {
+            stage: self.stage.name(),
+            step: self.step,
+            steps: self.pace.steps,
+            losses: &self.losses,
+            seconds: self.seconds(),
+        }
     }
-    let text = format!("{}\n", serde_json::Value::Object(line));
-    let written = fs::create_dir_all(folder)
-        .and_then(|()| fs::OpenOptions::new().create(true).append(true).open(&path))
-        .and_then(|mut file| file.write_all(text.as_bytes()));
-    Ok(written.map_err(|source| dmd_weights::Error::Write { path, source })?)
+
+    /// Waits for the device and takes over the figures of the present step, once.
+    fn read(&mut self, figures: &Figures, observer: &mut dyn Observer) -> Result<(), Error> {
+        if self.read_step == self.step {
+            return Ok(());
+        }
+        self.losses = figures.read().map_err(|NotFinite { term, value }| {
+            let (checkpoint, saved) = (newest(self.folder, self.stage.name()), self.saved);
+            Error::Diverged { step: self.step, term, value, checkpoint, saved }
+        })?;
+        (self.read_step, self.read_at) = (self.step, Instant::now());
+        for (term, value) in &self.losses {
+            if !report::healthy(term, *value) && !self.alarmed.contains(term) {
+                self.alarmed.push(*term);
+                let figure = format!("{}: {term}", self.stage.name());
+                observer.on_alarm(&Alarm { figure, step: self.step as u64, value: *value });
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), Error> {
+        let seconds = self.seconds();
+        let state = RunState::of(self.stage, self.step, seconds);
+        checkpoint::write(self.folder, self.stage, &state, self.pace.keep)?;
+        self.saved = self.step;
+        Ok(())
+    }
+
+    fn grid(&self) -> PathBuf {
+        self.folder.join("grids").join(format!("{}-{:06}.png", self.stage.name(), self.step))
+    }
+
+    /// Whether an earlier session ended between the checkpoint of the present step and its probe.
+    fn missed_probe(&self) -> bool {
+        let due = self.step == self.pace.steps || self.step.is_multiple_of(self.pace.grid_every.max(1));
+        self.step > 0 && due && !self.grid().exists()
+    }
+
+    /// Logs the figures of a probe and writes its grid.
+    fn probe(&self, observer: &dyn Observer) -> Result<(), Error> {
+        let Some(probe) = self.stage.probe(&|| observer.stopped())? else {
+            return Ok(()); // asked to stop: the checkpoint is written
+        };
+        if !probe.figures.is_empty() {
+            metrics::append(self.folder, &StepReport { losses: &probe.figures, ..self.report() })?;
+        }
+        if !probe.pictures.is_empty() {
+            dmd_data::save(&dmd_data::grid(&probe.pictures, 8), &self.grid())?;
+        }
+        Ok(())
+    }
 }

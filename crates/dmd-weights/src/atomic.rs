@@ -89,7 +89,7 @@ fn write_beside(
 
 fn target(path: &Path) -> io::Result<Target> {
     match fs::metadata(path) {
-        Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        // A folder, too: opening it for writing is an error that says so.
         Ok(found) if !found.is_file() => return Ok(Target::Into(path.to_owned())),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -106,11 +106,24 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// None of the usual weight file names is in the folder.
-    #[error("{folder:?} holds no weights that this build reads; expected one of {}", .expected.join(", "))]
+    #[error("{folder:?} holds no weights that this build reads: expected {}{}", .expected.join(" or "), others(.found))]
     NoWeights {
         /// The folder.
         folder: PathBuf,
-        /// The names looked for.
+        /// The names looked for, in full precision.
         expected: Vec<String>,
+        /// Files in the folder that seem to hold weights.
+        found: Vec<String>,
     },
+}
+
+/// What was found in the place of what was looked for.
+fn others(found: &[String]) -> String {
+    match found {
+        [] => " (or its variant fp16 or bf16)".to_owned(),
+        [first] => format!(", found {first:?}; rename it, or name it instead of the folder"),
+        [first, rest @ ..] => {
+            format!(", found {first:?} and {} more; rename one, or name it instead of the folder", rest.len())
+        }
+    }
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,33 +18,48 @@ pub struct ModelIndex {
     pub entries: BTreeMap<String, Value>,
 }
 
+/// The variants of a weight file that are looked for, in this order: f32 by its plain name, f16, bf16.
+const VARIANTS: [&str; 3] = ["", ".fp16", ".bf16"];
+
+/// Endings of files that hold weights in one form or another.
+const ENDINGS: [&str; 5] = ["safetensors", "bin", "ckpt", "msgpack", "h5"];
+
 /// The weight file of a component's folder, for the first of `stems` that has one: full precision
-/// before the `fp16` variant, one file before shards, safetensors before a PyTorch state dict
+/// before the variants `fp16` and `bf16`, one file before shards, safetensors before a PyTorch state dict
 /// (`.bin`, feature `pytorch`).
 ///
 /// # Errors
 ///
-/// [`Error::NoWeights`] when there is none.
+/// [`Error::NoWeights`] when there is none; it names the files that hold weights under another name.
 pub fn weight_file(folder: &Path, stems: &[&str]) -> Result<PathBuf, Error> {
     let mut expected = Vec::new();
-    for stem in stems {
-        expected.extend([
-            format!("{stem}.safetensors"),
-            format!("{stem}.safetensors.index.json"),
-            format!("{stem}.fp16.safetensors"),
-            format!("{stem}.safetensors.index.fp16.json"),
-            format!("{stem}.fp16.safetensors.index.json"),
-        ]);
+    for (stem, variant) in stems.iter().flat_map(|stem| VARIANTS.map(|variant| (stem, variant))) {
+        expected.push(format!("{stem}{variant}.safetensors"));
+        expected.push(format!("{stem}.safetensors.index{variant}.json"));
+        if !variant.is_empty() {
+            expected.push(format!("{stem}{variant}.safetensors.index.json"));
+        }
     }
     if cfg!(feature = "pytorch") {
         // transformers' own name for a state dict.
-        for stem in stems.iter().chain(&["pytorch_model"]) {
-            expected.extend([format!("{stem}.bin"), format!("{stem}.fp16.bin")]);
+        for (stem, variant) in
+            stems.iter().chain(&["pytorch_model"]).flat_map(|stem| VARIANTS.map(|variant| (stem, variant)))
+        {
+            expected.push(format!("{stem}{variant}.bin"));
         }
     }
-    expected
-        .iter()
-        .map(|name| folder.join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| Error::NoWeights { folder: folder.to_owned(), expected: expected.clone() })
+    expected.iter().map(|name| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+        let expected = stems.iter().map(|stem| format!("{stem}.safetensors")).collect();
+        Error::NoWeights { folder: folder.to_owned(), expected, found: other_weights(folder) }
+    })
+}
+
+/// Names of a folder's files that seem to hold weights, in order.
+fn other_weights(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let ending = |name: &String| name.rsplit_once('.').is_some_and(|(_, ending)| ENDINGS.contains(&ending));
+    let mut names: Vec<String> = names.filter(ending).collect();
+    names.sort();
+    names
 }

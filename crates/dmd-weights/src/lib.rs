@@ -1,10 +1,11 @@
 //! The one door for model files: safetensors in the layout of a diffusers folder, whole, sharded or
 //! in half precision, and PyTorch state dicts behind the feature `pytorch`.
 //!
-//! [`read`] opens a file, [`load`] fills a burn module from it, [`save`] writes one back under the
-//! same names, so that diffusers opens what this project trained and the other way round. A load
-//! is all or nothing: every missing, unused and misshapen tensor is reported at once
-//! ([`Mismatch`]). Files are written beside their final name and renamed ([`write_atomic`]).
+//! [`read`] opens a file as [`Tensors`], a lazy view that can be narrowed, renamed and merged with a [`Lora`]; [`load`]
+//! fills a burn module from it by name, and [`save`] writes one back under the same names, so that diffusers opens what
+//! this project trained and the other way round. A load is all or nothing: every missing, unused and misshapen tensor is
+//! counted in one report ([`Mismatch`]). Files are written beside their final name and renamed ([`write_atomic`]), folders
+//! are replaced as one ([`WholeFolder`]) by one process at a time ([`FolderLock`]).
 
 mod atomic;
 mod convert;

@@ -193,15 +193,47 @@ fn shards_are_one_file() {
     assert!(refused("m-00001-of-00002.safetensors").contains("is not in"));
 }
 
-/// Half precision stands in where there is no full precision, and the other way round never.
+/// A variant stands in where there is no full precision, f16 before bf16, and the other way round never.
 #[test]
 fn variants_by_file_name() {
     let folder = tempfile::tempdir().unwrap();
     let name = |path: std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-    for (file, precision) in [("m.fp16.safetensors", Precision::Half), ("m.safetensors", Precision::Single)] {
+    fs::write(folder.path().join("m.non_ema.safetensors"), "").unwrap();
+    fs::write(folder.path().join("config.json"), "{}").unwrap();
+    let said = weight_file(folder.path(), &["m"]).unwrap_err().to_string();
+    assert!(said.contains("m.safetensors") && said.contains("\"m.non_ema.safetensors\""), "{said}");
+    for (file, precision) in [
+        ("m.bf16.safetensors", Precision::Brain),
+        ("m.fp16.safetensors", Precision::Half),
+        ("m.safetensors", Precision::Single),
+    ] {
         save(&net(4), &folder.path().join(file), &KEYS, precision).unwrap();
         assert_eq!(name(weight_file(folder.path(), &["m"]).unwrap()), file);
         load(net(4), &read(&folder.path().join(file)).unwrap(), &KEYS).unwrap();
+    }
+}
+
+/// An error and its causes, as the program prints them: nothing is said twice, and nothing is left out.
+#[test]
+fn a_cause_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("bad.json"), "{\"a\": }").unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    let errors = [
+        (read(&at("folder")).unwrap_err(), "directory"),
+        (read(&at("none")).unwrap_err(), "No such file"),
+        (dmd_weights::write_atomic(&at("folder"), b"").unwrap_err(), "directory"),
+        (read_json::<serde_json::Value>(&at("bad.json")).unwrap_err(), "line 1 column 7"),
+    ];
+    for (error, cause) in errors {
+        let mut said = error.to_string();
+        let mut next = std::error::Error::source(&error);
+        while let Some(source) = next {
+            said = format!("{said}: {source}");
+            next = source.source();
+        }
+        assert_eq!(said.matches(cause).count(), 1, "{said}");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use dmd_core::{Denoiser, FewStep, GaussianMixture, Noise, NoiseLevel, StepLevel};
+use dmd_core::{Denoiser, FewStep, GaussianMixture, Level, Noise, NoiseLevel};
 
 use crate::{level, numbers};
 
@@ -74,7 +74,7 @@ impl Denoiser for Affine {
 fn descent_reaches_the_real_distribution() {
     let device = Device::flex().autodiff();
     let parameter = |v: f32| Param::from_tensor(Tensor::<1>::from_floats([v], &device));
-    let of = |affine| FewStep::new(affine, vec![StepLevel::of_sigma(1.0)]);
+    let of = |affine| FewStep::new(affine, vec![Level::of_sigma(1.0)]);
     let mut generator = of(Affine { a: parameter(0.9), b: parameter(1.0) });
     let mut noise = Noise::from_seed(5);
     let plain = Device::flex();

@@ -21,6 +21,7 @@ pub trait AdamWOps: Backend {
         gradient: FloatTensor<Self>,
         first: FloatTensor<Self>,
         second: FloatTensor<Self>,
+        clip: FloatTensor<Self>,
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
@@ -30,23 +31,24 @@ pub(crate) fn adamw(
     parameter: &Tensor<1>,
     gradient: &Tensor<1>,
     [first, second]: [&Tensor<1>; 2],
+    clip: &Tensor<1>,
     step: &AdamWStep,
 ) -> Option<(Tensor<1>, [Tensor<1>; 2])> {
     let plain = |x: &Tensor<1>| {
         x.dtype() == DType::F32 && matches!(x.device().as_dispatch(), DispatchDevice::Flex(_))
     };
-    let all = [parameter, gradient, first, second];
+    let all = [parameter, gradient, first, second, clip];
     all.into_iter().all(plain).then(|| {
-        let [parameter, gradient, first, second] = all.map(|x| x.clone().into_dispatch());
-        let (parameter, first, second) = Dispatch::adamw(parameter, gradient, first, second, *step);
+        let [parameter, gradient, first, second, clip] = all.map(|x| x.clone().into_dispatch());
+        let (parameter, first, second) = Dispatch::adamw(parameter, gradient, first, second, clip, *step);
         let tensor = Tensor::from_dispatch;
         (tensor(parameter), [tensor(first), tensor(second)])
     })
 }
 
-fn update(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: &AdamWStep) {
+fn update([p, m, v]: [&mut [f32]; 3], g: &[f32], clip: f32, step: &AdamWStep) {
     let single = |value: f64| value as f32;
-    let (clip, beta1, beta2) = (single(step.clip), single(step.beta1), single(step.beta2));
+    let (beta1, beta2) = (single(step.beta1), single(step.beta2));
     let (rest1, rest2) = (single(1.0 - step.beta1), single(1.0 - step.beta2));
     let (correction, epsilon) = (single(step.correction2), single(step.epsilon));
     let (rate, decay) = (single(step.rate), single(step.decay));
@@ -69,8 +71,13 @@ impl AdamWOps for Flex {
         gradient: FlexTensor,
         first: FlexTensor,
         second: FlexTensor,
+        clip: FlexTensor,
         step: AdamWStep,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let clip = values(&clip)[0];
+        if !clip.is_finite() {
+            return (parameter, first, second);
+        }
         let copy = |tensor: FlexTensor| values(&tensor.to_contiguous()).to_vec();
         let (mut p, mut m, mut v) = (copy(parameter), copy(first), copy(second));
         let gradient = gradient.to_contiguous();
@@ -78,7 +85,7 @@ impl AdamWOps for Flex {
             .zip(m.par_chunks_mut(CHUNK))
             .zip(v.par_chunks_mut(CHUNK))
             .zip(values(&gradient).par_chunks(CHUNK))
-            .for_each(|(((p, m), v), g)| update(p, m, v, g, &step));
+            .for_each(|(((p, m), v), g)| update([p, m, v], g, clip, &step));
         let flat = |values: Vec<f32>| {
             let count = values.len();
             tensor(values, [count])

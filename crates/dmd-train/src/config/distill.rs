@@ -2,11 +2,13 @@ use std::path::{Path, PathBuf};
 
 use dmd_core::Prediction;
 use dmd_core::matching::Weighting;
+use dmd_data::Dataset;
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, from_file, is_not_negative, is_positive, require};
+use super::{DataSection, data_hash, from_file, is_not_negative, is_positive, require};
 use crate::Error;
 use crate::domain::FrozenPrecision;
+use crate::fingerprint::{self, Fingerprint};
 use crate::run::Pace;
 use dmd_eval::Backbone;
 
@@ -173,6 +175,37 @@ pub struct DistillConfig {
     pub pace: Pace,
 }
 
+/// What artefacts of a distillation depend on.
+#[derive(Debug, Clone)]
+pub struct Fingerprints {
+    /// A checkpoint.
+    pub run: Fingerprint,
+    /// The pairs of the regression term.
+    pub pairs: Fingerprint,
+}
+
+/// Options that a resumed run may change: how long, how fast, on how much, and where. Teacher and data are compared by
+/// their content.
+const FREE: [&str; 17] = [
+    "output",
+    "teacher",
+    "teacher_precision",
+    "data",
+    "pace",
+    "generator.batch",
+    "generator.learning_rate",
+    "generator.warmup_steps",
+    "generator.ema_decay",
+    "generator.accumulate",
+    "generator.parallel",
+    "generator.recompute",
+    "fake.learning_rate",
+    "fake.steps_per_generator_step",
+    "regression.pairs",
+    "regression.warmup_steps",
+    "adversarial.reals",
+];
+
 impl DistillConfig {
     /// Reads and checks a configuration.
     ///
@@ -203,6 +236,33 @@ impl DistillConfig {
             "descending, below the schedule's end",
         )?;
         Ok(listed.clone())
+    }
+
+    /// Checks timesteps against a teacher whose schedule ends at `last`.
+    pub fn check_schedule(&self, last: usize) -> Result<(), Error> {
+        self.timesteps(last)?;
+        let within = "at most the last timestep of the teacher's schedule";
+        let matching = self.matching.last_timestep;
+        require(matching <= last, "matching.last_timestep", format!("{matching} of {last}"), within)?;
+        let critic = self.adversarial.as_ref().and_then(|section| section.last_timestep).unwrap_or(0);
+        require(critic <= last, "adversarial.last_timestep", format!("{critic} of {last}"), within)
+    }
+
+    /// What the run and its pairs depend on. The teacher's files are read whole for it.
+    ///
+    /// # Errors
+    ///
+    /// When a file of the teacher cannot be read.
+    pub fn fingerprints(&self, dataset: &dyn Dataset) -> Result<Fingerprints, Error> {
+        let parts = ["unet", "scheduler", "text_encoder", "tokenizer", "vae", "classes.json"];
+        let teacher = fingerprint::of_files(&parts.map(|part| self.teacher.join(part)))?;
+        let made_by = Fingerprint::new().with("teacher", teacher)?.with("data", data_hash(dataset))?;
+        let pairs = made_by.clone().with("seed", self.seed)?.with("guidance_scale", self.guidance_scale)?;
+        let steps = self.regression.as_ref().map(|section| section.sampling_steps);
+        Ok(Fingerprints {
+            run: Fingerprint::new().with("", self)?.without(&FREE).and(made_by),
+            pairs: pairs.with("regression.sampling_steps", steps)?,
+        })
     }
 
     fn validate(&self) -> Result<(), Error> {
@@ -239,7 +299,6 @@ impl DistillConfig {
             m.first_timestep,
             "at most matching.last_timestep",
         )?;
-        require(m.last_timestep < 1000, "matching.last_timestep", m.last_timestep, "below 1000")?;
         if let Some(r) = &self.regression {
             require(r.pairs > 0, "regression.pairs", r.pairs, positive)?;
             require(r.sampling_steps > 0, "regression.sampling_steps", r.sampling_steps, positive)?;
@@ -268,8 +327,6 @@ impl DistillConfig {
                 "at least 0",
             )?;
             require(a.reals > 0, "adversarial.reals", a.reals, positive)?;
-            let last = a.last_timestep.unwrap_or(0);
-            require(last < 1000, "adversarial.last_timestep", last, "below 1000")?;
         }
         Ok(())
     }

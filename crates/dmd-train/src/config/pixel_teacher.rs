@@ -1,10 +1,12 @@
 use std::path::{Path, PathBuf};
 
+use dmd_data::Dataset;
 use dmd_unet::ClassUNetConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, from_file, is_positive, require};
+use super::{DataSection, data_hash, from_file, is_positive, require};
 use crate::Error;
+use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
 
 /// `[unet]` of a teacher on pixels.
@@ -101,6 +103,25 @@ impl PixelTeacherConfig {
         require((0.0..1.0).contains(&t.ema_decay), "training.ema_decay", t.ema_decay, "between 0 and 1")?;
         let dropout = t.class_dropout;
         require((0.0..1.0).contains(&dropout), "training.class_dropout", dropout, "between 0 and 1")?;
+        let halvings = config.unet.block_out_channels.len().saturating_sub(1) as u32;
+        let size = config.data.size().unwrap_or(0);
+        require(
+            size > 0 && size.trailing_zeros() >= halvings,
+            "data.size",
+            size,
+            "divisible by 2 once for each level of unet.block_out_channels but the first",
+        )?;
         Ok(config)
+    }
+
+    /// What the teacher's checkpoint depends on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fingerprint`] when a section cannot be recorded.
+    pub fn made_from(&self, dataset: &dyn Dataset) -> Result<Fingerprint, Error> {
+        let made_from = Fingerprint::new().with("seed", self.seed)?.with("data", data_hash(dataset))?;
+        let dropout = self.training.class_dropout;
+        made_from.with("unet", &self.unet)?.with("training.class_dropout", dropout)
     }
 }

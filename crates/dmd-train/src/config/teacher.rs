@@ -1,11 +1,13 @@
 use std::path::{Path, PathBuf};
 
 use dmd_core::Prediction;
+use dmd_data::Dataset;
 use dmd_unet::{AutoencoderConfig, PerLevel, UNetConfig};
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, from_file, is_not_negative, is_positive, require};
+use super::{DataSection, data_hash, from_file, is_not_negative, is_positive, require};
 use crate::Error;
+use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
 
 /// `[autoencoder]`.
@@ -188,6 +190,50 @@ impl TeacherConfig {
         let config: Self = from_file(path)?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// What the autoencoder's checkpoint depends on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fingerprint`] when the section cannot be recorded.
+    pub fn autoencoder_from(&self, dataset: &dyn Dataset) -> Result<Fingerprint, Error> {
+        let made_from = Fingerprint::new().with("seed", self.seed)?.with("data", data_hash(dataset))?;
+        Ok(made_from.with("autoencoder", &self.autoencoder)?.without(&[
+            "autoencoder.batch",
+            "autoencoder.learning_rate",
+            "autoencoder.warmup_steps",
+            "autoencoder.ema_decay",
+            "autoencoder.pace",
+        ]))
+    }
+
+    /// What the checkpoint of the text encoder depends on: the autoencoder, whose files have the hash `vae`, and the
+    /// pool of latents.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::autoencoder_from`].
+    pub fn grounding_from(&self, dataset: &dyn Dataset, vae: &str) -> Result<Fingerprint, Error> {
+        let made_from = self.autoencoder_from(dataset)?.with("vae", vae)?.with("text", &self.text)?;
+        made_from.with("diffusion.pool", self.diffusion.pool)
+    }
+
+    /// What the checkpoint of text encoder and UNet depends on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::autoencoder_from`].
+    pub fn diffusion_from(&self, dataset: &dyn Dataset, vae: &str) -> Result<Fingerprint, Error> {
+        let made_from = self.grounding_from(dataset, vae)?.with("unet", &self.unet)?;
+        Ok(made_from.with("diffusion", &self.diffusion)?.without(&[
+            "diffusion.batch",
+            "diffusion.levels_per_caption",
+            "diffusion.learning_rate",
+            "diffusion.warmup_steps",
+            "diffusion.ema_decay",
+            "diffusion.pace",
+        ]))
     }
 
     fn validate(&self) -> Result<(), Error> {

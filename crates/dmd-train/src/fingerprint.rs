@@ -1,0 +1,174 @@
+//! What earlier work was made from, so that it is not taken for the work of other settings.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+
+/// What an artefact of a run depends on, by name: options of the configuration, hashes of files. Two artefacts are of
+/// the same settings when their fingerprints are equal.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(BTreeMap<String, Value>);
+
+impl Fingerprint {
+    /// Nothing that anything could depend on.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a number, a text, or a whole section of a configuration, whose options get names such as
+    /// `matching.first_timestep`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fingerprint`] when the value has no JSON form.
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Result<Self, Error> {
+        let value = serde_json::to_value(value)
+            .map_err(|error| Error::Fingerprint { name: name.to_owned(), reason: error.to_string() })?;
+        self.insert(name.to_owned(), value);
+        Ok(self)
+    }
+
+    fn insert(&mut self, name: String, value: Value) {
+        match value {
+            Value::Object(options) => {
+                for (key, value) in options {
+                    let name = if name.is_empty() { key } else { format!("{name}.{key}") };
+                    self.insert(name, value);
+                }
+            }
+            Value::Null => {} // left out of a configuration
+            value => {
+                self.0.insert(name, value);
+            }
+        }
+    }
+
+    /// Leaves out names, each with everything below it: options that may change between two runs.
+    pub fn without(mut self, names: &[&str]) -> Self {
+        self.0.retain(|key, _| {
+            !names.iter().any(|name| {
+                key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+        });
+        self
+    }
+
+    /// This and another fingerprint.
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Eight hexadecimal digits of the whole, for file names.
+    pub fn short(&self) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default(); // a map of JSON values has a JSON form
+        hex(&Sha256::digest(text))[..8].to_owned()
+    }
+
+    /// The first difference to an earlier fingerprint: the name, the earlier value and the present one.
+    pub fn difference(&self, earlier: &Self) -> Option<(String, String, String)> {
+        let names = self.0.keys().chain(earlier.0.keys());
+        let shown = |value: Option<&Value>| value.map_or("left out".to_owned(), Value::to_string);
+        let differs = |name: &&String| self.0.get(*name) != earlier.0.get(*name);
+        let name = names.filter(differs).min()?;
+        Some((name.clone(), shown(earlier.0.get(name)), shown(self.0.get(name))))
+    }
+}
+
+/// The SHA-256 of some parts of a text, in hexadecimal digits.
+pub fn of_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hex(&hash.finalize())
+}
+
+/// The SHA-256 of the content of files, and of all files in folders, in hexadecimal digits. Where a path lies does not
+/// count, the names inside a folder do; a path that does not exist counts as absent.
+///
+/// # Errors
+///
+/// [`dmd_weights::Error::Read`] when a file cannot be read.
+pub fn of_files(paths: &[PathBuf]) -> Result<String, Error> {
+    let mut hash = Sha256::new();
+    for path in paths {
+        add(&mut hash, path)?;
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+fn add(hash: &mut Sha256, path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::from(dmd_weights::Error::Read { path: path.to_owned(), source });
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if path.is_dir() {
+        let entries = fs::read_dir(path).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let mut inside: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+        inside.sort();
+        return inside.iter().try_for_each(|path| add(hash, path));
+    }
+    if !path.is_file() {
+        hash.update(b"absent");
+        return Ok(());
+    }
+    let mut file = fs::File::open(path).map_err(failed)?;
+    hash.update((name.len() as u64).to_le_bytes());
+    hash.update(&name);
+    hash.update(file.metadata().map_err(failed)?.len().to_le_bytes());
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(()),
+            count => hash.update(&buffer[..count]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A small file beside an artefact that records what the artefact was made from.
+#[derive(Debug)]
+pub struct Made {
+    path: PathBuf,
+    made_from: Fingerprint,
+}
+
+impl Made {
+    /// The record at `path` of something made from present settings.
+    pub fn new(path: PathBuf, made_from: Fingerprint) -> Self {
+        Self { path, made_from }
+    }
+
+    /// Whether the file exists and records these settings.
+    ///
+    /// # Errors
+    ///
+    /// [`dmd_weights::Error::Read`] or a message of the parser when the file exists and cannot be read.
+    pub fn stands(&self) -> Result<bool, Error> {
+        if !self.path.is_file() {
+            return Ok(false);
+        }
+        let earlier: Fingerprint = dmd_weights::read_json(&self.path)?;
+        Ok(earlier == self.made_from)
+    }
+
+    /// Writes the file, once the artefact is whole.
+    ///
+    /// # Errors
+    ///
+    /// [`dmd_weights::Error::Write`] when it cannot be written.
+    pub fn write(&self) -> Result<(), Error> {
+        Ok(dmd_weights::write_json(&self.path, &self.made_from)?)
+    }
+}
