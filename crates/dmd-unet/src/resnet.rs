@@ -3,6 +3,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use dmd_kernels::{Activation, convolution, doubled, linear_rows, silu};
+use serde::{Deserialize, Serialize};
 
 use crate::resample::halved;
 
@@ -61,11 +62,14 @@ impl Resample {
 }
 
 /// How a residual block takes the time embedding in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TimeScaleShift {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum TimeScaleShift {
     /// It is added before the second normalisation.
+    #[default]
+    #[serde(rename = "default")]
     Added,
     /// It scales and shifts what the second normalisation gives (ADM).
+    #[serde(rename = "scale_shift")]
     ScaleShift,
 }
 

@@ -1,8 +1,8 @@
 //! Every distinct operation of Stable Diffusion 1.5 at 512×512 and of the embedded model's UNet in training, on flex.
 //!
 //! ```text
-//! cargo bench --workspace --bench operations                       # all of them
-//! cargo bench --workspace --bench operations -- 'convolution 3×3'  # some
+//! cargo bench -p dmd-timings --features criterion --bench operations                       # all of them
+//! cargo bench -p dmd-timings --features criterion --bench operations -- 'convolution 3×3'  # some
 //! ```
 //!
 //! Throughput is in operations (multiplications and additions of the plain algorithm) per second: what is above the

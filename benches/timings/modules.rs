@@ -2,7 +2,7 @@
 //! distillation, on flex or on the device that `DMD_TEST_DEVICE` names.
 //!
 //! ```text
-//! cargo bench --workspace --bench modules
+//! cargo bench -p dmd-timings --features criterion --bench modules
 //! ```
 //!
 //! Each ends by reading a value back, so that devices which work on their own time are waited for. Beside PyTorch:
@@ -27,7 +27,7 @@ fn settle<const D: usize>(tensor: Tensor<D>) -> f32 {
 fn main() {
     let name = std::env::var("DMD_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned());
     let device = dmd::device::open(&name).expect("the device is there");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes");
     let domain = LatentDomain::from_dir(&folder, &device).expect("the embedded model is whole");
     let pipeline = Pipeline::from_dir(&folder, &device).expect("the embedded model is whole");
     let [channels, height, width] = domain.shape();
