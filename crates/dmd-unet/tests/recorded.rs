@@ -5,19 +5,25 @@
 use burn::tensor::{Device, Tensor};
 use dmd_kernels::{Operation, flops, recorded};
 use dmd_unet::{Network, UNetConfig};
+use serde_json::json;
 
 /// Two levels of 32 and 64 channels with one residual block each on the way down, on 8×8 latents: the upper level
 /// attends to 5 rows of 16 text features with 4 heads, and so does the middle.
 #[test]
 fn a_tiny_unet_records_its_layers() {
-    let mut config = UNetConfig::sd15();
-    config.block_out_channels = vec![32, 64];
-    config.layers_per_block = 1;
-    config.cross_attention_dim = 16;
-    config.attention_head_dim = dmd_unet::PerLevel::All(4);
-    config.norm_num_groups = 8;
-    config.down_block_types = vec!["CrossAttnDownBlock2D".into(), "DownBlock2D".into()];
-    config.up_block_types = vec!["UpBlock2D".into(), "CrossAttnUpBlock2D".into()];
+    let mut config = serde_json::to_value(UNetConfig::sd15()).unwrap();
+    for (key, value) in [
+        ("block_out_channels", json!([32, 64])),
+        ("layers_per_block", json!(1)),
+        ("cross_attention_dim", json!(16)),
+        ("attention_head_dim", json!(4)),
+        ("norm_num_groups", json!(8)),
+        ("down_block_types", json!(["CrossAttnDownBlock2D", "DownBlock2D"])),
+        ("up_block_types", json!(["UpBlock2D", "CrossAttnUpBlock2D"])),
+    ] {
+        config[key] = value;
+    }
+    let config: UNetConfig = serde_json::from_value(config).unwrap();
     let device = Device::flex();
     let unet = config.init(&device).unwrap();
     let run = |batch: usize| {
