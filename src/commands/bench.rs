@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use dmd_core::{Denoiser, Distiller, FewStep, Noise, NoiseSchedule};
 use dmd_infer::{Method, Pipeline, Request};
 use dmd_kernels::{flops, recorded};
-use dmd_train::domain::{Domain, LatentDomain};
+use dmd_model::{Conditioner, Family, Networks, OpenOptions, StableDiffusion};
 use dmd_train::{Batch, LearningRate, Trainer, TrainerConfig};
 use dmd_unet::{TinyAutoencoder, UNetConfig};
 use serde_json::json;
@@ -188,41 +188,40 @@ impl Bench<'_> {
             let request = Request::new(["a red circle above a blue square"]).with_method(method);
             return timed(runs, || pipeline.generate(&request).map(drop).map_err(Into::into));
         }
-        let mut domain = LatentDomain::from_dir(folder, device)?;
-        if dtype != FloatDType::F32 {
-            domain.denoiser = domain.denoiser.in_precision(dtype);
-            domain.autoencoder = dmd_weights::cast(domain.autoencoder, dtype);
-        }
-        let [channels, height, width] = domain.shape();
+        let options = OpenOptions { networks: Networks::Teacher, dtype, ..OpenOptions::new(folder, device) };
+        let model = StableDiffusion::open(&options)?;
+        let [channels, height, width] = model.shape();
         let mut noise = Noise::from_seed(1);
         let prompt = "a red circle above a blue square";
-        let text = domain.text.encode(&[prompt])?;
+        let text = model.conditioner.condition(&[prompt])?;
         match part {
-            Part::Text => timed(runs, || settle(domain.text.encode(&[prompt])?)),
+            Part::Text => timed(runs, || settle(model.conditioner.condition(&[prompt])?)),
             Part::Unet => {
                 let x = noise.normal([1, channels, height, width], device);
-                let level = domain.schedule().level(Tensor::full([1], 999.0, device));
-                timed(runs, || settle(domain.denoiser.denoise(x.clone(), &level, &text)))
+                let level = model.noising.level(Tensor::full([1], 999.0, device));
+                timed(runs, || settle(model.teacher()?.denoise(x.clone(), &level, &text)))
             }
             Part::Guided => {
                 let x = noise.normal([1, channels, height, width], device);
-                let level = domain.schedule().level(Tensor::full([1], 999.0, device));
-                let teacher = domain.guided(2.0)?;
+                let level = model.noising.level(Tensor::full([1], 999.0, device));
+                let teacher = model.guided(2.0, dtype)?;
                 timed(runs, || settle(teacher.denoise(x.clone(), &level, &text)))
             }
             Part::Decode => {
                 let x = noise.normal([1, channels, height, width], device).cast(dtype);
-                timed(runs, || settle(domain.autoencoder.decode(x.clone())))
+                timed(runs, || settle(model.codec.decode(x.clone())))
             }
             Part::Distillation => {
-                let level = domain.level(domain.last_timestep());
-                let trainable = || domain.denoiser.clone().train();
+                let level = model.noising.at(model.noising.last_timestep());
+                let network = model.teacher()?;
+                let trainable = || network.clone().train();
                 let generator = FewStep::new(trainable(), vec![level]);
-                let d = Distiller::new(generator, domain.guided(2.0)?, trainable(), domain.schedule());
+                let d =
+                    Distiller::new(generator, model.guided(2.0, dtype)?, trainable(), model.noising.clone());
                 // As in training with `parallel = 2`: two halves of the batch side by side.
                 let parts = if batch.is_multiple_of(2) { 2 } else { 1 };
-                let last = domain.last_timestep();
-                let matched = domain.times(20..=last.saturating_sub(19).max(20));
+                let last = model.noising.last_timestep();
+                let matched = model.noising.times(20..=last.saturating_sub(19).max(20));
                 let config = TrainerConfig {
                     accumulate: parts,
                     parallel: parts,
@@ -232,7 +231,7 @@ impl Bench<'_> {
                     ..TrainerConfig::new(
                         [batch / parts, channels, height, width],
                         matched,
-                        domain.times(0..=last),
+                        model.noising.times(0..=last),
                     )
                 };
                 let mut trainer = Trainer::new(config, d, noise, device);
