@@ -5,13 +5,12 @@ use anyhow::{Context, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 use clap::{Args, ValueEnum};
-use dmd_clip::TextConfig;
 use dmd_core::{Denoiser, Distiller, FewStep, Noise, NoiseSchedule};
 use dmd_infer::{Method, Pipeline, Request};
-use dmd_kernels::Operations;
+use dmd_kernels::{flops, recorded};
 use dmd_model::{Conditioner, Family, Networks, OpenOptions, StableDiffusion};
 use dmd_train::{Batch, LearningRate, Trainer, TrainerConfig};
-use dmd_unet::{AutoencoderConfig, TinyAutoencoder, UNetConfig};
+use dmd_unet::{TinyAutoencoder, UNetConfig};
 use serde_json::json;
 
 use super::{DtypeArgs, ModelArgs};
@@ -110,11 +109,12 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         say!("| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
     }
     for part in parts {
-        let mut times = bench.measure(part)?;
+        let Measured { mut times, flops } = bench.measure(part)?;
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
         let (median, low, high) = (at(0.5), at(0.1), at(0.9));
-        let speed = bench.work(part)?.map(|work| work / median / 1e6);
+        // Gradients and what other threads run are not recorded.
+        let speed = (part != Part::Distillation).then_some(flops / median / 1e6);
         let share = speed.map(|speed| speed / peak);
         if args.json {
             let line = json!({
@@ -149,7 +149,7 @@ fn peak(device: &Device, dtype: FloatDType) -> anyhow::Result<f64> {
     let mut noise = Noise::from_seed(1);
     let mut matrix = || noise.normal([SIDE, SIDE], device).cast(dtype);
     let (a, b) = (matrix(), matrix());
-    let times = timed(7, || settle(a.clone().matmul(b.clone()).narrow(0, 0, 1)))?;
+    let times = timed(7, || settle(a.clone().matmul(b.clone()).narrow(0, 0, 1)))?.times;
     let best = times.into_iter().fold(f64::INFINITY, f64::min);
     Ok(2.0 * (SIDE as f64).powi(3) / best / 1e6)
 }
@@ -165,7 +165,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn measure(&self, part: Part) -> anyhow::Result<Vec<f64>> {
+    fn measure(&self, part: Part) -> anyhow::Result<Measured> {
         let Self { folder, taesd, device, dtype, batch, runs } = *self;
         if let (Part::Taesd, Some(taesd)) = (part, taesd) {
             let (network, _) = TinyAutoencoder::from_dir(taesd, device)?;
@@ -250,38 +250,24 @@ impl Bench<'_> {
         let folder = found.into_iter().find(|folder| folder.is_dir());
         Ok(dmd_weights::read_config(&folder.context("there is no unet in this folder")?)?)
     }
-
-    /// Multiplications and additions of a part, where they are counted.
-    fn work(&self, part: Part) -> anyhow::Result<Option<f64>> {
-        let text: TextConfig = dmd_weights::read_config(&self.folder.join("text_encoder"))?;
-        let unet = self.unet()?;
-        let vae: AutoencoderConfig = dmd_weights::read_config(&self.folder.join("vae"))?;
-        let side = [unet.sample_size; 2];
-        let total = |all: Operations| -> f64 {
-            all.iter().map(|(operation, count)| operation.operations() * *count as f64).sum()
-        };
-        let call = |batch| total(unet.operations(batch, side, text.max_position_embeddings));
-        let decode = || total(vae.decoder_operations(1, side));
-        Ok(match part {
-            Part::Text => Some(total(text.operations(1))),
-            Part::Unet => Some(call(1)),
-            Part::Guided => Some(call(2)),
-            Part::Decode => Some(decode()),
-            Part::Picture => Some(total(text.operations(1)) + call(1) + decode()),
-            Part::Teacher => Some(2.0 * total(text.operations(1)) + 50.0 * call(2) + decode()),
-            Part::Taesd | Part::PictureTaesd | Part::Distillation => None,
-        })
-    }
 }
 
-/// Milliseconds of each run, after one that warms up.
-fn timed(runs: usize, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Vec<f64>> {
-    run()?;
-    (0..runs)
-        .map(|_| {
-            let start = Instant::now();
-            run()?;
-            Ok(start.elapsed().as_secs_f64() * 1e3)
-        })
-        .collect()
+/// A part's figures.
+struct Measured {
+    /// Milliseconds of each run.
+    times: Vec<f64>,
+    /// Multiplications and additions of a run, recorded while it warmed up.
+    flops: f64,
+}
+
+/// Times each run, after one that warms up and is recorded.
+fn timed(runs: usize, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Measured> {
+    let (warmed, operations) = recorded(&mut run);
+    warmed?;
+    let times = (0..runs).map(|_| {
+        let start = Instant::now();
+        run()?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    });
+    Ok(Measured { times: times.collect::<anyhow::Result<_>>()?, flops: flops(&operations) })
 }

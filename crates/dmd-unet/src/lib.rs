@@ -21,7 +21,6 @@ mod critic;
 mod embedding;
 mod error;
 mod network;
-mod operations;
 mod preconditioned;
 mod resample;
 mod resnet;
