@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Args;
 use dmd_data::{Dataset, check_captions};
-use dmd_model::{AnyModel, Conditioner, Family, Model, Networks, OpenOptions, with_model};
+use dmd_model::{AnyModel, Conditioner, Family, Model, ModelFolder, Networks, OpenOptions, Part, with_model};
 use dmd_train::checkpoint::check_resumable;
 use dmd_train::config::{self, DistillConfig, Fingerprints};
 use dmd_train::pairs::{PairMaker, Pairs, Share};
@@ -66,7 +66,7 @@ fn distill_in<F: Family>(model: &Model<F>, config: &DistillConfig, device: &Devi
     if run(&mut stage, &config.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped();
     }
-    let folder = config.output.join("unet_one_step");
+    let folder = ModelFolder::new(&config.output).part(Part::Generator);
     WholeFolder::new(&folder).replace(|fresh| stage.write(fresh, Precision::Half))?;
     say!("wrote {}; copy it into the teacher's model folder", folder.display());
     Ok(())

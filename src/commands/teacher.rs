@@ -6,7 +6,7 @@ use clap::Args;
 use dmd_clip::{Tokenizer, Vocabulary};
 use dmd_core::Noise;
 use dmd_data::{Dataset, check_captions};
-use dmd_model::{ModelFolder, write_autoencoder, write_teacher, write_tokenizer};
+use dmd_model::{ModelFolder, Part, write_autoencoder, write_teacher, write_tokenizer};
 use dmd_train::checkpoint::{check_resumable, has_checkpoint};
 use dmd_train::config::{self, PixelTeacherConfig, TeacherConfig};
 use dmd_train::fingerprint::{self, Made};
@@ -64,19 +64,19 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let device = dmd_kernels::device::open(&args.device)?;
     let _lock = FolderLock::take(&config.output)?;
     let dataset = open_dataset(&config.data)?;
-    let model = config.output.join("model");
+    let model = ModelFolder::new(config.output.join("model"));
     let latents = LatentTeacher { config: &config, dataset: &dataset, model: &model, device: &device };
     latents.check_resumable()?;
     config::save(&config, &config.output)?;
     let vocabulary = assemble::vocabulary(dataset.as_ref());
-    write_tokenizer(&ModelFolder::new(&model), &vocabulary)?;
+    write_tokenizer(&model, &vocabulary)?;
     let mut progress = Progress::new()?;
     if latents.autoencoder(&mut progress)? == Outcome::Stopped
         || latents.text_and_unet(&vocabulary, &mut progress)? == Outcome::Stopped
     {
         return stopped(&config.output);
     }
-    say!("wrote {}", model.display());
+    say!("wrote {}", model.path().display());
     Ok(())
 }
 
@@ -84,14 +84,14 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
 struct LatentTeacher<'a> {
     config: &'a TeacherConfig,
     dataset: &'a Arc<dyn Dataset>,
-    model: &'a Path,
+    model: &'a ModelFolder,
     device: &'a Device,
 }
 
 impl LatentTeacher<'_> {
     /// The hash of the autoencoder's files.
     fn vae(&self) -> anyhow::Result<String> {
-        Ok(fingerprint::of_files(&[self.model.join("vae")])?)
+        Ok(fingerprint::of_files(&[self.model.part(Part::Autoencoder)])?)
     }
 
     /// Checks every checkpoint against the configuration, before anything is written.
@@ -135,7 +135,7 @@ impl LatentTeacher<'_> {
             return Ok(Outcome::Stopped);
         }
         let (network, architecture) = stage.finish(SCALING_PICTURES)?;
-        WholeFolder::new(self.model.join("vae"))
+        WholeFolder::new(self.model.part(Part::Autoencoder))
             .replace(|fresh| write_autoencoder(fresh, &network, &architecture, Precision::Half))?;
         self.record()?.write()?;
         Ok(Outcome::Finished)
@@ -145,11 +145,11 @@ impl LatentTeacher<'_> {
     fn text_and_unet(&self, vocabulary: &Vocabulary, progress: &mut Progress) -> anyhow::Result<Outcome> {
         let (config, device) = (self.config, self.device);
         // They see the autoencoder as it is shipped, rounded to half precision.
-        let (autoencoder, architecture) = Autoencoder::from_dir(&self.model.join("vae"), device)?;
+        let (autoencoder, architecture) = Autoencoder::from_dir(&self.model.part(Part::Autoencoder), device)?;
         let vae = self.vae()?;
         let architecture = TeacherArchitecture::new(config, vocabulary, &architecture);
         let tokens = architecture.text.max_position_embeddings;
-        let tokenizer = Tokenizer::from_dir(&self.model.join("tokenizer"), tokens)?;
+        let tokenizer = Tokenizer::from_dir(&self.model.part(Part::Tokenizer), tokens)?;
         check_captions(self.dataset.as_ref(), |caption| {
             tokenizer.encode(caption).map(drop).map_err(|error| error.to_string())
         })?;
@@ -177,10 +177,10 @@ impl LatentTeacher<'_> {
         if run(&mut stage, &config.diffusion.pace, &config.output, progress)? == Outcome::Stopped {
             return Ok(Outcome::Stopped);
         }
-        let (teacher, folder) = (stage.average(), ModelFolder::new(self.model));
+        let (teacher, folder) = (stage.average(), self.model);
         let (text, unet) = (&teacher.text, &teacher.denoiser.network);
         let parts = ((text, &architecture.text), (unet, &architecture.unet));
-        write_teacher(&folder, parts.0, parts.1, Precision::Half)?;
+        write_teacher(folder, parts.0, parts.1, Precision::Half)?;
         Ok(Outcome::Finished)
     }
 }

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{FloatDType, Tensor};
-use dmd::clip::TextEncoder;
 use dmd::core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction};
 use dmd::data::shapes::{Scene, Split, read};
 use dmd::infer::{Method, Pipeline, Request, TeacherSettings, from_rgb8};
@@ -13,7 +12,7 @@ use dmd::scheduler::{Sampler, SchedulerConfig};
 use dmd::unet::{Autoencoder, UNet2d, UNetDenoiser};
 use image::RgbImage;
 
-use crate::support::{Fixture, device};
+use crate::support::{Fixture, device, text_encoder};
 
 const PROMPTS: [&str; 2] =
     ["a red circle above a blue square", "a small yellow triangle left of a large purple circle"];
@@ -45,7 +44,7 @@ fn shown(decoded: Tensor<4>) -> Tensor<4> {
 fn teacher_draws_what_diffusers_draws() {
     let device = device();
     let fixture = Fixture::open("embedded");
-    let text = TextEncoder::from_dir(&model(), &device).unwrap();
+    let text = text_encoder(&model(), &device);
     let (_, ids) = fixture.values("ids");
     let found = text.ids(&PROMPTS).unwrap().into_data().iter::<i64>().map(|id| id as f32).collect::<Vec<_>>();
     assert_eq!(found, ids, "tokens");

@@ -2,12 +2,11 @@
 //! precision: kernels' faults belong to shapes. Values, and gradients in every input.
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use dmd::clip::TextEncoder;
 use dmd::core::Noise;
 use dmd::kernels::{Operation, Operations, recorded};
 use dmd::unet::{Autoencoder, AutoencoderConfig, Network, UNet2d, UNetConfig};
 
-use crate::support::{device, device_name};
+use crate::support::{device, device_name, text_encoder};
 
 /// Output and gradients of `sum(output · weights)`, in that order.
 fn run(operation: &Operation, inputs: &[Vec<f32>], device: &Device, dtype: FloatDType) -> Vec<Vec<f64>> {
@@ -116,7 +115,7 @@ fn autoencoder_operations(vae: &Autoencoder, config: &AutoencoderConfig, side: u
 fn operations_of_the_embedded_model() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
     let flex = Device::flex();
-    let text = TextEncoder::from_dir(&folder, &flex).unwrap();
+    let text = text_encoder(&folder, &flex);
     let (unet, config) = UNet2d::from_dir(&folder.join("unet"), &flex).unwrap();
     let (vae, vae_config) = Autoencoder::from_dir(&folder.join("vae"), &flex).unwrap();
     let (features, mut all) = recorded(|| text.encode(&["a red circle"]).unwrap());

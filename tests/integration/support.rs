@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use dmd::clip::TextEncoder;
+use dmd::model::{OpenOptions, TextToImage};
 use safetensors::{Dtype, SafeTensors};
 
 /// The name of the device under test: `DMD_TEST_DEVICE`, else flex.
@@ -70,6 +72,13 @@ pub fn assert_close<const D: usize>(what: &str, found: Tensor<D>, expected: Tens
         let allowed = 1e-4 + 1e-4 * b.abs();
         assert!((a - b).abs() <= allowed, "{what}: element {i} is {a}, expected {b}");
     }
+}
+
+/// The text encoder of a model folder.
+pub fn text_encoder(model: &Path, device: &Device) -> TextEncoder {
+    let parts = TextToImage::open(&OpenOptions::new(model, device)).expect("the model is whole");
+    let network = parts.load_text(device).expect("the text encoder is whole");
+    TextEncoder::new(parts.tokenizer.clone(), network, device)
 }
 
 /// A whole model folder of random weights, put together from the golden networks.

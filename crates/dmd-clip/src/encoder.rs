@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{ClipTextModel, Error, Tokenizer};
@@ -16,17 +14,6 @@ impl TextEncoder {
     /// Joins a tokenizer and a model that lives on `device`.
     pub fn new(tokenizer: Tokenizer, model: ClipTextModel, device: &Device) -> Self {
         Self { tokenizer, model, device: device.clone() }
-    }
-
-    /// Reads the `tokenizer` and `text_encoder` folders of a diffusers model.
-    ///
-    /// # Errors
-    ///
-    /// When a file is missing, broken or does not fit.
-    pub fn from_dir(model: &Path, device: &Device) -> Result<Self, Error> {
-        let (network, config) = ClipTextModel::from_dir(&model.join("text_encoder"), device)?;
-        let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"), config.max_position_embeddings)?;
-        Ok(Self::new(tokenizer, network, device))
     }
 
     /// The tokenizer.

@@ -31,7 +31,6 @@ pub struct Request {
 
 /// How a picture is drawn.
 #[derive(Debug, Clone, Default)]
-#[expect(clippy::large_enum_variant, reason = "there is one per request")]
 pub enum Method {
     /// The distilled generator, in the steps that its recipe lists, without guidance: that is in its weights.
     #[default]

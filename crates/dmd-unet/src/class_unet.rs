@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use burn::tensor::{Device, Tensor};
 use dmd_core::Classes;
 use dmd_weights::KeyMap;
@@ -66,28 +64,6 @@ impl ClassUNetConfig {
         };
         Ok(body.init())
     }
-}
-
-/// The names of a model's classes: `classes.json` of its folder, a list, or their numbers.
-///
-/// # Errors
-///
-/// When the file is damaged or has another number of names.
-pub fn class_names(model: &Path, classes: usize) -> Result<Vec<String>, Error> {
-    let path = model.join("classes.json");
-    if !path.is_file() {
-        return Ok((0..classes).map(|class| class.to_string()).collect());
-    }
-    let names: Vec<String> = dmd_weights::read_json(&path)?;
-    if names.len() != classes {
-        return Err(Error::Unsupported {
-            network: "class-conditional UNet",
-            key: "num_class_embeds".to_owned(),
-            value: classes.to_string(),
-            hint: format!(" beside {} names in {path:?}", names.len()),
-        });
-    }
-    Ok(names)
 }
 
 impl ClassUNet2d {

@@ -32,7 +32,7 @@ mod weights;
 
 pub use autoencoder::{Autoencoder, Decoder, Encoder, Posterior};
 pub use block::Resampling;
-pub use class_unet::{ClassUNet2d, class_names};
+pub use class_unet::ClassUNet2d;
 pub use config::{
     AutoencoderClass, AutoencoderConfig, ClassDownBlock, ClassUNetClass, ClassUNetConfig, ClassUpBlock,
     DecoderBlock, DownBlock, EncoderBlock, PerLevel, TinyAutoencoderClass, TinyAutoencoderConfig, UNetClass,
