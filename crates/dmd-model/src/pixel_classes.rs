@@ -35,7 +35,7 @@ impl Parts {
                 hint: "it draws pixels and has no autoencoder".to_owned(),
             });
         }
-        let noising = Noising::exploding(folder.scheduler::<EdmConfig>()?)?;
+        let noising = Noising::exploding(folder.scheduler::<EdmConfig>()?);
         let networks = NetworkFiles::<ClassUNet2d>::read(&folder, options, &noising)?;
         let sizes = networks.sizes();
         let mut misfits = Misfits::default();
@@ -104,7 +104,7 @@ impl Model<PixelClasses> {
             teacher: Some(teacher),
             generator: None,
             guidance_scale: 1.0,
-            noising: Noising::exploding(edm)?,
+            noising: Noising::exploding(edm),
             codec: Codec::identity(config.in_channels),
             config,
             device: device.clone(),

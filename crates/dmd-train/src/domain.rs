@@ -255,12 +255,12 @@ impl LatentDomain {
     pub fn from_dir(model: &Path, device: &Device) -> Result<Self, Error> {
         let path = model.join("scheduler").join("scheduler_config.json");
         let scheduler: SchedulerConfig = dmd_weights::read_json(&path)?;
-        scheduler.validate()?;
+        let (scheduler, _) = scheduler.for_stable_diffusion()?;
         let (unet, config) = UNet2d::from_dir(&model.join("unet"), device)?;
         let (autoencoder, _) = Autoencoder::from_dir(&model.join("vae"), device)?;
         Ok(Self {
             text: TextEncoder::from_dir(model, device)?,
-            denoiser: UNetDenoiser::new(unet, scheduler.prediction()?),
+            denoiser: UNetDenoiser::new(unet, scheduler.prediction()),
             unet: config,
             autoencoder,
             scheduler,
@@ -394,10 +394,9 @@ impl PixelDomain {
     /// When a file is missing, broken or does not fit.
     pub fn from_dir(model: &Path, device: &Device) -> Result<Self, Error> {
         let edm: EdmConfig = dmd_weights::read_json(&model.join("scheduler").join("scheduler_config.json"))?;
-        edm.validate()?;
         let (network, unet) = ClassUNet2d::from_dir(&model.join("unet"), device)?;
         let names = class_names(model, unet.classes())?;
-        let denoiser = ClassDenoiser::new(network, Prediction::Karras { sigma_data: edm.sigma_data });
+        let denoiser = ClassDenoiser::new(network, Prediction::Karras { sigma_data: edm.sigma_data() });
         Ok(Self::new(denoiser, unet, edm, names, device))
     }
 
@@ -447,7 +446,7 @@ impl Domain for PixelDomain {
     }
 
     fn noise_scale(&self) -> f64 {
-        self.edm.sigma_max
+        self.edm.sigma_max()
     }
 
     fn check(&self, caption: &str) -> Result<(), Error> {
@@ -480,7 +479,7 @@ impl Domain for PixelDomain {
         z: Tensor<4>,
         condition: &Classes,
     ) -> Result<Tensor<4>, Error> {
-        Ok(heun::sample(teacher, &self.schedule(), steps, z * self.edm.sigma_max, condition))
+        Ok(heun::sample(teacher, &self.schedule(), steps, z * self.edm.sigma_max(), condition))
     }
 
     fn decode(&self, x0: Tensor<4>) -> Tensor<4> {
