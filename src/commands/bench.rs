@@ -5,13 +5,12 @@ use anyhow::{Context, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 use clap::{Args, ValueEnum};
-use dmd_clip::TextConfig;
 use dmd_core::{Denoiser, Distiller, FewStep, Noise, NoiseSchedule};
 use dmd_infer::{Method, Pipeline, Request};
-use dmd_kernels::Operations;
-use dmd_train::domain::{Domain, LatentDomain};
+use dmd_kernels::{flops, recorded};
+use dmd_model::{Conditioner, Family, Networks, OpenOptions, StableDiffusion};
 use dmd_train::{Batch, LearningRate, Trainer, TrainerConfig};
-use dmd_unet::{AutoencoderConfig, TinyAutoencoder, UNetConfig};
+use dmd_unet::{TinyAutoencoder, UNetConfig};
 use serde_json::json;
 
 use super::{DtypeArgs, ModelArgs};
@@ -110,11 +109,12 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         say!("| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
     }
     for part in parts {
-        let mut times = bench.measure(part)?;
+        let Measured { mut times, flops } = bench.measure(part)?;
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
         let (median, low, high) = (at(0.5), at(0.1), at(0.9));
-        let speed = bench.work(part)?.map(|work| work / median / 1e6);
+        // Gradients and what other threads run are not recorded.
+        let speed = (part != Part::Distillation).then_some(flops / median / 1e6);
         let share = speed.map(|speed| speed / peak);
         if args.json {
             let line = json!({
@@ -149,7 +149,7 @@ fn peak(device: &Device, dtype: FloatDType) -> anyhow::Result<f64> {
     let mut noise = Noise::from_seed(1);
     let mut matrix = || noise.normal([SIDE, SIDE], device).cast(dtype);
     let (a, b) = (matrix(), matrix());
-    let times = timed(7, || settle(a.clone().matmul(b.clone()).narrow(0, 0, 1)))?;
+    let times = timed(7, || settle(a.clone().matmul(b.clone()).narrow(0, 0, 1)))?.times;
     let best = times.into_iter().fold(f64::INFINITY, f64::min);
     Ok(2.0 * (SIDE as f64).powi(3) / best / 1e6)
 }
@@ -165,7 +165,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn measure(&self, part: Part) -> anyhow::Result<Vec<f64>> {
+    fn measure(&self, part: Part) -> anyhow::Result<Measured> {
         let Self { folder, taesd, device, dtype, batch, runs } = *self;
         if let (Part::Taesd, Some(taesd)) = (part, taesd) {
             let (network, _) = TinyAutoencoder::from_dir(taesd, device)?;
@@ -188,41 +188,40 @@ impl Bench<'_> {
             let request = Request::new(["a red circle above a blue square"]).with_method(method);
             return timed(runs, || pipeline.generate(&request).map(drop).map_err(Into::into));
         }
-        let mut domain = LatentDomain::from_dir(folder, device)?;
-        if dtype != FloatDType::F32 {
-            domain.denoiser = domain.denoiser.in_precision(dtype);
-            domain.autoencoder = dmd_weights::cast(domain.autoencoder, dtype);
-        }
-        let [channels, height, width] = domain.shape();
+        let options = OpenOptions { networks: Networks::Teacher, dtype, ..OpenOptions::new(folder, device) };
+        let model = StableDiffusion::open(&options)?;
+        let [channels, height, width] = model.shape();
         let mut noise = Noise::from_seed(1);
         let prompt = "a red circle above a blue square";
-        let text = domain.text.encode(&[prompt])?;
+        let text = model.conditioner.condition(&[prompt])?;
         match part {
-            Part::Text => timed(runs, || settle(domain.text.encode(&[prompt])?)),
+            Part::Text => timed(runs, || settle(model.conditioner.condition(&[prompt])?)),
             Part::Unet => {
                 let x = noise.normal([1, channels, height, width], device);
-                let level = domain.schedule().level(Tensor::full([1], 999.0, device));
-                timed(runs, || settle(domain.denoiser.denoise(x.clone(), &level, &text)))
+                let level = model.noising.level(Tensor::full([1], 999.0, device));
+                timed(runs, || settle(model.teacher()?.denoise(x.clone(), &level, &text)))
             }
             Part::Guided => {
                 let x = noise.normal([1, channels, height, width], device);
-                let level = domain.schedule().level(Tensor::full([1], 999.0, device));
-                let teacher = domain.guided(2.0)?;
+                let level = model.noising.level(Tensor::full([1], 999.0, device));
+                let teacher = model.guided(2.0, dtype)?;
                 timed(runs, || settle(teacher.denoise(x.clone(), &level, &text)))
             }
             Part::Decode => {
                 let x = noise.normal([1, channels, height, width], device).cast(dtype);
-                timed(runs, || settle(domain.autoencoder.decode(x.clone())))
+                timed(runs, || settle(model.codec.decode(x.clone())))
             }
             Part::Distillation => {
-                let level = domain.level(domain.last_timestep());
-                let trainable = || domain.denoiser.clone().train();
+                let level = model.noising.at(model.noising.last_timestep());
+                let network = model.teacher()?;
+                let trainable = || network.clone().train();
                 let generator = FewStep::new(trainable(), vec![level]);
-                let d = Distiller::new(generator, domain.guided(2.0)?, trainable(), domain.schedule());
+                let d =
+                    Distiller::new(generator, model.guided(2.0, dtype)?, trainable(), model.noising.clone());
                 // As in training with `parallel = 2`: two halves of the batch side by side.
                 let parts = if batch.is_multiple_of(2) { 2 } else { 1 };
-                let last = domain.last_timestep();
-                let matched = domain.times(20..=last.saturating_sub(19).max(20));
+                let last = model.noising.last_timestep();
+                let matched = model.noising.times(20..=last.saturating_sub(19).max(20));
                 let config = TrainerConfig {
                     accumulate: parts,
                     parallel: parts,
@@ -232,7 +231,7 @@ impl Bench<'_> {
                     ..TrainerConfig::new(
                         [batch / parts, channels, height, width],
                         matched,
-                        domain.times(0..=last),
+                        model.noising.times(0..=last),
                     )
                 };
                 let mut trainer = Trainer::new(config, d, noise, device);
@@ -251,38 +250,24 @@ impl Bench<'_> {
         let folder = found.into_iter().find(|folder| folder.is_dir());
         Ok(dmd_weights::read_config(&folder.context("there is no unet in this folder")?)?)
     }
-
-    /// Multiplications and additions of a part, where they are counted.
-    fn work(&self, part: Part) -> anyhow::Result<Option<f64>> {
-        let text: TextConfig = dmd_weights::read_config(&self.folder.join("text_encoder"))?;
-        let unet = self.unet()?;
-        let vae: AutoencoderConfig = dmd_weights::read_config(&self.folder.join("vae"))?;
-        let side = [unet.sample_size; 2];
-        let total = |all: Operations| -> f64 {
-            all.iter().map(|(operation, count)| operation.operations() * *count as f64).sum()
-        };
-        let call = |batch| total(unet.operations(batch, side, text.max_position_embeddings));
-        let decode = || total(vae.decoder_operations(1, side));
-        Ok(match part {
-            Part::Text => Some(total(text.operations(1))),
-            Part::Unet => Some(call(1)),
-            Part::Guided => Some(call(2)),
-            Part::Decode => Some(decode()),
-            Part::Picture => Some(total(text.operations(1)) + call(1) + decode()),
-            Part::Teacher => Some(2.0 * total(text.operations(1)) + 50.0 * call(2) + decode()),
-            Part::Taesd | Part::PictureTaesd | Part::Distillation => None,
-        })
-    }
 }
 
-/// Milliseconds of each run, after one that warms up.
-fn timed(runs: usize, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Vec<f64>> {
-    run()?;
-    (0..runs)
-        .map(|_| {
-            let start = Instant::now();
-            run()?;
-            Ok(start.elapsed().as_secs_f64() * 1e3)
-        })
-        .collect()
+/// A part's figures.
+struct Measured {
+    /// Milliseconds of each run.
+    times: Vec<f64>,
+    /// Multiplications and additions of a run, recorded while it warmed up.
+    flops: f64,
+}
+
+/// Times each run, after one that warms up and is recorded.
+fn timed(runs: usize, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Measured> {
+    let (warmed, operations) = recorded(&mut run);
+    warmed?;
+    let times = (0..runs).map(|_| {
+        let start = Instant::now();
+        run()?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    });
+    Ok(Measured { times: times.collect::<anyhow::Result<_>>()?, flops: flops(&operations) })
 }

@@ -3,13 +3,13 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Args;
 use dmd_data::{Dataset, check_captions};
+use dmd_model::{AnyModel, Conditioner, Family, Model, Networks, OpenOptions, with_model};
 use dmd_train::checkpoint::check_resumable;
 use dmd_train::config::{self, DistillConfig, Fingerprints};
-use dmd_train::domain::{Domain, Kind, LatentDomain, PixelDomain};
 use dmd_train::pairs::{PairMaker, Pairs, Share};
 use dmd_train::run::{Outcome, run};
 use dmd_train::{DistillationParts, DistillationStage};
-use dmd_weights::{FolderLock, Precision, WholeFolder, write_json};
+use dmd_weights::{FolderLock, Precision, WholeFolder};
 
 use super::open_dataset;
 use super::progress::Progress;
@@ -29,16 +29,21 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
     let config = DistillConfig::from_file(&args.config)?;
     let device = dmd_kernels::device::open(&args.device)?;
     let _lock = FolderLock::take(&config.output)?;
-    match Kind::of(&config.teacher)? {
-        Kind::Latents => distill_in(&LatentDomain::from_dir(&config.teacher, &device)?, &config, &device),
-        Kind::Pixels => distill_in(&PixelDomain::from_dir(&config.teacher, &device)?, &config, &device),
-    }
+    with_model!(open(&config, &device)?, model => distill_in(&model, &config, &device))
 }
 
-fn distill_in<D: Domain>(domain: &D, config: &DistillConfig, device: &Device) -> anyhow::Result<()> {
+/// The teacher of a distillation.
+fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
+    let options = OpenOptions { networks: Networks::Teacher, ..OpenOptions::new(&config.teacher, device) };
+    Ok(AnyModel::open(&options)?)
+}
+
+fn distill_in<F: Family>(model: &Model<F>, config: &DistillConfig, device: &Device) -> anyhow::Result<()> {
     let dataset = open_dataset(&config.data)?;
-    config.check_schedule(domain.last_timestep())?;
-    check_captions(dataset.as_ref(), |caption| domain.check(caption).map_err(|error| error.to_string()))?;
+    config.check_schedule(model.noising.last_timestep())?;
+    check_captions(dataset.as_ref(), |caption| {
+        model.conditioner.check(caption).map_err(|error| error.to_string())
+    })?;
     let made_from = config.fingerprints(dataset.as_ref())?;
     check_resumable(&config.output, "distillation", &made_from.run)?;
     config::save(config, &config.output)?;
@@ -50,23 +55,19 @@ fn distill_in<D: Domain>(domain: &D, config: &DistillConfig, device: &Device) ->
 
     let mut pairs = None;
     if let Some(section) = &config.regression {
-        let making = Making { config, dataset: dataset.as_ref(), domain, made_from: &made_from, device };
+        let making = Making { config, dataset: dataset.as_ref(), model, made_from: &made_from, device };
         if making.make(Share::ALL, &mut progress)? == Outcome::Stopped {
             return stopped();
         }
-        pairs = Some(Pairs::open(&pair_folder(config), section.pairs, domain.shape(), &made_from.pairs)?);
+        pairs = Some(Pairs::open(&pair_folder(config), section.pairs, model.shape(), &made_from.pairs)?);
     }
     let parts = DistillationParts { dataset, pairs, made_from: made_from.run };
-    let mut stage = DistillationStage::new(config.clone(), domain, parts, device)?;
+    let mut stage = DistillationStage::new(config.clone(), model, parts, device)?;
     if run(&mut stage, &config.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped();
     }
     let folder = config.output.join("unet_one_step");
-    let settings = stage.settings()?;
-    WholeFolder::new(&folder).replace(|fresh| {
-        domain.write(fresh, &stage.generator().denoiser, Precision::Half)?;
-        Ok::<_, dmd_train::Error>(write_json(&fresh.join("one_step.json"), &settings)?)
-    })?;
+    WholeFolder::new(&folder).replace(|fresh| stage.write(fresh, Precision::Half))?;
     say!("wrote {}; copy it into the teacher's model folder", folder.display());
     Ok(())
 }
@@ -77,22 +78,22 @@ fn pair_folder(config: &DistillConfig) -> PathBuf {
 }
 
 /// What the regression's pairs are made with.
-struct Making<'a, D> {
+struct Making<'a, F: Family> {
     config: &'a DistillConfig,
     dataset: &'a dyn Dataset,
-    domain: &'a D,
+    model: &'a Model<F>,
     made_from: &'a Fingerprints,
     device: &'a Device,
 }
 
-impl<D: Domain> Making<'_, D> {
+impl<F: Family> Making<'_, F> {
     /// Makes a share of the pairs.
     fn make(&self, share: Share, progress: &mut Progress) -> anyhow::Result<Outcome> {
         let Some(section) = &self.config.regression else {
             return Ok(Outcome::Finished); // no term needs any
         };
         let maker = PairMaker {
-            domain: self.domain,
+            model: self.model,
             guidance_scale: self.config.guidance_scale,
             dataset: self.dataset,
             steps: section.sampling_steps,
@@ -126,10 +127,7 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
         args.config
     );
     let device = dmd_kernels::device::open(&args.device)?;
-    let outcome = match Kind::of(&config.teacher)? {
-        Kind::Latents => pairs_in(&LatentDomain::from_dir(&config.teacher, &device)?, &config, args, &device),
-        Kind::Pixels => pairs_in(&PixelDomain::from_dir(&config.teacher, &device)?, &config, args, &device),
-    };
+    let outcome = with_model!(open(&config, &device)?, model => pairs_in(&model, &config, args, &device));
     let folder = pair_folder(&config);
     match outcome? {
         Outcome::Finished => say!("wrote {}", folder.display()),
@@ -138,14 +136,14 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pairs_in<D: Domain>(
-    domain: &D,
+fn pairs_in<F: Family>(
+    model: &Model<F>,
     config: &DistillConfig,
     args: &PairsArgs,
     device: &Device,
 ) -> anyhow::Result<Outcome> {
     let dataset = open_dataset(&config.data)?;
     let made_from = config.fingerprints(dataset.as_ref())?;
-    let making = Making { config, dataset: dataset.as_ref(), domain, made_from: &made_from, device };
+    let making = Making { config, dataset: dataset.as_ref(), model, made_from: &made_from, device };
     making.make(args.shard, &mut Progress::new()?)
 }

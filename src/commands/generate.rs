@@ -74,7 +74,7 @@ pub(crate) struct GenerateArgs {
     /// Decode large pictures in overlapping tiles of this many latents a side
     #[arg(long)]
     tile: Option<usize>,
-    /// Pictures that go through the networks together [default: as many as have 8192 latents in all, 2 of 512x512]
+    /// Pictures that go through the networks together [default: 2 of 512x512, more of smaller ones, at most 32]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     at_a_time: Option<u16>,
     /// Picture to write; its ending (png, jpg, webp) is its format; several pictures are numbered
@@ -260,7 +260,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         failed: None,
     };
     listen("stopping; what was drawn is written")?;
-    let drawn = pipeline.generate_with(&request, &mut writer);
+    let timings = pipeline.generate_each(&request, &mut writer);
     if let Some(error) = writer.failed {
         return Err(error);
     }
@@ -268,7 +268,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         let written = writer.written;
         return Err(Interrupted(format!("stopped: {written} of {count} pictures are written")).into());
     }
-    let t = drawn?.timings;
+    let t = timings?;
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
     say!(
         "{:.1} ms: text {:.1}, denoising {:.1}, decoding {:.1}; the model was read in {:.1} ms",

@@ -84,7 +84,18 @@ fn model(folder: &ModelFolder, tensors: bool) {
     if !missing.is_empty() {
         say!("not a complete model: {} missing", missing.join(", "));
     }
+    if missing.is_empty() {
+        for reason in misfits(folder) {
+            say!("does not fit together: {reason}");
+        }
+    }
     generator(folder);
+}
+
+/// What opening the model would refuse although every part is whole; a part that cannot be read was reported by name.
+fn misfits(folder: &ModelFolder) -> Vec<String> {
+    let Ok(device) = device::open("flex") else { return Vec::new() };
+    dmd_model::misfits(&OpenOptions::new(folder.path(), &device)).unwrap_or_default()
 }
 
 /// How the generator is called.

@@ -6,6 +6,7 @@ use clap::Args;
 use dmd_clip::{Tokenizer, Vocabulary};
 use dmd_core::Noise;
 use dmd_data::{Dataset, check_captions};
+use dmd_model::{ModelFolder, write_autoencoder, write_teacher, write_tokenizer};
 use dmd_train::checkpoint::{check_resumable, has_checkpoint};
 use dmd_train::config::{self, PixelTeacherConfig, TeacherConfig};
 use dmd_train::fingerprint::{self, Made};
@@ -15,7 +16,7 @@ use dmd_train::{
     assemble,
 };
 use dmd_unet::Autoencoder;
-use dmd_weights::{FolderLock, Precision};
+use dmd_weights::{FolderLock, Precision, WholeFolder};
 
 use super::open_dataset;
 use super::progress::Progress;
@@ -50,7 +51,7 @@ fn pixel_teacher(args: &TeacherArgs) -> anyhow::Result<()> {
         return stopped(&output);
     }
     let model = output.join("model");
-    stage.domain().write_teacher(&model, Precision::Half)?;
+    stage.model()?.write_teacher(&ModelFolder::new(&model), Precision::Half)?;
     say!("wrote {}", model.display());
     Ok(())
 }
@@ -68,7 +69,7 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     latents.check_resumable()?;
     config::save(&config, &config.output)?;
     let vocabulary = assemble::vocabulary(dataset.as_ref());
-    assemble::write_tokenizer(&model, &vocabulary)?;
+    write_tokenizer(&ModelFolder::new(&model), &vocabulary)?;
     let mut progress = Progress::new()?;
     if latents.autoencoder(&mut progress)? == Outcome::Stopped
         || latents.text_and_unet(&vocabulary, &mut progress)? == Outcome::Stopped
@@ -134,7 +135,8 @@ impl LatentTeacher<'_> {
             return Ok(Outcome::Stopped);
         }
         let (network, architecture) = stage.finish(SCALING_PICTURES)?;
-        assemble::write_autoencoder(self.model, &network, &architecture, Precision::Half)?;
+        WholeFolder::new(self.model.join("vae"))
+            .replace(|fresh| write_autoencoder(fresh, &network, &architecture, Precision::Half))?;
         self.record()?.write()?;
         Ok(Outcome::Finished)
     }
@@ -175,7 +177,10 @@ impl LatentTeacher<'_> {
         if run(&mut stage, &config.diffusion.pace, &config.output, progress)? == Outcome::Stopped {
             return Ok(Outcome::Stopped);
         }
-        assemble::write_teacher(self.model, stage.average(), &architecture, Precision::Half)?;
+        let (teacher, folder) = (stage.average(), ModelFolder::new(self.model));
+        let (text, unet) = (&teacher.text, &teacher.denoiser.network);
+        let parts = ((text, &architecture.text), (unet, &architecture.unet));
+        write_teacher(&folder, parts.0, parts.1, Precision::Half)?;
         Ok(Outcome::Finished)
     }
 }

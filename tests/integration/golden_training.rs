@@ -14,9 +14,9 @@ use dmd::core::{
 };
 use dmd::eval::frechet::Moments;
 use dmd::eval::{Backbone, Inception, Lpips};
+use dmd::model::{Family, OpenOptions, StableDiffusion};
 use dmd::scheduler::{KarrasSchedule, SchedulerConfig};
 use dmd::train::config::PerceptualSection;
-use dmd::train::domain::LatentDomain;
 use dmd::train::{AdamW, AdamWConfig, Gradients, Perceptual};
 use dmd::unet::{
     ClassDenoiser, ClassUNet2d, Discriminator, Network, UNET_KEYS, UNet2d, UNetConfig, UNetDenoiser,
@@ -147,7 +147,7 @@ fn lpips_of_both_trunks() {
         );
         // As DMD's regression term: the mean distance of decoded pictures, brought to a size first.
         let model = tiny_model();
-        let domain = LatentDomain::from_dir(model.path(), &device()).unwrap();
+        let opened = StableDiffusion::open(&OpenOptions::new(model.path(), &device())).unwrap();
         let section = PerceptualSection {
             network: backbone,
             trunk: trunk.clone(),
@@ -155,7 +155,7 @@ fn lpips_of_both_trunks() {
             size: Some(64),
             taesd: None,
         };
-        let distance = Perceptual::open(&section, &domain, &device()).unwrap();
+        let distance = Perceptual::open(&section, &opened, &device()).unwrap();
         let mut noise = Noise::from_seed(2);
         let mut latent = || noise.normal::<4>([2, 4, 8, 8], &device());
         let (x, target) = (latent(), latent());
@@ -164,7 +164,7 @@ fn lpips_of_both_trunks() {
         let gradient = tracked.grad(&loss.clone().backward()).unwrap();
         assert!(gradient.abs().sum().into_scalar::<f32>() > 0.0, "no gradient reaches the latent");
         let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_output_size([64, 64]);
-        let shown = |x| interpolate(domain.autoencoder.decode(x), options.clone().with_align_corners(false));
+        let shown = |x| interpolate(opened.codec.decode(x), options.clone().with_align_corners(false));
         let expected = lpips.distance(shown(x.clone()), shown(target)).mean();
         assert_close("perceptual", loss.without_autodiff(), expected);
         assert!(distance.of(x.clone(), x).into_scalar::<f32>().abs() < 1e-6);

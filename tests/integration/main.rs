@@ -6,6 +6,7 @@
 mod doors;
 mod embedded;
 mod golden_training;
+mod opening;
 mod parity;
 mod pipeline;
 mod program;

@@ -324,7 +324,8 @@ fn unsupported_options_are_refused() {
         let mut config: serde_json::Value = dmd::weights::read_json(&path).unwrap();
         config[key] = serde_json::from_str(value).unwrap();
         fs::write(&path, config.to_string()).unwrap();
-        let message = Pipeline::from_dir(model.path(), &device()).unwrap_err().to_string();
+        let error = Pipeline::from_dir(model.path(), &device()).unwrap_err();
+        let message = format!("{:#}", anyhow::Error::from(error));
         assert!(message.contains(key), "{key}: {message}");
     }
 }

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use dmd_kernels::{Operation, Operations};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -48,26 +47,6 @@ fn layer_norm_eps() -> f64 {
 }
 
 impl TextConfig {
-    /// The operations of encoding `batch` prompts.
-    ///
-    /// The configuration is valid ([`Self::validate`]).
-    pub fn operations(&self, batch: usize) -> Operations {
-        let (width, inner, layers) = (self.hidden_size, self.intermediate_size, self.num_hidden_layers);
-        let (heads, tokens) = (self.num_attention_heads, self.max_position_embeddings);
-        let rows = batch * tokens;
-        let head = width / heads;
-        let attention =
-            Operation::Attention { batch, heads, queries: tokens, keys: tokens, width: head, causal: true };
-        let mut found = Operations::new();
-        let mut add = |operation, count| *found.entry(operation).or_default() += count;
-        add(Operation::Linear { rows, input: width, output: width }, 4 * layers);
-        add(attention, layers);
-        add(Operation::Linear { rows, input: width, output: inner }, layers);
-        add(Operation::Linear { rows, input: inner, output: width }, layers);
-        add(Operation::LayerNorm { rows, width }, 2 * layers + 1);
-        found
-    }
-
     /// Checks that the sizes fit together.
     ///
     /// # Errors

@@ -25,16 +25,46 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The tokenizer's files ask for tokens that this implementation does not make.
+    #[error("tokenizer {path:?}: {key} = {value} is not supported; expected {must}")]
+    TokenizerOption {
+        /// The folder.
+        path: PathBuf,
+        /// The option.
+        key: String,
+        /// Its value, as JSON; the start of a long one.
+        value: String,
+        /// What would be accepted.
+        must: String,
+    },
+    /// A prompt cannot be split into tokens.
+    #[error("the prompt {prompt:?} cannot be split into tokens: {reason}")]
+    Prompt {
+        /// The start of the prompt.
+        prompt: String,
+        /// Why.
+        reason: String,
+    },
     /// A prompt has more tokens than the model takes.
     #[error(
         "the prompt has {found} tokens with start and end, the model takes {max}; shorten it: {prompt:?}"
     )]
     TooLong {
-        /// The prompt.
+        /// The start of the prompt.
         prompt: String,
         /// Its tokens, start and end included.
         found: usize,
         /// The most the model takes.
         max: usize,
     },
+}
+
+/// The start of a long text, for an error.
+pub(crate) fn excerpt(text: &str) -> String {
+    const LENGTH: usize = 100;
+
+    match text.char_indices().nth(LENGTH) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }

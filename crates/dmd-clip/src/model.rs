@@ -5,7 +5,7 @@ use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConf
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Int, Tensor};
 
-use dmd_kernels::{attention, gelu, linear};
+use dmd_kernels::{attention, gelu, layer_norm, linear};
 
 use crate::config::{HiddenActivation, TextConfig};
 use crate::{CLIP_KEYS, Error};
@@ -50,8 +50,8 @@ struct Layer {
 
 impl Layer {
     fn forward(&self, x: Tensor<3>, is_causal: bool, quick_gelu: bool) -> Tensor<3> {
-        let x = self.self_attn.forward(self.layer_norm1.forward(x.clone()), is_causal) + x;
-        let h = linear(&self.mlp.fc1, self.layer_norm2.forward(x.clone()));
+        let x = self.self_attn.forward(layer_norm(&self.layer_norm1, x.clone()), is_causal) + x;
+        let h = linear(&self.mlp.fc1, layer_norm(&self.layer_norm2, x.clone()));
         let h = match quick_gelu {
             true => h.clone() * sigmoid(h * 1.702),
             false => gelu(h),
@@ -187,6 +187,6 @@ impl ClipTextModel {
         let positions = self.embeddings.position_embedding.weight.val().narrow(0, 0, tokens);
         let x = self.embeddings.token_embedding.forward(ids) + positions.unsqueeze();
         let x = self.encoder.forward(x, count - skip, true, self.quick_gelu);
-        self.final_layer_norm.forward(x)
+        layer_norm(&self.final_layer_norm, x)
     }
 }

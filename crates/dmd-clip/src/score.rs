@@ -5,7 +5,7 @@ use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
-use dmd_kernels::linear;
+use dmd_kernels::{convolution, layer_norm, linear};
 use dmd_weights::KeyMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -144,14 +144,14 @@ impl VisionConfig {
 impl VisionModel {
     /// The normalised feature of the token of its own, `[batch, width]`.
     fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
-        let patches = self.embeddings.patch_embedding.forward(pixels);
+        let patches = convolution(&self.embeddings.patch_embedding, pixels);
         let [batch, width, rows, columns] = patches.dims();
         let patches = patches.reshape([batch, width, rows * columns]).swap_dims(1, 2);
         let own = self.embeddings.class_embedding.val().reshape([1, 1, width]).expand([batch, 1, width]);
         let positions = self.embeddings.position_embedding.weight.val().unsqueeze();
-        let x = self.pre_layrnorm.forward(Tensor::cat(vec![own, patches], 1) + positions);
+        let x = layer_norm(&self.pre_layrnorm, Tensor::cat(vec![own, patches], 1) + positions);
         let x = self.encoder.forward(x, self.layers, false, self.quick_gelu);
-        self.post_layernorm.forward(x.narrow(1, 0, 1)).reshape([batch, width])
+        layer_norm(&self.post_layernorm, x.narrow(1, 0, 1)).reshape([batch, width])
     }
 }
 

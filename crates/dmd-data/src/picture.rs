@@ -57,11 +57,10 @@ pub(crate) struct Header {
 
 fn decoder(path: &Path) -> Result<impl ImageDecoder, String> {
     let reader = ImageReader::open(path).map_err(|e| e.to_string())?;
-    let reader = reader.with_guessed_format().map_err(|e| e.to_string())?;
-    if reader.format().is_none() {
-        let empty = path.metadata().is_ok_and(|metadata| metadata.len() == 0);
-        return Err(if empty { "the file is empty" } else { "it is no PNG, JPEG or WebP picture" }.to_owned());
+    if path.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+        return Err("the file is empty".to_owned());
     }
+    let reader = reader.with_guessed_format().map_err(|e| e.to_string())?;
     reader.into_decoder().map_err(|e| e.to_string())
 }
 

@@ -4,6 +4,7 @@
 
 use dmd_core::Noise;
 use dmd_data::shapes::{Colour, Description, Scene, Shape, Split, read, vocabulary};
+use dmd_data::{Dataset, Shapes};
 
 /// The reader recovers everything from pixels, on both splits.
 #[test]
@@ -69,4 +70,29 @@ fn splits_do_not_overlap() {
         })
         .count();
     assert_eq!(held, 2000);
+}
+
+/// A caption says what was described, in every wording; other text says nothing.
+#[test]
+fn captions_are_read_back() {
+    let mut noise = Noise::from_seed(12);
+    for split in [Split::Train, Split::HeldOut] {
+        for _ in 0..5000 {
+            let description = Description::draw(split, &mut noise);
+            let caption = description.caption(&mut noise);
+            assert_eq!(Description::parse(&caption), Some(description), "{caption}");
+        }
+    }
+    for other in
+        ["", "a", "a red", "a red fox", "a red circle near a blue square", "a red circle above a blue"]
+    {
+        assert_eq!(Description::parse(other), None, "{other}");
+    }
+    let scene = Scene::draw(Split::HeldOut, &mut noise);
+    assert_eq!(Shapes.shows(&scene.caption, &scene.render()), Some(true));
+    assert_eq!(Shapes.shows("a red fox", &scene.render()), None);
+    let captions = Shapes.prompts(20, &mut noise).unwrap();
+    assert!(captions.iter().all(|c| Description::parse(c).unwrap().split() == Split::HeldOut));
+    let blank = vec![scene.render(); 20];
+    assert!(Shapes.accuracy(&captions, &blank).unwrap() < 0.2);
 }

@@ -184,6 +184,23 @@ mod tests {
         assert_eq!(ratio_error(&real, &same, &same), Some(0.0));
     }
 
+    /// Moments that were gathered in pieces are those of all rows at once, also far from 0.
+    #[test]
+    fn pieces_add_up() {
+        let values = Noise::from_seed(5).normals(3 * 500);
+        let rows: Vec<Vec<f64>> = values.chunks(3).map(|row| row.iter().map(|v| v + 1e3).collect()).collect();
+        let mut pieces = Accumulated::default();
+        rows.chunks(7).for_each(|chunk| pieces.add(chunk));
+        let (whole, pieces) = (Moments::of(&rows), pieces.moments());
+        for i in 0..3 {
+            // 500 sums of numbers of about 1, in f64.
+            assert!((whole.mean[i] - pieces.mean[i]).abs() < 1e-10);
+            for j in 0..3 {
+                assert!((whole.covariance[(i, j)] - pieces.covariance[(i, j)]).abs() < 1e-10);
+            }
+        }
+    }
+
     /// Two diagonal Gaussians: `(m₁ − m₂)² + (s₁ − s₂)²` per axis.
     #[test]
     fn distance_of_diagonal_gaussians() {

@@ -46,8 +46,8 @@ impl PipelineBuilder {
     }
 
     /// Pictures that go through the networks together; the rest of a request waits. By default as many as have 8192
-    /// latent positions in all: 2 of 512×512 for Stable Diffusion, 32 of 64×64 for the embedded model. More need more
-    /// memory and may be faster on a GPU.
+    /// latent positions in all, at most 32: 2 of 512×512 for Stable Diffusion, 32 of 64×64 for the embedded model. More
+    /// need more memory and may be faster on a GPU.
     pub fn at_a_time(mut self, pictures: usize) -> Self {
         self.at_a_time = Some(pictures.max(1));
         self

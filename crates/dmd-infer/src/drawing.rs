@@ -16,6 +16,8 @@ use crate::request::{Drawn, Request, TeacherSettings, Timings};
 
 /// Positions of samples that go through the networks together, where nobody says how many pictures.
 const POSITIONS: usize = 8192;
+/// Most pictures at a time there: more of small ones are no faster, and need more memory.
+const PICTURES: usize = 32;
 
 /// A request that this model can draw.
 pub(crate) struct Drawing<'a, F: Family> {
@@ -64,19 +66,30 @@ impl<'a, F: Family> Drawing<'a, F> {
 
     /// Draws everything.
     pub(crate) fn draw(&self, at_a_time: Option<usize>, observer: &mut dyn Observer) -> Result<Drawn, Error> {
+        let mut pictures = Vec::with_capacity(self.seeds.len());
+        let timings = self.draw_each(at_a_time, observer, &mut |picture| pictures.push(picture))?;
+        Ok(Drawn { pictures, seeds: self.seeds.clone(), timings })
+    }
+
+    /// Draws everything, and gives each picture away after the observer has seen it.
+    pub(crate) fn draw_each(
+        &self,
+        at_a_time: Option<usize>,
+        observer: &mut dyn Observer,
+        take: &mut dyn FnMut(RgbImage),
+    ) -> Result<Timings, Error> {
         let count = self.seeds.len();
         let (height, width) = self.size;
-        let at_a_time = at_a_time.unwrap_or((POSITIONS / (height * width).max(1)).max(1));
+        let at_a_time = at_a_time.unwrap_or((POSITIONS / (height * width).max(1)).clamp(1, PICTURES));
         let mut timings = Timings::default();
-        let mut pictures = Vec::with_capacity(count);
         for start in (0..count).step_by(at_a_time) {
             let rows = start..(start + at_a_time).min(count);
-            for picture in self.draw_rows(rows, observer, &mut timings)? {
-                observer.on_picture(pictures.len(), self.seeds[pictures.len()], &picture);
-                pictures.push(picture);
+            for (place, picture) in rows.clone().zip(self.draw_rows(rows, observer, &mut timings)?) {
+                observer.on_picture(place, self.seeds[place], &picture);
+                take(picture);
             }
         }
-        Ok(Drawn { pictures, seeds: self.seeds.clone(), timings })
+        Ok(timings)
     }
 
     fn draw_rows(

@@ -8,7 +8,7 @@ use image::RgbImage;
 
 use crate::drawing::{Drawing, finite};
 use crate::observer::Observer;
-use crate::request::{Drawn, NoiseSource, Request};
+use crate::request::{Drawn, NoiseSource, Request, Timings};
 use crate::{Error, PipelineBuilder};
 
 /// Prompts to pictures with a distilled generator, a teacher, or both.
@@ -89,6 +89,18 @@ impl Pipeline {
     /// As [`Self::generate`]; [`Error::Cancelled`] when the observer ends it.
     pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Drawn, Error> {
         with_model!(&self.model, model => Drawing::new(model, request)?.draw(self.at_a_time, observer))
+    }
+
+    /// [`Self::generate_with`] without keeping the pictures: the observer sees each one, and a request of thousands needs
+    /// the memory of a few.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generate_with`].
+    pub fn generate_each(&self, request: &Request, observer: &mut dyn Observer) -> Result<Timings, Error> {
+        with_model!(&self.model, model => {
+            Drawing::new(model, request)?.draw_each(self.at_a_time, observer, &mut drop)
+        })
     }
 
     /// The prompts' text features, `[prompts, tokens, width]`.

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use dmd_core::Noise;
-use dmd_kernels::{Operation, Operations};
+use dmd_kernels::{Operation, recorded};
 
-use dmd_model::{OpenOptions, TextToImage, check_dtype};
+use dmd_model::check_dtype;
 
 use crate::{Error, Method, Pipeline, Request};
 
@@ -88,35 +88,8 @@ const TEXT: &str = "text encoder";
 const LATENTS: &str = "UNet and the step to x0";
 const PICTURE: &str = "decoder";
 
-/// The distinct operations of a picture from a model folder at the size it was trained on: text encoder, one call of
-/// the UNet, decoder.
-///
-/// # Errors
-///
-/// When a configuration is missing or not supported.
-pub fn operations(model: &Path) -> Result<Operations, Error> {
-    let parts = TextToImage::open(&OpenOptions::new(model, &Device::default()))?;
-    let (text, unet, autoencoder) = match (&parts.text, parts.networks.config(), &parts.autoencoder) {
-        (text, Some(unet), Some(autoencoder)) => (text, unet, autoencoder),
-        _ => {
-            return Err(dmd_model::Error::Missing {
-                wanted: "UNet or autoencoder",
-                hint: "the folders unet and vae hold them",
-            }
-            .into());
-        }
-    };
-    let side = [unet.sample_size; 2];
-    let mut all = text.operations(1);
-    let unet = unet.operations(1, side, text.max_position_embeddings);
-    for (operation, count) in unet.into_iter().chain(autoencoder.decoder_operations(1, side)) {
-        *all.entry(operation).or_default() += count;
-    }
-    Ok(all)
-}
-
-/// Runs every distinct operation of a model's networks, then the model itself, on `device` in `dtype` and on
-/// `reference` in single precision. `seen` is told of each check and of how many there are.
+/// Runs every distinct operation that the model needs for a picture, as the reference's own run recorded them, then the
+/// model itself, on `device` in `dtype` and on `reference` in single precision. `seen` is told of each check and of how many there are.
 ///
 /// # Errors
 ///
@@ -130,8 +103,8 @@ pub fn self_check(
     seen: &mut dyn FnMut(&Check, usize),
 ) -> Result<Vec<Check>, Error> {
     check_dtype(device, dtype)?;
-    let operations = operations(model)?;
-    let stages = Stages::run(model, reference)?;
+    let (stages, operations) = recorded(|| Stages::run(model, reference));
+    let stages = stages?;
     let total = operations.len() + 3;
     let mut all = Vec::with_capacity(total);
     for (operation, count) in &operations {

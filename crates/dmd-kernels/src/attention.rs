@@ -1,6 +1,9 @@
 use burn::tensor::Tensor;
 use burn::tensor::ops::AttentionModuleOptions;
 
+use crate::Operation;
+use crate::recording::note;
+
 /// `softmax(q kᵀ / √width) v` over several heads; a causal one sees earlier keys only. Differentiable.
 ///
 /// # Shapes
@@ -11,11 +14,13 @@ use burn::tensor::ops::AttentionModuleOptions;
 ///
 /// If `heads` does not divide the columns, or `k` and `v` are not of one shape that fits `q`.
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
-    let ([batch, _, columns], [k_batch, keys, k_columns]) = (q.dims(), k.dims());
+    let ([batch, queries, columns], [k_batch, keys, k_columns]) = (q.dims(), k.dims());
     assert!(heads > 0 && columns.is_multiple_of(heads), "{heads} heads do not divide {columns} columns");
     assert_eq!([batch, columns], [k_batch, k_columns], "queries and keys have one batch and one width");
     assert_eq!(k.dims(), v.dims(), "there is a value for each key");
     assert!(keys > 0, "there is a key to attend to");
+    let width = columns / heads;
+    note(|| Operation::Attention { batch, heads, queries, keys, width, causal });
     computed(q, k, v, heads, causal)
 }
 

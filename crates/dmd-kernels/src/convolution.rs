@@ -4,11 +4,37 @@ use burn::tensor::Tensor;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
-/// `layer.forward(x)`, by a faster body where there is one: [`convolution3`]'s kind of layer.
+use crate::Operation;
+use crate::recording::note;
+
+/// `layer.forward(x)`, by a faster body where one exists: [`convolution3`]'s kind of layer.
 pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     match &layer.bias {
         Some(bias) if is_plain(layer) => convolution3(x, layer.weight.val(), bias.val()),
-        _ => layer.forward(x),
+        _ => {
+            let shape = x.dims();
+            let out = layer.forward(x);
+            noted(layer, shape);
+            out
+        }
+    }
+}
+
+/// Notes a layer's convolution where [`Operation`] can say it: one size each way, no groups, no dilation.
+fn noted(layer: &Conv2d, [batch, input, height, width]: [usize; 4]) {
+    let ([output, ..], [kernel, across], [stride, step]) =
+        (layer.weight.dims(), layer.kernel_size, layer.stride);
+    let padding = match layer.padding {
+        PaddingConfig2d::Valid => [0, 0],
+        PaddingConfig2d::Explicit(top, left, bottom, right) if top == left && bottom == right => {
+            [top, bottom]
+        }
+        PaddingConfig2d::Same if kernel % 2 == 1 => [kernel / 2; 2],
+        _ => return,
+    };
+    if (kernel, stride) == (across, step) && layer.groups == 1 && layer.dilation == [1, 1] {
+        let side = [height, width];
+        note(|| Operation::Convolution { batch, input, output, side, kernel, stride, padding });
     }
 }
 
@@ -26,7 +52,9 @@ pub fn doubled(x: Tensor<4>) -> Tensor<4> {
 /// picture is then never stored.
 pub fn doubled_convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     if let (Some(bias), true) = (&layer.bias, is_plain(layer)) {
-        fast!(doubled_convolution3(&x, &layer.weight.val(), &bias.val()));
+        let (weight, bias) = (layer.weight.val(), bias.val());
+        fast!(doubled_convolution3(&x, &weight, &bias).inspect(|out| note_plain(out, &weight)));
+        return convolution3(doubled(x), weight, bias);
     }
     convolution(layer, doubled(x))
 }
@@ -52,7 +80,15 @@ pub fn convolution3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<
     assert_eq!(x.dims()[1], weight.dims()[1], "the input's channels are those of the weight");
     assert_eq!(weight.dims()[2..], [3, 3], "the kernel is 3×3");
     assert_eq!(weight.dims()[0], bias.dims()[0], "bias has one value per output channel");
+    note_plain(&x, &weight);
     computed(x, weight, bias)
+}
+
+/// Notes [`convolution3`] on the height and width of `picture`.
+fn note_plain(picture: &Tensor<4>, weight: &Tensor<4>) {
+    let ([batch, _, height, width], [output, input, ..]) = (picture.dims(), weight.dims());
+    let (kernel, stride, padding, side) = (3, 1, [1, 1], [height, width]);
+    note(|| Operation::Convolution { batch, input, output, side, kernel, stride, padding });
 }
 
 fn computed(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {

@@ -2,6 +2,9 @@ use std::f64::consts::FRAC_1_SQRT_2;
 
 use burn::tensor::Tensor;
 
+use crate::Operation;
+use crate::recording::note;
+
 /// The gate of a transformer's feed-forward: `h · gelu(g)` with `h` and `g` the two halves of the last axis, GELU
 /// the exact, erf-based one (Shazeer 2020). Differentiable.
 ///
@@ -13,8 +16,9 @@ use burn::tensor::Tensor;
 ///
 /// If the last axis is odd.
 pub fn geglu(both: Tensor<3>) -> Tensor<3> {
-    let [_, _, width] = both.dims();
+    let [batch, rows, width] = both.dims();
     assert!(width.is_multiple_of(2), "{width} columns have no two halves");
+    note(|| Operation::Geglu { rows: batch * rows, width: width / 2 });
     fast!(geglu(&both));
     geglu_composed(both)
 }

@@ -1,5 +1,8 @@
 use burn::tensor::{Tensor, activation::silu};
 
+use crate::Operation;
+use crate::recording::note;
+
 /// What follows a normalisation in one pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Activation {
@@ -27,13 +30,15 @@ pub fn group_norm(
     epsilon: f64,
     activation: Activation,
 ) -> Tensor<4> {
-    let [_, channels, ..] = x.dims();
+    let [batch, channels, height, width] = x.dims();
     assert!(
         groups > 0 && channels.is_multiple_of(groups),
         "{groups} groups do not divide {channels} channels"
     );
     assert_eq!(gamma.dims(), [channels], "gamma has one value per channel");
     assert_eq!(beta.dims(), [channels], "beta has one value per channel");
+    let (side, silu) = ([height, width], activation == Activation::Silu);
+    note(|| Operation::GroupNorm { batch, channels, groups, side, silu });
     fast!(group_norm(&x, [&gamma, &beta], groups, epsilon, activation));
     group_norm_composed(x, gamma, beta, groups, epsilon, activation)
 }

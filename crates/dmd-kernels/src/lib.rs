@@ -18,7 +18,9 @@
 //! In half precision on flex these widen their own inputs to single precision.
 //!
 //! Everything else that a layer needs comes from burn itself. [`Operation`] is one of a network's operations with its
-//! shapes, as a value: what a device is checked on and what benchmarks time.
+//! shapes, as a value: what a device is checked on and what benchmarks time. [`recorded`] lists those that a call of a
+//! network runs; to be in the list, an operation goes through a function of this crate ([`layer_norm`] and
+//! [`linear_rows`] are burn's own bodies).
 
 /// Returns the result of a fast body from the function that asks, where the backend has one that serves its tensors.
 macro_rules! fast {
@@ -38,8 +40,10 @@ pub mod device;
 mod flex;
 mod geglu;
 mod group_norm;
+mod layer_norm;
 mod linear;
 mod operation;
+mod recording;
 mod silu;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
@@ -47,6 +51,8 @@ pub use attention::{attention, attention_composed};
 pub use convolution::{convolution, convolution3, convolution3_composed, doubled, doubled_convolution};
 pub use geglu::{geglu, geglu_composed, gelu};
 pub use group_norm::{Activation, group_norm, group_norm_composed};
-pub use linear::{linear, linear_composed};
+pub use layer_norm::layer_norm;
+pub use linear::{linear, linear_composed, linear_rows};
 pub use operation::{Input, Operation, Operations};
+pub use recording::{flops, recorded};
 pub use silu::{silu, silu_composed};

@@ -181,7 +181,7 @@ impl Operation {
     }
 
     /// Multiplications and additions of the products of matrices in it.
-    pub fn operations(&self) -> f64 {
+    pub fn flops(&self) -> f64 {
         let product = |sizes: &[usize]| 2.0 * sizes.iter().map(|size| *size as f64).product::<f64>();
         match *self {
             Self::Convolution { batch, input, output, side, kernel, stride, padding: [before, after] } => {

@@ -1,9 +1,11 @@
 //! Do the parts of a model belong together? All of it is known from configurations, before a network runs.
 
+use std::path::Path;
+
 use dmd_clip::{TextConfig, Tokenizer};
 use dmd_unet::Sizes;
 
-use crate::{Error, ModelFolder};
+use crate::Error;
 
 /// What does not fit, a sentence each.
 #[derive(Debug, Default)]
@@ -18,11 +20,11 @@ impl Misfits {
     }
 
     /// Refuses a model whose parts do not fit.
-    pub(crate) fn refuse(self, folder: &ModelFolder) -> Result<(), Error> {
+    pub(crate) fn refuse(self, folder: &Path) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
         }
-        Err(Error::Misfit { folder: folder.path().to_owned(), reasons: self.0 })
+        Err(Error::Misfit { folder: folder.to_owned(), reasons: self.0 })
     }
 
     /// Two parts have a number in common.

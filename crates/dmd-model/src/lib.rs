@@ -24,7 +24,7 @@ pub use codec::Codec;
 pub use error::Error;
 pub use family::{ConditionOf, Conditioner, Family};
 pub use folder::{Kind, ModelFolder, Part};
-pub use model::{AnyModel, Distilled, Model, Networks, OpenOptions, check_dtype, generator_recipe};
+pub use model::{AnyModel, Distilled, Model, Networks, OpenOptions, check_dtype, generator_recipe, misfits};
 pub use networks::NetworkFiles;
 pub use noising::{Noising, Plan};
 pub use pixel_classes::PixelClasses;

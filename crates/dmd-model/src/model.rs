@@ -9,7 +9,7 @@ use dmd_unet::{Network, Preconditioned};
 use crate::classes::ClassConditioner;
 use crate::family::{Conditioner, Family};
 use crate::folder::{Kind, ModelFolder, Part};
-use crate::{Codec, Error, Noising, PixelClasses, Recipe, StableDiffusion};
+use crate::{Codec, Error, Noising, PixelClasses, Recipe, StableDiffusion, TextToImage, pixel_classes};
 
 /// Which networks are read: all, or half of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -250,6 +250,18 @@ pub fn generator_recipe(options: &OpenOptions) -> Result<Option<Recipe>, Error> 
     let own = folder.has(Part::Generator).then(|| folder.part(Part::Generator));
     let Some(place) = options.generator.clone().or(own) else { return Ok(None) };
     Recipe::beside(&place, &folder.noising()?).map(Some)
+}
+
+/// Why the parts of a model do not belong together, a sentence each; empty for a good model. Reads no weights.
+///
+/// # Errors
+///
+/// When a configuration is missing, damaged or not supported.
+pub fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
+    match ModelFolder::open(&options.model)?.kind()? {
+        Kind::StableDiffusion => Ok(TextToImage::read(options)?.misfits()),
+        Kind::Classes => pixel_classes::misfits(options),
+    }
 }
 
 /// A model of whichever family a folder holds: what a program opens when it does not know what a user points at.

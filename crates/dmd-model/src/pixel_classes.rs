@@ -27,7 +27,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn open(options: &OpenOptions) -> Result<Self, Error> {
+    fn read(options: &OpenOptions) -> Result<Self, Error> {
         let folder = ModelFolder::open(&options.model)?;
         if options.tiny_autoencoder.is_some() || options.tile.is_some() {
             return Err(Error::Setting {
@@ -37,20 +37,24 @@ impl Parts {
         }
         let noising = Noising::exploding(folder.scheduler::<EdmConfig>()?);
         let networks = NetworkFiles::<ClassUNet2d>::read(&folder, options, &noising)?;
-        let sizes = networks.sizes();
+        let classes = networks.sizes().first().map_or(0, |(_, sizes)| sizes.classes);
+        Ok(Self { networks, names: class_names(&folder, classes)?, noising })
+    }
+
+    fn misfits(&self) -> Misfits {
+        let sizes = self.networks.sizes();
         let mut misfits = Misfits::default();
         for (name, sizes) in &sizes {
             misfits.pixel_unet(name, *sizes);
+            misfits.same("classes", (name, sizes.classes), ("classes.json", self.names.len()));
         }
-        if let [(_, own), (_, generator)] = sizes.as_slice() {
-            misfits.same("classes", ("the UNet", own.classes), ("the generator", generator.classes));
-        }
-        let classes = sizes.first().map_or(0, |(_, sizes)| sizes.classes);
-        let names = class_names(&folder, classes)?;
-        misfits.same("classes", ("the UNet", classes), ("classes.json", names.len()));
-        misfits.refuse(&folder)?;
-        Ok(Self { networks, names, noising })
+        misfits
     }
+}
+
+/// Why the parts of a folder do not belong together, a sentence each; empty for a good model.
+pub(crate) fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
+    Ok(Parts::read(options)?.misfits().into_reasons())
 }
 
 /// The names of a model's classes: the list in `classes.json`, or their numbers.
@@ -68,7 +72,8 @@ impl Family for PixelClasses {
 
     fn open(options: &OpenOptions) -> Result<Model<Self>, Error> {
         options.check_dtype()?;
-        let parts = Parts::open(options)?;
+        let parts = Parts::read(options)?;
+        parts.misfits().refuse(&options.model)?;
         let (teacher, generator) = parts.networks.load(options, &parts.noising)?;
         let config = parts.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
         // An EDM model is not guided unless its generator's teacher was.

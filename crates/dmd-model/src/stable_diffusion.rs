@@ -52,11 +52,8 @@ impl TextToImage {
     /// When a configuration is missing, damaged or not supported; [`Error::Misfit`] when parts do not fit.
     pub fn open(options: &OpenOptions) -> Result<Self, Error> {
         let found = Self::read(options)?;
-        let reasons = found.misfits();
-        if reasons.is_empty() {
-            return Ok(found);
-        }
-        Err(Error::Misfit { folder: options.model.clone(), reasons })
+        found.compare().refuse(&options.model)?;
+        Ok(found)
     }
 
     /// Reads every configuration without comparing the parts.
@@ -88,7 +85,11 @@ impl TextToImage {
     }
 
     /// Why parts do not belong together, a sentence each; empty for a good model.
-    pub fn misfits(&self) -> Vec<String> {
+    pub(crate) fn misfits(&self) -> Vec<String> {
+        self.compare().into_reasons()
+    }
+
+    fn compare(&self) -> Misfits {
         let mut misfits = Misfits::default();
         misfits.tokenizer(&self.tokenizer, &self.text);
         let latents = match (&self.autoencoder, &self.tiny_autoencoder) {
@@ -100,12 +101,12 @@ impl TextToImage {
                 misfits.colours("tiny autoencoder", config.in_channels, config.out_channels);
                 config.latent_channels
             }
-            (None, None) => return misfits.into_reasons(),
+            (None, None) => return misfits,
         };
         for (name, sizes) in self.networks.sizes() {
             misfits.text_unet(name, sizes, latents, self.text.hidden_size);
         }
-        misfits.into_reasons()
+        misfits
     }
 
     fn guidance_scale(&self) -> f64 {

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::distill::{
-    AdversarialSection, DistillConfig, FakeSection, Fingerprints, GeneratorSection, MatchingSection, Measure,
-    PerceptualSection, RegressionSection,
+    AdversarialSection, DistillConfig, FakeSection, Fingerprints, FrozenPrecision, GeneratorSection,
+    MatchingSection, Measure, PerceptualSection, RegressionSection,
 };
 pub use self::pixel_teacher::{PixelKind, PixelTeacherConfig, PixelTrainingSection, PixelUNetSection};
 pub use self::teacher::{

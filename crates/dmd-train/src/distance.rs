@@ -8,39 +8,39 @@ use dmd_unet::TinyAutoencoder;
 
 use crate::Error;
 use crate::config::{Measure, PerceptualSection, RegressionSection};
-use crate::domain::Domain;
 use dmd_eval::Lpips;
+use dmd_model::{Family, Model};
 
 /// LPIPS of decoded pictures: DMD's regression term (section 3.3).
 #[derive(Debug)]
-pub struct Perceptual<'a, D: Domain> {
+pub struct Perceptual<'a, F: Family> {
     lpips: Lpips,
-    domain: &'a D,
+    model: &'a Model<F>,
     /// A small decoder instead of the model's own.
     tiny: Option<TinyAutoencoder>,
     size: Option<usize>,
 }
 
-impl<'a, D: Domain> Perceptual<'a, D> {
+impl<'a, F: Family> Perceptual<'a, F> {
     /// Reads the metric's files.
     ///
     /// # Errors
     ///
     /// When a file is missing, broken or does not fit.
-    pub fn open(section: &PerceptualSection, domain: &'a D, device: &Device) -> Result<Self, Error> {
+    pub fn open(section: &PerceptualSection, model: &'a Model<F>, device: &Device) -> Result<Self, Error> {
         let lpips = Lpips::from_files(section.network, &section.trunk, &section.weightings, device)?;
         let tiny = match &section.taesd {
             Some(folder) => Some(TinyAutoencoder::from_dir(folder, device)?.0),
             None => None,
         };
-        Ok(Self { lpips, domain, tiny, size: section.size })
+        Ok(Self { lpips, model, tiny, size: section.size })
     }
 
     /// Pictures in [−1, 1], of three channels and the configured size.
     fn pictures(&self, x0: Tensor<4>) -> Tensor<4> {
         let pictures = match &self.tiny {
             Some(tiny) => tiny.decode(x0),
-            None => self.domain.decode(x0),
+            None => self.model.codec.decode(x0),
         };
         let [batch, channels, height, width] = pictures.dims();
         let pictures = if channels == 1 { pictures.expand([batch, 3, height, width]) } else { pictures };
@@ -55,7 +55,7 @@ impl<'a, D: Domain> Perceptual<'a, D> {
     }
 }
 
-impl<D: Domain> Distance for Perceptual<'_, D> {
+impl<F: Family> Distance for Perceptual<'_, F> {
     fn of(&self, x: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
         self.lpips.distance(self.pictures(x), self.pictures(target)).mean()
     }
@@ -63,13 +63,13 @@ impl<D: Domain> Distance for Perceptual<'_, D> {
 
 impl RegressionSection {
     /// The measure that is configured.
-    pub(crate) fn distance<'a, D: Domain>(
+    pub(crate) fn distance<'a, F: Family>(
         &self,
-        domain: &'a D,
+        model: &'a Model<F>,
         device: &Device,
     ) -> Result<Box<dyn Distance + 'a>, Error> {
         Ok(match (&self.perceptual, self.measure) {
-            (Some(section), _) => Box::new(Perceptual::open(section, domain, device)?),
+            (Some(section), _) => Box::new(Perceptual::open(section, model, device)?),
             (None, Measure::Squared) => Box::new(SquaredError),
             (None, Measure::PseudoHuber { c }) => Box::new(PseudoHuber { c }),
         })

@@ -7,24 +7,22 @@ use burn::module::Module;
 use burn::tensor::Device;
 use dmd_core::{Distance, Distiller, FewStep, Guided, Noise};
 use dmd_data::Dataset;
+use dmd_model::{ConditionOf, Conditioner, Family, Model, Noising, Recipe, check_dtype};
+use dmd_unet::{Network, Preconditioned};
+use dmd_weights::Precision;
 use image::RgbImage;
 
 use crate::config::DistillConfig;
-use crate::domain::{ConditionOf, Domain};
 use crate::fingerprint::Fingerprint;
 use crate::pairs::Pairs;
 use crate::reals::RealPool;
 use crate::run::{Probe, Stage};
 use crate::trainer::{Adversarial, Batch, Regression, Trainer, TrainerConfig, Turn};
-use crate::{Error, Figures, LearningRate, assemble, chunks};
+use crate::{Error, Figures, LearningRate, chunks};
 
-type TrainerOf<'a, D> = Trainer<
-    'a,
-    <D as Domain>::Network,
-    Guided<<D as Domain>::Network>,
-    <D as Domain>::Network,
-    <D as Domain>::Schedule,
->;
+type NetworkOf<F> = Preconditioned<<F as Family>::Network>;
+
+type TrainerOf<'a, F> = Trainer<'a, NetworkOf<F>, Guided<NetworkOf<F>>, NetworkOf<F>, Noising>;
 
 /// What a distillation reads.
 #[derive(Debug)]
@@ -39,17 +37,18 @@ pub struct DistillationParts {
 
 /// Trains a generator from a configuration: a [`Trainer`] with its batches.
 #[derive(Debug)]
-pub struct DistillationStage<'a, D: Domain> {
+pub struct DistillationStage<'a, F: Family> {
     config: DistillConfig,
     made_from: Fingerprint,
-    material: Material<'a, D>,
-    trainer: TrainerOf<'a, D>,
+    material: Material<'a, F>,
+    trainer: TrainerOf<'a, F>,
+    recipe: Recipe,
 }
 
 /// What batches are made of.
 #[derive(Debug)]
-struct Material<'a, D: Domain> {
-    domain: &'a D,
+struct Material<'a, F: Family> {
+    model: &'a Model<F>,
     dataset: Arc<dyn Dataset>,
     pairs: Option<Pairs>,
     /// Real samples and their captions, for the critic.
@@ -58,9 +57,9 @@ struct Material<'a, D: Domain> {
     device: Device,
 }
 
-impl<D: Domain> Material<'_, D> {
+impl<F: Family> Material<'_, F> {
     /// Conditions of captions; in the generator's turns those of `paired` pairs first.
-    fn batch(&self, turn: Turn, paired: usize, noise: &mut Noise) -> Result<Batch<ConditionOf<D>>, Error> {
+    fn batch(&self, turn: Turn, paired: usize, noise: &mut Noise) -> Result<Batch<ConditionOf<F>>, Error> {
         let mut captions = Vec::with_capacity(self.batch);
         let mut rows = None;
         if let (Some(pairs), Turn::Generator) = (&self.pairs, turn) {
@@ -72,19 +71,19 @@ impl<D: Domain> Material<'_, D> {
             captions.push(self.dataset.caption(noise)?);
         }
         let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
-        let mut batch = Batch::new(self.domain.condition(&prompts)?);
+        let mut batch = Batch::new(self.model.conditioner.remembered(&prompts)?);
         if let Some((z, x0)) = rows {
             batch = batch.with_pairs(z, x0);
         }
         if let Some(reals) = &self.reals {
             let (x0, captions) = reals.draw(self.batch, noise);
-            batch = batch.with_reals(x0, self.domain.condition(&captions)?);
+            batch = batch.with_reals(x0, self.model.conditioner.remembered(&captions)?);
         }
         Ok(batch)
     }
 }
 
-impl<'a, D: Domain> DistillationStage<'a, D> {
+impl<'a, F: Family> DistillationStage<'a, F> {
     /// A generator and a fake score that start as copies of the teacher; `device` is the plain
     /// device.
     ///
@@ -93,77 +92,77 @@ impl<'a, D: Domain> DistillationStage<'a, D> {
     /// When the configuration does not fit the teacher, or a file it names cannot be used.
     pub fn new(
         config: DistillConfig,
-        domain: &'a D,
+        model: &'a Model<F>,
         parts: DistillationParts,
         device: &Device,
     ) -> Result<Self, Error> {
         let DistillationParts { dataset, pairs, made_from } = parts;
-        config.check_schedule(domain.last_timestep())?;
-        config.teacher_precision.check(device)?;
-        let trainable = |network: D::Network| match config.generator.recompute {
+        config.check_schedule(model.noising.last_timestep())?;
+        check_dtype(device, config.teacher_precision.dtype())?;
+        let trainable = |network: NetworkOf<F>| match config.generator.recompute {
             // Activations of element-wise operations are computed again on the way back.
             true => network.train().fork(&device.clone().autodiff().gradient_checkpointing()),
             false => network.train(),
         };
-        let mut start = trainable(domain.network().clone());
+        let mut start = trainable(model.teacher()?.clone());
         if let Some(path) = &config.generator.start {
-            start = domain.with_weights(start, path)?;
+            start = model.with_weights(start, path)?;
         }
-        let levels = config.timesteps(domain.last_timestep())?.iter().map(|t| domain.level(*t)).collect();
-        let generator = FewStep::new(start, levels).with_noise_scale(domain.noise_scale());
-        let mut fake = trainable(domain.network().clone());
+        let recipe = Recipe::new(
+            config.timesteps(model.noising.last_timestep())?,
+            config.guidance_scale,
+            &model.noising,
+        )?;
+        let levels = recipe.timesteps.iter().map(|t| model.noising.at(*t)).collect();
+        let generator = FewStep::new(start, levels).with_noise_scale(recipe.noise_scale);
+        let mut fake = trainable(model.teacher()?.clone());
         if let Some(loss) = config.fake.loss {
-            fake = domain.with_loss(fake, loss)?;
+            fake = model.with_loss(fake, loss)?;
         }
         let mut reals = None;
         if let Some(section) = &config.adversarial {
             device.seed(config.seed);
-            fake = domain.with_critic(fake, &device.clone().autodiff())?;
-            reals = Some(RealPool::encode(section.reals, dataset.as_ref(), domain, config.seed, device)?);
+            fake = model.with_critic(fake, &device.clone().autodiff())?;
+            reals = Some(RealPool::encode(section.reals, dataset.as_ref(), model, config.seed, device)?);
         }
-        let teacher = domain.guided_in(config.guidance_scale, config.teacher_precision)?;
-        let distiller = Distiller::new(generator, teacher, fake, domain.schedule());
+        let teacher = model.guided(config.guidance_scale, config.teacher_precision.dtype())?;
+        let distiller = Distiller::new(generator, teacher, fake, model.noising.clone());
         let noise = Noise::stream(config.seed, "distillation");
-        let trainer = Trainer::new(trainer_config(&config, domain, device)?, distiller, noise, device);
+        let trainer = Trainer::new(trainer_config(&config, model, device)?, distiller, noise, device);
         let batch = config.generator.batch;
-        let material = Material { domain, dataset, pairs, reals, batch, device: device.clone() };
-        Ok(Self { trainer, material, made_from, config })
+        let material = Material { model, dataset, pairs, reals, batch, device: device.clone() };
+        Ok(Self { trainer, material, made_from, recipe, config })
     }
 
     /// The averaged generator.
-    pub fn generator(&self) -> &FewStep<D::Network> {
+    pub fn generator(&self) -> &FewStep<NetworkOf<F>> {
         self.trainer.generator()
     }
 
-    /// How the generator is called.
+    /// Writes the averaged generator's folder: configuration, weights, and how it is called.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] when the configured timesteps do not fit the teacher.
-    pub fn settings(&self) -> Result<assemble::OneStepSettings, Error> {
-        let domain = self.material.domain;
-        let timesteps = self.config.timesteps(domain.last_timestep())?;
-        Ok(assemble::OneStepSettings {
-            timestep: timesteps[0],
-            noise_scale: domain.noise_scale(),
-            guidance_scale: self.config.guidance_scale,
-            timesteps: (timesteps.len() > 1).then_some(timesteps),
-        })
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
+        let network = &self.trainer.generator().denoiser.network;
+        network.save(&self.material.model.config, folder, precision)?;
+        Ok(self.recipe.write(folder)?)
     }
 }
 
 /// The trainer of a configuration. Optimisers are DMD's and DMD2's: AdamW, decay 0.01, clip 10 (appendices).
-fn trainer_config<'a, D: Domain>(
+fn trainer_config<'a, F: Family>(
     config: &DistillConfig,
-    domain: &'a D,
+    model: &'a Model<F>,
     device: &Device,
 ) -> Result<TrainerConfig<'a>, Error> {
     let (generator, fake, steps) = (&config.generator, &config.fake, config.pace.steps);
-    let (matching, last) = (&config.matching, domain.last_timestep());
-    let [channels, height, width] = domain.shape();
+    let (matching, last) = (&config.matching, model.noising.last_timestep());
+    let [channels, height, width] = model.shape();
     let mut regression = Regression::default();
     if let Some(section) = &config.regression {
-        let distance: Box<dyn Distance + 'a> = section.distance(domain, device)?;
+        let distance: Box<dyn Distance + 'a> = section.distance(model, device)?;
         regression = Regression { weight: section.weight, distance, warmup_steps: section.warmup_steps };
     }
     // With regression to the end, nobody asks the fake score.
@@ -171,7 +170,7 @@ fn trainer_config<'a, D: Domain>(
     let adversarial = config.adversarial.as_ref().map(|section| Adversarial {
         generator_weight: section.generator_weight,
         critic_weight: section.critic_weight,
-        times: domain.times(0..=section.last_timestep.unwrap_or(last)),
+        times: model.noising.times(0..=section.last_timestep.unwrap_or(last)),
     });
     Ok(TrainerConfig {
         accumulate: generator.accumulate,
@@ -185,13 +184,13 @@ fn trainer_config<'a, D: Domain>(
         adversarial,
         ..TrainerConfig::new(
             [generator.batch, channels, height, width],
-            domain.times(matching.first_timestep..=matching.last_timestep),
-            domain.times(0..=last),
+            model.noising.times(matching.first_timestep..=matching.last_timestep),
+            model.noising.times(0..=last),
         )
     })
 }
 
-impl<D: Domain> Stage for DistillationStage<'_, D> {
+impl<F: Family> Stage for DistillationStage<'_, F> {
     fn name(&self) -> &'static str {
         "distillation"
     }
@@ -229,14 +228,14 @@ impl<D: Domain> Stage for DistillationStage<'_, D> {
         let dataset = &self.material.dataset;
         let mut noise = Noise::stream(0, "probe");
         let captions = dataset.prompts(COUNT, &mut noise)?;
-        let Material { domain, device, batch, .. } = &self.material;
-        let [channels, height, width] = domain.shape();
+        let Material { model, device, batch, .. } = &self.material;
+        let [channels, height, width] = model.shape();
         let generator = self.trainer.generator();
         // All noise first, one draw for each of the generator's steps: the pictures do not depend on the chunks.
         let mut draw = || noise.normal([COUNT, channels, height, width], device);
         let drawn: Vec<_> = generator.levels().iter().map(|_| draw()).collect();
         let mut pictures: Vec<RgbImage> = Vec::new();
-        for range in chunks::ranges(COUNT, chunks::of_samples(domain.shape(), *batch)) {
+        for range in chunks::ranges(COUNT, chunks::of_samples(model.shape(), *batch)) {
             if stopped() {
                 return Ok(None);
             }
@@ -245,7 +244,7 @@ impl<D: Domain> Stage for DistillationStage<'_, D> {
                 break;
             }
             let prompts: Vec<&str> = captions[range.clone()].iter().map(String::as_str).collect();
-            let condition = domain.condition(&prompts)?;
+            let condition = model.conditioner.remembered(&prompts)?;
             let mut step = 0;
             let mut next = || {
                 step += 1;
@@ -253,7 +252,9 @@ impl<D: Domain> Stage for DistillationStage<'_, D> {
             };
             let z = next();
             let x0 = generator.generate(z, &condition, &mut next);
-            let Some(decoded) = chunks::decode(&|x0| domain.decode(x0), x0, stopped) else { return Ok(None) };
+            let Some(decoded) = chunks::decode(&|x0| model.codec.decode(x0), x0, stopped) else {
+                return Ok(None);
+            };
             pictures.extend(decoded);
         }
         let accuracy = dataset.accuracy(&captions, &pictures);

@@ -80,6 +80,9 @@ pub enum Error {
     /// The data set.
     #[error(transparent)]
     Data(#[from] dmd_data::Error),
+    /// The model that is distilled, or that was trained.
+    #[error(transparent)]
+    Model(#[from] dmd_model::Error),
     /// A measure of pictures.
     #[error(transparent)]
     Measure(#[from] dmd_eval::Error),

@@ -9,7 +9,6 @@ pub mod config;
 mod diffusion;
 mod distance;
 mod distillation;
-pub mod domain;
 mod ema;
 mod error;
 mod figures;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_core::Noise;
 use dmd_data::Dataset;
+use dmd_model::{Conditioner, Family, Model};
 
-use crate::domain::Domain;
 use crate::fingerprint::Fingerprint;
 use crate::pair_file::PairFile;
 use crate::run::{Observer, Outcome, StepReport};
@@ -50,9 +50,9 @@ impl FromStr for Share {
 
 /// How pairs are made.
 #[derive(Debug)]
-pub struct PairMaker<'a, D: Domain> {
+pub struct PairMaker<'a, F: Family> {
     /// What is distilled.
-    pub domain: &'a D,
+    pub model: &'a Model<F>,
     /// Guidance of the teacher, as in training.
     pub guidance_scale: f64,
     /// Where captions come from.
@@ -69,7 +69,7 @@ pub struct PairMaker<'a, D: Domain> {
     pub made_from: Fingerprint,
 }
 
-impl<D: Domain> PairMaker<'_, D> {
+impl<F: Family> PairMaker<'_, F> {
     /// Makes those of the first `count` pairs that `folder` does not hold and that belong to a share. Every file has its
     /// own random numbers, so machines need not know of each other. The observer may stop it between two chunks of a
     /// file; the file is then made from its beginning the next time.
@@ -121,15 +121,15 @@ impl<D: Domain> PairMaker<'_, D> {
         let mut captions =
             (0..FILE).map(|_| self.dataset.caption(&mut noise)).collect::<Result<Vec<_>, _>>()?;
         captions.truncate(count);
-        let [channels, height, width] = self.domain.shape();
+        let [channels, height, width] = self.model.shape();
         let z = noise.normal([count, channels, height, width], self.device);
-        let teacher = self.domain.guided(self.guidance_scale)?;
+        let teacher = self.model.guided(self.guidance_scale, FloatDType::F32)?;
         let mut samples = Vec::new();
-        for range in chunks::ranges(count, chunks::of_samples(self.domain.shape(), self.batch)) {
+        for range in chunks::ranges(count, chunks::of_samples(self.model.shape(), self.batch)) {
             let prompts: Vec<&str> = captions[range.clone()].iter().map(String::as_str).collect();
-            let condition = self.domain.condition(&prompts)?;
+            let condition = self.model.conditioner.remembered(&prompts)?;
             let z = z.clone().narrow(0, range.start, range.len());
-            samples.push(self.domain.sample(&teacher, self.steps, z, &condition)?);
+            samples.push(self.model.noising.sample(&teacher, self.steps, z, &condition)?);
             if stops(range.end) && range.end < count {
                 return Ok(false);
             }

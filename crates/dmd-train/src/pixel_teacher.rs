@@ -7,12 +7,12 @@ use burn::tensor::{Device, Tensor};
 use dmd_core::{Classes, Denoiser, FakeScore, Noise, NoiseSchedule, Prediction, denoising, one_hot};
 use dmd_data::Dataset;
 use dmd_model::pixels::{from_rgb8, to_rgb8};
+use dmd_model::{Model, PixelClasses};
 use dmd_scheduler::{EdmConfig, heun};
 use dmd_unet::{ClassDenoiser, ClassUNetConfig};
 use image::RgbImage;
 
 use crate::config::PixelTeacherConfig;
-use crate::domain::PixelDomain;
 use crate::fingerprint::Fingerprint;
 use crate::run::Probe;
 use crate::training::{Recipe, Training, TrainingConfig};
@@ -97,15 +97,14 @@ impl PixelRecipe {
 
 impl Training<PixelRecipe> {
     /// The averaged teacher with what belongs to it.
-    pub fn domain(&self) -> PixelDomain {
+    ///
+    /// # Errors
+    ///
+    /// When the schedule is not supported.
+    pub fn model(&self) -> Result<Model<PixelClasses>, Error> {
         let (network, recipe) = (self.average().clone(), self.recipe());
-        PixelDomain::new(
-            network,
-            recipe.unet.clone(),
-            recipe.edm.clone(),
-            recipe.names.clone(),
-            self.device(),
-        )
+        let (unet, edm, names) = (recipe.unet.clone(), recipe.edm.clone(), recipe.names.clone());
+        Ok(Model::of_teacher(network, unet, edm, names, self.device())?)
     }
 }
 

@@ -2,8 +2,8 @@ use burn::tensor::{Device, Tensor};
 use dmd_core::Noise;
 use dmd_data::Dataset;
 use dmd_model::pixels::from_rgb8;
+use dmd_model::{Family, Model};
 
-use crate::domain::Domain;
 use crate::{Error, chunks};
 
 /// Real pictures as samples, made once, and their captions.
@@ -15,10 +15,10 @@ pub(crate) struct RealPool {
 
 impl RealPool {
     /// Draws `count` pictures and encodes them.
-    pub(crate) fn encode<D: Domain>(
+    pub(crate) fn encode<F: Family>(
         count: usize,
         dataset: &dyn Dataset,
-        domain: &D,
+        model: &Model<F>,
         seed: u64,
         device: &Device,
     ) -> Result<Self, Error> {
@@ -29,9 +29,9 @@ impl RealPool {
             let examples = range.map(|_| dataset.draw(&mut noise)).collect::<Result<Vec<_>, _>>()?;
             let (images, captions): (Vec<_>, Vec<_>) =
                 examples.into_iter().map(|example| (example.image, example.caption)).unzip();
-            let samples = domain.encode(from_rgb8(&images, device));
+            let samples = model.codec.encode_mode(from_rgb8(&images, device));
             let found: [usize; 3] = [samples.dims()[1], samples.dims()[2], samples.dims()[3]];
-            if found != domain.shape() {
+            if found != model.shape() {
                 return Err(Error::Option {
                     key: "adversarial",
                     value: format!("real latents of {found:?}"),

@@ -62,7 +62,12 @@ impl Report {
         let mut report = Self::default();
         for (number, line) in text.lines().enumerate() {
             let at = |reason: &str| wrong(format!("line {}: {reason}", number + 1));
-            let line: Value = serde_json::from_str(line).map_err(|error| at(&error.to_string()))?;
+            let line: Value = match serde_json::from_str(line) {
+                Ok(line) => line,
+                // The last line of a run that was killed, or that is writing it.
+                Err(_) if !text.ends_with('\n') && number + 1 == text.lines().count() => break,
+                Err(error) => return Err(at(&error.to_string())),
+            };
             let object = line.as_object().ok_or_else(|| at("no object"))?;
             let stage = line["stage"].as_str().ok_or_else(|| at("no stage"))?;
             let step = line["step"].as_f64().ok_or_else(|| at("no step"))?;

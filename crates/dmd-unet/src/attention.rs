@@ -2,10 +2,10 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::{Activation, attention, geglu, linear};
+use dmd_kernels::{Activation, attention, convolution, geglu, layer_norm, linear};
 
 use crate::block::Attend;
-use crate::resnet::{apply_layer_norm, apply_norm, conv1x1, group_norm};
+use crate::resnet::{apply_norm, conv1x1, group_norm};
 
 /// diffusers' `Attention`: self-attention, or cross-attention to a context of another width.
 #[derive(Module, Debug)]
@@ -88,10 +88,10 @@ impl TransformerBlock {
     }
 
     fn forward(&self, x: Tensor<3>, text: Tensor<3>) -> Tensor<3> {
-        let normal = apply_layer_norm(&self.norm1, x.clone());
+        let normal = layer_norm(&self.norm1, x.clone());
         let x = self.attn1.forward(normal.clone(), normal) + x;
-        let x = self.attn2.forward(apply_layer_norm(&self.norm2, x.clone()), text) + x;
-        self.ff.forward(apply_layer_norm(&self.norm3, x.clone())) + x
+        let x = self.attn2.forward(layer_norm(&self.norm2, x.clone()), text) + x;
+        self.ff.forward(layer_norm(&self.norm3, x.clone())) + x
     }
 }
 
@@ -152,14 +152,14 @@ impl Attend for SpatialTransformer {
         };
         let picture = |x: Tensor<3>| x.swap_dims(1, 2).reshape([batch, channels, height, width]);
         let mut h = match &self.proj_in {
-            Projection::Convolution(conv) => tokens(conv.forward(normal)),
+            Projection::Convolution(conv) => tokens(convolution(conv, normal)),
             Projection::Linear(layer) => linear(layer, tokens(normal)),
         };
         for block in &self.transformer_blocks {
             h = block.forward(h, text.clone());
         }
         let out = match &self.proj_out {
-            Projection::Convolution(conv) => conv.forward(picture(h)),
+            Projection::Convolution(conv) => convolution(conv, picture(h)),
             Projection::Linear(layer) => picture(linear(layer, h)),
         };
         out + x

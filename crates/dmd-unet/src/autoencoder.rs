@@ -271,7 +271,7 @@ impl Autoencoder {
     /// `image`: `[batch, 3, height, width]` in [−1, 1], height and width divisible by
     /// [`AutoencoderConfig::downsampling`].
     pub fn encode(&self, image: Tensor<4>) -> Posterior {
-        self.posterior(self.quant_conv.forward(self.encoder.forward(image)))
+        self.posterior(convolution(&self.quant_conv, self.encoder.forward(image)))
     }
 
     fn posterior(&self, moments: Tensor<4>) -> Posterior {
@@ -291,7 +291,7 @@ impl Autoencoder {
     /// `latent`: `[batch, latent_channels, height, width]`.
     pub fn decode(&self, latent: Tensor<4>) -> Tensor<4> {
         let latent = latent * (1.0 / self.scaling_factor);
-        self.decoder.forward(self.post_quant_conv.forward(latent))
+        self.decoder.forward(convolution(&self.post_quant_conv, latent))
     }
 
     /// [`Self::decode`] in overlapping tiles of at most `tile` × `tile` latents, blended where they
@@ -305,7 +305,7 @@ impl Autoencoder {
         assert!(tile >= 4, "a tile has at least 4 latents a side, not {tile}");
         let latent = latent * (1.0 / self.scaling_factor);
         let tiles = Tiles { input: tile, output: tile * self.downsampling() };
-        tiles.apply(latent, |tile| self.decoder.forward(self.post_quant_conv.forward(tile)))
+        tiles.apply(latent, |tile| self.decoder.forward(convolution(&self.post_quant_conv, tile)))
     }
 
     /// [`Self::encode`] in overlapping tiles, of `tile` × `tile` latents each.
@@ -316,7 +316,7 @@ impl Autoencoder {
     pub fn encode_tiled(&self, image: Tensor<4>, tile: usize) -> Posterior {
         assert!(tile >= 4, "a tile has at least 4 latents a side, not {tile}");
         let tiles = Tiles { input: tile * self.downsampling(), output: tile };
-        self.posterior(tiles.apply(image, |tile| self.quant_conv.forward(self.encoder.forward(tile))))
+        self.posterior(tiles.apply(image, |tile| convolution(&self.quant_conv, self.encoder.forward(tile))))
     }
 
     fn downsampling(&self) -> usize {

@@ -1,5 +1,6 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::resample::{Downsample, Upsample};
 use crate::resnet::{Resample, ResnetBlock, ResnetConfig, TimeScaleShift};
@@ -60,11 +61,14 @@ pub(crate) struct Level {
 }
 
 /// How levels change the size of a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resampling {
-    /// A convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Resampling {
+    /// By a convolution.
+    #[default]
+    #[serde(rename = "conv")]
     Convolution,
-    /// A residual block that averages or repeats (ADM).
+    /// By a residual block that averages or repeats (ADM).
+    #[serde(rename = "resnet")]
     Residual,
 }
 

@@ -6,23 +6,30 @@ use dmd_weights::KeyMap;
 
 use crate::attention::PositionAttention;
 use crate::block::{BlockConfig, Level, Resampling};
-use crate::class_config::ClassUNetConfig;
-use crate::resnet::TimeScaleShift;
 use crate::unet::{BodyConfig, Encoded};
-use crate::{Error, Network, Sizes, UNET_KEYS, UNet};
+use crate::{ClassDownBlock, ClassUNetConfig, ClassUpBlock, Error, Network, Sizes, UNET_KEYS, UNet};
 
 /// diffusers' `UNet2DModel`: pictures, perhaps of classes, no text.
 pub type ClassUNet2d = UNet<PositionAttention>;
 
-/// A level of a block type: whether it attends, and how it changes the size.
-fn level(index: usize, block: &str, of_attention: &str) -> Level {
-    let by_resnet = match block {
-        "DownBlock2D" | "UpBlock2D" => false,
-        "AttnDownBlock2D" | "AttnUpBlock2D" => of_attention == "resnet",
-        _ => true,
-    };
-    let resampling = if by_resnet { Resampling::Residual } else { Resampling::Convolution };
-    Level { index, attends: block.starts_with("Attn"), resampling }
+impl ClassDownBlock {
+    fn level(self, index: usize, of_attention: Resampling) -> Level {
+        match self {
+            Self::Plain => Level { index, attends: false, resampling: Resampling::Convolution },
+            Self::Attention => Level { index, attends: true, resampling: of_attention },
+            Self::Residual => Level { index, attends: false, resampling: Resampling::Residual },
+        }
+    }
+}
+
+impl ClassUpBlock {
+    fn level(self, index: usize, of_attention: Resampling) -> Level {
+        match self {
+            Self::Plain => Level { index, attends: false, resampling: Resampling::Convolution },
+            Self::Attention => Level { index, attends: true, resampling: of_attention },
+            Self::Residual => Level { index, attends: false, resampling: Resampling::Residual },
+        }
+    }
 }
 
 impl ClassUNetConfig {
@@ -48,16 +55,13 @@ impl ClassUNetConfig {
                 layers: self.layers_per_block,
                 groups: self.norm_num_groups,
                 epsilon: self.norm_eps,
-                scale_shift: match self.resnet_time_scale_shift.as_str() {
-                    "scale_shift" => TimeScaleShift::ScaleShift,
-                    _ => TimeScaleShift::Added,
-                },
+                scale_shift: self.resnet_time_scale_shift,
                 attention: &attention,
                 device,
             },
-            down: (0..levels).map(|i| level(i, &self.down_block_types[i], &self.downsample_type)).collect(),
+            down: (0..levels).map(|i| self.down_block_types[i].level(i, self.downsample_type)).collect(),
             up: (0..levels)
-                .map(|block| level(levels - 1 - block, &self.up_block_types[block], &self.upsample_type))
+                .map(|block| self.up_block_types[block].level(levels - 1 - block, self.upsample_type))
                 .collect(),
         };
         Ok(body.init())

@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use dmd_kernels::silu;
+use dmd_kernels::{linear_rows, silu};
 
 /// Sinusoids of a time, `[cos.., sin..]` over `width / 2` frequencies from 1 down to nearly
 /// 1/10000 (diffusers' `Timesteps` with `flip_sin_to_cos` and no frequency shift).
@@ -38,6 +38,6 @@ impl TimestepEmbedding {
     /// network's: a half cannot tell neighbouring angles apart.
     pub(crate) fn forward(&self, sinusoids: Tensor<2>) -> Tensor<2> {
         let sinusoids = sinusoids.cast(self.linear_1.weight.val().dtype());
-        self.linear_2.forward(silu(self.linear_1.forward(sinusoids)))
+        linear_rows(&self.linear_2, silu(linear_rows(&self.linear_1, sinusoids)))
     }
 }

@@ -15,14 +15,12 @@
 mod attention;
 mod autoencoder;
 mod block;
-mod class_config;
 mod class_unet;
 mod config;
 mod critic;
 mod embedding;
 mod error;
 mod network;
-mod operations;
 mod preconditioned;
 mod resample;
 mod resnet;
@@ -33,14 +31,19 @@ mod unet;
 mod weights;
 
 pub use autoencoder::{Autoencoder, Decoder, Encoder, Posterior};
-pub use class_config::ClassUNetConfig;
+pub use block::Resampling;
 pub use class_unet::{ClassUNet2d, class_names};
-pub use config::{AutoencoderConfig, PerLevel, UNetConfig};
+pub use config::{
+    AutoencoderClass, AutoencoderConfig, ClassDownBlock, ClassUNetClass, ClassUNetConfig, ClassUpBlock,
+    DecoderBlock, DownBlock, EncoderBlock, PerLevel, TinyAutoencoderClass, TinyAutoencoderConfig, UNetClass,
+    UNetConfig, UpBlock,
+};
 pub use critic::Discriminator;
 pub use error::Error;
 pub use network::{Network, Sizes};
 pub use preconditioned::{ClassDenoiser, Preconditioned, UNetDenoiser};
+pub use resnet::TimeScaleShift;
 pub use text_unet::UNet2d;
-pub use tiny::{TinyAutoencoder, TinyAutoencoderConfig};
+pub use tiny::TinyAutoencoder;
 pub use unet::UNet;
 pub use weights::{AUTOENCODER_KEYS, TINY_AUTOENCODER_KEYS, UNET_KEYS};

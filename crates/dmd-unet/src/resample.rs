@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::doubled_convolution;
+use dmd_kernels::{convolution, doubled_convolution};
 
 use crate::resnet::conv3x3;
 
@@ -29,7 +29,7 @@ impl Downsample {
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.conv.forward(x)
+        convolution(&self.conv, x)
     }
 }
 

@@ -1,8 +1,9 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{GroupNorm, GroupNormConfig, LayerNorm, Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use dmd_kernels::{Activation, convolution, doubled, silu};
+use dmd_kernels::{Activation, convolution, doubled, linear_rows, silu};
+use serde::{Deserialize, Serialize};
 
 use crate::resample::halved;
 
@@ -38,16 +39,6 @@ pub(crate) fn apply_norm(norm: &GroupNorm, x: Tensor<4>, activation: Activation)
     dmd_kernels::group_norm(x, gamma, beta, norm.num_groups, norm.epsilon, activation).cast(dtype)
 }
 
-/// A layer normalisation, in single precision whatever its input's.
-pub(crate) fn apply_layer_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
-    let dtype = x.dtype();
-    if dtype == DType::F32 {
-        return norm.forward(x);
-    }
-    let single = dmd_weights::cast(norm.clone(), FloatDType::F32);
-    single.forward(x.cast(FloatDType::F32)).cast(dtype)
-}
-
 /// What a residual block does to height and width, on its way and around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Resample {
@@ -71,11 +62,14 @@ impl Resample {
 }
 
 /// How a residual block takes the time embedding in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TimeScaleShift {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum TimeScaleShift {
     /// It is added before the second normalisation.
+    #[default]
+    #[serde(rename = "default")]
     Added,
     /// It scales and shifts what the second normalisation gives (ADM).
+    #[serde(rename = "scale_shift")]
     ScaleShift,
 }
 
@@ -137,7 +131,7 @@ impl ResnetBlock {
         let mut h = convolution(&self.conv1, h);
         let [batch, channels, ..] = h.dims();
         let projected = match (&self.time_emb_proj, embedding) {
-            (Some(projection), Some(embedding)) => Some(projection.forward(silu(embedding.clone()))),
+            (Some(projection), Some(embedding)) => Some(linear_rows(projection, silu(embedding.clone()))),
             _ => None,
         };
         h = match projected {
@@ -154,7 +148,7 @@ impl ResnetBlock {
         };
         let h = convolution(&self.conv2, h);
         let skip = match &self.conv_shortcut {
-            Some(conv) => conv.forward(x),
+            Some(conv) => convolution(conv, x),
             None => x,
         };
         skip + h

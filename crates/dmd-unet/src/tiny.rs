@@ -1,7 +1,6 @@
 //! TAESD, the distilled autoencoder (madebyollin): diffusers' `AutoencoderTiny`. At 512×512 its decoder
 //! takes 0.14 TFLOP where the full one takes 2.51.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
@@ -10,130 +9,11 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use dmd_kernels::{convolution, doubled};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-
-use crate::config::{MAX_LEVELS, check_class, check_counts, check_other, refusal};
 
 use crate::resnet::conv3x3;
-use crate::{Error, TINY_AUTOENCODER_KEYS};
-
-/// `config.json` of an `AutoencoderTiny`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TinyAutoencoderConfig {
-    /// Always `AutoencoderTiny`.
-    #[serde(rename = "_class_name", default = "class")]
-    pub class_name: String,
-    /// Channels of a picture.
-    #[serde(default = "three")]
-    pub in_channels: usize,
-    /// Channels of a decoded picture.
-    #[serde(default = "three")]
-    pub out_channels: usize,
-    /// Channels per level of the encoder.
-    #[serde(default = "widths")]
-    pub encoder_block_out_channels: Vec<usize>,
-    /// Channels per level of the decoder.
-    #[serde(default = "widths")]
-    pub decoder_block_out_channels: Vec<usize>,
-    /// Residual blocks per level of the encoder.
-    #[serde(default = "encoder_blocks")]
-    pub num_encoder_blocks: Vec<usize>,
-    /// Residual blocks per level of the decoder.
-    #[serde(default = "decoder_blocks")]
-    pub num_decoder_blocks: Vec<usize>,
-    /// Channels of a latent.
-    #[serde(default = "four")]
-    pub latent_channels: usize,
-    /// Latents are multiplied by this after encoding; 1 for TAESD.
-    #[serde(default = "unit")]
-    pub scaling_factor: f64,
-    /// Everything else in the file.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-fn class() -> String {
-    "AutoencoderTiny".to_owned()
-}
-fn three() -> usize {
-    3
-}
-fn four() -> usize {
-    4
-}
-fn unit() -> f64 {
-    1.0
-}
-fn widths() -> Vec<usize> {
-    vec![64; 4]
-}
-fn encoder_blocks() -> Vec<usize> {
-    vec![1, 3, 3, 3]
-}
-fn decoder_blocks() -> Vec<usize> {
-    vec![3, 3, 3, 1]
-}
+use crate::{Error, TINY_AUTOENCODER_KEYS, TinyAutoencoderConfig};
 
 impl TinyAutoencoderConfig {
-    /// The factor between pictures and latents.
-    pub fn downsampling(&self) -> usize {
-        1 << self.encoder_block_out_channels.len().saturating_sub(1)
-    }
-
-    /// Checks that every option is one this implementation computes.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unsupported`] naming the first option that is not.
-    pub fn validate(&self) -> Result<(), Error> {
-        const NETWORK: &str = "tiny autoencoder";
-        check_class(NETWORK, &self.class_name, &class())?;
-        let levels = self.encoder_block_out_channels.len();
-        let lengths = [
-            self.decoder_block_out_channels.len(),
-            self.num_encoder_blocks.len(),
-            self.num_decoder_blocks.len(),
-        ];
-        if levels == 0 || levels > MAX_LEVELS || lengths != [levels; 3] {
-            let hint = "; widths and blocks of encoder and decoder are lists of one length";
-            return Err(refusal(NETWORK)("encoder_block_out_channels", &json!(levels), hint));
-        }
-        for (key, list) in [
-            ("encoder_block_out_channels", &self.encoder_block_out_channels),
-            ("decoder_block_out_channels", &self.decoder_block_out_channels),
-        ] {
-            // A convolution between two levels keeps the channels of the one it leaves.
-            if list.iter().any(|channels| *channels != list[0]) {
-                return Err(refusal(NETWORK)(key, &json!(list), "; all levels have one width"));
-            }
-            check_counts(NETWORK, key, list)?;
-        }
-        let ends = [self.in_channels, self.out_channels, self.latent_channels];
-        check_counts(NETWORK, "latent_channels", &ends)?;
-        for blocks in [&self.num_encoder_blocks, &self.num_decoder_blocks] {
-            if blocks.iter().any(|count| *count > 64) {
-                return Err(refusal(NETWORK)("num_decoder_blocks", &json!(blocks), "; at most 64 each"));
-            }
-        }
-        check_other(
-            NETWORK,
-            &self.other,
-            &[
-                ("act_fn", json!("relu")),
-                ("upsample_fn", json!("nearest")),
-                ("upsampling_scaling_factor", json!(2)),
-                ("shift_factor", json!(0.0)),
-                ("latent_magnitude", json!(3)),
-                ("latent_shift", json!(0.5)),
-                ("force_upcast", json!(true)),
-                ("force_upcast", json!(false)),
-                // A second listing of the widths, without a part in the network.
-                ("block_out_channels", json!(self.encoder_block_out_channels)),
-            ],
-        )
-    }
-
     /// A network with fresh random parameters.
     ///
     /// # Errors

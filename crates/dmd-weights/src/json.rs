@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::{Serialize, forward_to_deserialize_any};
 use serde_json::Value;
 
@@ -50,13 +50,22 @@ pub fn read_config<T: DeserializeOwned>(folder: &Path) -> Result<T, Error> {
 ///
 /// # Errors
 ///
-/// When the text is not JSON, or not the JSON that `T` describes.
+/// When the text is not JSON, or not the JSON that `T` describes: the message names the key.
 pub fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    match quoted(text) {
-        Some(strict) => T::deserialize(Lenient(serde_json::from_str(&strict)?)),
-        None => serde_json::from_str(text),
-    }
+    let parsed = match quoted(text) {
+        Some(strict) => serde_path_to_error::deserialize(Lenient(serde_json::from_str(&strict)?)),
+        None => {
+            let mut json = serde_json::Deserializer::from_str(text);
+            let parsed = serde_path_to_error::deserialize(&mut json);
+            if parsed.is_ok() {
+                json.end()?;
+            }
+            parsed
+        }
+    };
+    // What is wrong, with the key where it is.
+    parsed.map_err(serde_json::Error::custom)
 }
 
 /// Writes a JSON file, indented, whole or not at all. A value that is the string `"NaN"`, `"Infinity"` or

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use burn::tensor::FloatDType;
 use dmd_core::Prediction;
 use dmd_core::matching::Weighting;
 use dmd_data::Dataset;
@@ -7,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataSection, data_hash, from_file, is_not_negative, is_positive, require};
 use crate::Error;
-use crate::domain::FrozenPrecision;
 use crate::fingerprint::{self, Fingerprint};
 use crate::run::Pace;
 use dmd_eval::Backbone;
@@ -142,6 +142,32 @@ pub struct PerceptualSection {
     /// Folder of a TAESD that decodes instead of the model's autoencoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taesd: Option<PathBuf>,
+}
+
+/// The float type of the teacher's network during distillation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum FrozenPrecision {
+    /// f32.
+    #[default]
+    #[serde(rename = "f32")]
+    Single,
+    /// f16: half the memory.
+    #[serde(rename = "f16")]
+    Half,
+    /// bf16: half the memory, the range of f32.
+    #[serde(rename = "bf16")]
+    Brain,
+}
+
+impl FrozenPrecision {
+    /// The float type.
+    pub fn dtype(self) -> FloatDType {
+        match self {
+            Self::Single => FloatDType::F32,
+            Self::Half => FloatDType::F16,
+            Self::Brain => FloatDType::BF16,
+        }
+    }
 }
 
 /// The configuration of `dmd distill`.

@@ -48,20 +48,12 @@ pub struct AutoencoderSection {
 impl AutoencoderSection {
     /// The network's configuration, scaling factor still 1.
     pub fn architecture(&self, size: u32) -> AutoencoderConfig {
-        let levels = self.block_out_channels.len();
         AutoencoderConfig {
-            class_name: "AutoencoderKL".to_owned(),
-            in_channels: 3,
-            out_channels: 3,
-            down_block_types: vec!["DownEncoderBlock2D".to_owned(); levels],
-            up_block_types: vec!["UpDecoderBlock2D".to_owned(); levels],
-            block_out_channels: self.block_out_channels.clone(),
             layers_per_block: self.layers_per_block,
             latent_channels: self.latent_channels,
             norm_num_groups: self.norm_num_groups,
-            sample_size: size as usize,
             scaling_factor: 1.0,
-            other: [("act_fn".to_owned(), "silu".into())].into(),
+            ..AutoencoderConfig::of_widths(size as usize, self.block_out_channels.clone())
         }
     }
 }
@@ -95,22 +87,13 @@ pub struct UNetSection {
 impl UNetSection {
     /// The network's configuration for latents of a size and text of a width.
     pub fn architecture(&self, sample_size: usize, channels: usize, text_width: usize) -> UNetConfig {
-        let levels = self.block_out_channels.len();
         UNetConfig {
-            class_name: "UNet2DConditionModel".to_owned(),
-            sample_size,
             in_channels: channels,
             out_channels: channels,
-            down_block_types: vec!["CrossAttnDownBlock2D".to_owned(); levels],
-            up_block_types: vec!["CrossAttnUpBlock2D".to_owned(); levels],
-            block_out_channels: self.block_out_channels.clone(),
             layers_per_block: self.layers_per_block,
-            cross_attention_dim: text_width,
             attention_head_dim: PerLevel::All(self.heads),
             norm_num_groups: self.norm_num_groups,
-            norm_eps: 1e-5,
-            use_linear_projection: false,
-            other: [("act_fn".to_owned(), "silu".into())].into(),
+            ..UNetConfig::attending(sample_size, self.block_out_channels.clone(), text_width)
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Every distinct operation of Stable Diffusion 1.5 at 512×512 and of the embedded model's UNet in training, on flex.
 //!
 //! ```text
-//! cargo bench --workspace --bench operations                       # all of them
-//! cargo bench --workspace --bench operations -- 'convolution 3×3'  # some
+//! cargo bench -p dmd-timings --features criterion --bench operations                       # all of them
+//! cargo bench -p dmd-timings --features criterion --bench operations -- 'convolution 3×3'  # some
 //! ```
 //!
 //! Throughput is in operations (multiplications and additions of the plain algorithm) per second: what is above the
@@ -16,8 +16,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use dmd_core::Noise;
-use dmd_kernels::{Operation, Operations, attention_composed, convolution3_composed};
-use dmd_unet::{AutoencoderConfig, UNetConfig};
+use dmd_kernels::{Operation, Operations, attention_composed, convolution3_composed, recorded};
+use dmd_unet::{AutoencoderConfig, Network, UNetConfig};
 
 fn inputs(operation: &Operation, device: &Device) -> Vec<Tensor<1>> {
     let mut noise = Noise::from_seed(1);
@@ -32,7 +32,7 @@ fn inputs(operation: &Operation, device: &Device) -> Vec<Tensor<1>> {
 
 fn bench(group: &mut BenchmarkGroup<'_, WallTime>, operation: &Operation, device: &Device) {
     let inputs = inputs(operation, device);
-    let work = match operation.operations() {
+    let work = match operation.flops() {
         0.0 => Throughput::Bytes(4 * inputs[0].dims()[0] as u64),
         work => Throughput::Elements(work as u64),
     };
@@ -67,6 +67,14 @@ fn bench(group: &mut BenchmarkGroup<'_, WallTime>, operation: &Operation, device
     }
 }
 
+/// What a UNet with random weights runs on square latents and 77 tokens.
+fn unet_operations(config: &UNetConfig, batch: usize, side: usize, device: &Device) -> Operations {
+    let unet = config.init(device).expect("a supported configuration");
+    let x = Tensor::zeros([batch, config.in_channels, side, side], device);
+    let text = Tensor::zeros([batch, 77, config.cross_attention_dim], device);
+    recorded(|| unet.forward(x, Tensor::full([batch], 500.0, device), &text)).1
+}
+
 fn main() {
     let device = Device::flex();
     let mut criterion = Criterion::default()
@@ -76,11 +84,15 @@ fn main() {
         .configure_from_args();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes/unet");
     let small: UNetConfig = dmd_weights::read_config(&folder).expect("the embedded model is there");
+    let vae = AutoencoderConfig::sd15();
+    let latents = Tensor::zeros([1, vae.latent_channels, 64, 64], &device);
+    let decoder = vae.init(&device).expect("a supported configuration");
     let networks: [(&str, Operations); 3] = [
-        ("UNet", UNetConfig::sd15().operations(1, [64, 64], 77)),
-        ("decoder", AutoencoderConfig::sd15().decoder_operations(1, [64, 64])),
-        ("embedded UNet, batch 16", small.operations(16, [small.sample_size; 2], 77)),
+        ("UNet", unet_operations(&UNetConfig::sd15(), 1, 64, &device)),
+        ("decoder", recorded(|| decoder.decode(latents)).1),
+        ("embedded UNet, batch 16", unet_operations(&small, 16, small.sample_size, &device)),
     ];
+    drop(decoder);
     for (name, operations) in networks {
         let mut group = criterion.benchmark_group(name);
         for operation in operations.keys() {

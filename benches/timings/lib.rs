@@ -1,0 +1,1 @@
+//! Timings of networks and operations: `cargo bench -p dmd-timings --features criterion`.

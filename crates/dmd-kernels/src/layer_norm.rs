@@ -1,0 +1,22 @@
+use burn::module::Param;
+use burn::nn::LayerNorm;
+use burn::tensor::{DType, FloatDType, Tensor};
+
+use crate::Operation;
+use crate::recording::note;
+
+/// Layer normalisation of the last axis of `x: [batch, rows, width]`, in single precision also where `x` is in half.
+pub fn layer_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+    let [batch, rows, width] = x.dims();
+    note(|| Operation::LayerNorm { rows: batch * rows, width });
+    let dtype = match x.dtype() {
+        DType::F16 => FloatDType::F16,
+        DType::BF16 => FloatDType::BF16,
+        _ => return norm.forward(x),
+    };
+    let single = |parameter: &Param<Tensor<1>>| Param::from_tensor(parameter.val().cast(FloatDType::F32));
+    let mut wide = norm.clone();
+    wide.gamma = single(&norm.gamma);
+    wide.beta = norm.beta.as_ref().map(single);
+    wide.forward(x.cast(FloatDType::F32)).cast(dtype)
+}

@@ -1,0 +1,182 @@
+//! Options of a configuration that has been read: which values this implementation computes.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
+
+use crate::Error;
+
+/// Numbers of channels, or of positions of a side: far above any published network, and small enough that the size of
+/// a parameter never overflows. What a file says is not believed before its tensors are seen.
+const COUNTS: RangeInclusive<usize> = 1..=65_536;
+
+/// Numbers of levels: the deepest has a 2048th of the height.
+const LEVELS: RangeInclusive<usize> = 1..=12;
+
+/// Keys that do not change what a network computes, whatever their values.
+const IDLE: [&str; 14] = [
+    // Settings of the moving average, which diffusers' `EMAModel.save_pretrained` leaves in a network's file.
+    "decay",
+    "inv_gamma",
+    "min_decay",
+    "optimization_step",
+    "power",
+    "update_after_step",
+    "use_ema_warmup",
+    // In training only.
+    "dropout",
+    // Sizes of added conditions, without effect where there are none; `addition_embed_type` is checked.
+    "addition_time_embed_dim",
+    "addition_embed_type_num_heads",
+    "projection_class_embeddings_input_dim",
+    // About half precision.
+    "force_upcast",
+    "upcast_attention",
+    // Sinusoids of the time that a network is told do not depend on the number of times.
+    "num_train_timesteps",
+];
+
+/// The options of one network's configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options(pub(crate) &'static str);
+
+impl Options {
+    /// Refuses an option unless it `holds`. `must` says what would be accepted.
+    pub(crate) fn require(
+        self,
+        holds: bool,
+        key: &str,
+        value: impl Serialize,
+        must: impl Display,
+    ) -> Result<(), Error> {
+        if holds {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            network: self.0,
+            key: key.to_owned(),
+            value: json!(value).to_string(),
+            hint: format!("; expected {must}"),
+        })
+    }
+
+    /// The number is in a range.
+    pub(crate) fn within(self, key: &str, number: usize, range: RangeInclusive<usize>) -> Result<(), Error> {
+        let must = format!("a number between {} and {}", range.start(), range.end());
+        self.require(range.contains(&number), key, number, must)
+    }
+
+    /// Every number is a sane number of channels or positions.
+    pub(crate) fn counts(self, key: &str, numbers: &[usize]) -> Result<(), Error> {
+        numbers.iter().try_for_each(|number| self.within(key, *number, COUNTS))
+    }
+
+    /// The number of residual blocks of a level.
+    pub(crate) fn layers(self, key: &str, number: usize) -> Result<(), Error> {
+        self.within(key, number, 1..=64)
+    }
+
+    /// The list has an entry per level.
+    pub(crate) fn per_level<T: Serialize>(self, key: &str, list: &[T], levels: usize) -> Result<(), Error> {
+        self.require(list.len() == levels, key, list, format_args!("one for each of {levels} levels"))
+    }
+
+    /// The channels per level, and so the number of levels.
+    pub(crate) fn channels(self, key: &str, channels: &[usize]) -> Result<(), Error> {
+        let must = format_args!("from {} to {} levels", LEVELS.start(), LEVELS.end());
+        self.require(LEVELS.contains(&channels.len()), key, channels, must)?;
+        self.counts(key, channels)
+    }
+
+    /// The number divides every level's channels.
+    pub(crate) fn divides(self, key: &str, number: usize, channels: &[usize]) -> Result<(), Error> {
+        let odd = channels.iter().find(|channels| number == 0 || **channels % number != 0);
+        let odd = odd.copied().unwrap_or(0);
+        self.require(odd == 0, key, number, format_args!("a number that divides {odd} channels"))
+    }
+
+    /// The number is finite and above 0.
+    pub(crate) fn positive(self, key: &str, number: f64) -> Result<(), Error> {
+        self.require(number.is_finite() && number > 0.0, key, number, "a finite number above 0")
+    }
+
+    /// Options outside the struct: those of `neutral` have one of their listed values, or lists of them; any other
+    /// is absent, null or false, unless it is known not to matter.
+    pub(crate) fn neutral(
+        self,
+        other: &BTreeMap<String, Value>,
+        neutral: &[(&str, Value)],
+    ) -> Result<(), Error> {
+        for (key, value) in other {
+            let known: Vec<&Value> =
+                neutral.iter().filter(|(name, _)| name == key).map(|(_, value)| value).collect();
+            let fine = key.starts_with('_')
+                || IDLE.contains(&key.as_str())
+                || match known.as_slice() {
+                    [] => is_neutral(value, &[&Value::Null, &Value::Bool(false)]),
+                    known => is_neutral(value, known),
+                };
+            let must = match known.as_slice() {
+                [] => "no such option".to_owned(),
+                known => known.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
+            };
+            self.require(fine, key, value, must)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a value, or each of a list, is one of `known`. Numbers are equal as numbers.
+fn is_neutral(value: &Value, known: &[&Value]) -> bool {
+    let equal = |known: &&&Value| {
+        *known == &value || value.as_f64().is_some_and(|number| Some(number) == known.as_f64())
+    };
+    match value {
+        Value::Array(list) if !list.is_empty() && !known.contains(&value) => {
+            list.iter().all(|value| is_neutral(value, known))
+        }
+        _ => known.iter().any(|known| equal(&known)),
+    }
+}
+
+/// One value for all levels of a network, or one per level.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PerLevel {
+    /// The same everywhere.
+    All(usize),
+    /// From the first level down.
+    Each(Vec<usize>),
+}
+
+impl PerLevel {
+    /// The value at a level.
+    ///
+    /// # Panics
+    ///
+    /// If a list has no value for that level.
+    pub fn at(&self, level: usize) -> usize {
+        match self {
+            Self::All(value) => *value,
+            Self::Each(values) => values[level],
+        }
+    }
+}
+
+/// A number that diffusers also writes as a list of equal ones.
+pub(crate) fn uniform<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    use serde::de::Error as _;
+
+    match PerLevel::deserialize(deserializer)? {
+        PerLevel::All(value) => Ok(value),
+        PerLevel::Each(values) => match values.as_slice() {
+            [first, rest @ ..] if rest.iter().all(|value| value == first) => Ok(*first),
+            _ => {
+                Err(D::Error::custom(format_args!("{values:?}: expected a number, or a list of equal ones")))
+            }
+        },
+    }
+}

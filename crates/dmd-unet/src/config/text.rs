@@ -1,0 +1,187 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::options::{Options, PerLevel, uniform};
+use super::{eight, four, norm_eps, thirty_two, two};
+use crate::Error;
+
+/// `_class_name` of a [`UNetConfig`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum UNetClass {
+    /// The only one.
+    #[default]
+    UNet2DConditionModel,
+}
+
+/// What a level is made of on the way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DownBlock {
+    /// Residual blocks.
+    #[serde(rename = "DownBlock2D")]
+    Plain,
+    /// Residual blocks, each followed by attention to the text.
+    #[serde(rename = "CrossAttnDownBlock2D")]
+    CrossAttention,
+}
+
+/// What a level is made of on the way up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpBlock {
+    /// Residual blocks.
+    #[serde(rename = "UpBlock2D")]
+    Plain,
+    /// Residual blocks, each followed by attention to the text.
+    #[serde(rename = "CrossAttnUpBlock2D")]
+    CrossAttention,
+}
+
+/// `unet/config.json`: the options of diffusers' `UNet2DConditionModel` that Stable Diffusion 1.x
+/// and 2.x use. Any other option must be absent or neutral (see [`Self::validate`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UNetConfig {
+    /// The network's class in diffusers.
+    #[serde(rename = "_class_name", default)]
+    pub class_name: UNetClass,
+    /// Height and width of the latents the network was trained on.
+    #[serde(deserialize_with = "uniform")]
+    pub sample_size: usize,
+    /// Channels of `x_t`.
+    #[serde(default = "four")]
+    pub in_channels: usize,
+    /// Channels of the output.
+    #[serde(default = "four")]
+    pub out_channels: usize,
+    /// The levels on the way down.
+    pub down_block_types: Vec<DownBlock>,
+    /// The levels on the way up, from the deepest.
+    pub up_block_types: Vec<UpBlock>,
+    /// Channels per level.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks per level on the way down; one more on the way up.
+    #[serde(default = "two", deserialize_with = "uniform")]
+    pub layers_per_block: usize,
+    /// Width of the text features.
+    #[serde(deserialize_with = "uniform")]
+    pub cross_attention_dim: usize,
+    /// Number of attention *heads* per level (the name is diffusers' historic slip).
+    #[serde(default = "eight_heads")]
+    pub attention_head_dim: PerLevel,
+    /// Groups of every group normalisation.
+    #[serde(default = "thirty_two")]
+    pub norm_num_groups: usize,
+    /// Epsilon of the residual blocks' normalisations.
+    #[serde(default = "norm_eps")]
+    pub norm_eps: f64,
+    /// Linear instead of 1×1-convolution projections around the transformers (SD 2.x).
+    #[serde(default)]
+    pub use_linear_projection: bool,
+    /// Everything else in the file.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+fn eight_heads() -> PerLevel {
+    PerLevel::All(eight())
+}
+
+impl UNetConfig {
+    /// Stable Diffusion 1.5's (the `unet/config.json` of its repository), for 64×64 latents.
+    pub fn sd15() -> Self {
+        use DownBlock::CrossAttention as Down;
+        use UpBlock::CrossAttention as Up;
+
+        Self {
+            down_block_types: vec![Down, Down, Down, DownBlock::Plain],
+            up_block_types: vec![UpBlock::Plain, Up, Up, Up],
+            attention_head_dim: eight_heads(),
+            other: BTreeMap::new(),
+            ..Self::attending(64, vec![320, 640, 1280, 1280], 768)
+        }
+    }
+
+    /// A network of these widths whose levels all attend to text features of a width. The rest is as in Stable
+    /// Diffusion 1.5.
+    pub fn attending(sample_size: usize, widths: Vec<usize>, text_width: usize) -> Self {
+        Self {
+            class_name: UNetClass::default(),
+            sample_size,
+            in_channels: four(),
+            out_channels: four(),
+            down_block_types: vec![DownBlock::CrossAttention; widths.len()],
+            up_block_types: vec![UpBlock::CrossAttention; widths.len()],
+            block_out_channels: widths,
+            layers_per_block: two(),
+            cross_attention_dim: text_width,
+            attention_head_dim: eight_heads(),
+            norm_num_groups: thirty_two(),
+            norm_eps: norm_eps(),
+            use_linear_projection: false,
+            other: [("act_fn".to_owned(), "silu".into())].into(),
+        }
+    }
+
+    /// Whether a level attends to the text on the way down.
+    pub(crate) fn attends_down(&self, level: usize) -> bool {
+        self.down_block_types[level] == DownBlock::CrossAttention
+    }
+
+    /// Whether an up block (counted from the deepest level) attends to the text.
+    pub(crate) fn attends_up(&self, block: usize) -> bool {
+        self.up_block_types[block] == UpBlock::CrossAttention
+    }
+
+    /// The factor between latents and the deepest level.
+    pub fn downsampling(&self) -> usize {
+        1 << self.block_out_channels.len().saturating_sub(1)
+    }
+
+    /// Checks that every option is one this implementation computes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] naming the first option that is not.
+    pub fn validate(&self) -> Result<(), Error> {
+        let options = Options("UNet");
+        let channels = &self.block_out_channels;
+        options.per_level("down_block_types", &self.down_block_types, channels.len())?;
+        options.per_level("up_block_types", &self.up_block_types, channels.len())?;
+        options.channels("block_out_channels", channels)?;
+        options.counts("in_channels", &[self.in_channels])?;
+        options.counts("out_channels", &[self.out_channels])?;
+        options.counts("cross_attention_dim", &[self.cross_attention_dim])?;
+        options.counts("sample_size", &[self.sample_size])?;
+        options.layers("layers_per_block", self.layers_per_block)?;
+        options.divides("norm_num_groups", self.norm_num_groups, channels)?;
+        options.positive("norm_eps", self.norm_eps)?;
+        if let PerLevel::Each(heads) = &self.attention_head_dim {
+            options.per_level("attention_head_dim", heads, channels.len())?;
+        }
+        for (level, channels) in channels.iter().enumerate() {
+            options.divides("attention_head_dim", self.attention_head_dim.at(level), &[*channels])?;
+        }
+        options.neutral(
+            &self.other,
+            &[
+                ("center_input_sample", json!(false)),
+                ("flip_sin_to_cos", json!(true)),
+                ("freq_shift", json!(0)),
+                ("mid_block_type", json!("UNetMidBlock2DCrossAttn")),
+                ("downsample_padding", json!(1)),
+                ("mid_block_scale_factor", json!(1)),
+                ("act_fn", json!("silu")),
+                ("act_fn", json!("swish")),
+                ("transformer_layers_per_block", json!(1)),
+                ("resnet_time_scale_shift", json!("default")),
+                ("resnet_out_scale_factor", json!(1.0)),
+                ("time_embedding_type", json!("positional")),
+                ("time_embedding_dim", Value::Null),
+                ("time_embedding_dim", json!(4 * channels[0])),
+                ("conv_in_kernel", json!(3)),
+                ("conv_out_kernel", json!(3)),
+                ("attention_type", json!("default")),
+            ],
+        )
+    }
+}
