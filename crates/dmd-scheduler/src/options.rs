@@ -19,7 +19,7 @@ impl<'a> Options<'a> {
     }
 
     pub(crate) fn refused(self, key: &str, hint: impl Into<String>) -> Error {
-        let value = self.0.get(key).map_or_else(|| "nothing".to_owned(), Value::to_string);
+        let value = self.0.get(key).map_or_else(|| "(not stated)".to_owned(), Value::to_string);
         Error::Unsupported { key: key.to_owned(), value, hint: hint.into() }
     }
 
