@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_weights::{Error as WeightsError, write_atomic};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorView};
 
 use crate::Error;
 use crate::fingerprint::Fingerprint;
@@ -38,10 +38,9 @@ impl PairFile {
         let (z, x0) = (bytes(z), bytes(x0));
         let view =
             |bytes| TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| invalid(e.to_string()));
-        let captions = serde_json::to_string(captions).map_err(|e| invalid(e.to_string()))?;
-        let made_from = serde_json::to_string(made_from).map_err(|e| invalid(e.to_string()))?;
-        let metadata =
-            [("captions".to_owned(), captions), ("made_from".to_owned(), made_from)].into_iter().collect();
+        // One entry: several would be written in any order, and equal pairs are equal files.
+        let about = serde_json::to_string(&(captions, made_from)).map_err(|e| invalid(e.to_string()))?;
+        let metadata = [("pairs".to_owned(), about)].into_iter().collect();
         let bytes = safetensors::serialize([("z", view(&z)?), ("x0", view(&x0)?)], Some(metadata));
         Ok(write_atomic(path, &bytes.map_err(|e| invalid(e.to_string()))?)?)
     }
@@ -61,14 +60,12 @@ impl PairFile {
         }
         let mut header = vec![0; length as usize + 8];
         file.rewind().and_then(|()| file.read_exact(&mut header)).map_err(read)?;
-        let (_, header) = SafeTensors::read_metadata(&header).map_err(|e| damaged(&e.to_string()))?;
-        let metadata = |name: &str| {
-            let text = header.metadata().as_ref().and_then(|metadata| metadata.get(name));
-            text.ok_or_else(|| damaged(&format!("no {name} in its metadata")))
-        };
-        let captions: Vec<String> =
-            serde_json::from_str(metadata("captions")?).map_err(|e| damaged(&e.to_string()))?;
-        let made_from = serde_json::from_str(metadata("made_from")?).map_err(|e| damaged(&e.to_string()))?;
+        // The tensors stay on the disk: `SafeTensors::read_metadata` wants the whole file.
+        let header: Metadata = serde_json::from_slice(&header[8..]).map_err(|e| damaged(&e.to_string()))?;
+        let about = header.metadata().as_ref().and_then(|metadata| metadata.get("pairs"));
+        let about = about.ok_or_else(|| damaged("its metadata has no captions"))?;
+        let (captions, made_from): (Vec<String>, Fingerprint) =
+            serde_json::from_str(about).map_err(|e| damaged(&e.to_string()))?;
         let start = |name: &str| {
             let info = header.info(name).ok_or_else(|| damaged(&format!("no tensor {name:?}")))?;
             let [count, channels, height, width] = info.shape[..] else {

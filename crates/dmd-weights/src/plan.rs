@@ -1,5 +1,6 @@
 //! Which tensor fills which parameter: by name, with one report of all that does not fit.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use burn::module::Module;
@@ -33,10 +34,11 @@ pub(crate) fn plan<M: Module>(module: &M, file: &Tensors, keys: &KeyMap) -> Resu
     let mut found: BTreeMap<String, &str> = BTreeMap::new();
     // A table 0, 1, 2, .. that older CLIP files carry.
     for stored in file.entries().keys().filter(|name| !name.ends_with("position_ids")) {
-        if found.contains_key(&keys.canonical(stored)) {
-            mismatch.unused.push(stored.clone());
-        } else {
-            found.insert(keys.canonical(stored), stored);
+        match found.entry(keys.canonical(stored)) {
+            Entry::Occupied(_) => mismatch.unused.push(stored.clone()),
+            Entry::Vacant(place) => {
+                place.insert(stored);
+            }
         }
     }
     let bare = KeyMap { prefix: "", ..*keys };
