@@ -243,6 +243,11 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     };
     let pipeline = builder.build()?;
     let loading = start.elapsed();
+    if let Method::Teacher(_) = method {
+        for note in pipeline.noising().notes() {
+            say_err!("note: {note}");
+        }
+    }
     let request = args.request(method);
     let model = args.model.folder();
     let mut writer = Writer {

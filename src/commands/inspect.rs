@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use dmd_clip::{CLIP_KEYS, TextConfig, Tokenizer};
+use dmd_infer::Steps;
 use dmd_kernels::device;
 use dmd_model::{Kind, MAX_TOKENS, ModelFolder, OpenOptions, Part, generator_recipe};
 use dmd_unet::{
@@ -70,6 +71,10 @@ fn model(folder: &ModelFolder, tensors: bool) {
         Ok(noising) => {
             let name = Part::Scheduler.name();
             say!("{name:14} predicts {:?}, timesteps 0 to {}", noising.prediction(), noising.last_timestep());
+            let sampler = noising.plan(&Steps::Count(1), None).err().map(|error| error.to_string());
+            for note in sampler.into_iter().chain(noising.notes()) {
+                say!("{:14} {note}", "");
+            }
         }
         Err(error) => say!("{:14} {:#}", Part::Scheduler.name(), anyhow::Error::from(error)),
     }

@@ -144,7 +144,7 @@ fn walk(name: &str) {
         assert!((found - f64::from(expected)).abs() < 1e-2, "{name}: timesteps {times:?}");
     }
 
-    let denoiser = UNetDenoiser::new(network, config.prediction().unwrap());
+    let denoiser = UNetDenoiser::new(network, config.prediction());
     let guided = Guided::new(denoiser, io.tensor::<3>("empty"), 3.0);
     let (shape, noise) = io.values("noise");
     let size = shape[1..].iter().product::<usize>();

@@ -139,8 +139,8 @@ impl ModelFolder {
     /// When the scheduler's configuration is missing, damaged or not supported.
     pub fn noising(&self) -> Result<Noising, Error> {
         match self.kind()? {
-            Kind::StableDiffusion => Noising::preserving(self.scheduler()?),
-            Kind::Classes => Noising::exploding(self.scheduler()?),
+            Kind::StableDiffusion => Noising::stable_diffusion(self.scheduler()?),
+            Kind::Classes => Ok(Noising::exploding(self.scheduler()?)),
         }
     }
 

@@ -25,6 +25,8 @@ pub enum Noising {
         schedule: DiscreteSchedule,
         /// What the network predicts.
         prediction: Prediction,
+        /// What was changed from the file, see [`SchedulerConfig::for_stable_diffusion`].
+        changes: Vec<String>,
     },
     /// EDM's: the signal stays, `alpha = 1`.
     Exploding {
@@ -38,33 +40,40 @@ pub enum Noising {
 }
 
 impl Noising {
-    /// The noise of a discrete schedule.
+    /// The noise of a Stable Diffusion model.
     ///
     /// # Errors
     ///
-    /// When an option is not supported.
-    pub fn preserving(scheduler: SchedulerConfig) -> Result<Self, Error> {
-        scheduler.validate()?;
-        let (schedule, prediction) = (scheduler.schedule(), scheduler.prediction()?);
-        Ok(Self::Preserving { scheduler, schedule, prediction })
+    /// When the schedule has no room for Stable Diffusion's offset.
+    pub fn stable_diffusion(scheduler: SchedulerConfig) -> Result<Self, Error> {
+        let (scheduler, changes) = scheduler.for_stable_diffusion()?;
+        let (schedule, prediction) = (scheduler.schedule(), scheduler.prediction());
+        Ok(Self::Preserving { scheduler, schedule, prediction, changes })
+    }
+
+    /// What a user should know about the scheduler's file, a sentence each: options that were changed, and keys that
+    /// no scheduler has.
+    pub fn notes(&self) -> Vec<String> {
+        let Self::Preserving { scheduler, changes, .. } = self else { return Vec::new() };
+        let mut notes = changes.clone();
+        let ignored = scheduler.ignored();
+        if !ignored.is_empty() {
+            notes.push(format!("scheduler_config.json has keys without effect: {}", ignored.join(", ")));
+        }
+        notes
     }
 
     /// The noise of an EDM model.
-    ///
-    /// # Errors
-    ///
-    /// When an option is not supported.
-    pub fn exploding(edm: EdmConfig) -> Result<Self, Error> {
-        edm.validate()?;
+    pub fn exploding(edm: EdmConfig) -> Self {
         let schedule = edm.schedule();
-        Ok(Self::Exploding { sigmas: schedule.sigmas(GRID), edm, schedule })
+        Self::Exploding { sigmas: schedule.sigmas(GRID), edm, schedule }
     }
 
     /// What the network predicts.
     pub fn prediction(&self) -> Prediction {
         match self {
             Self::Preserving { prediction, .. } => *prediction,
-            Self::Exploding { edm, .. } => Prediction::Karras { sigma_data: edm.sigma_data },
+            Self::Exploding { edm, .. } => Prediction::Karras { sigma_data: edm.sigma_data() },
         }
     }
 
@@ -100,7 +109,7 @@ impl Noising {
         match self {
             Self::Preserving { .. } => 1.0,
             // The last place of the grid is sigma_max itself, without the rounding of two powers.
-            Self::Exploding { edm, sigmas, .. } if timestep + 1 == sigmas.len() => edm.sigma_max,
+            Self::Exploding { edm, sigmas, .. } if timestep + 1 == sigmas.len() => edm.sigma_max(),
             Self::Exploding { sigmas, .. } => sigmas[timestep],
         }
     }
@@ -125,7 +134,7 @@ impl Noising {
     pub fn plan(&self, steps: &Steps, sampler: Option<Sampler>) -> Result<Plan, Error> {
         match self {
             Self::Preserving { scheduler, .. } => Ok(Plan::Walk(match sampler {
-                Some(sampler) => scheduler.with_sampler(sampler).walk(steps.clone())?,
+                Some(sampler) => scheduler.with_sampler(sampler)?.walk(steps.clone())?,
                 None => scheduler.walk(steps.clone())?,
             })),
             Self::Exploding { schedule, .. } => {
@@ -165,7 +174,7 @@ impl Noising {
             && scheduler.sampler()?.draws_noise()
         {
             return Err(Error::Setting {
-                setting: format!("a deterministic walk by {}", scheduler.class_name),
+                setting: format!("a deterministic walk by {}", scheduler.class_name()),
                 hint: "it draws noise in every step; name a deterministic sampler in scheduler_config.json, DDIMScheduler say"
                     .to_owned(),
             });

@@ -35,7 +35,7 @@ impl Parts {
                 hint: "it draws pixels and has no autoencoder".to_owned(),
             });
         }
-        let noising = Noising::exploding(folder.scheduler::<EdmConfig>()?)?;
+        let noising = Noising::exploding(folder.scheduler::<EdmConfig>()?);
         let networks = NetworkFiles::<ClassUNet2d>::read(&folder, options, &noising)?;
         let classes = networks.sizes().first().map_or(0, |(_, sizes)| sizes.classes);
         Ok(Self { networks, names: class_names(&folder, classes)?, noising })
@@ -109,7 +109,7 @@ impl Model<PixelClasses> {
             teacher: Some(teacher),
             generator: None,
             guidance_scale: 1.0,
-            noising: Noising::exploding(edm)?,
+            noising: Noising::exploding(edm),
             codec: Codec::identity(config.in_channels),
             config,
             device: device.clone(),

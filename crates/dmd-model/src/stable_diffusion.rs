@@ -63,7 +63,7 @@ impl TextToImage {
     /// When a configuration is missing, damaged or not supported.
     pub fn read(options: &OpenOptions) -> Result<Self, Error> {
         let folder = ModelFolder::open(&options.model)?;
-        let noising = Noising::preserving(folder.scheduler::<SchedulerConfig>()?)?;
+        let noising = Noising::stable_diffusion(folder.scheduler::<SchedulerConfig>()?)?;
         let text: TextConfig = read_config(&folder.need(Part::TextEncoder)?)?;
         text.validate()?;
         let tokenizer = Tokenizer::from_dir(&folder.need(Part::Tokenizer)?, text.max_position_embeddings)?;

@@ -1,245 +1,278 @@
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
 use dmd_core::{Denoiser, Prediction};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::beta::without_terminal_signal;
+use crate::method::Method;
+use crate::options::{KNOWN, Options};
 use crate::{BetaSchedule, DiscreteSchedule, Error, Sampler, Spacing};
 
-/// `scheduler/scheduler_config.json` of a diffusers folder, for the schedulers this crate walks.
+/// `scheduler/scheduler_config.json` of a diffusers folder: a noise schedule, and the sampler that walks it.
+///
+/// A value that exists is valid: the schedule is parsed at once, and an option that is not supported or has a wrong
+/// type is an error with its key. The sampler's own options are parsed at once, too, but refused only by [`Self::walk`]:
+/// a folder of an unknown sampler can be walked by [another](Self::with_sampler). The file's text is kept and written
+/// back unchanged, with the keys of other programs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 pub struct SchedulerConfig {
-    /// The sampler's class in diffusers, see [`Sampler::class_name`].
-    #[serde(rename = "_class_name")]
-    pub class_name: String,
-    /// Number of timesteps.
-    pub num_train_timesteps: usize,
-    /// Variance of the first forward step.
-    pub beta_start: f64,
-    /// Variance of the last forward step.
-    pub beta_end: f64,
-    /// How the variance grows.
-    pub beta_schedule: String,
-    /// What the network predicts: `epsilon`, `sample` or `v_prediction`.
-    #[serde(default = "epsilon")]
-    pub prediction_type: String,
-    /// Added to every timestep of leading spacing.
-    #[serde(default)]
-    pub steps_offset: usize,
-    /// How the sampler's timesteps are spread; `None` is the sampler's own default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timestep_spacing: Option<Spacing>,
-    /// Whether the last step goes to a level without noise, or to that of timestep 0; `None` is the
-    /// sampler's own default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub set_alpha_to_one: Option<bool>,
-    /// Whether predicted samples are clamped; must be false, as it is for latents.
-    #[serde(default)]
-    pub clip_sample: bool,
-    /// PNDM without its Runge–Kutta start; must be true, as in Stable Diffusion.
-    #[serde(default = "yes")]
-    pub skip_prk_steps: bool,
-    /// Everything else in the file.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
+    raw: Map<String, Value>,
+    class_name: String,
+    betas: Betas,
+    prediction: Prediction,
+    pub(crate) spacing: Option<Spacing>,
+    pub(crate) steps_offset: usize,
+    pub(crate) method: Result<Method, Error>,
+}
+
+/// How the table of noise levels is made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Betas {
+    schedule: BetaSchedule,
+    start: f64,
+    end: f64,
+    count: usize,
+    signal: TerminalSignal,
+}
+
+/// What the schedule's last level keeps of the signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TerminalSignal {
+    Kept,
+    /// None (`rescale_betas_zero_snr`).
+    Removed,
+    /// None but what a sampler that divides by alpha needs.
+    Trace,
 }
 
 /// Most timesteps of a schedule: a hundred times as many as any published one.
 const MAX_TIMESTEPS: usize = 100_000;
 
-fn epsilon() -> String {
-    "epsilon".to_owned()
+impl TryFrom<Map<String, Value>> for SchedulerConfig {
+    type Error = Error;
+
+    fn try_from(raw: Map<String, Value>) -> Result<Self, Error> {
+        let options = Options(&raw);
+        let class_name =
+            options.text("_class_name")?.ok_or_else(|| options.refused("_class_name", "name a scheduler"))?;
+        let sampler = Sampler::ALL.into_iter().find(|sampler| sampler.class_name() == class_name);
+        let betas = Betas::parse(options, sampler)?;
+        let spacings =
+            [("leading", Spacing::Leading), ("trailing", Spacing::Trailing), ("linspace", Spacing::Linspace)];
+        let predictions = [
+            ("epsilon", Prediction::Epsilon),
+            ("sample", Prediction::Sample),
+            ("v_prediction", Prediction::Velocity),
+        ];
+        let prediction = options.choice("prediction_type", &predictions)?.unwrap_or(Prediction::Epsilon);
+        if betas.signal != TerminalSignal::Kept && prediction == Prediction::Epsilon {
+            let hint =
+                "predicted noise says nothing about a sample without signal; it goes with v_prediction";
+            return Err(options.refused("rescale_betas_zero_snr", hint));
+        }
+        let steps_offset = options.count("steps_offset", 0)?;
+        if steps_offset >= betas.count {
+            return Err(options.refused("steps_offset", "the schedule ends before it"));
+        }
+        Ok(Self {
+            class_name: class_name.to_owned(),
+            betas,
+            prediction,
+            spacing: options.choice("timestep_spacing", &spacings)?,
+            steps_offset,
+            method: match sampler {
+                Some(sampler) => Method::parse(sampler, options),
+                None => Err(Error::UnknownSampler { class: class_name.to_owned() }),
+            },
+            raw,
+        })
+    }
 }
 
-fn yes() -> bool {
-    true
+impl From<SchedulerConfig> for Map<String, Value> {
+    fn from(config: SchedulerConfig) -> Self {
+        config.raw
+    }
+}
+
+impl Betas {
+    /// Absent options have the defaults of the sampler's class in diffusers 0.42.1.
+    fn parse(options: Options<'_>, sampler: Option<Sampler>) -> Result<Self, Error> {
+        let known = [
+            ("linear", BetaSchedule::Linear),
+            ("scaled_linear", BetaSchedule::ScaledLinear),
+            ("squaredcos_cap_v2", BetaSchedule::SquaredCosine),
+        ];
+        let (default_start, default_end) = match sampler {
+            Some(Sampler::Heun | Sampler::Lcm) => (Some(0.00085), Some(0.012)),
+            Some(_) => (Some(0.0001), Some(0.02)),
+            None => (None, None),
+        };
+        let default_schedule = match sampler {
+            Some(Sampler::Lcm) => Some(BetaSchedule::ScaledLinear),
+            other => other.map(|_| BetaSchedule::Linear),
+        };
+        options.off(&["trained_betas"])?;
+        let schedule = options.choice("beta_schedule", &known)?.or(default_schedule);
+        let schedule = schedule.ok_or_else(|| options.refused("beta_schedule", "state it"))?;
+        let start = options.number("beta_start", default_start)?;
+        let end = options.number("beta_end", default_end)?;
+        // The first level's variance is beta_start, taken from 1 in double precision: less is rounded to no noise at all.
+        if !(start >= 1e-10 && end < 1.0 && start <= end) {
+            return Err(options
+                .refused("beta_start", format!("1e-10 <= beta_start <= beta_end < 1; beta_end is {end}")));
+        }
+        let count = options.count("num_train_timesteps", 1000)?;
+        if !(2..=MAX_TIMESTEPS).contains(&count) {
+            return Err(
+                options.refused("num_train_timesteps", format!("a schedule has 2 to {MAX_TIMESTEPS}"))
+            );
+        }
+        let signal = match sampler {
+            // These two have no such option in diffusers.
+            Some(Sampler::Pndm | Sampler::Heun) => TerminalSignal::Kept,
+            _ if !options.flag("rescale_betas_zero_snr", false)? => TerminalSignal::Kept,
+            Some(sampler) if sampler.divides_by_alpha() => TerminalSignal::Trace,
+            _ => TerminalSignal::Removed,
+        };
+        Ok(Self { schedule, start, end, count, signal })
+    }
+
+    fn table(self) -> DiscreteSchedule {
+        let mut products = self.schedule.alphas_cumprod(self.start, self.end, self.count);
+        if self.signal != TerminalSignal::Kept {
+            products = without_terminal_signal(&products);
+        }
+        if let (TerminalSignal::Trace, Some(last)) = (self.signal, products.last_mut()) {
+            *last = 2.0_f64.powi(-24); // diffusers' stand-in for 0 where sigma / alpha is taken
+        }
+        DiscreteSchedule::from_products(products)
+    }
 }
 
 impl SchedulerConfig {
     /// Stable Diffusion 1.5's schedule with DDIM.
+    ///
+    /// # Panics
+    ///
+    /// Never: its options are supported.
     pub fn stable_diffusion() -> Self {
-        Self {
-            class_name: "DDIMScheduler".to_owned(),
-            num_train_timesteps: 1000,
-            beta_start: 0.00085,
-            beta_end: 0.012,
-            beta_schedule: "scaled_linear".to_owned(),
-            prediction_type: epsilon(),
-            steps_offset: 1,
-            timestep_spacing: Some(Spacing::Leading),
-            set_alpha_to_one: Some(false),
-            clip_sample: false,
-            skip_prk_steps: true,
-            other: BTreeMap::new(),
-        }
+        let Value::Object(raw) = json!({
+            "_class_name": "DDIMScheduler",
+            "num_train_timesteps": 1000,
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "prediction_type": "epsilon",
+            "steps_offset": 1,
+            "timestep_spacing": "leading",
+            "set_alpha_to_one": false,
+            "clip_sample": false,
+            "skip_prk_steps": true,
+        }) else {
+            unreachable!("the macro was given an object");
+        };
+        Self::try_from(raw).expect("every option above is supported")
     }
 
-    /// Checks that every option is one this implementation computes.
+    /// The same configuration with one option changed.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] naming the first option that is not.
-    pub fn validate(&self) -> Result<(), Error> {
-        self.sampler()?;
-        self.prediction()?;
-        self.betas()?;
-        let refuse = |key: &str, value: &Value, hint: &str| {
-            Err(Error::Unsupported { key: key.to_owned(), value: value.to_string(), hint: hint.to_owned() })
-        };
-        if !(2..=MAX_TIMESTEPS).contains(&self.num_train_timesteps) {
-            let count = self.num_train_timesteps.into();
-            return refuse("num_train_timesteps", &count, &format!("a schedule has 2 to {MAX_TIMESTEPS}"));
+    /// [`Error::Unsupported`] when the schedule cannot have this value.
+    pub fn with_option(&self, key: &str, value: impl Into<Value>) -> Result<Self, Error> {
+        let mut raw = self.raw.clone();
+        raw.insert(key.to_owned(), value.into());
+        Self::try_from(raw)
+    }
+
+    /// What diffusers' `StableDiffusionPipeline` makes of a scheduler: `steps_offset` is 1 and `clip_sample` false,
+    /// whatever the file says or leaves out. PNDM skips its Runge-Kutta steps where the file does not say otherwise, as
+    /// in every published Stable Diffusion. Returns what was changed from what the file states, one sentence each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] when a schedule of two timesteps has no room for the offset.
+    pub fn for_stable_diffusion(self) -> Result<(Self, Vec<String>), Error> {
+        let options = Options(&self.raw);
+        let mut changes = Vec::new();
+        // An offset changes leading timesteps alone.
+        if self.steps_offset != 1 && self.own_spacing() == Spacing::Leading {
+            changes.push(format!(
+                "the scheduler's steps_offset is {}; 1 is used, as diffusers' StableDiffusionPipeline does",
+                self.steps_offset
+            ));
         }
-        if self.steps_offset >= self.num_train_timesteps {
-            return refuse("steps_offset", &self.steps_offset.into(), "the schedule ends before it");
+        if options.flag("clip_sample", false)? {
+            let sentence = "the scheduler's clip_sample is true; false is used, as diffusers' StableDiffusionPipeline does";
+            changes.push(sentence.to_owned());
         }
-        let (start, end) = (self.beta_start, self.beta_end);
-        // The first level's variance is beta_start, taken from 1 in double precision: less is rounded to no noise at all.
-        if !(start >= 1e-10 && end < 1.0 && start <= end) {
-            return refuse(
-                "beta_start, beta_end",
-                &vec![start, end].into(),
-                "1e-10 <= beta_start <= beta_end < 1 is",
-            );
+        let mut raw = self.raw.clone();
+        raw.insert("steps_offset".to_owned(), 1.into());
+        raw.insert("clip_sample".to_owned(), false.into());
+        if !options.is_stated("skip_prk_steps") {
+            raw.insert("skip_prk_steps".to_owned(), true.into());
         }
-        if self.clip_sample {
-            return refuse("clip_sample", &true.into(), "latents are not clamped; set it to false");
-        }
-        if !self.skip_prk_steps {
-            return refuse("skip_prk_steps", &false.into(), "set it to true");
-        }
-        for key in [
-            "trained_betas",
-            "thresholding",
-            "use_exponential_sigmas",
-            "use_beta_sigmas",
-            "use_lu_lambdas",
-            "use_flow_sigmas",
-            "use_dynamic_shifting",
-            "sigma_min",
-            "sigma_max",
-            "shift_terminal",
-            "solver_p",
-        ] {
-            match self.other.get(key) {
-                None | Some(Value::Null | Value::Bool(false)) => {}
-                Some(value) => return refuse(key, value, "leave it out"),
-            }
-        }
-        for (key, neutral) in [("interpolation_type", "linear"), ("timestep_type", "discrete")] {
-            match self.other.get(key) {
-                None | Some(Value::Null) => {}
-                Some(value) if value == neutral => {}
-                Some(value) => return refuse(key, value, &format!("{neutral} is")),
-            }
-        }
-        match self.other.get("disable_corrector") {
-            None | Some(Value::Null) => {}
-            Some(Value::Array(steps)) if steps.is_empty() => {}
-            Some(value) => return refuse("disable_corrector", value, "leave it empty"),
-        }
-        if self.flag("rescale_betas_zero_snr") && self.prediction()? == Prediction::Epsilon {
-            let hint = "noise tells nothing of a sample without signal; it goes with v_prediction";
-            return refuse("rescale_betas_zero_snr", &true.into(), hint);
-        }
-        Ok(())
+        Ok((Self::try_from(raw)?, changes))
+    }
+
+    /// Keys of the file that no scheduler has: misspelled, or of another program. They have no effect.
+    pub fn ignored(&self) -> Vec<&str> {
+        let keys = self.raw.keys().map(String::as_str);
+        keys.filter(|key| !key.starts_with('_') && !KNOWN.contains(key)).collect()
+    }
+
+    /// The scheduler's class in diffusers.
+    pub fn class_name(&self) -> &str {
+        &self.class_name
     }
 
     /// The sampler that the configuration's class names.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for any other class.
+    /// [`Error::UnknownSampler`] for any other class; [`Error::Unsupported`] for an option of the sampler that is not
+    /// supported.
     pub fn sampler(&self) -> Result<Sampler, Error> {
-        let found = Sampler::ALL.into_iter().find(|sampler| sampler.class_name() == self.class_name);
-        found.ok_or_else(|| Error::Unsupported {
-            key: "_class_name".to_owned(),
-            value: self.class_name.clone(),
-            hint: format!("known are {}", Sampler::ALL.map(Sampler::class_name).join(", ")),
-        })
+        self.method.as_ref().map(|method| method.sampler).map_err(Clone::clone)
     }
 
-    /// The same schedule walked by another sampler, as diffusers' `from_config` makes it: options
-    /// that the file states stay, those it leaves out take the new sampler's defaults.
-    pub fn with_sampler(&self, sampler: Sampler) -> Self {
-        let mut other = self.clone();
-        sampler.class_name().clone_into(&mut other.class_name);
-        // Two samplers have an option of this name, with different words.
-        let foreign = match sampler {
-            Sampler::DpmPlusPlus => ["bh1", "bh2"],
-            _ => ["midpoint", "heun"],
-        };
-        if other.other.get("solver_type").and_then(Value::as_str).is_some_and(|t| foreign.contains(&t)) {
-            other.other.remove("solver_type");
-        }
-        other
-    }
-
-    /// How the sampler's timesteps are spread.
+    /// The same schedule walked by another sampler, as diffusers' `from_config` makes it: options that the file states
+    /// stay, those it leaves out take the new sampler's defaults, and options of the former sampler alone do not count.
     ///
     /// # Errors
     ///
-    /// As [`Self::sampler`].
-    pub fn spacing(&self) -> Result<Spacing, Error> {
-        Ok(self.timestep_spacing.unwrap_or(self.sampler()?.default_spacing()))
+    /// [`Error::Unsupported`] when the schedule's options do not go with the sampler.
+    pub fn with_sampler(&self, sampler: Sampler) -> Result<Self, Error> {
+        self.with_option("_class_name", sampler.class_name())
     }
 
     /// What the network predicts.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unsupported`] for an unknown prediction type.
-    pub fn prediction(&self) -> Result<Prediction, Error> {
-        match self.prediction_type.as_str() {
-            "epsilon" => Ok(Prediction::Epsilon),
-            "sample" => Ok(Prediction::Sample),
-            "v_prediction" => Ok(Prediction::Velocity),
-            other => Err(Error::Unsupported {
-                key: "prediction_type".to_owned(),
-                value: other.to_owned(),
-                hint: "epsilon, sample and v_prediction are".to_owned(),
-            }),
-        }
+    pub fn prediction(&self) -> Prediction {
+        self.prediction
     }
 
-    fn betas(&self) -> Result<BetaSchedule, Error> {
-        match self.beta_schedule.as_str() {
-            "linear" => Ok(BetaSchedule::Linear),
-            "scaled_linear" => Ok(BetaSchedule::ScaledLinear),
-            "squaredcos_cap_v2" => Ok(BetaSchedule::SquaredCosine),
-            other => Err(Error::Unsupported {
-                key: "beta_schedule".to_owned(),
-                value: other.to_owned(),
-                hint: "linear, scaled_linear and squaredcos_cap_v2 are".to_owned(),
-            }),
-        }
+    /// Number of timesteps.
+    pub fn count(&self) -> usize {
+        self.betas.count
     }
 
     /// The table of noise levels.
     pub fn schedule(&self) -> DiscreteSchedule {
-        let betas = self.betas().unwrap_or(BetaSchedule::ScaledLinear);
-        let mut products = betas.alphas_cumprod(self.beta_start, self.beta_end, self.num_train_timesteps);
-        if self.flag("rescale_betas_zero_snr") {
-            products = without_terminal_signal(&products);
-            if self.sampler().is_ok_and(Sampler::divides_by_alpha)
-                && let Some(last) = products.last_mut()
-            {
-                *last = 2.0_f64.powi(-24); // diffusers' stand-in for 0 where sigma / alpha is taken
-            }
-        }
-        DiscreteSchedule::from_products(products)
+        self.betas.table()
     }
 
-    /// `steps` whole timesteps of the schedule as the configuration spreads them, descending.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Steps`] when the schedule has not as many.
-    pub fn timesteps(&self, steps: usize) -> Result<Vec<usize>, Error> {
-        self.spacing()?.timesteps(steps, self.num_train_timesteps, self.steps_offset)
+    pub(crate) fn is_cosine(&self) -> bool {
+        self.betas.schedule == BetaSchedule::SquaredCosine
+    }
+
+    /// How the timesteps are spread; diffusers' default where the file does not say.
+    pub(crate) fn own_spacing(&self) -> Spacing {
+        let default = self.sampler().map_or(Spacing::Leading, Sampler::default_spacing);
+        self.spacing.unwrap_or(default)
     }
 
     /// Walks unit noise `z` to a clean sample with the configured sampler, which must be
@@ -257,16 +290,12 @@ impl SchedulerConfig {
         on_step: impl FnMut(usize, &Tensor<4>) -> ControlFlow<()>,
     ) -> Result<Option<Tensor<4>>, Error> {
         if self.sampler()?.draws_noise() {
-            return Err(Error::Unsupported {
-                key: "_class_name".to_owned(),
-                value: self.class_name.clone(),
-                hint: "it draws noise in every step, and a deterministic walk is asked for".to_owned(),
-            });
+            let hint =
+                "it draws noise in every step, and this walk must be deterministic; choose DDIMScheduler";
+            return Err(Options(&self.raw).refused("_class_name", hint));
         }
         let walk = self.walk(steps)?;
-        let shape = z.dims();
-        let device = z.device();
-        let mut none = || Tensor::zeros(shape, &device);
-        Ok(walk.run(denoiser, walk.start(z), condition, &mut none, on_step))
+        let none = z.zeros_like();
+        Ok(walk.run(denoiser, walk.start(z), condition, &mut || none.clone(), on_step))
     }
 }

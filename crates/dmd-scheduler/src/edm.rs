@@ -1,82 +1,86 @@
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
+use crate::options::Options;
 use crate::{Error, KarrasSchedule};
 
-/// `scheduler/scheduler_config.json` of an EDM model: diffusers' `EDMEulerScheduler`.
+/// `scheduler/scheduler_config.json` of an EDM model: diffusers' `EDMEulerScheduler`. A value that exists is valid; the
+/// file's text is kept and written back unchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 pub struct EdmConfig {
-    /// Always `EDMEulerScheduler`.
-    #[serde(rename = "_class_name")]
-    pub class_name: String,
-    /// Smallest noise.
-    #[serde(default = "sigma_min")]
-    pub sigma_min: f64,
-    /// Largest noise.
-    #[serde(default = "sigma_max")]
-    pub sigma_max: f64,
-    /// Standard deviation of the data.
-    #[serde(default = "sigma_data")]
-    pub sigma_data: f64,
-    /// Curvature of the grid.
-    #[serde(default = "rho")]
-    pub rho: f64,
+    raw: Map<String, Value>,
+    schedule: KarrasSchedule,
+    sigma_data: f64,
 }
 
-fn sigma_min() -> f64 {
-    0.002
-}
-fn sigma_max() -> f64 {
-    80.0
-}
-fn sigma_data() -> f64 {
-    0.5
-}
-fn rho() -> f64 {
-    7.0
-}
+const CLASS: &str = "EDMEulerScheduler";
 
 impl Default for EdmConfig {
+    /// Karras et al. 2022: sigma from 0.002 to 80, data of deviation 0.5, rho 7.
     fn default() -> Self {
-        Self {
-            class_name: "EDMEulerScheduler".to_owned(),
-            sigma_min: sigma_min(),
-            sigma_max: sigma_max(),
-            sigma_data: sigma_data(),
-            rho: rho(),
+        let schedule = KarrasSchedule::default();
+        let Value::Object(raw) = json!({
+            "_class_name": CLASS,
+            "sigma_min": schedule.sigma_min,
+            "sigma_max": schedule.sigma_max,
+            "sigma_data": 0.5,
+            "rho": schedule.rho,
+        }) else {
+            unreachable!("the macro was given an object");
+        };
+        Self { raw, schedule, sigma_data: 0.5 }
+    }
+}
+
+impl TryFrom<Map<String, Value>> for EdmConfig {
+    type Error = Error;
+
+    /// `num_train_timesteps` has no effect: the levels are a function of the number of steps.
+    fn try_from(raw: Map<String, Value>) -> Result<Self, Error> {
+        let options = Options(&raw);
+        if options.text("_class_name")? != Some(CLASS) {
+            return Err(options.refused("_class_name", format!("a model on pixels has {CLASS}")));
         }
+        options.only("sigma_schedule", "karras")?;
+        options.only("prediction_type", "epsilon")?;
+        options.only("final_sigmas_type", "zero")?;
+        let positive = |key: &str, default: f64| match options.number(key, Some(default))? {
+            number if number.is_finite() && number > 0.0 => Ok(number),
+            _ => Err(options.refused(key, "it is a positive number")),
+        };
+        let schedule = KarrasSchedule {
+            sigma_min: positive("sigma_min", 0.002)?,
+            sigma_max: positive("sigma_max", 80.0)?,
+            rho: positive("rho", 7.0)?,
+        };
+        if schedule.sigma_max <= schedule.sigma_min {
+            return Err(options.refused("sigma_max", "it is above sigma_min"));
+        }
+        let sigma_data = positive("sigma_data", 0.5)?;
+        Ok(Self { schedule, sigma_data, raw })
+    }
+}
+
+impl From<EdmConfig> for Map<String, Value> {
+    fn from(config: EdmConfig) -> Self {
+        config.raw
     }
 }
 
 impl EdmConfig {
-    /// Checks that the numbers make a schedule.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unsupported`] naming the first that does not.
-    pub fn validate(&self) -> Result<(), Error> {
-        let wrong = |key: &str, value: String, hint: &str| {
-            Err(Error::Unsupported { key: String::from(key), value, hint: hint.to_owned() })
-        };
-        if self.class_name != "EDMEulerScheduler" {
-            let hint = "a model on pixels has EDMEulerScheduler";
-            return wrong("_class_name", self.class_name.clone(), hint);
-        }
-        let positive = |value: f64| value.is_finite() && value > 0.0;
-        for (key, value) in
-            [("sigma_min", self.sigma_min), ("sigma_data", self.sigma_data), ("rho", self.rho)]
-        {
-            if !positive(value) {
-                return wrong(key, value.to_string(), "it is a positive number");
-            }
-        }
-        if !(self.sigma_max.is_finite() && self.sigma_max > self.sigma_min) {
-            return wrong("sigma_max", self.sigma_max.to_string(), "it is above sigma_min");
-        }
-        Ok(())
-    }
-
     /// The schedule.
     pub fn schedule(&self) -> KarrasSchedule {
-        KarrasSchedule { sigma_min: self.sigma_min, sigma_max: self.sigma_max, rho: self.rho }
+        self.schedule
+    }
+
+    /// Standard deviation of the data.
+    pub fn sigma_data(&self) -> f64 {
+        self.sigma_data
+    }
+
+    /// Largest noise.
+    pub fn sigma_max(&self) -> f64 {
+        self.schedule.sigma_max
     }
 }

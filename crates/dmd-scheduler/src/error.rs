@@ -1,3 +1,5 @@
+use crate::Sampler;
+
 /// Why a schedule cannot be made or walked.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -11,6 +13,26 @@ pub enum Error {
         value: String,
         /// What would be accepted.
         hint: String,
+    },
+    /// The scheduler's class is not one of [`Sampler::ALL`]: another sampler can walk its schedule.
+    #[error("_class_name = {class} is not a sampler known here; choose one with --sampler: {}", names())]
+    UnknownSampler {
+        /// The class.
+        class: String,
+    },
+    /// So many steps that two of them have the same noise level, which the sampler would divide by.
+    #[error(
+        "{} cannot take {steps} steps of this schedule: timestep {timestep} comes twice; ask for fewer steps, or choose \
+         another sampler, ddim for example",
+        .sampler.name()
+    )]
+    Repeated {
+        /// The sampler.
+        sampler: Sampler,
+        /// Steps asked for.
+        steps: usize,
+        /// The timestep.
+        timestep: f64,
     },
     /// More steps than the schedule has times, or none.
     #[error("{steps} sampling steps: this schedule takes 1 to {max}")]
@@ -36,4 +58,8 @@ pub enum Error {
         /// Steps of the whole walk.
         steps: usize,
     },
+}
+
+fn names() -> String {
+    Sampler::ALL.map(Sampler::name).join(", ")
 }

@@ -44,17 +44,25 @@ pub(crate) fn fractional(spacing: Spacing, steps: usize, count: usize, offset: u
         .collect()
 }
 
-/// The timesteps of the multi-step solvers: as if there were one more step, which ends at the data.
-pub(crate) fn open_ended(spacing: Spacing, steps: usize, count: usize, offset: usize) -> Vec<f64> {
-    (1..=steps)
-        .rev()
-        .map(|i| match spacing {
-            Spacing::Leading => (i * (count / (steps + 1)) + offset) as f64,
-            Spacing::Trailing => {
-                let down = count as f64 - (steps - i) as f64 * count as f64 / steps as f64;
-                down.round_ties_even() - 1.0
-            }
-            Spacing::Linspace => (i as f64 * (count - 1) as f64 / steps as f64).round_ties_even(),
-        })
-        .collect()
+/// The timesteps of the multi-step solvers: as if there were one more step, which ends at the data. Only the first
+/// `kept` of `count` timesteps are used; trailing spacing keeps its stride and has fewer steps then.
+pub(crate) fn open_ended(
+    spacing: Spacing,
+    steps: usize,
+    kept: usize,
+    count: usize,
+    offset: usize,
+) -> Vec<f64> {
+    let descending = (1..=steps).rev();
+    match spacing {
+        Spacing::Leading => descending.map(|i| (i * (kept / (steps + 1)) + offset) as f64).collect(),
+        Spacing::Trailing => {
+            let down = |i: usize| kept as f64 - i as f64 * count as f64 / steps as f64;
+            let times = (0..steps).map(down).take_while(|t| *t > 0.0);
+            times.map(|t| (t.round_ties_even() - 1.0).max(0.0)).collect()
+        }
+        Spacing::Linspace => {
+            descending.map(|i| (i as f64 * (kept - 1) as f64 / steps as f64).round_ties_even()).collect()
+        }
+    }
 }

@@ -14,6 +14,8 @@ mod error;
 mod grid;
 pub mod heun;
 mod karras;
+mod method;
+mod options;
 mod plan;
 mod pndm;
 mod sampler;

@@ -64,7 +64,7 @@ impl PixelRecipe {
         let unet = config.unet.architecture(dataset.size()? as usize, names.len());
         device.seed(config.seed);
         let network = unet.init(&device.clone().autodiff())?;
-        let denoiser = ClassDenoiser::new(network, Prediction::Karras { sigma_data: edm.sigma_data });
+        let denoiser = ClassDenoiser::new(network, Prediction::Karras { sigma_data: edm.sigma_data() });
         let section = &config.training;
         let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps);
         let training = TrainingConfig { rate, ema_decay: section.ema_decay, seed: config.seed, made_from };
@@ -146,7 +146,7 @@ impl Recipe for PixelRecipe {
         let mut noise = Noise::stream(0, "probe");
         let picked: Vec<usize> = (0..COUNT).map(|i| i % self.names.len().max(1)).collect();
         let shape = [self.unet.in_channels, self.unet.sample_size, self.unet.sample_size];
-        let z = noise.normal([COUNT, shape[0], shape[1], shape[2]], &self.device) * self.edm.sigma_max;
+        let z = noise.normal([COUNT, shape[0], shape[1], shape[2]], &self.device) * self.edm.sigma_max();
         let mut pictures = Vec::new();
         for range in chunks::ranges(COUNT, chunks::of_samples(shape, self.config.training.batch)) {
             if stopped() {
