@@ -5,7 +5,7 @@ use dmd_core::{Denoiser, Prediction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::beta::without_terminal_signal;
+use crate::beta::{Betas, TerminalSignal};
 use crate::method::Method;
 use crate::options::{KNOWN, Options};
 use crate::{BetaSchedule, DiscreteSchedule, Error, Sampler, Spacing};
@@ -27,29 +27,6 @@ pub struct SchedulerConfig {
     pub(crate) steps_offset: usize,
     pub(crate) method: Result<Method, Error>,
 }
-
-/// How the table of noise levels is made.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Betas {
-    schedule: BetaSchedule,
-    start: f64,
-    end: f64,
-    count: usize,
-    signal: TerminalSignal,
-}
-
-/// What the schedule's last level keeps of the signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TerminalSignal {
-    Kept,
-    /// None (`rescale_betas_zero_snr`).
-    Removed,
-    /// None but what a sampler that divides by alpha needs.
-    Trace,
-}
-
-/// Most timesteps of a schedule: a hundred times as many as any published one.
-const MAX_TIMESTEPS: usize = 100_000;
 
 impl TryFrom<Map<String, Value>> for SchedulerConfig {
     type Error = Error;
@@ -95,61 +72,6 @@ impl TryFrom<Map<String, Value>> for SchedulerConfig {
 impl From<SchedulerConfig> for Map<String, Value> {
     fn from(config: SchedulerConfig) -> Self {
         config.raw
-    }
-}
-
-impl Betas {
-    /// Absent options have the defaults of the sampler's class in diffusers 0.42.1.
-    fn parse(options: Options<'_>, sampler: Option<Sampler>) -> Result<Self, Error> {
-        let known = [
-            ("linear", BetaSchedule::Linear),
-            ("scaled_linear", BetaSchedule::ScaledLinear),
-            ("squaredcos_cap_v2", BetaSchedule::SquaredCosine),
-        ];
-        let (default_start, default_end) = match sampler {
-            Some(Sampler::Heun | Sampler::Lcm) => (Some(0.00085), Some(0.012)),
-            Some(_) => (Some(0.0001), Some(0.02)),
-            None => (None, None),
-        };
-        let default_schedule = match sampler {
-            Some(Sampler::Lcm) => Some(BetaSchedule::ScaledLinear),
-            other => other.map(|_| BetaSchedule::Linear),
-        };
-        options.off(&["trained_betas"])?;
-        let schedule = options.choice("beta_schedule", &known)?.or(default_schedule);
-        let schedule = schedule.ok_or_else(|| options.refused("beta_schedule", "state it"))?;
-        let start = options.number("beta_start", default_start)?;
-        let end = options.number("beta_end", default_end)?;
-        // The first level's variance is beta_start, taken from 1 in double precision: less is rounded to no noise at all.
-        if !(start >= 1e-10 && end < 1.0 && start <= end) {
-            return Err(options
-                .refused("beta_start", format!("1e-10 <= beta_start <= beta_end < 1; beta_end is {end}")));
-        }
-        let count = options.count("num_train_timesteps", 1000)?;
-        if !(2..=MAX_TIMESTEPS).contains(&count) {
-            return Err(
-                options.refused("num_train_timesteps", format!("a schedule has 2 to {MAX_TIMESTEPS}"))
-            );
-        }
-        let signal = match sampler {
-            // These two have no such option in diffusers.
-            Some(Sampler::Pndm | Sampler::Heun) => TerminalSignal::Kept,
-            _ if !options.flag("rescale_betas_zero_snr", false)? => TerminalSignal::Kept,
-            Some(sampler) if sampler.divides_by_alpha() => TerminalSignal::Trace,
-            _ => TerminalSignal::Removed,
-        };
-        Ok(Self { schedule, start, end, count, signal })
-    }
-
-    fn table(self) -> DiscreteSchedule {
-        let mut products = self.schedule.alphas_cumprod(self.start, self.end, self.count);
-        if self.signal != TerminalSignal::Kept {
-            products = without_terminal_signal(&products);
-        }
-        if let (TerminalSignal::Trace, Some(last)) = (self.signal, products.last_mut()) {
-            *last = 2.0_f64.powi(-24); // diffusers' stand-in for 0 where sigma / alpha is taken
-        }
-        DiscreteSchedule::from_products(products)
     }
 }
 
