@@ -20,6 +20,12 @@ fn refusal(model: &Path) -> Error {
     Pipeline::from_dir(model, &device()).unwrap_err()
 }
 
+/// An error with its causes, as the program prints it.
+fn with_causes(error: &Error) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Each configuration is good by itself. Both numbers are named, and the weights, which would not fit the changed
 /// configuration either, were not looked at.
 #[test]
@@ -157,7 +163,7 @@ fn classes_are_requested_like_texts() {
     ] {
         let model = class_model("class_unet");
         edit(&model.path().join(file), |config| config[key] = value.clone());
-        let message = refusal(model.path()).to_string();
+        let message = with_causes(&refusal(model.path()));
         assert!(message.contains(word), "{key}: {message}");
     }
     fs::write(model.path().join("classes.json"), "[\"one\"]").unwrap();
