@@ -1,5 +1,5 @@
 """Writes the UCI handwritten digits (1797 scans, 8×8, CC BY 4.0) that scikit-learn carries as a folder of
-pictures for `dmd ablate --tables pictures --pictures FOLDER`.
+pictures for `cargo run -p dmd-ablations -- --tables pictures --pictures FOLDER`.
 
     venv/bin/pip install scikit-learn pillow
     venv/bin/python scripts/digits.py FOLDER
