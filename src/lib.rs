@@ -6,17 +6,17 @@
 //!
 //! | module | crate | holds |
 //! | --- | --- | --- |
-//! | [`core`] | `dmd-core` | noise levels, predictions, losses, the trait `Denoiser` |
+//! | [`core`] | `dmd-core` | noise levels, predictions, losses, the trait `Denoiser`, a turn of a distillation |
 //! | [`scheduler`] | `dmd-scheduler` | schedules and the teacher's samplers |
 //! | [`device`], [`kernels`] | `dmd-kernels` | devices by name, hot operations |
-//! | [`unet`] | `dmd-unet` | UNet and autoencoder |
+//! | [`unet`] | `dmd-unet` | UNets and autoencoders |
 //! | [`clip`] | `dmd-clip` | tokenizer and text encoder |
-//! | [`weights`] | `dmd-weights` | diffusers folders |
+//! | [`weights`] | `dmd-weights` | model files |
 //! | [`data`] | `dmd-data` | captioned pictures: the trait `Dataset` |
 //! | [`eval`] | `dmd-eval` | measures of pictures |
 //! | [`model`] | `dmd-model` | an opened model: what conditions it, its network, noise and pictures |
 //! | [`infer`] | `dmd-infer` | pipelines: prompt to picture |
-//! | [`train`] | `dmd-train` | teachers and distillation |
+//! | [`train`] | `dmd-train` | trainers of teachers and of generators |
 
 pub use dmd_clip as clip;
 pub use dmd_core as core;
