@@ -72,7 +72,7 @@ mod tests {
         let error = Err::<(), _>(anyhow!("Is a directory (os error 21)"))
             .context("cannot write \"x\": Is a directory (os error 21)")
             .context("picture 3");
-        let said = sentence(&error.unwrap_err());
+        let said = sentence(&error.expect_err("it was refused"));
         assert_eq!(said, "picture 3: cannot write \"x\": Is a directory (os error 21)");
     }
 }

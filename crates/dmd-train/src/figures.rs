@@ -15,6 +15,7 @@ struct Entry {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a dozen figures of a step")]
 enum Value {
     Tensor(Tensor<1>),
     Number(f64),

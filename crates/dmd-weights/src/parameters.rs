@@ -151,7 +151,7 @@ pub fn tensors<M: Module>(module: &M, keys: &KeyMap) -> Vec<NamedTensor> {
 ///
 /// # Errors
 ///
-/// As [`write`]; [`Error::Index`] when `keys` gives two parameters one name.
+/// As [`write()`]; [`Error::Index`] when `keys` gives two parameters one name.
 pub fn save<M: Module>(module: &M, path: &Path, keys: &KeyMap, precision: Precision) -> Result<(), Error> {
     let entries = collect(module, keys).into_iter().filter_map(|(name, shape, values)| {
         let values = Source::Computed(Arc::new(move || Ok(values())));
