@@ -97,6 +97,9 @@ fn size(text: &str) -> Result<(usize, usize), String> {
     parts.ok_or_else(|| format!("{text:?} is no size; write e.g. 512x768"))
 }
 
+/// Most pictures of one command: more is a slip.
+const MOST: usize = 1_000_000;
+
 impl GenerateArgs {
     /// Seed of the first picture.
     #[cfg(test)]
@@ -232,6 +235,11 @@ impl Observer for Writer<'_> {
 pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     ensure!(args.count > 0, "--count 0 draws nothing; ask for at least 1");
     let count = args.prompts.len().saturating_mul(args.count);
+    ensure!(
+        count <= MOST,
+        "--count {} asks for {count} pictures; at most {MOST} are drawn at once",
+        args.count
+    );
     let out = Pictures::new(&args.out, count)?;
     let start = std::time::Instant::now();
     let builder = args.builder()?;

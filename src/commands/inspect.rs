@@ -85,17 +85,20 @@ fn model(folder: &ModelFolder, tensors: bool) {
         say!("not a complete model: {} missing", missing.join(", "));
     }
     if missing.is_empty() {
-        for reason in misfits(folder) {
-            say!("does not fit together: {reason}");
-        }
+        misfits(folder);
     }
     generator(folder);
 }
 
-/// What opening the model would refuse although every part is whole; a part that cannot be read was reported by name.
-fn misfits(folder: &ModelFolder) -> Vec<String> {
-    let Ok(device) = device::open("flex") else { return Vec::new() };
-    dmd_model::misfits(&OpenOptions::new(folder.path(), &device)).unwrap_or_default()
+/// What opening the model would refuse although every part is whole by itself.
+fn misfits(folder: &ModelFolder) {
+    let found = device::open("flex")
+        .map_err(anyhow::Error::from)
+        .and_then(|device| Ok(dmd_model::misfits(&OpenOptions::new(folder.path(), &device))?));
+    match found {
+        Ok(reasons) => reasons.iter().for_each(|reason| say!("does not fit together: {reason}")),
+        Err(error) => say!("cannot be opened: {error:#}"),
+    }
 }
 
 /// How the generator is called.

@@ -201,7 +201,7 @@ fn given_latents_and_embeddings_stand_for_seed_and_prompt() {
     }
     let nan = pipeline.noise(&[7], 32, 32) * f32::NAN;
     let error = pipeline.generate(&teacher("x").with_latents(nan)).unwrap_err();
-    assert!(matches!(error, Error::NotFinite { stage: "given latents" }), "{error}");
+    assert!(matches!(error, Error::NotFiniteInput { what: "given latents" }), "{error}");
 }
 
 #[test]

@@ -21,8 +21,20 @@ pub(crate) fn check<'a, F: Family>(
         }
         Some(settings) => Some((plan(model, settings)?, settings)),
     };
+    contradictions(request)?;
     if let Some(embeddings) = &request.embeddings {
         model.conditioner.features(embeddings.prompt.clone())?;
+        let tokens = embeddings.prompt.dims()[1];
+        let encoded = way.is_some() && embeddings.negative.is_none();
+        if let Some(wanted) = model.conditioner.max_tokens().filter(|wanted| encoded && tokens != *wanted) {
+            return Err(Error::Setting {
+                name: "embeddings",
+                value: format!("of {tokens} tokens"),
+                wanted: format!(
+                    "of {wanted} tokens, as the negative prompt's are, or come with negative ones"
+                ),
+            });
+        }
         if let Some(negative) = &embeddings.negative {
             let [count, tokens, width] = embeddings.prompt.dims();
             let rows = if negative.dims()[0] == 1 { 1 } else { count };
@@ -37,6 +49,24 @@ pub(crate) fn check<'a, F: Family>(
         }
     }
     Ok(way)
+}
+
+/// What a request says twice, or says to a way that does not listen.
+fn contradictions(request: &Request) -> Result<(), Error> {
+    let settings = request.teacher();
+    let start = settings.is_some_and(|settings| settings.start.is_some());
+    let negative = settings.is_some_and(|settings| settings.negative_prompt.is_some());
+    let given = request.embeddings.as_ref();
+    let own = given.is_some_and(|embeddings| embeddings.negative.is_some());
+    let both = |first, second| Err(Error::Contradiction { first, second });
+    match () {
+        () if start && request.latents.is_some() => both("latents", "a picture to start from"),
+        () if own && negative => both("negative embeddings", "a negative prompt"),
+        () if own && settings.is_none() => both("negative embeddings", "the distilled generator"),
+        () if given.is_some() && request.clip_skip > 0 => both("embeddings", "a clip skip"),
+        () if given.is_some() && !request.prompts.is_empty() => both("embeddings", "prompts"),
+        () => Ok(()),
+    }
 }
 
 fn plan<F: Family>(model: &Model<F>, settings: &TeacherSettings) -> Result<Plan, Error> {
@@ -69,6 +99,16 @@ pub(crate) fn check_inputs<F: Family>(
     z: &Tensor<4>,
     text: &Tensor<3>,
 ) -> Result<(), Error> {
+    let start = request.teacher().is_some_and(|settings| settings.start.is_some());
+    for (given, first) in [
+        (start, "a picture to start from"),
+        (request.latents.is_some(), "latents of the request"),
+        (request.embeddings.is_some(), "embeddings of the request"),
+    ] {
+        if given {
+            return Err(Error::Contradiction { first, second: "noise and features that are given" });
+        }
+    }
     let [count, _, height, width] = z.dims();
     let multiple = model.multiple();
     let whole = |side: usize| side.next_multiple_of(multiple).max(multiple);

@@ -140,7 +140,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         let conditioner = &self.model.conditioner;
         if let Some(embeddings) = &self.request.embeddings {
             let features = embeddings.prompt.clone().narrow(0, rows.start, rows.len());
-            return finite_condition::<F>(conditioner.features(features)?, "given embeddings");
+            return given_condition::<F>(conditioner.features(features)?);
         }
         let prompts: Vec<&str> = self.request.prompts[rows].iter().map(String::as_str).collect();
         let condition = conditioner.condition_skipping(&prompts, self.request.clip_skip)?;
@@ -153,7 +153,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         if let Some(negative) = self.request.embeddings.as_ref().and_then(|e| e.negative.clone()) {
             let own = negative.dims()[0] > 1;
             let negative = if own { negative.narrow(0, rows.start, rows.len()) } else { negative };
-            return finite_condition::<F>(conditioner.features(negative)?, "given embeddings");
+            return given_condition::<F>(conditioner.features(negative)?);
         }
         let prompt = settings.negative_prompt.as_deref().unwrap_or("");
         finite_condition::<F>(conditioner.condition(&[prompt])?, "text encoder")
@@ -183,7 +183,12 @@ impl<'a, F: Family> Drawing<'a, F> {
         // Where latents are given, what the seeds give out next is what follows the first noise.
         let mut z = self.unit_noise(noises);
         if let Some(given) = &self.request.latents {
-            z = finite(given.clone().narrow(0, chunk.rows.start, chunk.rows.len()), "given latents")?;
+            let given = given.clone().narrow(0, chunk.rows.start, chunk.rows.len());
+            z = if is_finite(&given) {
+                given
+            } else {
+                return Err(Error::NotFiniteInput { what: "given latents" });
+            };
         }
         Ok(self.teacher.as_ref().map_or(z.clone(), |(plan, _)| plan.start(z)))
     }
@@ -244,9 +249,18 @@ fn finite_condition<F: Family>(
     if F::Conditioner::is_finite(&condition) { Ok(condition) } else { Err(Error::NotFinite { stage }) }
 }
 
+fn given_condition<F: Family>(condition: ConditionOf<F>) -> Result<ConditionOf<F>, Error> {
+    let what = "given embeddings";
+    if F::Conditioner::is_finite(&condition) { Ok(condition) } else { Err(Error::NotFiniteInput { what }) }
+}
+
+/// Whether a tensor holds neither a NaN nor an infinity.
+fn is_finite<const D: usize>(tensor: &Tensor<D>) -> bool {
+    // A sum is finite only if every term is; a sum of finite f32 latents cannot overflow here.
+    tensor.clone().abs().sum().into_scalar::<f32>().is_finite()
+}
+
 /// The tensor itself, unless it holds a NaN or an infinity.
 pub(crate) fn finite<const D: usize>(tensor: Tensor<D>, stage: &'static str) -> Result<Tensor<D>, Error> {
-    // A sum is finite only if every term is; a sum of finite f32 latents cannot overflow here.
-    let total: f32 = tensor.clone().abs().sum().into_scalar();
-    if total.is_finite() { Ok(tensor) } else { Err(Error::NotFinite { stage }) }
+    if is_finite(&tensor) { Ok(tensor) } else { Err(Error::NotFinite { stage }) }
 }

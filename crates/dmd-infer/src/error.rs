@@ -51,6 +51,20 @@ pub enum Error {
         /// The scale asked for.
         scale: f64,
     },
+    /// Two settings that cannot both be followed.
+    #[error("{first} and {second} do not go together; leave one of them out")]
+    Contradiction {
+        /// One of them.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// Something that the caller gave holds a NaN or an infinity.
+    #[error("the {what} contain a NaN or an infinity")]
+    NotFiniteInput {
+        /// What was given.
+        what: &'static str,
+    },
     /// A stage computed something that is not a number.
     #[error("the {stage} gave numbers that are not finite; this device or precision cannot run this model")]
     NotFinite {

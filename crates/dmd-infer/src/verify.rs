@@ -143,7 +143,7 @@ impl Reference<'_> {
             let within = apart <= tolerances.absolute + tolerances.relative * b.abs();
             beyond += usize::from(!within);
             // A NaN must not hide behind a smaller number.
-            max = if apart.is_nan() { f64::NAN } else { max.max(apart) };
+            max = if max.is_nan() || apart.is_nan() { f64::NAN } else { max.max(apart) };
             errors += apart * apart;
             scale += b * b;
         }

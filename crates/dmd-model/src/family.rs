@@ -70,6 +70,11 @@ pub trait Conditioner: Debug + Clone + Send + Sync {
         Err(Error::NoText)
     }
 
+    /// Tokens of a prompt's features; `None` for a family without text.
+    fn max_tokens(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether every value of a condition is finite.
     fn is_finite(condition: &Self::Condition) -> bool;
 

@@ -34,6 +34,19 @@ impl Misfits {
         }
     }
 
+    /// Teacher and generator of one model draw the same samples.
+    pub(crate) fn networks(&mut self, networks: &[(&'static str, Sizes)]) {
+        let [(first, one), (second, other)] = networks else { return };
+        for (what, of) in [
+            ("channels", (|sizes: &Sizes| sizes.in_channels) as fn(&Sizes) -> usize),
+            ("levels of halving", |sizes| sizes.downsampling.ilog2() as usize),
+            ("values a side of a sample", |sizes| sizes.sample_size),
+            ("classes", |sizes| sizes.classes),
+        ] {
+            self.same(what, (&format!("the {first}"), of(one)), (&format!("the {second}"), of(other)));
+        }
+    }
+
     pub(crate) fn tokenizer(&mut self, tokenizer: &Tokenizer, text: &TextConfig) {
         let largest = tokenizer.largest_id() as usize;
         if largest >= text.vocab_size {

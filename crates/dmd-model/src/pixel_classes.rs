@@ -3,6 +3,8 @@
 //! A folder has `unet` (diffusers' `UNet2DModel`), `scheduler` (`EDMEulerScheduler`), perhaps `unet_one_step`, and
 //! `classes.json` where classes have names; otherwise a class is named by its number.
 
+use std::collections::BTreeSet;
+
 use burn::tensor::Device;
 use dmd_scheduler::EdmConfig;
 use dmd_unet::{ClassDenoiser, ClassUNet2d, ClassUNetConfig, Network};
@@ -46,7 +48,14 @@ impl Parts {
         let mut misfits = Misfits::default();
         for (name, sizes) in &sizes {
             misfits.pixel_unet(name, *sizes);
-            misfits.same("classes", (name, sizes.classes), ("classes.json", self.names.len()));
+        }
+        misfits.networks(&sizes);
+        if let Some((name, sizes)) = sizes.first() {
+            misfits.same(
+                "classes",
+                (&format!("the {name}"), sizes.classes),
+                ("classes.json", self.names.len()),
+            );
         }
         misfits
     }
@@ -61,7 +70,14 @@ pub(crate) fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
 fn class_names(folder: &ModelFolder, classes: usize) -> Result<Vec<String>, Error> {
     let path = folder.classes_file();
     if path.is_file() {
-        return Ok(read_json(&path)?);
+        let names: Vec<String> = read_json(&path)?;
+        let mut seen = BTreeSet::new();
+        // The empty name asks for no class; of two equal names the second could not be asked for.
+        if let Some(name) = names.iter().find(|name| name.is_empty() || !seen.insert(name.as_str())) {
+            let reason = format!("classes.json names a class {name:?}, which is empty or stands there twice");
+            return Err(Error::NoModel { folder: folder.path().to_owned(), reason });
+        }
+        return Ok(names);
     }
     Ok((0..classes).map(|class| class.to_string()).collect())
 }

@@ -103,9 +103,11 @@ impl TextToImage {
             }
             (None, None) => return misfits,
         };
-        for (name, sizes) in self.networks.sizes() {
-            misfits.text_unet(name, sizes, latents, self.text.hidden_size);
+        let networks = self.networks.sizes();
+        for (name, sizes) in &networks {
+            misfits.text_unet(name, *sizes, latents, self.text.hidden_size);
         }
+        misfits.networks(&networks);
         misfits
     }
 

@@ -79,6 +79,10 @@ impl Conditioner for TextConditioner {
         })
     }
 
+    fn max_tokens(&self) -> Option<usize> {
+        Some(self.encoder.tokenizer().max_tokens())
+    }
+
     fn is_finite(condition: &Tensor<3>) -> bool {
         // A sum is finite only if every term is.
         condition.clone().abs().sum().into_scalar::<f32>().is_finite()
