@@ -177,7 +177,8 @@ fn given_latents_and_embeddings_stand_for_seed_and_prompt() {
         let latents = plain.clone().with_latents(z.clone());
         assert!(same(&pipeline, &plain, &latents));
         let prompt = pipeline.encode_prompt(&["a red circle"]).unwrap();
-        let negative = Some(pipeline.encode_prompt(&[""]).unwrap());
+        let guided = matches!(method, Method::Teacher(_));
+        let negative = guided.then(|| pipeline.encode_prompt(&[""]).unwrap());
         let embeddings = Embeddings { prompt: prompt.clone(), negative };
         let nobody: [&str; 0] = [];
         let embedded =
@@ -199,6 +200,27 @@ fn given_latents_and_embeddings_stand_for_seed_and_prompt() {
         let refused = pipeline.denoise_from(&teacher("x"), z, &text, &mut ());
         assert!(matches!(refused, Err(Error::Setting { .. })), "{refused:?}");
     }
+    // What is said twice is refused, by both names.
+    let features = |tokens: usize| {
+        let prompt = pipeline.encode_prompt(&["x"]).unwrap().narrow(1, 0, tokens);
+        Embeddings { prompt, negative: None }
+    };
+    let nobody: [&str; 0] = [];
+    let given = Request::new(nobody).with_embeddings(features(77));
+    let picture = RgbImage::new(32, 32);
+    let started = teacher("x").with_method(four_steps().with_start(picture, 0.5));
+    for (request, words) in [
+        (started.clone().with_latents(pipeline.noise(&[7], 32, 32)), ["latents", "picture"]),
+        (teacher("x").with_embeddings(features(77)), ["embeddings", "prompts"]),
+        (given.clone().with_clip_skip(1), ["embeddings", "clip skip"]),
+        // The negative prompt is encoded in 77 tokens; guidance needs as many on both sides.
+        (given.with_embeddings(features(20)).with_method(four_steps()), ["20 tokens", "77"]),
+    ] {
+        let message = pipeline.generate(&request).unwrap_err().to_string();
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    }
+    let text = pipeline.encode_prompt(&["x"]).unwrap();
+    assert!(pipeline.denoise_from(&started, pipeline.noise(&[7], 32, 32), &text, &mut ()).is_err());
     let nan = pipeline.noise(&[7], 32, 32) * f32::NAN;
     let error = pipeline.generate(&teacher("x").with_latents(nan)).unwrap_err();
     assert!(matches!(error, Error::NotFiniteInput { what: "given latents" }), "{error}");
