@@ -96,16 +96,23 @@ impl Shown {
     fn update(&mut self, report: &StepReport<'_>) {
         self.bar.set_message(losses(report));
         self.bar.set_position(report.step as u64);
-        let Some(log) = &mut self.log else { return };
-        let now = Instant::now();
-        let done = report.step.saturating_sub(log.start.1);
-        if done == 0 || (now - log.last < PAUSE && report.step < report.steps) {
-            return;
+        if let Some(line) = self.log.as_mut().and_then(|log| log.due(report, Instant::now())) {
+            say_err!("{line}");
         }
-        log.last = now;
-        let seconds = (now - log.start.0).as_secs_f64() / done as f64;
+    }
+}
+
+impl Log {
+    /// The line that a report is due at a moment: one after every pause, and one at the last step.
+    fn due(&mut self, report: &StepReport<'_>, now: Instant) -> Option<String> {
+        let done = report.step.saturating_sub(self.start.1);
+        if done == 0 || (now - self.last < PAUSE && report.step < report.steps) {
+            return None;
+        }
+        self.last = now;
+        let seconds = (now - self.start.0).as_secs_f64() / done as f64;
         let left = Duration::from_secs_f64(seconds * (report.steps - report.step) as f64);
-        say_err!("{}", line(report, seconds, left));
+        Some(line(report, seconds, left))
     }
 }
 
@@ -174,5 +181,32 @@ impl dmd_infer::Observer for Steps {
             self.bar.set_length(progress.steps as u64);
         }
         self.bar.set_position(progress.step as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log has a line after every pause and at the last step, with the speed and the time left since the first
+    /// report, whose own line is printed where the stage begins.
+    #[test]
+    fn a_log_has_a_line_now_and_then() {
+        let start = Instant::now();
+        let mut log = Log { start: (start, 5), last: start };
+        let mut due = |step: usize, seconds: u64| {
+            let losses = [("fake", 0.25)];
+            let report = StepReport { stage: "distillation", step, steps: 35, losses: &losses, seconds: 0.0 };
+            log.due(&report, start + Duration::from_secs(seconds))
+        };
+        assert_eq!(due(5, 0), None);
+        assert_eq!(due(14, 19), None);
+        let line = "distillation 15/35  2.0 s/step, 40 seconds left  fake 0.2500".to_owned();
+        assert_eq!(due(15, 20), Some(line));
+        assert_eq!(due(24, 39), None, "the pause counts from the last line");
+        let line = "distillation 25/35  2.0 s/step, 20 seconds left  fake 0.2500".to_owned();
+        assert_eq!(due(25, 40), Some(line));
+        let line = "distillation 35/35  1.4 s/step, 0 seconds left  fake 0.2500".to_owned();
+        assert_eq!(due(35, 42), Some(line), "the last step has a line at once");
     }
 }

@@ -9,6 +9,7 @@ mod drawing;
 mod inspecting;
 mod output;
 mod refusals;
+mod teacher;
 
 use std::fs;
 use std::path::Path;
