@@ -3,6 +3,8 @@
 
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -69,10 +71,50 @@ struct Log {
 /// Time between two lines of a log.
 const PAUSE: Duration = Duration::from_secs(20);
 
+/// Longest silence of a log: a step, a chunk of pairs or a probe may take minutes.
+const SILENCE: Duration = Duration::from_secs(25);
+
+/// When the log had its last line, and where the work stands.
+static STANDING: Mutex<Option<(Instant, String)>> = Mutex::new(None);
+
+/// Keeps where the work stands; with a moment, a line was printed then.
+fn stands(printed: Option<Instant>, text: String) {
+    let mut standing = STANDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = printed.or(standing.as_ref().map(|(last, _)| *last)).unwrap_or_else(Instant::now);
+    *standing = Some((last, text));
+}
+
+/// The line that breaks a silence which has become too long.
+fn overdue(now: Instant) -> Option<String> {
+    let mut standing = STANDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let (last, text) = standing.as_mut()?;
+    if now.saturating_duration_since(*last) < SILENCE {
+        return None;
+    }
+    *last = now;
+    Some(format!("{text}, still working"))
+}
+
+/// Breaks silences from a thread of its own, which ends with the program.
+fn break_silences() {
+    stands(Some(Instant::now()), "preparing".to_owned());
+    thread::spawn(|| {
+        loop {
+            thread::sleep(Duration::from_secs(2));
+            if let Some(line) = overdue(Instant::now()) {
+                say_err!("{line}");
+            }
+        }
+    });
+}
+
 impl Progress {
     /// Ends cleanly on Ctrl-C; a second Ctrl-C ends the program at once.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        listen("stopping after this step, with a checkpoint")?;
+        listen("stopping after this step; what is done is kept")?;
+        if !stderr().is_terminal() {
+            break_silences();
+        }
         Ok(Self { stage: None })
     }
 }
@@ -88,7 +130,8 @@ impl Shown {
         let now = Instant::now();
         let log = (!stderr().is_terminal()).then_some(Log { start: (now, report.step), last: now });
         if log.is_some() {
-            say_err!("{} {}/{}  {}", report.stage, report.step, report.steps, losses(report));
+            say_err!("{}  {}", place(report), losses(report));
+            stands(Some(now), place(report));
         }
         Self { name: report.stage, bar, log }
     }
@@ -96,7 +139,11 @@ impl Shown {
     fn update(&mut self, report: &StepReport<'_>) {
         self.bar.set_message(losses(report));
         self.bar.set_position(report.step as u64);
-        if let Some(line) = self.log.as_mut().and_then(|log| log.due(report, Instant::now())) {
+        let Some(log) = &mut self.log else { return };
+        let now = Instant::now();
+        let line = log.due(report, now);
+        stands(line.is_some().then_some(now), place(report));
+        if let Some(line) = line {
             say_err!("{line}");
         }
     }
@@ -122,8 +169,12 @@ fn line(report: &StepReport<'_>, seconds: f64, left: Duration) -> String {
         true => format!("{:.1} steps/s", 1.0 / seconds.max(f64::MIN_POSITIVE)),
         false => format!("{seconds:.1} s/step"),
     };
-    let (stage, step, steps) = (report.stage, report.step, report.steps);
-    format!("{stage} {step}/{steps}  {speed}, {} left  {}", HumanDuration(left), losses(report))
+    format!("{}  {speed}, {} left  {}", place(report), HumanDuration(left), losses(report))
+}
+
+/// How far a stage is.
+fn place(report: &StepReport<'_>) -> String {
+    format!("{} {}/{}", report.stage, report.step, report.steps)
 }
 
 fn losses(report: &StepReport<'_>) -> String {
@@ -187,6 +238,20 @@ impl dmd_infer::Observer for Steps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A step that takes minutes does not silence a log.
+    #[test]
+    fn a_silence_is_broken() {
+        let start = Instant::now();
+        stands(Some(start), "distillation 3/9".to_owned());
+        assert_eq!(overdue(start + Duration::from_secs(24)), None);
+        let line = "distillation 3/9, still working".to_owned();
+        assert_eq!(overdue(start + Duration::from_secs(25)), Some(line.clone()));
+        assert_eq!(overdue(start + Duration::from_secs(49)), None, "the silence counts from the last line");
+        stands(None, "distillation 4/9".to_owned());
+        let line = line.replace('3', "4");
+        assert_eq!(overdue(start + Duration::from_secs(50)), Some(line));
+    }
 
     /// A log has a line after every pause and at the last step, with the speed and the time left since the first
     /// report, whose own line is printed where the stage begins.
