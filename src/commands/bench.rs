@@ -8,9 +8,9 @@ use clap::{Args, ValueEnum};
 use dmd_core::{Denoiser, Distiller, FewStep, Noise, NoiseSchedule};
 use dmd_infer::{Method, Pipeline, Request};
 use dmd_kernels::{flops, recorded};
-use dmd_model::{Conditioner, Family, Networks, OpenOptions, StableDiffusion};
+use dmd_model::{Conditioner, Family, Networks, OpenOptions, StableDiffusion, TextToImage};
 use dmd_train::{Batch, LearningRate, Trainer, TrainerConfig};
-use dmd_unet::{TinyAutoencoder, UNetConfig};
+use dmd_unet::TinyAutoencoder;
 use serde_json::json;
 
 use super::{DtypeArgs, ModelArgs};
@@ -170,7 +170,10 @@ impl Bench<'_> {
         if let (Part::Taesd, Some(taesd)) = (part, taesd) {
             let (network, _) = TinyAutoencoder::from_dir(taesd, device)?;
             let network = dmd_weights::cast(network, dtype);
-            let unet: UNetConfig = self.unet()?;
+            let tiny_autoencoder = Some(taesd.to_owned());
+            let parts =
+                TextToImage::open(&OpenOptions { tiny_autoencoder, ..OpenOptions::new(folder, device) })?;
+            let unet = parts.networks.config().context("the model has no UNet")?;
             let shape = [1, unet.in_channels, unet.sample_size, unet.sample_size];
             let x = Noise::from_seed(1).normal(shape, device).cast(dtype);
             return timed(runs, || settle(network.decode(x.clone())));
@@ -243,12 +246,6 @@ impl Bench<'_> {
             }
             Part::Taesd | Part::Picture | Part::PictureTaesd | Part::Teacher => unreachable!("timed above"),
         }
-    }
-
-    fn unet(&self) -> anyhow::Result<UNetConfig> {
-        let found = ["unet_one_step", "unet"].map(|name| self.folder.join(name));
-        let folder = found.into_iter().find(|folder| folder.is_dir());
-        Ok(dmd_weights::read_config(&folder.context("there is no unet in this folder")?)?)
     }
 }
 
