@@ -83,16 +83,6 @@ impl Fingerprint {
     }
 }
 
-/// The SHA-256 of some parts of a text, in hexadecimal digits.
-pub fn of_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
-    let mut hash = Sha256::new();
-    for text in texts {
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(text);
-    }
-    hex(&hash.finalize())
-}
-
 /// The SHA-256 of the content of files, and of all files in folders, in hexadecimal digits. Where a path lies does not
 /// count, the names inside a folder do; a path that does not exist counts as absent.
 ///

@@ -6,7 +6,7 @@ use dmd_core::matching::Weighting;
 use dmd_data::Dataset;
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, data_hash, from_file, is_not_negative, is_positive, require};
+use super::{DataSection, from_file, is_not_negative, is_positive, require};
 use crate::Error;
 use crate::fingerprint::{self, Fingerprint};
 use crate::run::Pace;
@@ -282,7 +282,7 @@ impl DistillConfig {
     pub fn fingerprints(&self, dataset: &dyn Dataset) -> Result<Fingerprints, Error> {
         let parts = ["unet", "scheduler", "text_encoder", "tokenizer", "vae", "classes.json"];
         let teacher = fingerprint::of_files(&parts.map(|part| self.teacher.join(part)))?;
-        let made_by = Fingerprint::new().with("teacher", teacher)?.with("data", data_hash(dataset))?;
+        let made_by = Fingerprint::new().with("teacher", teacher)?.with("data", dataset.fingerprint())?;
         let pairs = made_by.clone().with("seed", self.seed)?.with("guidance_scale", self.guidance_scale)?;
         let steps = self.regression.as_ref().map(|section| section.sampling_steps);
         Ok(Fingerprints {

@@ -5,7 +5,7 @@ use dmd_data::Dataset;
 use dmd_unet::{AutoencoderConfig, PerLevel, UNetConfig};
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, data_hash, from_file, is_not_negative, is_positive, require};
+use super::{DataSection, from_file, is_not_negative, is_positive, require};
 use crate::Error;
 use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
@@ -181,7 +181,7 @@ impl TeacherConfig {
     ///
     /// [`Error::Fingerprint`] when the section cannot be recorded.
     pub fn autoencoder_from(&self, dataset: &dyn Dataset) -> Result<Fingerprint, Error> {
-        let made_from = Fingerprint::new().with("seed", self.seed)?.with("data", data_hash(dataset))?;
+        let made_from = Fingerprint::new().with("seed", self.seed)?.with("data", dataset.fingerprint())?;
         Ok(made_from.with("autoencoder", &self.autoencoder)?.without(&[
             "autoencoder.batch",
             "autoencoder.learning_rate",
