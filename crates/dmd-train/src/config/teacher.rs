@@ -271,10 +271,11 @@ impl TeacherConfig {
             self.text.heads,
             "a divisor of text.width",
         )?;
-        let factor = 1_u32 << (a.block_out_channels.len().max(1) - 1);
+        let halvings = a.block_out_channels.len().saturating_sub(1);
+        let factor = u32::try_from(halvings).ok().and_then(|halvings| 1_u32.checked_shl(halvings));
         let size = self.data.size();
         require(
-            size.is_some_and(|size| size > 0 && size.is_multiple_of(factor)),
+            size.zip(factor).is_some_and(|(size, factor)| size > 0 && size.is_multiple_of(factor)),
             "data.size",
             size.map_or_else(|| "none".to_owned(), |size| size.to_string()),
             "divisible by the autoencoder's downsampling",
