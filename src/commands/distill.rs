@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use clap::Args;
@@ -38,12 +39,18 @@ fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
     Ok(AnyModel::open(&options)?)
 }
 
-fn distill_in<F: Family>(model: &Model<F>, config: &DistillConfig, device: &Device) -> anyhow::Result<()> {
+/// The data set; every caption of it can be a condition of the model.
+fn open_data<F: Family>(model: &Model<F>, config: &DistillConfig) -> anyhow::Result<Arc<dyn Dataset>> {
     let dataset = open_dataset(&config.data)?;
-    config.check_schedule(model.noising.last_timestep())?;
     check_captions(dataset.as_ref(), |caption| {
         model.conditioner.check(caption).map_err(|error| error.to_string())
     })?;
+    Ok(dataset)
+}
+
+fn distill_in<F: Family>(model: &Model<F>, config: &DistillConfig, device: &Device) -> anyhow::Result<()> {
+    let dataset = open_data(model, config)?;
+    config.check_schedule(model.noising.last_timestep())?;
     let made_from = config.fingerprints(dataset.as_ref())?;
     check_resumable(&config.output, "distillation", &made_from.run)?;
     config::save(config, &config.output)?;
@@ -142,7 +149,7 @@ fn pairs_in<F: Family>(
     args: &PairsArgs,
     device: &Device,
 ) -> anyhow::Result<Outcome> {
-    let dataset = open_dataset(&config.data)?;
+    let dataset = open_data(model, config)?;
     let made_from = config.fingerprints(dataset.as_ref())?;
     let making = Making { config, dataset: dataset.as_ref(), model, made_from: &made_from, device };
     making.make(args.shard, &mut Progress::new()?)

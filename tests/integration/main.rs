@@ -10,6 +10,7 @@ mod opening;
 mod parity;
 mod pipeline;
 mod program;
+mod runs;
 mod shapes;
 mod support;
 mod verify;

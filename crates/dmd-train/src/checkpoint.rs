@@ -104,45 +104,52 @@ pub(crate) fn write(run: &Path, stage: &mut dyn Stage, state: &RunState, keep: u
 /// Keeps the checkpoint of a stage under its step's number before a new one takes its place.
 fn set_aside(run: &Path, stage: &str, keep: usize) -> Result<(), Error> {
     let home = checkpoint_folder(run, stage);
-    let failed = |source| Error::from(dmd_weights::Error::Write { path: home.clone(), source });
+    // What a killed process left of earlier ones is not looked at again otherwise.
+    older(&home, stage).iter().try_for_each(WholeFolder::settle)?;
     if keep > 1
         && let Some(current) = newest(run, stage)
     {
         let step = RunState::read(&current)?.step;
         let aside = WholeFolder::new(home.with_file_name(format!("{stage}-{step:08}")));
         if aside.newest().is_none() {
-            aside.replace(|fresh| {
-                for entry in fs::read_dir(&current).map_err(failed)? {
-                    let entry = entry.map_err(failed)?;
-                    let to = fresh.join(entry.file_name());
-                    // A second name for the same bytes where the file system has that; checkpoints never change.
-                    fs::hard_link(entry.path(), &to)
-                        .or_else(|_| fs::copy(entry.path(), &to).map(|_| ()))
-                        .map_err(failed)?;
-                }
-                Ok::<(), Error>(())
-            })?;
+            aside.replace(|fresh| link_all(&current, fresh))?;
         }
     }
     let older = older(&home, stage);
     let surplus = older.len().saturating_sub(keep.saturating_sub(1));
-    older[..surplus].iter().try_for_each(fs::remove_dir_all).map_err(failed)
+    Ok(older[..surplus].iter().try_for_each(WholeFolder::remove)?)
 }
 
-/// The checkpoints of a stage that are named by their step, the oldest first.
-fn older(home: &Path, stage: &str) -> Vec<PathBuf> {
+/// Gives the files of a checkpoint a second name where the file system has that, for checkpoints never change; else
+/// copies them.
+fn link_all(from: &Path, into: &Path) -> Result<(), Error> {
+    let failed = |source| Error::from(dmd_weights::Error::Write { path: into.to_owned(), source });
+    for entry in fs::read_dir(from).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let to = into.join(entry.file_name());
+        fs::hard_link(entry.path(), &to)
+            .or_else(|_| fs::copy(entry.path(), &to).map(|_| ()))
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The checkpoints of a stage that are named by their step, the oldest first, whole or not.
+fn older(home: &Path, stage: &str) -> Vec<WholeFolder> {
     let entries = home.parent().and_then(|parent| fs::read_dir(parent).ok());
-    let mut older: Vec<PathBuf> = entries
+    let mut names: Vec<String> = entries
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let step = name.strip_prefix(stage).and_then(|rest| rest.strip_prefix('-'));
-            step.is_some_and(|step| step.len() == 8 && step.bytes().all(|b| b.is_ascii_digit()))
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let name = name.strip_suffix(".part").or(name.strip_suffix(".next")).unwrap_or(&name);
+            let step = name.strip_prefix(stage)?.strip_prefix('-')?;
+            let is_step = step.len() == 8 && step.bytes().all(|b| b.is_ascii_digit());
+            is_step.then(|| name.to_owned())
         })
-        .map(|entry| entry.path())
         .collect();
-    older.sort();
-    older
+    names.sort();
+    names.dedup();
+    names.into_iter().map(|name| WholeFolder::new(home.with_file_name(name))).collect()
 }

@@ -8,7 +8,6 @@ use std::fs;
 use std::path::Path;
 
 pub use dmd_data::DataSection;
-use dmd_data::Dataset;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,17 +19,7 @@ pub use self::pixel_teacher::{PixelKind, PixelTeacherConfig, PixelTrainingSectio
 pub use self::teacher::{
     AutoencoderSection, DiffusionSection, GroundingSection, TeacherConfig, TextSection, UNetSection,
 };
-use crate::{Error, fingerprint};
-
-/// The hash of a data set: its captions and the size of its pictures. Where it lies does not count.
-pub(crate) fn data_hash(dataset: &dyn Dataset) -> String {
-    let size = dataset.size().unwrap_or(0).to_string();
-    let captions: Vec<&str> = dataset.entries().map(|entry| entry.caption).collect();
-    match captions.is_empty() {
-        true => fingerprint::of_texts([dataset.name().as_str(), &size]),
-        false => fingerprint::of_texts([size.as_str()].into_iter().chain(captions)),
-    }
-}
+use crate::Error;
 
 fn require(holds: bool, key: &'static str, value: impl ToString, must: &'static str) -> Result<(), Error> {
     if holds {

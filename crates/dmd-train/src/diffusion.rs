@@ -159,6 +159,9 @@ impl Recipe for DiffusionRecipe {
     fn probe(&self, network: &Teacher, stopped: &dyn Fn() -> bool) -> Result<Option<Probe>, Error> {
         let mut noise = Noise::stream(0, "probe");
         let captions = self.dataset.prompts(24, &mut noise)?;
+        if captions.is_empty() {
+            return Ok(Some(Probe::default()));
+        }
         let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
         let text = network.text.forward(self.ids(&prompts)?);
         let shape = self.pool.latent_shape();

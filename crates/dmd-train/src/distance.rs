@@ -1,5 +1,7 @@
 //! DMD's measure of the regression term: LPIPS of decoded pictures.
 
+use std::path::Path;
+
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
@@ -30,7 +32,7 @@ impl<'a, F: Family> Perceptual<'a, F> {
     pub fn open(section: &PerceptualSection, model: &'a Model<F>, device: &Device) -> Result<Self, Error> {
         let lpips = Lpips::from_files(section.network, &section.trunk, &section.weightings, device)?;
         let tiny = match &section.taesd {
-            Some(folder) => Some(TinyAutoencoder::from_dir(folder, device)?.0),
+            Some(folder) => Some(tiny(folder, model.shape()[0], device)?),
             None => None,
         };
         Ok(Self { lpips, model, tiny, size: section.size })
@@ -53,6 +55,19 @@ impl<'a, F: Family> Perceptual<'a, F> {
             }
         }
     }
+}
+
+/// A small decoder for latents of some channels.
+fn tiny(folder: &Path, channels: usize, device: &Device) -> Result<TinyAutoencoder, Error> {
+    let (tiny, config) = TinyAutoencoder::from_dir(folder, device)?;
+    if config.latent_channels != channels {
+        return Err(Error::Option {
+            key: "regression.perceptual.taesd",
+            value: format!("{folder:?}, which decodes {} channels", config.latent_channels),
+            must: "a TAESD for as many channels as the model's latents have",
+        });
+    }
+    Ok(tiny)
 }
 
 impl<F: Family> Distance for Perceptual<'_, F> {

@@ -235,7 +235,7 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
         let mut draw = || noise.normal([COUNT, channels, height, width], device);
         let drawn: Vec<_> = generator.levels().iter().map(|_| draw()).collect();
         let mut pictures: Vec<RgbImage> = Vec::new();
-        for range in chunks::ranges(COUNT, chunks::of_samples(model.shape(), *batch)) {
+        for range in chunks::ranges(captions.len().min(COUNT), chunks::of_samples(model.shape(), *batch)) {
             if stopped() {
                 return Ok(None);
             }

@@ -69,6 +69,9 @@ pub enum Error {
         /// Its value now.
         is: String,
     },
+    /// A trainer cannot use its settings with the batches and networks that it was given.
+    #[error("this training cannot go on: {0}")]
+    Training(String),
     /// A setting cannot be recorded.
     #[error("cannot record the setting {name}: {reason}")]
     Fingerprint {

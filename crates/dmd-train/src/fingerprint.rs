@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -83,47 +83,42 @@ impl Fingerprint {
     }
 }
 
-/// The SHA-256 of some parts of a text, in hexadecimal digits.
-pub fn of_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
-    let mut hash = Sha256::new();
-    for text in texts {
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(text);
-    }
-    hex(&hash.finalize())
-}
-
 /// The SHA-256 of the content of files, and of all files in folders, in hexadecimal digits. Where a path lies does not
 /// count, the names inside a folder do; a path that does not exist counts as absent.
 ///
 /// # Errors
 ///
-/// [`dmd_weights::Error::Read`] when a file cannot be read.
+/// [`dmd_weights::Error::Read`] when a path cannot be looked into.
 pub fn of_files(paths: &[PathBuf]) -> Result<String, Error> {
     let mut hash = Sha256::new();
     for path in paths {
-        add(&mut hash, path)?;
+        add(&mut hash, path, "")?;
     }
     Ok(hex(&hash.finalize()))
 }
 
-fn add(hash: &mut Sha256, path: &Path) -> Result<(), Error> {
+/// Adds a file or folder, which has the name `inside` within the folder that is hashed.
+fn add(hash: &mut Sha256, path: &Path, inside: &str) -> Result<(), Error> {
     let failed = |source| Error::from(dmd_weights::Error::Read { path: path.to_owned(), source });
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if path.is_dir() {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            hash.update(b"absent");
+            return Ok(());
+        }
+        metadata => metadata.map_err(failed)?,
+    };
+    if metadata.is_dir() {
         let entries = fs::read_dir(path).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        let mut inside: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-        inside.sort();
-        return inside.iter().try_for_each(|path| add(hash, path));
-    }
-    if !path.is_file() {
-        hash.update(b"absent");
-        return Ok(());
+        let mut names: Vec<_> = entries.into_iter().map(|entry| entry.file_name()).collect();
+        names.sort();
+        return names.iter().try_for_each(|name| {
+            add(hash, &path.join(name), &format!("{inside}/{}", name.to_string_lossy()))
+        });
     }
     let mut file = fs::File::open(path).map_err(failed)?;
-    hash.update((name.len() as u64).to_le_bytes());
-    hash.update(&name);
-    hash.update(file.metadata().map_err(failed)?.len().to_le_bytes());
+    hash.update((inside.len() as u64).to_le_bytes());
+    hash.update(inside);
+    hash.update(metadata.len().to_le_bytes());
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer).map_err(failed)? {

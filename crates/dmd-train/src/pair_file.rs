@@ -71,11 +71,18 @@ impl PairFile {
             let [count, channels, height, width] = info.shape[..] else {
                 return Err(damaged(&format!("{name:?} has the shape {:?}", info.shape)));
             };
-            let whole = info.dtype == Dtype::F32 && count == captions.len();
-            if !whole || 8 + length + info.data_offsets.1 as u64 > size {
+            let (from, to) = info.data_offsets;
+            let sizes = [count, channels, height, width, size_of::<f32>()];
+            let bytes = sizes.into_iter().try_fold(1_usize, usize::checked_mul);
+            let held = size - 8 - length;
+            let whole = info.dtype == Dtype::F32
+                && count == captions.len()
+                && bytes.is_some_and(|bytes| to.checked_sub(from) == Some(bytes))
+                && to as u64 <= held;
+            if !whole {
                 return Err(damaged(&format!("{name:?} is not whole")));
             }
-            Ok((8 + length + info.data_offsets.0 as u64, [channels, height, width]))
+            Ok((8 + length + from as u64, [channels, height, width]))
         };
         let ((z, shape), (x0, other)) = (start("z")?, start("x0")?);
         if shape != other {
@@ -84,14 +91,23 @@ impl PairFile {
         Ok(Self { path: path.to_owned(), captions, made_from, shape, starts: [z, x0] })
     }
 
-    /// Checks that the pairs fit a teacher and were made from given settings.
-    pub(crate) fn check(&self, shape: [usize; 3], made_from: &Fingerprint) -> Result<(), Error> {
+    /// Checks that there are `wanted` pairs, that they fit a teacher, and that they were made from given settings.
+    pub(crate) fn check(
+        &self,
+        wanted: usize,
+        shape: [usize; 3],
+        made_from: &Fingerprint,
+    ) -> Result<(), Error> {
         let path = self.path.clone();
         if let Some((name, was, is)) = made_from.difference(&self.made_from) {
             return Err(Error::Changed { path, name, was, is });
         }
         if self.shape != shape {
             let reason = format!("samples of shape {:?}, expected {shape:?}", self.shape);
+            return Err(WeightsError::Safetensors { path, reason }.into());
+        }
+        if self.len() < wanted {
+            let reason = format!("{} pairs, expected {wanted}: make the pairs again", self.len());
             return Err(WeightsError::Safetensors { path, reason }.into());
         }
         Ok(())

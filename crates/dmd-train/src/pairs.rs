@@ -155,7 +155,7 @@ impl Pairs {
     ///
     /// # Errors
     ///
-    /// When a file is missing, damaged, or of samples of another shape.
+    /// When a file is missing, damaged, too short, or of samples of another shape.
     pub fn open(
         folder: &Path,
         count: usize,
@@ -164,8 +164,9 @@ impl Pairs {
     ) -> Result<Self, Error> {
         let files = (0..count.div_ceil(FILE))
             .map(|file| {
+                let wanted = FILE.min(count - file * FILE);
                 let file = PairFile::open(&file_path(folder, made_from, file))?;
-                file.check(shape, made_from)?;
+                file.check(wanted, shape, made_from)?;
                 Ok(file)
             })
             .collect::<Result<Vec<_>, Error>>()?;

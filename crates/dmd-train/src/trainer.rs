@@ -233,11 +233,15 @@ where
     ///
     /// # Errors
     ///
-    /// What `batches` returns, or the reduction over ranks.
+    /// What `batches` returns, or the reduction over ranks. [`Error::Training`] when the batches or the networks lack
+    /// what the configuration asks for: pairs in the warm-up, real samples and a critic's head for the adversarial term.
     pub fn step(
         &mut self,
         mut batches: impl FnMut(Turn, &mut Noise) -> Result<Batch<C>, Error>,
     ) -> Result<Figures, Error> {
+        if self.config.accumulate == 0 {
+            return Err(refusal("an update of 0 micro-batches; `accumulate` must be at least 1"));
+        }
         let mut turns = Vec::with_capacity(self.config.accumulate);
         for _ in 0..self.config.accumulate {
             let (draw, batch) = self.draw(Turn::Generator, &mut batches)?;
@@ -272,6 +276,7 @@ where
         let (shape, device) = (self.config.shape, &self.device);
         let mut draw = Draw::new(&mut self.noise, shape, &self.config.matching_times, device);
         let batch = batches(turn, &mut self.noise)?;
+        self.check(turn, &batch)?;
         if let Some([z, _]) = &batch.pairs {
             let (count, all) = (z.dims()[0], shape[0]);
             draw.z = match count < all {
@@ -291,6 +296,31 @@ where
             draw.later = Some((step, x0));
         }
         Ok((draw, batch))
+    }
+
+    /// Checks that a batch has what its turn needs, and nothing that does not fit.
+    fn check(&self, turn: Turn, batch: &Batch<C>) -> Result<(), Error> {
+        if self.config.adversarial.is_some() && self.config.fake_updates > 0 && batch.reals.is_none() {
+            return Err(refusal("the adversarial term needs batches with real samples"));
+        }
+        let Some([z, x0]) = &batch.pairs else {
+            let lacks = turn == Turn::Generator && self.warms_up();
+            return if lacks { Err(refusal("the warm-up needs batches with pairs")) } else { Ok(()) };
+        };
+        let steps = self.distiller.generator.levels().len();
+        if steps > 1 {
+            return Err(Error::Training(format!(
+                "a batch with pairs for a generator of {steps} steps; pairs belong to generators of one step"
+            )));
+        }
+        let (shape, [count, ..]) = (self.config.shape, z.dims());
+        if z.dims() != x0.dims() || z.dims()[1..] != shape[1..] || !(1..=shape[0]).contains(&count) {
+            let (z, x0) = (z.dims(), x0.dims());
+            return Err(Error::Training(format!(
+                "pairs of the shapes {z:?} and {x0:?} do not fit into a batch of the shape {shape:?}"
+            )));
+        }
+        Ok(())
     }
 
     /// Whether this step is of the warm-up by regression alone.
@@ -326,6 +356,7 @@ where
                 adversary,
             };
             let loss = distiller.generator_loss(&draw, &terms, &batch.condition);
+            let whole = terms.adversary.is_none() || loss.adversarial.is_some();
             let gradients = Gradients::of(loss.total * share, &distiller.generator);
             let mut figures = Figures::new();
             let terms = [
@@ -340,13 +371,19 @@ where
             let spread = loss.x.clone() - mean.clone().reshape([1, 1, 1, 1]);
             figures.note("sample_mean", mean);
             figures.note("sample_deviation", spread.square().mean().sqrt());
-            (gradients, figures, Samples { x: loss.x, condition: batch.condition, reals: batch.reals })
+            let made = Samples { x: loss.x, condition: batch.condition, reals: batch.reals };
+            (whole, gradients, figures, made)
         };
-        side_by_side(turns, config.parallel, work, |(gradients, figures, made)| {
+        let mut all_whole = true;
+        side_by_side(turns, config.parallel, work, |(whole, gradients, figures, made)| {
+            all_whole &= whole;
             add(&mut sum, gradients);
             parts.push(figures);
             samples.push(made);
         });
+        if !all_whole {
+            return Err(headless());
+        }
         let mut figures = Figures::mean(parts);
         if let Some(mut gradients) = sum {
             self.reduce.reduce(&mut gradients)?;
@@ -381,12 +418,14 @@ where
         type Turned<C> = (Tensor<4>, C, Option<(Reals<C>, Diffusion)>, Diffusion);
         let work = |(x, condition, critic, diffusion): Turned<C>| {
             let distiller = distiller.fork();
+            let asked = critic.is_some();
             let critic = critic.and_then(|(reals, diffusion)| {
                 distiller.critic_loss(x.clone(), &diffusion, &condition, &reals)
             });
             let loss = distiller.fake_loss(x, &diffusion, &condition);
             let mut figures = Figures::new();
             figures.loss("fake", loss.clone());
+            let whole = !asked || critic.is_some();
             let mut total = loss * share;
             if let Some(critic) = critic {
                 total = total + critic.loss.clone() * (weight * share);
@@ -394,12 +433,17 @@ where
                 figures.note("logit_real", critic.real_logit);
                 figures.note("logit_generated", critic.fake_logit);
             }
-            (Gradients::of(total, &distiller.fake), figures)
+            (whole, Gradients::of(total, &distiller.fake), figures)
         };
-        side_by_side(turns, self.config.parallel, work, |(gradients, figures)| {
+        let mut all_whole = true;
+        side_by_side(turns, self.config.parallel, work, |(whole, gradients, figures)| {
+            all_whole &= whole;
             add(&mut sum, gradients);
             parts.push(figures);
         });
+        if !all_whole {
+            return Err(headless());
+        }
         let mut figures = Figures::mean(parts);
         if let Some(mut gradients) = sum {
             self.reduce.reduce(&mut gradients)?;
@@ -470,6 +514,15 @@ where
         self.steps = steps;
         Ok(())
     }
+}
+
+fn refusal(reason: &str) -> Error {
+    Error::Training(reason.to_owned())
+}
+
+/// The adversarial term would silently be left out.
+fn headless() -> Error {
+    refusal("the adversarial term needs a fake score with a critic's head")
 }
 
 fn add(sum: &mut Option<Gradients>, gradients: Gradients) {

@@ -1,5 +1,6 @@
 //! A folder that is always whole: the old content or the new, wherever its writing is cut off.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, disk};
@@ -39,19 +40,47 @@ impl WholeFolder {
     /// What `fill` returns, or [`Error::Write`] when a file operation fails. The old content then stays, unless
     /// [`Self::newest`] already is the new one.
     pub fn replace<E: From<Error>>(&self, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
-        let failed = |source| E::from(Error::Write { path: self.path.clone(), source });
-        self.settle().map_err(failed)?;
+        let failed = |source| E::from(self.failed(source));
+        self.settle()?;
         let part = self.sibling(".part");
         disk::create_folders(&part).map_err(failed)?;
         fill(&part)?;
         disk::sync_all_within(&part)
             .and_then(|()| disk::rename(&part, &self.sibling(".next")))
-            .and_then(|()| self.settle())
+            .and_then(|()| self.clear())
             .map_err(failed)
     }
 
-    /// Finishes what a killed process began, or clears it away.
-    fn settle(&self) -> std::io::Result<()> {
+    /// Finishes what a killed process began, or clears it away: afterwards no `NAME.part` and no `NAME.next` exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`] when a file operation fails.
+    pub fn settle(&self) -> Result<(), Error> {
+        self.clear().map_err(|source| self.failed(source))
+    }
+
+    /// Removes the folder. A process that is killed meanwhile leaves it whole, or nothing that [`Self::newest`] finds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`] when a file operation fails.
+    pub fn remove(&self) -> Result<(), Error> {
+        self.settle()?;
+        if !self.path.is_dir() {
+            return Ok(());
+        }
+        let part = self.sibling(".part");
+        disk::rename(&self.path, &part)
+            .and_then(|()| disk::remove_folder(&part))
+            .map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::Write { path: self.path.clone(), source }
+    }
+
+    fn clear(&self) -> io::Result<()> {
         disk::remove_folder(&self.sibling(".part"))?;
         let next = self.sibling(".next");
         if next.is_dir() {

@@ -6,7 +6,7 @@ use dmd_core::matching::Weighting;
 use dmd_data::Dataset;
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, data_hash, from_file, is_not_negative, is_positive, require};
+use super::{DataSection, from_file, is_not_negative, is_positive, require};
 use crate::Error;
 use crate::fingerprint::{self, Fingerprint};
 use crate::run::Pace;
@@ -210,9 +210,9 @@ pub struct Fingerprints {
     pub pairs: Fingerprint,
 }
 
-/// Options that a resumed run may change: how long, how fast, on how much, and where. Teacher and data are compared by
-/// their content.
-const FREE: [&str; 17] = [
+/// Options that a resumed run may change: how long, how fast, on how much, and where. The teacher, the data and other
+/// files are compared by their content.
+const FREE: [&str; 21] = [
     "output",
     "teacher",
     "teacher_precision",
@@ -225,10 +225,14 @@ const FREE: [&str; 17] = [
     "generator.accumulate",
     "generator.parallel",
     "generator.recompute",
+    "generator.start",
     "fake.learning_rate",
     "fake.steps_per_generator_step",
     "regression.pairs",
     "regression.warmup_steps",
+    "regression.perceptual.trunk",
+    "regression.perceptual.weightings",
+    "regression.perceptual.taesd",
     "adversarial.reals",
 ];
 
@@ -282,13 +286,31 @@ impl DistillConfig {
     pub fn fingerprints(&self, dataset: &dyn Dataset) -> Result<Fingerprints, Error> {
         let parts = ["unet", "scheduler", "text_encoder", "tokenizer", "vae", "classes.json"];
         let teacher = fingerprint::of_files(&parts.map(|part| self.teacher.join(part)))?;
-        let made_by = Fingerprint::new().with("teacher", teacher)?.with("data", data_hash(dataset))?;
+        let made_by = Fingerprint::new().with("teacher", teacher)?.with("data", dataset.fingerprint())?;
         let pairs = made_by.clone().with("seed", self.seed)?.with("guidance_scale", self.guidance_scale)?;
         let steps = self.regression.as_ref().map(|section| section.sampling_steps);
         Ok(Fingerprints {
-            run: Fingerprint::new().with("", self)?.without(&FREE).and(made_by),
+            run: self.files()?.and(Fingerprint::new().with("", self)?.without(&FREE)).and(made_by),
             pairs: pairs.with("regression.sampling_steps", steps)?,
         })
+    }
+
+    /// The files that options name, by their content.
+    fn files(&self) -> Result<Fingerprint, Error> {
+        let perceptual = self.regression.as_ref().and_then(|section| section.perceptual.as_ref());
+        let named = [
+            ("generator.start", self.generator.start.as_ref()),
+            ("regression.perceptual.trunk", perceptual.map(|section| &section.trunk)),
+            ("regression.perceptual.weightings", perceptual.map(|section| &section.weightings)),
+            ("regression.perceptual.taesd", perceptual.and_then(|section| section.taesd.as_ref())),
+        ];
+        let mut files = Fingerprint::new();
+        for (name, path) in named {
+            if let Some(path) = path {
+                files = files.with(name, fingerprint::of_files(std::slice::from_ref(path))?)?;
+            }
+        }
+        Ok(files)
     }
 
     fn validate(&self) -> Result<(), Error> {
@@ -329,6 +351,14 @@ impl DistillConfig {
             require(r.pairs > 0, "regression.pairs", r.pairs, positive)?;
             require(r.sampling_steps > 0, "regression.sampling_steps", r.sampling_steps, positive)?;
             require(is_not_negative(r.weight), "regression.weight", r.weight, "0 or more")?;
+            if let Some(PerceptualSection { network, size: Some(size), .. }) = &r.perceptual {
+                // Below these sizes a network's last feature map has no pixel.
+                let (least, must) = match network {
+                    Backbone::Vgg16 => (16, "at least 16 for this network"),
+                    Backbone::AlexNet => (31, "at least 31 for this network"),
+                };
+                require(*size >= least, "regression.perceptual.size", size, must)?;
+            }
             if let Measure::PseudoHuber { c } = r.measure {
                 require(is_positive(c), "regression.measure", c, "a positive number")?;
                 require(

@@ -4,7 +4,7 @@ use dmd_data::Dataset;
 use dmd_unet::ClassUNetConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, data_hash, from_file, is_positive, require};
+use super::{DataSection, from_file, is_positive, require};
 use crate::Error;
 use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
@@ -120,7 +120,7 @@ impl PixelTeacherConfig {
     ///
     /// [`Error::Fingerprint`] when a section cannot be recorded.
     pub fn made_from(&self, dataset: &dyn Dataset) -> Result<Fingerprint, Error> {
-        let made_from = Fingerprint::new().with("seed", self.seed)?.with("data", data_hash(dataset))?;
+        let made_from = Fingerprint::new().with("seed", self.seed)?.with("data", dataset.fingerprint())?;
         let dropout = self.training.class_dropout;
         made_from.with("unet", &self.unet)?.with("training.class_dropout", dropout)
     }

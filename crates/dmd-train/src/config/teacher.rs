@@ -5,7 +5,7 @@ use dmd_data::Dataset;
 use dmd_unet::{AutoencoderConfig, PerLevel, UNetConfig};
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, data_hash, from_file, is_not_negative, is_positive, require};
+use super::{DataSection, from_file, is_not_negative, is_positive, require};
 use crate::Error;
 use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
@@ -181,7 +181,7 @@ impl TeacherConfig {
     ///
     /// [`Error::Fingerprint`] when the section cannot be recorded.
     pub fn autoencoder_from(&self, dataset: &dyn Dataset) -> Result<Fingerprint, Error> {
-        let made_from = Fingerprint::new().with("seed", self.seed)?.with("data", data_hash(dataset))?;
+        let made_from = Fingerprint::new().with("seed", self.seed)?.with("data", dataset.fingerprint())?;
         Ok(made_from.with("autoencoder", &self.autoencoder)?.without(&[
             "autoencoder.batch",
             "autoencoder.learning_rate",
@@ -271,10 +271,11 @@ impl TeacherConfig {
             self.text.heads,
             "a divisor of text.width",
         )?;
-        let factor = 1_u32 << (a.block_out_channels.len().max(1) - 1);
+        let halvings = a.block_out_channels.len().saturating_sub(1);
+        let factor = u32::try_from(halvings).ok().and_then(|halvings| 1_u32.checked_shl(halvings));
         let size = self.data.size();
         require(
-            size.is_some_and(|size| size > 0 && size.is_multiple_of(factor)),
+            size.zip(factor).is_some_and(|(size, factor)| size > 0 && size.is_multiple_of(factor)),
             "data.size",
             size.map_or_else(|| "none".to_owned(), |size| size.to_string()),
             "divisible by the autoencoder's downsampling",
