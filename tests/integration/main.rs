@@ -13,4 +13,5 @@ mod program;
 mod runs;
 mod shapes;
 mod support;
+mod trainer;
 mod verify;
