@@ -59,10 +59,8 @@ fn a_trainer_refuses_what_it_cannot_use() {
     let (plain, one) = (Batch::new(()), || toy(&[80.0]));
     let paired = |count| Batch::new(()).with_pairs(rows(count), rows(count));
     let real = Batch::new(()).with_reals(rows(4), ());
-    let warm_up = || TrainerConfig {
-        regression: Regression { warmup_steps: 1, ..Regression::default() },
-        ..config()
-    };
+    let warm_up =
+        || TrainerConfig { regression: Regression { warmup_steps: 1, ..Regression::default() }, ..config() };
     let critic = || TrainerConfig { adversarial: Some(adversarial()), ..config() };
     let refused = |config, distiller, batch: &Batch<()>, word: &str| {
         let reason = first_step(config, distiller, batch).unwrap_err();
