@@ -7,6 +7,7 @@ mod devices;
 mod distillation;
 mod drawing;
 mod inspecting;
+mod notes;
 mod output;
 mod refusals;
 mod teacher;
