@@ -115,7 +115,7 @@ mod tests {
     fn remembered_features_are_those_of_the_caption_alone() {
         let device = Device::flex();
         let folder = tempfile::tempdir().unwrap();
-        let vocabulary = Vocabulary::for_words(["a", "red", "blue", "circle"].into_iter());
+        let vocabulary = Vocabulary::for_words(["a", "red", "blue", "circle"]);
         vocabulary.save(folder.path(), 12).unwrap();
         let config: TextConfig = serde_json::from_value(json!({
             "vocab_size": vocabulary.len(), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
