@@ -11,6 +11,7 @@ mod parity;
 mod pipeline;
 mod program;
 mod runs;
+mod sdxl;
 mod shapes;
 mod support;
 mod trainer;
