@@ -1,7 +1,9 @@
 //! Stable Diffusion XL against diffusers: every part, and whole pictures. Fixtures made by `scripts/golden_sdxl.py`.
 
 use burn::tensor::Tensor;
-use dmd::clip::{ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer};
+use dmd::clip::{
+    ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer,
+};
 use dmd::unet::{Autoencoder, Network, XlCondition, XlUNet2d, XlUNetConfig};
 
 use crate::support::{Fixture, assert_close, device, golden};
@@ -18,11 +20,8 @@ fn unet() -> XlUNet2d {
 #[test]
 fn unet_with_sizes_and_pooled_text() {
     let (network, io) = (unet(), Fixture::open("sdxl/io"));
-    let condition = XlCondition {
-        text: io.tensor("text"),
-        pooled: io.tensor("pooled"),
-        sizes: io.tensor("sizes"),
-    };
+    let condition =
+        XlCondition { text: io.tensor("text"), pooled: io.tensor("pooled"), sizes: io.tensor("sizes") };
     for t in [999.0, 399.0, 0.0] {
         let output = network.forward(io.tensor("x"), Tensor::from_floats([t, t], &device()), &condition);
         assert_close(&format!("t = {t}"), output, io.tensor(&format!("unet_{t}")));

@@ -19,5 +19,5 @@ pub use model::ClipTextModel;
 pub use projected::{ProjectedText, ProjectedTextEncoder, ProjectedTextModel};
 pub use score::{ClipConfig, ClipModel, VisionConfig};
 pub use tokenizer::Tokenizer;
-pub use vocabulary::Vocabulary;
+pub use vocabulary::{Padding, Vocabulary};
 pub use weights::CLIP_KEYS;

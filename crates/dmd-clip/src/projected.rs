@@ -85,7 +85,12 @@ pub struct ProjectedTextEncoder {
 
 impl ProjectedTextEncoder {
     /// Joins a tokenizer and a model of a configuration that lives on `device`.
-    pub fn new(tokenizer: Tokenizer, model: ProjectedTextModel, config: &TextConfig, device: &Device) -> Self {
+    pub fn new(
+        tokenizer: Tokenizer,
+        model: ProjectedTextModel,
+        config: &TextConfig,
+        device: &Device,
+    ) -> Self {
         let end = config.eos_token_id.filter(|id| *id != HISTORIC_END);
         Self { tokenizer, model, end, device: device.clone() }
     }

@@ -35,9 +35,9 @@ pub use autoencoder::{Autoencoder, Decoder, Encoder, Posterior};
 pub use block::Resampling;
 pub use class_unet::ClassUNet2d;
 pub use config::{
-    AddedEmbedding, AutoencoderClass, AutoencoderConfig, ClassDownBlock, ClassUNetClass, ClassUNetConfig, ClassUpBlock,
-    DecoderBlock, DownBlock, EncoderBlock, PerLevel, TinyAutoencoderClass, TinyAutoencoderConfig, UNetClass,
-    UNetConfig, UpBlock, XlUNetConfig,
+    AddedEmbedding, AutoencoderClass, AutoencoderConfig, ClassDownBlock, ClassUNetClass, ClassUNetConfig,
+    ClassUpBlock, DecoderBlock, DownBlock, EncoderBlock, PerLevel, TinyAutoencoderClass,
+    TinyAutoencoderConfig, UNetClass, UNetConfig, UpBlock, XlUNetConfig,
 };
 pub use critic::Discriminator;
 pub use error::Error;

@@ -20,11 +20,7 @@ pub struct XlCondition {
 }
 
 impl XlCondition {
-    fn map(
-        &self,
-        text: impl Fn(&Tensor<3>) -> Tensor<3>,
-        row: impl Fn(&Tensor<2>) -> Tensor<2>,
-    ) -> Self {
+    fn map(&self, text: impl Fn(&Tensor<3>) -> Tensor<3>, row: impl Fn(&Tensor<2>) -> Tensor<2>) -> Self {
         Self { text: text(&self.text), pooled: row(&self.pooled), sizes: row(&self.sizes) }
     }
 }
