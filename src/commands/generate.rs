@@ -24,7 +24,7 @@ pub(crate) struct GenerateArgs {
     /// Seed of the first picture; the next ones count up
     #[arg(long, default_value_t = 0, value_parser = super::seed, allow_negative_numbers = true)]
     seed: u64,
-    /// Which of PyTorch's random generators the seed is for: diffusers gets the same noise from that one
+    /// Which of PyTorch's random generators takes the seed: with the same one diffusers starts from the same noise
     #[arg(long, value_enum, default_value_t = NoiseArg::TorchCpu)]
     noise: NoiseArg,
     /// Pictures per prompt
@@ -44,7 +44,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     guidance: Option<f64>,
     /// Scale the guided prediction back to the deviation it has without guidance, by this share from 0 to 1: less
-    /// glaring pictures at high guidance
+    /// glaring pictures at high guidance (teacher only)
     #[arg(long, default_value_t = 0.0)]
     guidance_rescale: f64,
     /// What pictures should not show (teacher only)
