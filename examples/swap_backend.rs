@@ -1,7 +1,7 @@
 //! The same code on every device: one prompt, one seed, each backend of this build, and how far the
 //! pictures are apart.
 //!
-//! `cargo run --release --example swap_backend` (CPU), or with `--features wgpu` on a GPU as well.
+//! `cargo run --release --example swap_backend` (CPU), or with `--features wgpu` on the device that wgpu finds as well.
 
 use std::path::Path;
 

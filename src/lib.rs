@@ -1,6 +1,6 @@
 //! Distribution Matching Distillation in Rust on [burn](https://burn.dev): one-step text-to-image
-//! generation, and the training that makes it possible, on CUDA, Vulkan and the CPU from one code
-//! base.
+//! generation, and the training that makes it possible. It runs on the CPU; the same code can be built for burn's GPU
+//! backends, which no GPU has run yet.
 //!
 //! This crate is a façade over the workspace's libraries; use them one by one where that is enough.
 //!

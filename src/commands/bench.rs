@@ -27,7 +27,7 @@ pub(crate) struct BenchArgs {
     /// Parts to time [default: text, unet, decode, picture, and with --taesd its two]
     #[arg(long, value_enum, value_delimiter = ',')]
     parts: Vec<Part>,
-    /// Timed runs of each part, after one that is not
+    /// Timed runs of each part, after one that is not timed
     #[arg(long, default_value_t = 10)]
     runs: usize,
     /// Samples per call of a distillation iteration

@@ -25,8 +25,8 @@ pub(crate) struct EvaluateArgs {
     /// Prompts: held-out ones of the shapes set, or the first captions of --data
     #[arg(long, default_value_t = 400)]
     prompts: usize,
-    /// Steps to measure; the generator's own number of steps is the generator, others are its teacher [default: 50 and
-    /// the generator's]
+    /// Numbers of steps to measure, e.g. 50,1: the generator's own number measures the generator, any other its teacher
+    /// [default: 50 and the generator's]
     #[arg(long, value_delimiter = ',')]
     steps: Vec<usize>,
     /// Classifier-free guidance of the teacher [default: what the generator was distilled with]
@@ -52,7 +52,8 @@ pub(crate) struct EvaluateArgs {
     /// Folder of a CLIPModel with its tokenizer, for the CLIP score
     #[arg(long)]
     clip: Option<PathBuf>,
-    /// Write the first 32 pictures of each method as grids into this folder, and those that are not what was asked for
+    /// Folder to write grids into: of each number of steps the first 32 pictures, and the first 32 that do not show what
+    /// was asked for
     #[arg(long)]
     grids: Option<PathBuf>,
 }

@@ -24,14 +24,14 @@ pub(crate) struct GenerateArgs {
     /// Seed of the first picture; the next ones count up
     #[arg(long, default_value_t = 0, value_parser = super::seed, allow_negative_numbers = true)]
     seed: u64,
-    /// Whose random numbers a seed stands for
+    /// Which of PyTorch's random generators takes the seed: with the same one diffusers starts from the same noise
     #[arg(long, value_enum, default_value_t = NoiseArg::TorchCpu)]
     noise: NoiseArg,
     /// Pictures per prompt
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// The teacher's sampling steps; 1, or as many as the generator was distilled for, draws with the generator
-    /// [default: the generator's own]
+    /// Steps to draw in: as many as the generator was distilled for (usually 1) draws with the generator, any other
+    /// number with its teacher [default: the generator's number]
     #[arg(long)]
     steps: Option<usize>,
     /// The teacher's timesteps instead of a number of steps, e.g. 981,721,441,181
@@ -43,7 +43,8 @@ pub(crate) struct GenerateArgs {
     /// Classifier-free guidance of the teacher [default: what the generator was distilled with, or 7.5]
     #[arg(long)]
     guidance: Option<f64>,
-    /// Keep guidance from widening the output's deviation, by this share
+    /// Scale the guided prediction back to the deviation it has without guidance, by this share from 0 to 1: less
+    /// glaring pictures at high guidance (teacher only)
     #[arg(long, default_value_t = 0.0)]
     guidance_rescale: f64,
     /// What pictures should not show (teacher only)

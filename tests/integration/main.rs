@@ -5,12 +5,14 @@
 
 mod doors;
 mod embedded;
+mod golden_measures;
 mod golden_training;
 mod opening;
 mod parity;
 mod pipeline;
 mod program;
 mod runs;
+mod sdxl;
 mod shapes;
 mod support;
 mod trainer;

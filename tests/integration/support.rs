@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dmd::clip::TextEncoder;
+use dmd::core::Noise;
 use dmd::model::{OpenOptions, TextToImage};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 /// The name of the device under test: `DMD_TEST_DEVICE`, else flex.
@@ -101,4 +103,40 @@ pub fn tiny_model() -> tempfile::TempDir {
     let path = folder.path().join("scheduler/scheduler_config.json");
     dmd::weights::write_json(&path, &scheduler).expect("a configuration");
     folder
+}
+
+/// Tensors as a temporary safetensors file.
+pub struct Weights {
+    folder: tempfile::TempDir,
+    tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
+}
+
+impl Weights {
+    /// None yet.
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), tensors: Vec::new() }
+    }
+
+    /// Adds a tensor.
+    pub fn add(&mut self, name: String, shape: &[usize], values: impl IntoIterator<Item = f32>) {
+        let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        self.tensors.push((name, shape.to_vec(), bytes));
+    }
+
+    /// Adds what `torch.randn` draws from a seed, changed by `by`.
+    pub fn draw(&mut self, name: String, seed: u64, shape: &[usize], by: impl Fn(f64) -> f64) {
+        let values = Noise::torch_cpu(seed).normals(shape.iter().product());
+        self.add(name, shape, values.into_iter().map(|v| by(f64::from(v as f32)) as f32));
+    }
+
+    /// Writes the tensors given so far as a file of this name, and forgets them.
+    pub fn write(&mut self, name: &str) -> PathBuf {
+        let views = self.tensors.iter().map(|(name, shape, bytes)| {
+            (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+        });
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        self.tensors.clear();
+        path
+    }
 }

@@ -8,6 +8,6 @@ pub mod pictures;
 pub mod tables;
 pub mod toy;
 pub mod training;
-mod variants;
+pub mod variants;
 
 pub use papers::tables;

@@ -2,7 +2,6 @@
 
 use crate::experiment::Experiment;
 use crate::tables::{Claim, Row, Table};
-use crate::training::Variant;
 use crate::variants::*;
 
 /// Whether a figure is at least another; of a run that diverged, none is.

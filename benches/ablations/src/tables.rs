@@ -1,7 +1,7 @@
 //! What a table is made of.
 
 use crate::experiment::Experiment;
-use crate::training::Variant;
+use crate::variants::Variant;
 
 /// A row of a table.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,7 +3,48 @@
 use dmd_core::matching::Weighting;
 
 use crate::tables::Row;
-use crate::training::Variant;
+
+/// What a generator is trained with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Variant {
+    /// Its name in a table.
+    pub name: &'static str,
+    /// The matching term's weighting, if it is there.
+    pub matching: Option<Weighting>,
+    /// Weight of the regression to the teacher's samples; 0 is none.
+    pub regression: f64,
+    /// Weight of the adversarial term; 0 is none.
+    pub adversarial: f64,
+    /// Fake updates per generator update.
+    pub ratio: usize,
+    /// Learning rate of the fake score over the generator's.
+    pub fake_rate: f64,
+    /// Calls of the generator.
+    pub steps: usize,
+    /// Whether later steps start from the generator's own samples (DMD2's backward simulation) or from real
+    /// ones.
+    pub simulated: bool,
+    /// The teacher's guidance.
+    pub guidance: f64,
+    /// Heun steps of the pairs.
+    pub pair_steps: usize,
+}
+
+impl Variant {
+    /// Two time scales, matching alone: DMD2 without its adversarial term.
+    pub const BASE: Self = Self {
+        name: "two time scales, ratio 5",
+        matching: Some(Weighting::Normalised),
+        regression: 0.0,
+        adversarial: 0.0,
+        ratio: 5,
+        fake_rate: 1.0,
+        steps: 1,
+        simulated: true,
+        guidance: 1.0,
+        pair_steps: 18,
+    };
+}
 
 pub(crate) const TEACHER: Row = Row::Teacher { name: "teacher, Heun 18", steps: 18, guidance: 1.0 };
 pub(crate) const RATIO_5: Variant = Variant::BASE;

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use burn::tensor::Device;
 use dmd_ablations::tables;
 use dmd_ablations::tables::Row;
-use dmd_ablations::training::{Effort, Variant};
+use dmd_ablations::training::Effort;
+use dmd_ablations::variants::Variant;
 
 /// Two time scales (DMD2, appendix C): after a short training, five fake updates per generator update
 /// are far nearer to the data than one, and regression alone is already over every mode. Reference runs

@@ -39,6 +39,13 @@ pub struct TextConfig {
     /// Epsilon of the layer normalisations.
     #[serde(default = "layer_norm_eps")]
     pub layer_norm_eps: f64,
+    /// Width of the projected features of a whole prompt, for an encoder that has them
+    /// ([`ProjectedTextModel`](crate::ProjectedTextModel)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection_dim: Option<usize>,
+    /// Number of the end token. 2 is a historic slip in OpenAI's files: the end is then the largest number of a prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eos_token_id: Option<u32>,
     /// Everything else in the file.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
@@ -96,6 +103,7 @@ impl TextConfig {
             ("intermediate_size", self.intermediate_size, 262_144),
             ("num_hidden_layers", self.num_hidden_layers, 512),
             ("max_position_embeddings", self.max_position_embeddings, 65_536),
+            ("projection_dim", self.projection_dim.unwrap_or(1), 65_536),
         ];
         // What a file says is not believed before its tensors are seen.
         for (key, value, max) in sizes {

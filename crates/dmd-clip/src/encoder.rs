@@ -32,12 +32,20 @@ impl TextEncoder {
     ///
     /// As [`Tokenizer::encode`].
     pub fn ids(&self, prompts: &[&str]) -> Result<Tensor<2, Int>, Error> {
-        let mut ids = Vec::new();
-        for prompt in prompts {
-            ids.extend(self.tokenizer.encode(prompt)?.into_iter().map(|id| id as i32));
-        }
-        let shape = [prompts.len(), self.tokenizer.max_tokens()];
-        Ok(Tensor::from_data(TensorData::new(ids, shape), &self.device))
+        Ok(ids_tensor(&tokens_of(&self.tokenizer, prompts)?, &self.device))
+    }
+
+    /// The prompts' features before the last `left_out` layers, not normalised (see [`ClipTextModel::hidden`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many layers.
+    pub fn hidden(&self, prompts: &[&str], left_out: usize) -> Result<Tensor<3>, Error> {
+        Ok(self.model.hidden(self.ids(prompts)?, left_out))
     }
 
     /// The prompts' features, `[batch, max_tokens, width]`.
@@ -62,4 +70,16 @@ impl TextEncoder {
         }
         Ok(self.model.forward_skipping(self.ids(prompts)?, skip))
     }
+}
+
+/// The tokens of prompts, padded to one length.
+pub(crate) fn tokens_of(tokenizer: &Tokenizer, prompts: &[&str]) -> Result<Vec<Vec<u32>>, Error> {
+    prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect()
+}
+
+/// Tokens of one length as a tensor `[prompts, tokens]`.
+pub(crate) fn ids_tensor(tokens: &[Vec<u32>], device: &Device) -> Tensor<2, Int> {
+    let length = tokens.first().map_or(0, Vec::len);
+    let ids: Vec<i32> = tokens.iter().flatten().map(|id| *id as i32).collect();
+    Tensor::from_data(TensorData::new(ids, [tokens.len(), length]), device)
 }

@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::path::Path;
 
 use burn::module::Module;
@@ -97,9 +98,15 @@ impl EncoderConfig {
 }
 
 impl Encoder {
-    /// The first `count` layers.
-    pub(crate) fn forward(&self, x: Tensor<3>, count: usize, is_causal: bool, quick_gelu: bool) -> Tensor<3> {
-        self.layers[..count].iter().fold(x, |x, layer| layer.forward(x, is_causal, quick_gelu))
+    /// Some of the layers, one after another.
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<3>,
+        layers: Range<usize>,
+        is_causal: bool,
+        quick_gelu: bool,
+    ) -> Tensor<3> {
+        self.layers[layers].iter().fold(x, |x, layer| layer.forward(x, is_causal, quick_gelu))
     }
 }
 
@@ -183,10 +190,32 @@ impl ClipTextModel {
     pub fn forward_skipping(&self, ids: Tensor<2, Int>, skip: usize) -> Tensor<3> {
         let count = self.layers();
         assert!(skip < count, "{count} layers, of which {skip} cannot be skipped");
+        let x = self.encoder.forward(self.embed(ids), 0..count - skip, true, self.quick_gelu);
+        layer_norm(&self.final_layer_norm, x)
+    }
+
+    /// The hidden state before the last `left_out` layers, not normalised; with one layer left out, what Stable
+    /// Diffusion XL attends to.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many layers.
+    pub fn hidden(&self, ids: Tensor<2, Int>, left_out: usize) -> Tensor<3> {
+        let count = self.layers();
+        assert!(left_out <= count, "{count} layers, of which {left_out} cannot be left out");
+        self.encoder.forward(self.embed(ids), 0..count - left_out, true, self.quick_gelu)
+    }
+
+    /// The last hidden state, normalised, of the state that [`Self::hidden`] gives.
+    pub(crate) fn last(&self, hidden: Tensor<3>, left_out: usize) -> Tensor<3> {
+        let count = self.layers();
+        let x = self.encoder.forward(hidden, count - left_out..count, true, self.quick_gelu);
+        layer_norm(&self.final_layer_norm, x)
+    }
+
+    fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, tokens] = ids.dims();
         let positions = self.embeddings.position_embedding.weight.val().narrow(0, 0, tokens);
-        let x = self.embeddings.token_embedding.forward(ids) + positions.unsqueeze();
-        let x = self.encoder.forward(x, count - skip, true, self.quick_gelu);
-        layer_norm(&self.final_layer_norm, x)
+        self.embeddings.token_embedding.forward(ids) + positions.unsqueeze()
     }
 }

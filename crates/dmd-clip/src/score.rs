@@ -150,7 +150,7 @@ impl VisionModel {
         let own = self.embeddings.class_embedding.val().reshape([1, 1, width]).expand([batch, 1, width]);
         let positions = self.embeddings.position_embedding.weight.val().unsqueeze();
         let x = layer_norm(&self.pre_layrnorm, Tensor::cat(vec![own, patches], 1) + positions);
-        let x = self.encoder.forward(x, self.layers, false, self.quick_gelu);
+        let x = self.encoder.forward(x, 0..self.layers, false, self.quick_gelu);
         layer_norm(&self.post_layernorm, x.narrow(1, 0, 1)).reshape([batch, width])
     }
 }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dmd_clip::{Error, Tokenizer};
+use dmd_clip::{Error, Padding, Tokenizer, Vocabulary};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -253,4 +253,28 @@ fn a_long_prompt_is_counted_and_cut_in_the_error() {
         }
         other => panic!("{other}"),
     }
+}
+
+/// The ids of transformers' `CLIPTokenizer` 5.23 with OpenAI's merges, under both paddings of the published models.
+#[test]
+fn the_vocabulary_of_clip_is_part_of_the_library() {
+    let start = |padding, prompt, count| {
+        Tokenizer::openai(padding, 77).encode(prompt).unwrap().into_iter().take(count).collect::<Vec<u32>>()
+    };
+    let words = [49406, 320, 1125, 539, 550, 18376, 6765, 320, 4558, 525, 7496, 49407, 49407];
+    assert_eq!(start(Padding::End, "a photo of an astronaut riding a horse on mars", 13), words);
+    assert_eq!(start(Padding::End, "red !! red", 6), [49406, 736, 748, 736, 49407, 49407]);
+    assert_eq!(start(Padding::ExclamationMark, "red !! red", 7), [49406, 736, 0, 0, 736, 49407, 0]);
+    let foreign = [49406, 15304, 1097, 35689, 563, 48338, 21078, 361, 14448, 847, 713, 649, 1342, 49407, 0];
+    assert_eq!(start(Padding::ExclamationMark, "café naïve 東京 🎈 don't we'll", 15), foreign);
+    assert_eq!(Vocabulary::openai().len(), 49408);
+    // Written as a folder, it is read back as the same tokenizer.
+    let folder = tempfile::tempdir().unwrap();
+    Vocabulary::openai().save_padded(folder.path(), 77, Padding::ExclamationMark).unwrap();
+    let read = Tokenizer::from_dir(folder.path(), 77).unwrap();
+    let prompt = "Hyper-realistic, 8k; (masterpiece:1.2)!";
+    assert_eq!(
+        read.encode(prompt).unwrap(),
+        Tokenizer::openai(Padding::ExclamationMark, 77).encode(prompt).unwrap()
+    );
 }

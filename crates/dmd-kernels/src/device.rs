@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `flex` | CPU, pure Rust | `flex` |
 //! | `ndarray` | CPU, kept for compatibility (slow convolutions) | `ndarray` |
-//! | `wgpu`, `wgpu:1`, `wgpu:cpu` | any GPU through WGSL; `cpu` is software rendering | `wgpu` |
+//! | `wgpu`, `wgpu:1`, `wgpu:cpu` | GPUs through WGSL; `cpu` is a software driver | `wgpu` |
 //! | `vulkan`, `vulkan:1`, `vulkan:cpu` | Vulkan through SPIR-V | `vulkan` |
 //! | `cuda`, `cuda:1` | NVIDIA | `cuda` |
 //!

@@ -47,7 +47,7 @@ impl TryFrom<Map<String, Value>> for EdmConfig {
         options.only("final_sigmas_type", "zero")?;
         let positive = |key: &str, default: f64| match options.number(key, Some(default))? {
             number if number.is_finite() && number > 0.0 => Ok(number),
-            _ => Err(options.refused(key, "it is a positive number")),
+            _ => Err(options.refused(key, "it must be a positive number")),
         };
         let schedule = KarrasSchedule {
             sigma_min: positive("sigma_min", 0.002)?,
@@ -55,7 +55,7 @@ impl TryFrom<Map<String, Value>> for EdmConfig {
             rho: positive("rho", 7.0)?,
         };
         if schedule.sigma_max <= schedule.sigma_min {
-            return Err(options.refused("sigma_max", "it is above sigma_min"));
+            return Err(options.refused("sigma_max", "it must be above sigma_min"));
         }
         let sigma_data = positive("sigma_data", 0.5)?;
         Ok(Self { schedule, sigma_data, raw })

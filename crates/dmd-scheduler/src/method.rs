@@ -157,7 +157,7 @@ impl Method {
         }
         match options.0.get("disable_corrector").and_then(|value| value.as_array().map(Vec::is_empty)) {
             None if options.is_stated("disable_corrector") => {
-                return Err(options.refused("disable_corrector", "it is an empty list"));
+                return Err(options.refused("disable_corrector", "it must be an empty list"));
             }
             Some(false) => return Err(options.refused("disable_corrector", "leave it empty")),
             None | Some(true) => {}
@@ -173,7 +173,7 @@ impl Method {
         let original = options.count("original_inference_steps", 50)?;
         let timestep_scaling = options.number("timestep_scaling", Some(10.0))?;
         if !(timestep_scaling.is_finite() && timestep_scaling > 0.0) {
-            return Err(options.refused("timestep_scaling", "it is a positive number"));
+            return Err(options.refused("timestep_scaling", "it must be a positive number"));
         }
         Ok((Solver::Lcm { timestep_scaling }, Grid::Consistency { original }, End::Clean))
     }
@@ -201,6 +201,6 @@ fn final_sigmas(options: Options<'_>) -> Result<End, Error> {
 fn order(options: Options<'_>, most: usize) -> Result<usize, Error> {
     match options.count("solver_order", 2)? {
         order if (1..=most).contains(&order) => Ok(order),
-        _ => Err(options.refused("solver_order", format!("it is 1 to {most} for this sampler"))),
+        _ => Err(options.refused("solver_order", format!("it must be from 1 to {most} for this sampler"))),
     }
 }

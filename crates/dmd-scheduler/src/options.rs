@@ -24,12 +24,12 @@ impl<'a> Options<'a> {
     }
 
     pub(crate) fn text(self, key: &str) -> Result<Option<&'a str>, Error> {
-        let wrong = || self.refused(key, "it is a text");
+        let wrong = || self.refused(key, "it must be a text");
         self.value(key).map(|value| value.as_str().ok_or_else(wrong)).transpose()
     }
 
     pub(crate) fn flag(self, key: &str, default: bool) -> Result<bool, Error> {
-        let wrong = || self.refused(key, "it is true or false");
+        let wrong = || self.refused(key, "it must be true or false");
         self.value(key).map_or(Ok(default), |value| value.as_bool().ok_or_else(wrong))
     }
 
@@ -44,11 +44,11 @@ impl<'a> Options<'a> {
             },
             Some(value) => value.as_f64(),
         };
-        number.ok_or_else(|| self.refused(key, "it is a number"))
+        number.ok_or_else(|| self.refused(key, "it must be a number"))
     }
 
     pub(crate) fn count(self, key: &str, default: usize) -> Result<usize, Error> {
-        let wrong = || self.refused(key, "it is a whole number, 0 or more");
+        let wrong = || self.refused(key, "it must be a whole number, 0 or more");
         let Some(value) = self.value(key) else { return Ok(default) };
         value.as_u64().and_then(|count| usize::try_from(count).ok()).ok_or_else(wrong)
     }

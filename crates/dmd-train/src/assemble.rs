@@ -26,11 +26,12 @@ impl TextSection {
             max_position_embeddings: MAX_TOKENS,
             hidden_act: HiddenActivation::QuickGelu,
             layer_norm_eps: 1e-5,
+            projection_dim: None,
+            eos_token_id: u32::try_from(end).ok(),
             other: [
                 ("architectures".to_owned(), json!(["CLIPTextModel"])),
                 ("model_type".to_owned(), json!("clip_text_model")),
                 ("bos_token_id".to_owned(), json!(end - 1)),
-                ("eos_token_id".to_owned(), json!(end)),
                 ("pad_token_id".to_owned(), json!(end)),
             ]
             .into(),

@@ -33,9 +33,9 @@ impl RealPool {
             let found: [usize; 3] = [samples.dims()[1], samples.dims()[2], samples.dims()[3]];
             if found != model.shape() {
                 return Err(Error::Option {
-                    key: "adversarial",
-                    value: format!("real latents of {found:?}"),
-                    must: "those of the teacher: pictures of the size it was trained on",
+                    key: "data",
+                    value: format!("pictures of {side}×{side}"),
+                    must: "pictures of the size that the teacher was trained on",
                 });
             }
             pool.samples.extend((0..images.len()).map(|row| samples.clone().narrow(0, row, 1)));

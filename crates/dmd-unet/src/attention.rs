@@ -112,9 +112,11 @@ pub(crate) struct TransformerConfig {
     pub(crate) num_heads: usize,
     pub(crate) groups: usize,
     pub(crate) linear_projection: bool,
+    /// Transformer blocks between the projections.
+    pub(crate) depth: usize,
 }
 
-/// diffusers' `Transformer2DModel`: a transformer block over the positions of a picture.
+/// diffusers' `Transformer2DModel`: transformer blocks over the positions of a picture.
 #[derive(Module, Debug)]
 pub struct SpatialTransformer {
     norm: GroupNorm,
@@ -134,7 +136,9 @@ impl TransformerConfig {
             // 1e-6 is fixed in diffusers' Transformer2DModel, whatever the UNet's norm_eps.
             norm: group_norm(self.groups, channels, 1e-6, device),
             proj_in: projection(),
-            transformer_blocks: vec![TransformerBlock::new(channels, self.context, self.num_heads, device)],
+            transformer_blocks: (0..self.depth)
+                .map(|_| TransformerBlock::new(channels, self.context, self.num_heads, device))
+                .collect(),
             proj_out: projection(),
         }
     }

@@ -231,7 +231,10 @@ impl<A: Attend> UpBlock<A> {
         }
         for upsampler in &self.upsamplers {
             x = match upsampler {
-                Upsampler::Convolution(upsample) => upsample.forward(x),
+                Upsampler::Convolution(upsample) => match skips.last().map(Tensor::dims) {
+                    Some([_, _, height, width]) => upsample.forward_to(x, [height, width]),
+                    None => upsample.forward(x),
+                },
                 Upsampler::Residual(resnet) => resnet.forward(x, Some(embedding)),
             };
         }

@@ -29,14 +29,15 @@ mod tiling;
 mod tiny;
 mod unet;
 mod weights;
+mod xl_unet;
 
 pub use autoencoder::{Autoencoder, Decoder, Encoder, Posterior};
 pub use block::Resampling;
 pub use class_unet::ClassUNet2d;
 pub use config::{
-    AutoencoderClass, AutoencoderConfig, ClassDownBlock, ClassUNetClass, ClassUNetConfig, ClassUpBlock,
-    DecoderBlock, DownBlock, EncoderBlock, PerLevel, TinyAutoencoderClass, TinyAutoencoderConfig, UNetClass,
-    UNetConfig, UpBlock,
+    AddedEmbedding, AutoencoderClass, AutoencoderConfig, ClassDownBlock, ClassUNetClass, ClassUNetConfig,
+    ClassUpBlock, DecoderBlock, DownBlock, EncoderBlock, PerLevel, TinyAutoencoderClass,
+    TinyAutoencoderConfig, UNetClass, UNetConfig, UpBlock, XlUNetConfig,
 };
 pub use critic::Discriminator;
 pub use error::Error;
@@ -47,3 +48,4 @@ pub use text_unet::UNet2d;
 pub use tiny::TinyAutoencoder;
 pub use unet::UNet;
 pub use weights::{AUTOENCODER_KEYS, TINY_AUTOENCODER_KEYS, UNET_KEYS};
+pub use xl_unet::{XlCondition, XlUNet2d};

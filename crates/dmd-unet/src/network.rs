@@ -23,6 +23,10 @@ pub trait Network: Module + ModuleDisplay + Sync {
     /// Where parameter paths differ from a file's keys.
     const KEYS: KeyMap;
 
+    /// Whether samples may have sides that the levels do not halve evenly. As in diffusers, the way up then has the
+    /// sizes of the way down.
+    const HALVES_ODD: bool = false;
+
     /// Checks that every option is one that this implementation computes.
     ///
     /// # Errors
@@ -45,6 +49,7 @@ pub trait Network: Module + ModuleDisplay + Sync {
     /// # Shapes
     ///
     /// - `x`: `[batch, in_channels, height, width]`, height and width divisible by [`Sizes::downsampling`]
+    ///   unless [`Self::HALVES_ODD`]
     /// - `t`: `[batch]`
     /// - `condition`: `batch` rows
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, condition: &Self::Condition) -> Tensor<4>;

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::{convolution, doubled_convolution};
+use dmd_kernels::{convolution, doubled, doubled_convolution};
 
 use crate::resnet::conv3x3;
 
@@ -46,6 +46,21 @@ impl Upsample {
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         doubled_convolution(&self.conv, x)
+    }
+
+    /// [`Self::forward`] to the size of a skip, which lacks the last row or column where the way down halved an odd
+    /// number of them.
+    ///
+    /// # Panics
+    ///
+    /// If the size is larger than twice the input's.
+    pub(crate) fn forward_to(&self, x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
+        let [_, _, from_height, from_width] = x.dims();
+        if [height, width] == [2 * from_height, 2 * from_width] {
+            return self.forward(x);
+        }
+        // Cut before the convolution: its border is zeros, not what was cut.
+        convolution(&self.conv, doubled(x).narrow(2, 0, height).narrow(3, 0, width))
     }
 }
 

@@ -28,6 +28,7 @@ impl UNetConfig {
                 num_heads: self.attention_head_dim.at(level),
                 groups: self.norm_num_groups,
                 linear_projection: self.use_linear_projection,
+                depth: self.transformer_layers_per_block.at(level),
             }
             .init(device)
         };
@@ -64,6 +65,7 @@ impl Network for UNet2d {
     type Config = UNetConfig;
 
     const KEYS: KeyMap = UNET_KEYS;
+    const HALVES_ODD: bool = true;
 
     fn validate(config: &UNetConfig) -> Result<(), Error> {
         config.validate()

@@ -9,6 +9,8 @@ pub const UNET_KEYS: KeyMap = KeyMap {
         ("Convolution", ""),
         ("Linear", ""),
         ("Residual", ""),
+        // SDXL's network around that of Stable Diffusion.
+        ("body", ""),
     ],
     aliases: &[],
 };

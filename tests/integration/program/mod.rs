@@ -6,6 +6,7 @@ mod classes;
 mod devices;
 mod distillation;
 mod drawing;
+mod evaluating;
 mod inspecting;
 mod notes;
 mod output;

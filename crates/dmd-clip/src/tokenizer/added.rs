@@ -47,6 +47,10 @@ impl Added {
 pub(super) struct AddedTokens(BTreeMap<u32, Added>);
 
 impl AddedTokens {
+    pub(super) fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
     /// Reads `added_tokens.json`, then `tokenizer.json`, then `added_tokens_decoder`: the later know more of a token.
     pub(super) fn from_dir(
         folder: &Path,

@@ -16,8 +16,8 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 use tokenizers::{SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl};
 
-use crate::Error;
 use crate::error::excerpt;
+use crate::{Error, Padding, Vocabulary};
 use added::AddedTokens;
 use file::TokenizerFile;
 use settings::{Settings, Side};
@@ -61,14 +61,34 @@ impl Tokenizer {
     /// [`Error::Weights`] when a file is missing, [`Error::Tokenizer`] when one is damaged,
     /// [`Error::TokenizerOption`] when the folder asks for tokens that this implementation does not make.
     pub fn from_dir(folder: &Path, positions: usize) -> Result<Self, Error> {
-        let damaged = |reason: String| Error::Tokenizer { path: folder.to_owned(), reason };
-        let failed = |error: tokenizers::Error| damaged(error.to_string());
         let file = TokenizerFile::from_dir(folder)?;
         let mut settings = Settings::from_dir(folder, file.as_ref())?;
         let words = Words::from_dir(folder, file.as_ref())?;
         let added = AddedTokens::from_dir(folder, file.as_ref(), &settings)?;
         settings.adopt(&added);
+        Self::assemble(folder, words, added, settings, file, positions)
+    }
 
+    /// CLIP's own tokenizer, whose vocabulary is part of this library, for a text encoder of `positions` positions:
+    /// what a model without a `tokenizer` folder was trained with.
+    pub fn openai(padding: Padding, positions: usize) -> Self {
+        let place = Path::new("CLIP's vocabulary");
+        let words = Words::of(&Vocabulary::openai());
+        let settings = Settings::plain(padding.token());
+        Self::assemble(place, words, AddedTokens::none(), settings, None, positions)
+            .expect("CLIP's vocabulary is whole")
+    }
+
+    fn assemble(
+        folder: &Path,
+        words: Words,
+        added: AddedTokens,
+        settings: Settings,
+        file: Option<TokenizerFile>,
+        positions: usize,
+    ) -> Result<Self, Error> {
+        let damaged = |reason: String| Error::Tokenizer { path: folder.to_owned(), reason };
+        let failed = |error: tokenizers::Error| damaged(error.to_string());
         let model = BPE::builder()
             .vocab_and_merges(
                 words.vocabulary.into_iter().collect::<tokenizers::models::bpe::Vocab>(),

@@ -71,6 +71,21 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// CLIP's special tokens with a padding token.
+    pub(super) fn plain(padding: &str) -> Self {
+        let special = |content: &str| Added::special(content.to_owned());
+        Self {
+            start: special("<|startoftext|>"),
+            end: special("<|endoftext|>"),
+            unknown: special("<|endoftext|>"),
+            padding: special(padding),
+            padding_side: Side::Right,
+            added: BTreeMap::new(),
+            others: Vec::new(),
+            max_length: None,
+        }
+    }
+
     pub(super) fn from_dir(folder: &Path, file: Option<&TokenizerFile>) -> Result<Self, Error> {
         let read = |name: &str| {
             let path = folder.join(name);

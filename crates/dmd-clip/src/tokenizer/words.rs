@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::file::TokenizerFile;
-use crate::Error;
+use crate::{Error, Vocabulary};
 
 /// A byte-pair vocabulary and its merges, in order.
 pub(super) struct Words {
@@ -11,6 +11,11 @@ pub(super) struct Words {
 }
 
 impl Words {
+    pub(super) fn of(vocabulary: &Vocabulary) -> Self {
+        let tokens = vocabulary.tokens().iter().cloned().zip(0..).collect();
+        Self { vocabulary: tokens, merges: vocabulary.merges().to_vec() }
+    }
+
     /// Reads `vocab.json` and `merges.txt`, or `tokenizer.json` where there are none. Where both are there, they say
     /// the same.
     pub(super) fn from_dir(folder: &Path, file: Option<&TokenizerFile>) -> Result<Self, Error> {

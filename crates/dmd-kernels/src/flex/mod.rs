@@ -19,7 +19,9 @@ mod tensors;
 mod weight_gradient;
 mod winograd;
 mod winograd_loops;
+mod winograd_places;
 mod winograd_products;
+mod winograd_transforms;
 
 pub(crate) use adamw::adamw;
 pub(crate) use attention::attention;

@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use super::direct_loops::WeightLayout;
 use super::disjoint::Disjoint;
 use super::scratch::Scratch;
-use super::winograd_loops::{Inverse, LANES, POINTS, Places, Plane, ROWS, Sink, Tiles, Weights, spread};
+use super::winograd_loops::{Inverse, LANES, POINTS, Plane, ROWS, Tiles, Weights, spread};
+use super::winograd_places::{Places, Sink};
 use super::winograd_products::Product;
 
 /// What is convolved: `[batch, channels, height, width]`, or half of height and width where it is doubled first.

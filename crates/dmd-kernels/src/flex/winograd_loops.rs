@@ -1,12 +1,10 @@
-//! The transforms of [`winograd`](super::winograd): tiles and weights to points, and points back to pixels.
-//!
-//! F(4×4, 3×3) with the points 0, ±1/√2, ±√2 and ∞ (Toom and Cook's construction, transposed): these keep the
-//! transforms' constants between 1/6 and 2.5, and the error within about twice a direct sum's.
+//! The loops of [`winograd`](super::winograd): tiles and weights to points, and points back to pixels.
 
 use pulp::{Simd, WithSimd};
 
 use super::direct_loops::WeightLayout;
-use super::disjoint::Disjoint;
+use super::winograd_places::Sink;
+use super::winograd_transforms::{A, A2, B, B2, input, output, weight};
 
 /// Places of a transformed tile, 6×6.
 pub(super) const POINTS: usize = 36;
@@ -14,11 +12,6 @@ pub(super) const POINTS: usize = 36;
 pub(super) const ROWS: usize = 6;
 /// Floats of the widest vectors; tiles come in multiples of it.
 pub(super) const LANES: usize = 16;
-
-const A2: f32 = 0.5;
-const B2: f32 = 2.0;
-const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
-const B: f32 = std::f32::consts::SQRT_2;
 
 /// Channels rounded up to an odd number of vectors: rows a power of two apart would share a few sets of the cache.
 pub(super) fn spread(channels: usize) -> usize {
@@ -33,49 +26,6 @@ fn load<S: Simd>(_: S, x: &[f32]) -> S::f32s {
 #[inline(always)]
 fn store<S: Simd>(_: S, x: &mut [f32], v: S::f32s) {
     S::as_mut_simd_f32s(&mut x[..S::F32_LANES]).0[0] = v;
-}
-
-/// Six inputs of a row or column to six points.
-#[inline(always)]
-fn input<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
-    let c = |v| s.splat_f32s(v);
-    let fma = |a, b, c| s.mul_add_f32s(a, b, c);
-    let (e1, o1) = (fma(c(-B2), d[2], d[4]), s.mul_f32s(c(A), fma(c(-B2), d[1], d[3])));
-    let (e2, o2) = (fma(c(-A2), d[2], d[4]), s.mul_f32s(c(B), fma(c(-A2), d[1], d[3])));
-    [
-        s.add_f32s(fma(c(-A2 - B2), d[2], d[0]), d[4]),
-        s.add_f32s(e1, o1),
-        s.sub_f32s(e1, o1),
-        s.add_f32s(e2, o2),
-        s.sub_f32s(e2, o2),
-        s.add_f32s(fma(c(-A2 - B2), d[3], d[1]), d[5]),
-    ]
-}
-
-/// Six points of a row or column to four outputs.
-#[inline(always)]
-fn output<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
-    let c = |v| s.splat_f32s(v);
-    let fma = |a, b, c| s.mul_add_f32s(a, b, c);
-    let (s1, t1) = (s.add_f32s(m[1], m[2]), s.mul_f32s(c(A), s.sub_f32s(m[1], m[2])));
-    let (s2, t2) = (s.add_f32s(m[3], m[4]), s.mul_f32s(c(B), s.sub_f32s(m[3], m[4])));
-    [
-        s.add_f32s(m[0], s.add_f32s(s1, s2)),
-        s.add_f32s(t1, t2),
-        fma(c(A2), s1, s.mul_f32s(c(B2), s2)),
-        fma(c(A2), t1, fma(c(B2), t2, m[5])),
-    ]
-}
-
-/// Three weights of a row or column to six points.
-#[inline(always)]
-fn weight<S: Simd>(s: S, g: [S::f32s; 3]) -> [S::f32s; 6] {
-    // 2a²(a² − b²) = −3/2, 2b²(b² − a²) = 6, a²b² = 1.
-    let c = |v| s.splat_f32s(v);
-    let fma = |a, b, c| s.mul_add_f32s(a, b, c);
-    let (e1, o1) = (s.mul_f32s(c(-1.0 / 1.5), fma(c(A2), g[2], g[0])), s.mul_f32s(c(-A / 1.5), g[1]));
-    let (e2, o2) = (s.mul_f32s(c(1.0 / 6.0), fma(c(B2), g[2], g[0])), s.mul_f32s(c(B / 6.0), g[1]));
-    [g[0], s.add_f32s(e1, o1), s.sub_f32s(e1, o1), s.add_f32s(e2, o2), s.sub_f32s(e2, o2), g[2]]
 }
 
 /// The weights of six output channels, from `first` on, to `[POINTS, ROWS, spread(channels)]`.
@@ -133,60 +83,6 @@ impl WithSimd for Weights<'_> {
                 out[(point * ROWS + row) * wide..][..wide].fill(0.0);
             }
         }
-    }
-}
-
-/// How transformed tiles lie: panels of `[POINTS, channels, panel]`, each point followed by a gap.
-#[derive(Clone, Copy)]
-pub(super) struct Places {
-    /// Floats from one point to the next, and from one panel to the next.
-    pub(super) point_size: usize,
-    pub(super) panel_size: usize,
-    /// Tiles of a panel.
-    pub(super) panel: usize,
-    /// The tiles that are held at the moment.
-    pub(super) first: usize,
-    pub(super) last: usize,
-}
-
-/// Where one channel's transformed tiles go.
-pub(super) struct Sink<'a> {
-    points: &'a Disjoint<'a>,
-    places: Places,
-    channel: usize,
-}
-
-impl<'a> Sink<'a> {
-    /// The places of `channel` among those of all channels.
-    ///
-    /// # Safety
-    ///
-    /// While this sink is alive no other sink or part of `points` has this channel, `channel` is less than the number
-    /// of channels that `places` has room for, and panels and points of `places` do not overlap.
-    #[expect(unsafe_code, reason = "the type system cannot see that strided places differ")]
-    pub(super) unsafe fn new(points: &'a Disjoint<'a>, places: Places, channel: usize) -> Self {
-        Self { points, places, channel }
-    }
-
-    /// Whether a tile is held at the moment.
-    #[inline(always)]
-    fn holds(&self, tile: usize) -> bool {
-        tile >= self.places.first && tile < self.places.last
-    }
-
-    /// Where a tile's point is: `len` tiles from `tile` on lie beside each other, in one panel. The sink is borrowed
-    /// as long as the place, so that two places of one sink are never alive at once.
-    #[expect(unsafe_code, reason = "sinks have channels of their own, see `Sink::new`")]
-    #[inline(always)]
-    fn at(&mut self, tile: usize, point: usize, len: usize) -> &mut [f32] {
-        let places = &self.places;
-        let tile = tile - places.first;
-        let (panel, column) = (tile / places.panel * places.panel_size, tile % places.panel);
-        assert!(column + len <= places.panel, "tiles that lie beside each other are of one panel");
-        let at = panel + point * places.point_size + self.channel * places.panel + column;
-        // SAFETY: the place lies in this sink's channel, which no other sink has (`Sink::new`), and this one is
-        // borrowed mutably as long as the place is.
-        unsafe { self.points.part(at, len) }
     }
 }
 

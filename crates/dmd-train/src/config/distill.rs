@@ -263,7 +263,7 @@ impl DistillConfig {
             descends,
             "generator.timesteps",
             format!("{listed:?}"),
-            "descending, below the schedule's end",
+            "in descending order, none beyond the schedule's last timestep",
         )?;
         Ok(listed.clone())
     }

@@ -1,13 +1,16 @@
 //! The pairs of the regression term.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use burn::tensor::Device;
 use dmd_train::pairs::Pairs;
+use dmd_weights::{Fault, with_fault};
 
-use crate::alone;
 use crate::tiny::Classes;
+use crate::{StopAt, alone};
 
 /// The files of pairs of a folder, with what is in them.
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -81,4 +84,70 @@ fn pairs_of_other_guidance_are_not_used() {
     // Back at the first guidance everything is there: no file changes.
     classes.make_pairs(&first);
     assert!(files(&folder) == after);
+}
+
+/// The names of the files of pairs of a folder, with what is in them and when they were written. A killed process leaves
+/// the file it was writing under another ending.
+fn named(folder: &Path) -> Vec<(OsString, Vec<u8>, SystemTime)> {
+    let pairs =
+        files(folder).into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "safetensors"));
+    pairs
+        .map(|(path, bytes)| {
+            let written = fs::metadata(&path).unwrap().modified().unwrap();
+            (path.file_name().unwrap().to_owned(), bytes, written)
+        })
+        .collect()
+}
+
+/// Stopped at any file operation, by a kill or by an error, while four pairs become a full file and a second file is
+/// added: the earlier pairs or the new ones are there, each file whole, and the next call keeps what was finished and
+/// ends with the files of a call that was never stopped.
+#[test]
+fn pairs_survive_every_kill_and_failure() {
+    let _alone = alone();
+    let classes = Classes::new();
+    let config = |output: &str, pairs: usize| {
+        let mut config = classes.config(output);
+        config.regression.as_mut().unwrap().pairs = pairs;
+        config
+    };
+    let earlier = named(&classes.make_pairs(&config("earlier", 4)).0);
+    let whole = named(&classes.make_pairs(&config("whole", 130)).0);
+    assert_eq!((earlier.len(), whole.len()), (1, 2));
+    let same = |a: &(OsString, Vec<u8>, SystemTime), b: &(OsString, Vec<u8>, SystemTime)| {
+        (&a.0, &a.1) == (&b.0, &b.1)
+    };
+    for fault in [Fault::Killed as fn(usize) -> Fault, Fault::Fails] {
+        let mut at = 0;
+        loop {
+            let what = fault(at);
+            let config = config(&format!("{what:?}"), 130);
+            let folder = config.output.join("pairs");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(&earlier[0].0), &earlier[0].1).unwrap();
+            let (result, operations) = with_fault(what, || classes.try_pairs(&config, &mut StopAt(100, 0)));
+            let left = named(&folder);
+            assert!(same(&left[0], &earlier[0]) || same(&left[0], &whole[0]), "{what:?}: a pair is lost");
+            assert!(left.len() == 1 || same(&left[1], &whole[1]), "{what:?}: the second file is not whole");
+            assert!(result.is_err() || left.len() == 2, "{what:?}");
+            if what == Fault::Fails(at) {
+                assert_eq!(files(&folder).len(), left.len(), "{what:?}: something is left beside the pairs");
+            }
+            classes.make_pairs(&config);
+            let end = named(&folder);
+            assert!(
+                end.len() == 2 && end.iter().zip(&whole).all(|(a, b)| same(a, b)),
+                "{what:?}: other pairs"
+            );
+            for (before, after) in left.iter().zip(&end) {
+                assert!(!same(before, after) || before.2 == after.2, "{what:?}: made again");
+            }
+            if operations <= at {
+                break;
+            }
+            at += 1;
+        }
+        // Of each of the two files: written, synchronised, renamed, and the folder synchronised.
+        assert_eq!(at, 8, "file operations");
+    }
 }

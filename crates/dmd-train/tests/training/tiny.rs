@@ -13,7 +13,7 @@ use dmd_train::config::{AutoencoderSection, DistillConfig, PixelTeacherConfig};
 use dmd_train::fingerprint::Fingerprint;
 use dmd_train::pairs::{PairMaker, Pairs, Share};
 use dmd_train::run::{Outcome, Pace, run};
-use dmd_train::{DistillationParts, DistillationStage, PixelRecipe};
+use dmd_train::{DistillationParts, DistillationStage, Error, PixelRecipe};
 use dmd_weights::Precision;
 
 use crate::StopAt;
@@ -119,8 +119,8 @@ impl Classes {
         config
     }
 
-    /// Makes a configuration's pairs, and gives their folder and how often the observer was told of some.
-    pub(crate) fn make_pairs(&self, config: &DistillConfig) -> (PathBuf, usize) {
+    /// Makes those of a configuration's pairs that its folder does not hold yet.
+    pub(crate) fn try_pairs(&self, config: &DistillConfig, observer: &mut StopAt) -> Result<Outcome, Error> {
         let section = config.regression.as_ref().unwrap();
         let maker = PairMaker {
             model: &self.model,
@@ -132,11 +132,14 @@ impl Classes {
             device: &Device::flex(),
             made_from: config.fingerprints(self.dataset.as_ref()).unwrap().pairs,
         };
-        let folder = config.output.join("pairs");
+        maker.make(&config.output.join("pairs"), section.pairs, Share::ALL, observer)
+    }
+
+    /// Makes a configuration's pairs, and gives their folder and how often the observer was told of some.
+    pub(crate) fn make_pairs(&self, config: &DistillConfig) -> (PathBuf, usize) {
         let mut observer = StopAt(100, 0);
-        let outcome = maker.make(&folder, section.pairs, Share::ALL, &mut observer).unwrap();
-        assert_eq!(outcome, Outcome::Finished);
-        (folder, observer.1)
+        assert_eq!(self.try_pairs(config, &mut observer).unwrap(), Outcome::Finished);
+        (config.output.join("pairs"), observer.1)
     }
 
     /// The stage of a configuration, with its pairs.

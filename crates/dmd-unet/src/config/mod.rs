@@ -6,12 +6,15 @@ mod class;
 mod options;
 mod text;
 mod tiny;
+mod xl;
 
 pub use autoencoder::{AutoencoderClass, AutoencoderConfig, DecoderBlock, EncoderBlock};
 pub use class::{ClassDownBlock, ClassUNetClass, ClassUNetConfig, ClassUpBlock};
 pub use options::PerLevel;
 pub use text::{DownBlock, UNetClass, UNetConfig, UpBlock};
 pub use tiny::{TinyAutoencoderClass, TinyAutoencoderConfig};
+pub(crate) use xl::SIZES;
+pub use xl::{AddedEmbedding, XlUNetConfig};
 
 /// Stable Diffusion's number of latent channels, and diffusers' default for inputs and outputs.
 fn four() -> usize {

@@ -37,8 +37,9 @@ pub enum UpBlock {
     CrossAttention,
 }
 
-/// `unet/config.json`: the options of diffusers' `UNet2DConditionModel` that Stable Diffusion 1.x
-/// and 2.x use. Any other option must be absent or neutral (see [`Self::validate`]).
+/// `unet/config.json`: the options of diffusers' `UNet2DConditionModel` that Stable Diffusion uses. What SDXL has
+/// besides is in [`XlUNetConfig`](crate::XlUNetConfig). Any other option must be absent or neutral (see
+/// [`Self::validate`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UNetConfig {
     /// The network's class in diffusers.
@@ -68,6 +69,9 @@ pub struct UNetConfig {
     /// Number of attention *heads* per level (the name is diffusers' historic slip).
     #[serde(default = "eight_heads")]
     pub attention_head_dim: PerLevel,
+    /// Transformer blocks of each attention, per level; the middle block has the deepest level's.
+    #[serde(default = "one_block", skip_serializing_if = "is_one_block")]
+    pub transformer_layers_per_block: PerLevel,
     /// Groups of every group normalisation.
     #[serde(default = "thirty_two")]
     pub norm_num_groups: usize,
@@ -84,6 +88,15 @@ pub struct UNetConfig {
 
 fn eight_heads() -> PerLevel {
     PerLevel::All(eight())
+}
+
+fn one_block() -> PerLevel {
+    PerLevel::All(1)
+}
+
+/// The option is left out where it says nothing, as diffusers' older files do.
+fn is_one_block(depth: &PerLevel) -> bool {
+    *depth == one_block()
 }
 
 impl UNetConfig {
@@ -115,6 +128,7 @@ impl UNetConfig {
             layers_per_block: two(),
             cross_attention_dim: text_width,
             attention_head_dim: eight_heads(),
+            transformer_layers_per_block: one_block(),
             norm_num_groups: thirty_two(),
             norm_eps: norm_eps(),
             use_linear_projection: false,
@@ -161,6 +175,12 @@ impl UNetConfig {
         for (level, channels) in channels.iter().enumerate() {
             options.divides("attention_head_dim", self.attention_head_dim.at(level), &[*channels])?;
         }
+        if let PerLevel::Each(depths) = &self.transformer_layers_per_block {
+            options.per_level("transformer_layers_per_block", depths, channels.len())?;
+        }
+        for level in 0..channels.len() {
+            options.layers("transformer_layers_per_block", self.transformer_layers_per_block.at(level))?;
+        }
         options.neutral(
             &self.other,
             &[
@@ -172,7 +192,6 @@ impl UNetConfig {
                 ("mid_block_scale_factor", json!(1)),
                 ("act_fn", json!("silu")),
                 ("act_fn", json!("swish")),
-                ("transformer_layers_per_block", json!(1)),
                 ("resnet_time_scale_shift", json!("default")),
                 ("resnet_out_scale_factor", json!(1.0)),
                 ("time_embedding_type", json!("positional")),

@@ -1,157 +1,22 @@
+//! The autoencoder between pictures and latents.
+
+mod decoder;
+mod encoder;
+mod middle;
+
 use std::path::Path;
 
 use burn::module::Module;
-use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::{Activation, convolution};
+use dmd_kernels::convolution;
 
-use crate::attention::PositionAttention;
+pub use self::decoder::Decoder;
+pub use self::encoder::Encoder;
 use crate::config::AutoencoderConfig;
-use crate::resample::{Downsample, Upsample};
-use crate::resnet::{
-    Resample, ResnetBlock, ResnetConfig, TimeScaleShift, apply_norm, conv1x1, conv3x3, group_norm,
-};
+use crate::resnet::conv1x1;
 use crate::tiling::Tiles;
 use crate::{AUTOENCODER_KEYS, Error};
-
-/// Epsilon of every normalisation of the autoencoder, fixed in diffusers' `AutoencoderKL`.
-const EPSILON: f64 = 1e-6;
-
-fn resnet(config: &AutoencoderConfig, input: usize, output: usize, device: &Device) -> ResnetBlock {
-    let groups = config.norm_num_groups;
-    let (scale_shift, resample) = (TimeScaleShift::Added, Resample::Keep);
-    ResnetConfig { input, output, embedding: None, groups, epsilon: EPSILON, scale_shift, resample }
-        .init(device)
-}
-
-/// `DownEncoderBlock2D`.
-#[derive(Module, Debug)]
-struct EncoderBlock {
-    resnets: Vec<ResnetBlock>,
-    downsamplers: Vec<Downsample>,
-}
-
-/// `UpDecoderBlock2D`.
-#[derive(Module, Debug)]
-struct DecoderBlock {
-    resnets: Vec<ResnetBlock>,
-    upsamplers: Vec<Upsample>,
-}
-
-/// Residual block, attention over positions, residual block.
-#[derive(Module, Debug)]
-struct MiddleBlock {
-    attentions: Vec<PositionAttention>,
-    resnets: Vec<ResnetBlock>,
-}
-
-impl MiddleBlock {
-    fn new(config: &AutoencoderConfig, channels: usize, device: &Device) -> Self {
-        Self {
-            attentions: vec![PositionAttention::new(channels, 1, (config.norm_num_groups, EPSILON), device)],
-            resnets: (0..2).map(|_| resnet(config, channels, channels, device)).collect(),
-        }
-    }
-
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let mut x = self.resnets[0].forward(x, None);
-        for (attention, resnet) in self.attentions.iter().zip(&self.resnets[1..]) {
-            x = resnet.forward(attention.forward(x), None);
-        }
-        x
-    }
-}
-
-/// The half from pictures to moments of latents.
-#[derive(Module, Debug)]
-pub struct Encoder {
-    conv_in: Conv2d,
-    down_blocks: Vec<EncoderBlock>,
-    mid_block: MiddleBlock,
-    conv_norm_out: GroupNorm,
-    conv_out: Conv2d,
-}
-
-impl Encoder {
-    fn new(config: &AutoencoderConfig, device: &Device) -> Self {
-        let channels = &config.block_out_channels;
-        let last = channels.len() - 1;
-        let deepest = channels[last];
-        let down_blocks = (0..=last).map(|i| {
-            let input = channels[i.saturating_sub(1)];
-            let of_layer = |layer| if layer == 0 { input } else { channels[i] };
-            EncoderBlock {
-                resnets: (0..config.layers_per_block)
-                    .map(|layer| resnet(config, of_layer(layer), channels[i], device))
-                    .collect(),
-                downsamplers: (0..usize::from(i < last))
-                    .map(|_| Downsample::below_right(channels[i], device))
-                    .collect(),
-            }
-        });
-        Self {
-            conv_in: conv3x3(config.in_channels, channels[0], device),
-            down_blocks: down_blocks.collect(),
-            mid_block: MiddleBlock::new(config, deepest, device),
-            conv_norm_out: group_norm(config.norm_num_groups, deepest, EPSILON, device),
-            conv_out: conv3x3(deepest, 2 * config.latent_channels, device),
-        }
-    }
-
-    fn forward(&self, image: Tensor<4>) -> Tensor<4> {
-        let mut x = convolution(&self.conv_in, image);
-        for block in &self.down_blocks {
-            x = block.resnets.iter().fold(x, |x, resnet| resnet.forward(x, None));
-            x = block.downsamplers.iter().fold(x, |x, down| down.forward(x));
-        }
-        let x = self.mid_block.forward(x);
-        convolution(&self.conv_out, apply_norm(&self.conv_norm_out, x, Activation::Silu))
-    }
-}
-
-/// The half from latents to pictures.
-#[derive(Module, Debug)]
-pub struct Decoder {
-    conv_in: Conv2d,
-    mid_block: MiddleBlock,
-    up_blocks: Vec<DecoderBlock>,
-    conv_norm_out: GroupNorm,
-    conv_out: Conv2d,
-}
-
-impl Decoder {
-    fn new(config: &AutoencoderConfig, device: &Device) -> Self {
-        let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
-        let last = channels.len() - 1;
-        let up_blocks = (0..=last).map(|i| {
-            let input = channels[i.saturating_sub(1)];
-            let of_layer = |layer| if layer == 0 { input } else { channels[i] };
-            DecoderBlock {
-                resnets: (0..=config.layers_per_block)
-                    .map(|layer| resnet(config, of_layer(layer), channels[i], device))
-                    .collect(),
-                upsamplers: (0..usize::from(i < last)).map(|_| Upsample::new(channels[i], device)).collect(),
-            }
-        });
-        Self {
-            conv_in: conv3x3(config.latent_channels, channels[0], device),
-            mid_block: MiddleBlock::new(config, channels[0], device),
-            up_blocks: up_blocks.collect(),
-            conv_norm_out: group_norm(config.norm_num_groups, channels[last], EPSILON, device),
-            conv_out: conv3x3(channels[last], config.out_channels, device),
-        }
-    }
-
-    fn forward(&self, latent: Tensor<4>) -> Tensor<4> {
-        let mut x = self.mid_block.forward(convolution(&self.conv_in, latent));
-        for block in &self.up_blocks {
-            x = block.resnets.iter().fold(x, |x, resnet| resnet.forward(x, None));
-            x = block.upsamplers.iter().fold(x, |x, up| up.forward(x));
-        }
-        convolution(&self.conv_out, apply_norm(&self.conv_norm_out, x, Activation::Silu))
-    }
-}
 
 /// diffusers' `AutoencoderKL`: pictures in [−1, 1] to latents of about unit variance and back.
 #[derive(Module, Debug)]
@@ -304,7 +169,7 @@ impl Autoencoder {
     pub fn decode_tiled(&self, latent: Tensor<4>, tile: usize) -> Tensor<4> {
         assert!(tile >= 4, "a tile has at least 4 latents a side, not {tile}");
         let latent = latent * (1.0 / self.scaling_factor);
-        let tiles = Tiles { input: tile, output: tile * self.downsampling() };
+        let tiles = Tiles { input: tile, output: tile * self.encoder.downsampling() };
         tiles.apply(latent, |tile| self.decoder.forward(convolution(&self.post_quant_conv, tile)))
     }
 
@@ -315,11 +180,7 @@ impl Autoencoder {
     /// As [`Self::decode_tiled`].
     pub fn encode_tiled(&self, image: Tensor<4>, tile: usize) -> Posterior {
         assert!(tile >= 4, "a tile has at least 4 latents a side, not {tile}");
-        let tiles = Tiles { input: tile * self.downsampling(), output: tile };
+        let tiles = Tiles { input: tile * self.encoder.downsampling(), output: tile };
         self.posterior(tiles.apply(image, |tile| convolution(&self.quant_conv, self.encoder.forward(tile))))
-    }
-
-    fn downsampling(&self) -> usize {
-        1 << (self.encoder.down_blocks.len() - 1)
     }
 }

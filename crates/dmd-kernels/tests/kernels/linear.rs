@@ -1,0 +1,56 @@
+//! Linear layers; and the operations of half precision, which a processor widens.
+
+use burn::module::Param;
+use burn::nn::Linear;
+use burn::tensor::{Device, FloatDType, Tensor, TensorData, Tolerance};
+use dmd_kernels::{attention, convolution3, linear, linear_composed};
+
+use crate::numbers;
+
+/// Few rows by a weight as checkpoints have it; ends that fill no vector and no block.
+#[test]
+fn linear_equals_composed() {
+    for (rows, input, output) in
+        [(77, 768, 100), (2, 64, 6), (5, 67, 25), (160, 130, 47), (1, 64, 8), (161, 64, 8)]
+    {
+        let x = numbers(1, [1, rows, input]);
+        let weight = numbers(2, [output, input]).transpose();
+        let bias = numbers(3, [output]);
+        let layer = Linear {
+            weight: Param::from_tensor(weight.clone()),
+            bias: Some(Param::from_tensor(bias.clone())),
+        };
+        let slow = linear_composed(x.clone().squeeze_dim(0), weight, Some(bias));
+        // Sums of up to 768 products of size one in another order.
+        let tolerance = Tolerance::<f32>::absolute(2e-4);
+        linear(&layer, x).into_data().assert_approx_eq(&slow.unsqueeze::<3>().into_data(), tolerance);
+    }
+}
+
+/// Half precision on a processor: the operations of single precision between two roundings.
+#[test]
+fn half_precision_is_widened() {
+    for (dtype, rounding) in [(FloatDType::F16, 4.9e-4), (FloatDType::BF16, 3.9e-3)] {
+        let half = |t: Tensor<3>| t.cast(dtype).cast(FloatDType::F32);
+        let (q, k) = (half(numbers(1, [1, 20, 32])), half(numbers(2, [1, 30, 32])));
+        let check = |found: TensorData, expected: Tensor<3>| {
+            // The result's own rounding, against its largest value.
+            let largest = expected.clone().abs().max().into_scalar::<f32>();
+            let tolerance = Tolerance::<f32>::absolute(rounding * f64::from(largest));
+            Tensor::<3>::from_data(found, &Device::flex())
+                .cast(FloatDType::F32)
+                .into_data()
+                .assert_approx_eq(&expected.into_data(), tolerance);
+        };
+        let found = attention(q.clone().cast(dtype), k.clone().cast(dtype), k.clone().cast(dtype), 4, false);
+        check(found.into_data(), attention(q.clone(), k.clone(), k.clone(), 4, false));
+        let weight = half(numbers(3, [1, 8, 32])).squeeze_dim::<2>(0).transpose();
+        let layer = |weight: Tensor<2>| Linear { weight: Param::from_tensor(weight), bias: None };
+        let found = linear(&layer(weight.clone().cast(dtype)), q.clone().cast(dtype));
+        check(found.into_data(), linear(&layer(weight), q.clone()));
+        let (x, kernel) = (q.reshape([1, 4, 8, 20]), half(numbers(4, [1, 5 * 4, 9])).reshape([5, 4, 3, 3]));
+        let bias = Tensor::<1>::zeros([5], &Device::flex());
+        let found = convolution3(x.clone().cast(dtype), kernel.clone().cast(dtype), bias.clone().cast(dtype));
+        check(found.reshape([1, 5, 160]).into_data(), convolution3(x, kernel, bias).reshape([1, 5, 160]));
+    }
+}
