@@ -1,10 +1,14 @@
 //! Stable Diffusion XL against diffusers: every part, and whole pictures. Fixtures made by `scripts/golden_sdxl.py`.
 
+use std::fs;
+
 use burn::tensor::Tensor;
 use dmd::clip::{
     ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer,
 };
+use dmd::infer::{Pipeline, Request, SizeConditions, TeacherSettings};
 use dmd::unet::{Autoencoder, Network, XlCondition, XlUNet2d, XlUNetConfig};
+use tempfile::TempDir;
 
 use crate::support::{Fixture, assert_close, device, golden};
 
@@ -68,4 +72,74 @@ fn autoencoder() {
     let (network, _) = Autoencoder::from_dir(&golden("sdxl/vae"), &device()).unwrap();
     let io = Fixture::open("sdxl/io");
     assert_close("decoded", network.decode(io.tensor("latent")), io.tensor("decoded"));
+}
+
+/// The golden model's folder with its UNet as a generator too, which is called at these timesteps.
+fn with_generator(timesteps: &[usize]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = ["tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "scheduler"];
+    for (from, to) in parts.map(|part| (part, part)).into_iter().chain([("unet", "unet_one_step")]) {
+        fs::create_dir(folder.path().join(to)).unwrap();
+        for file in fs::read_dir(golden("sdxl").join(from)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), folder.path().join(to).join(file.file_name())).unwrap();
+        }
+    }
+    fs::copy(golden("sdxl/model_index.json"), folder.path().join("model_index.json")).unwrap();
+    let recipe = serde_json::json!({ "timesteps": timesteps });
+    dmd::weights::write_json(&folder.path().join("unet_one_step/one_step.json"), &recipe).unwrap();
+    folder
+}
+
+/// Latents and pictures of a request beside diffusers' run of the same seed.
+fn compare(pipeline: &Pipeline, request: Request, name: &str) {
+    let io = Fixture::open("sdxl/pictures");
+    let expected: Tensor<4> = io.tensor(&format!("{name}_picture"));
+    let [_, _, height, width] = expected.dims();
+    let request = request.with_seeds([5]).with_size(height, width);
+    let text = pipeline.encode_prompt(&[PROMPTS[2]]).unwrap();
+    let z = pipeline.noise(&[5], height, width);
+    let latents = pipeline.denoise_from(&request, z, &text, &mut ()).unwrap();
+    // diffusers keeps latents times the autoencoder's factor.
+    assert_close(name, latents, io.tensor(&format!("{name}_latents")));
+    let picture = pipeline.generate(&request).unwrap().pictures.remove(0);
+    let levels = expected.permute([0, 2, 3, 1]).into_data();
+    for (found, expected) in picture.as_raw().iter().zip(levels.iter::<f32>()) {
+        let off = (f32::from(*found) - (expected.clamp(0.0, 1.0) * 255.0).round()).abs();
+        assert!(off <= 1.0, "{name}: a level is {found}, expected {}", expected * 255.0);
+    }
+}
+
+#[test]
+fn one_and_four_steps_as_lcm_draws_them() {
+    let request = || Request::new([PROMPTS[2]]);
+    let one = with_generator(&[399]);
+    compare(&Pipeline::from_dir(one.path(), &device()).unwrap(), request(), "one_step");
+    let four = with_generator(&[999, 749, 499, 249]);
+    let pipeline = Pipeline::from_dir(four.path(), &device()).unwrap();
+    compare(&pipeline, request(), "four_steps");
+    compare(&pipeline, request(), "odd");
+}
+
+#[test]
+fn a_teacher_points_away_from_zeros_or_from_the_empty_prompt() {
+    let pipeline = Pipeline::from_dir(&golden("sdxl"), &device()).unwrap();
+    assert_eq!(pipeline.default_size(), (64, 64));
+    assert_eq!(pipeline.default_guidance(), 5.0);
+    let teacher = || TeacherSettings::new(3).with_guidance(5.0);
+    let request = |settings: TeacherSettings| Request::new([PROMPTS[2]]).with_method(settings);
+    compare(&pipeline, request(teacher()), "zeros");
+    compare(&pipeline, request(teacher().with_negative("")), "empty");
+    let sizes = SizeConditions { original: (512, 640), crop: (8, 16), target: (1024, 1024) };
+    compare(&pipeline, request(teacher()).with_size_conditions(sizes), "sizes");
+}
+
+#[test]
+fn parts_that_do_not_fit_are_named() {
+    let folder = with_generator(&[399]);
+    let path = folder.path().join("text_encoder_2/config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("\"projection_dim\": 20", "\"projection_dim\": 21")).unwrap();
+    let message = Pipeline::from_dir(folder.path(), &device()).unwrap_err().to_string();
+    assert!(message.contains("21") && message.contains("20") && message.contains("projection"), "{message}");
 }

@@ -1,7 +1,7 @@
 //! What can be refused before a network is called, and what a stage gave that is not a number.
 
 use burn::tensor::Tensor;
-use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan};
+use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan, TextFeatures};
 
 use crate::Error;
 use crate::request::{Request, TeacherSettings};
@@ -22,9 +22,16 @@ pub(crate) fn check<'a, F: Family>(
         Some(settings) => Some((plan(model, settings)?, settings)),
     };
     contradictions(request)?;
+    if request.sizes.is_some() && !F::Conditioner::IS_TOLD_SIZES {
+        return Err(Error::Setting {
+            name: "size conditions",
+            value: "given".to_owned(),
+            wanted: "left out: this model is not told the picture's sizes, Stable Diffusion XL is".to_owned(),
+        });
+    }
     if let Some(embeddings) = &request.embeddings {
         model.conditioner.features(embeddings.prompt.clone())?;
-        let tokens = embeddings.prompt.dims()[1];
+        let tokens = embeddings.prompt.words.dims()[1];
         let encoded = way.is_some() && embeddings.negative.is_none();
         if let Some(wanted) = model.conditioner.max_tokens().filter(|wanted| encoded && tokens != *wanted) {
             return Err(Error::Setting {
@@ -36,9 +43,9 @@ pub(crate) fn check<'a, F: Family>(
             });
         }
         if let Some(negative) = &embeddings.negative {
-            let [count, tokens, width] = embeddings.prompt.dims();
-            let rows = if negative.dims()[0] == 1 { 1 } else { count };
-            check_shape("negative embeddings", negative.dims(), [rows, tokens, width])?;
+            let [count, tokens, width] = embeddings.prompt.words.dims();
+            let rows = if negative.words.dims()[0] == 1 { 1 } else { count };
+            check_shape("negative embeddings", negative.words.dims(), [rows, tokens, width])?;
         }
     } else {
         for prompt in &request.prompts {
@@ -97,7 +104,7 @@ pub(crate) fn check_inputs<F: Family>(
     model: &Model<F>,
     request: &Request,
     z: &Tensor<4>,
-    text: &Tensor<3>,
+    text: &TextFeatures,
 ) -> Result<(), Error> {
     let start = request.teacher().is_some_and(|settings| settings.start.is_some());
     for (given, first) in [
@@ -110,12 +117,12 @@ pub(crate) fn check_inputs<F: Family>(
         }
     }
     let [count, _, height, width] = z.dims();
-    let multiple = model.multiple();
+    let multiple = model.drawn_multiple();
     let whole = |side: usize| side.next_multiple_of(multiple).max(multiple);
     check_shape("latents", z.dims(), [count, model.shape()[0], whole(height), whole(width)])?;
     model.conditioner.features(text.clone())?;
-    let [_, tokens, features] = text.dims();
-    check_shape("embeddings", text.dims(), [count, tokens, features])?;
+    let [_, tokens, features] = text.words.dims();
+    check_shape("embeddings", text.words.dims(), [count, tokens, features])?;
     if !request.seeds.is_empty() && request.seeds.len() != count {
         return Err(Error::Seeds { prompts: count, seeds: request.seeds.len() });
     }

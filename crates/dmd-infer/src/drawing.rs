@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use dmd_core::{Guided, Noise};
 use dmd_model::pixels::{from_rgb8, to_rgb8};
-use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan, with_model};
+use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan, SizeConditions, TextFeatures, with_model};
 use image::RgbImage;
 
 use crate::checks::{
@@ -62,7 +62,7 @@ impl Pipeline {
         &self,
         request: &Request,
         z: Tensor<4>,
-        text: &Tensor<3>,
+        text: &TextFeatures,
         observer: &mut dyn Observer,
     ) -> Result<Tensor<4>, Error> {
         with_model!(&self.model, model => {
@@ -104,7 +104,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         model: &'a Model<F>,
         request: &'a Request,
         z: &Tensor<4>,
-        text: &Tensor<3>,
+        text: &TextFeatures,
     ) -> Result<Self, Error> {
         let teacher = check(model, request)?;
         check_inputs(model, request, z, text)?;
@@ -173,10 +173,10 @@ impl<'a, F: Family> Drawing<'a, F> {
     pub(crate) fn denoise_inputs(
         &self,
         z: Tensor<4>,
-        text: &Tensor<3>,
+        text: &TextFeatures,
         observer: &mut dyn Observer,
     ) -> Result<Tensor<4>, Error> {
-        let condition = self.model.conditioner.features(text.clone())?;
+        let condition = self.sized(self.model.conditioner.features(text.clone())?);
         let mut noises: Vec<Noise> = self.seeds.iter().map(|seed| self.request.noise.open(*seed)).collect();
         // The stream stands after the first noise, as it does when that is drawn from it.
         for noise in &mut noises {
@@ -191,24 +191,35 @@ impl<'a, F: Family> Drawing<'a, F> {
     fn condition(&self, rows: Range<usize>) -> Result<ConditionOf<F>, Error> {
         let conditioner = &self.model.conditioner;
         if let Some(embeddings) = &self.request.embeddings {
-            let features = embeddings.prompt.clone().narrow(0, rows.start, rows.len());
-            return given_condition::<F>(conditioner.features(features)?);
+            let features = embeddings.prompt.rows(rows.start, rows.len());
+            return given_condition::<F>(self.sized(conditioner.features(features)?));
         }
         let prompts: Vec<&str> = self.request.prompts[rows].iter().map(String::as_str).collect();
         let condition = conditioner.condition_skipping(&prompts, self.request.clip_skip)?;
-        finite_condition::<F>(condition, "text encoder")
+        finite_condition::<F>(self.sized(condition), "text encoder")
+    }
+
+    /// The same condition, told the sizes that the request asks for.
+    fn sized(&self, condition: ConditionOf<F>) -> ConditionOf<F> {
+        let factor = self.model.codec.factor();
+        let picture = (self.size.0 * factor, self.size.1 * factor);
+        let sizes = self.request.sizes.unwrap_or(SizeConditions::of_picture(picture));
+        self.model.conditioner.sized(condition, &sizes)
     }
 
     /// The unconditional branch of guidance; as in diffusers, no layer of it is skipped.
     fn negative(&self, rows: Range<usize>, settings: &TeacherSettings) -> Result<ConditionOf<F>, Error> {
         let conditioner = &self.model.conditioner;
         if let Some(negative) = self.request.embeddings.as_ref().and_then(|e| e.negative.clone()) {
-            let own = negative.dims()[0] > 1;
-            let negative = if own { negative.narrow(0, rows.start, rows.len()) } else { negative };
-            return given_condition::<F>(conditioner.features(negative)?);
+            let own = negative.words.dims()[0] > 1;
+            let negative = if own { negative.rows(rows.start, rows.len()) } else { negative };
+            return given_condition::<F>(self.sized(conditioner.features(negative)?));
         }
-        let prompt = settings.negative_prompt.as_deref().unwrap_or("");
-        finite_condition::<F>(conditioner.condition(&[prompt])?, "text encoder")
+        let condition = match &settings.negative_prompt {
+            Some(prompt) => conditioner.condition(&[prompt])?,
+            None => conditioner.unconditional()?,
+        };
+        finite_condition::<F>(self.sized(condition), "text encoder")
     }
 
     fn unit_noise(&self, noises: &mut [Noise]) -> Tensor<4> {

@@ -25,6 +25,7 @@ pub mod verify;
 
 pub use burn::tensor::{Device, FloatDType};
 pub use dmd_model::pixels::{from_rgb8, to_rgb8};
+pub use dmd_model::{SizeConditions, TextFeatures};
 pub use dmd_scheduler::{Sampler, Steps};
 
 pub use builder::PipelineBuilder;

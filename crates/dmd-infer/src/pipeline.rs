@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use dmd_core::Noise;
 use dmd_model::pixels::to_rgb8;
-use dmd_model::{AnyModel, Conditioner, Noising, with_model};
+use dmd_model::{AnyModel, Conditioner, Noising, TextFeatures, with_model};
 use image::RgbImage;
 
 use crate::checks::finite;
@@ -65,14 +65,16 @@ impl Pipeline {
         with_model!(&self.model, model => model.guidance_scale)
     }
 
-    /// The prompts' text features, `[prompts, tokens, width]`.
+    /// The prompts' text features.
     ///
     /// # Errors
     ///
     /// When a prompt is too long, the features are not finite, or the model draws classes.
-    pub fn encode_prompt(&self, prompts: &[&str]) -> Result<Tensor<3>, Error> {
+    pub fn encode_prompt(&self, prompts: &[&str]) -> Result<TextFeatures, Error> {
         let features = with_model!(&self.model, model => model.conditioner.text_features(prompts)?);
-        finite(features, "text encoder")
+        let stage = "text encoder";
+        let pooled = features.pooled.map(|pooled| finite(pooled, stage)).transpose()?;
+        Ok(TextFeatures { words: finite(features.words, stage)?, pooled })
     }
 
     /// The pictures of samples `[batch, channels, height, width]`.

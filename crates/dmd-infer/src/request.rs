@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use burn::tensor::Tensor;
 use dmd_core::Noise;
+use dmd_model::{SizeConditions, TextFeatures};
 use dmd_scheduler::{Sampler, Steps};
 use image::RgbImage;
 
@@ -27,6 +28,9 @@ pub struct Request {
     /// Layers of the text encoder to leave out at its end, for the prompt (as in diffusers, not for the negative
     /// one).
     pub clip_skip: usize,
+    /// What Stable Diffusion XL is told of the picture's sizes; `None` is the picture's own, not cut. Other families are
+    /// not told any.
+    pub sizes: Option<SizeConditions>,
 }
 
 /// How a picture is drawn.
@@ -140,13 +144,13 @@ impl NoiseSource {
     }
 }
 
-/// Text features of a request, `[pictures, tokens, width]` each.
+/// Text features of a request.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
     /// What to draw.
-    pub prompt: Tensor<3>,
-    /// The unconditional branch, one row or one per picture; `None` is that of the empty prompt.
-    pub negative: Option<Tensor<3>>,
+    pub prompt: TextFeatures,
+    /// The unconditional branch, one row or one per picture; `None` is that of a request without a negative prompt.
+    pub negative: Option<TextFeatures>,
 }
 
 impl Request {
@@ -161,6 +165,7 @@ impl Request {
             latents: None,
             embeddings: None,
             clip_skip: 0,
+            sizes: None,
         }
     }
 
@@ -199,10 +204,15 @@ impl Request {
         Self { clip_skip: layers, ..self }
     }
 
+    /// The same request with other sizes for Stable Diffusion XL to be told.
+    pub fn with_size_conditions(self, sizes: SizeConditions) -> Self {
+        Self { sizes: Some(sizes), ..self }
+    }
+
     /// Number of pictures.
     pub(crate) fn count(&self) -> usize {
         match &self.embeddings {
-            Some(embeddings) => embeddings.prompt.dims()[0],
+            Some(embeddings) => embeddings.prompt.words.dims()[0],
             None => self.prompts.len(),
         }
     }

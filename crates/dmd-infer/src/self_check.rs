@@ -13,7 +13,7 @@ use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use dmd_core::Noise;
 use dmd_kernels::{Operation, recorded};
 
-use dmd_model::check_dtype;
+use dmd_model::{TextFeatures, check_dtype};
 
 use crate::{Error, Method, Pipeline, Request};
 
@@ -196,8 +196,9 @@ const PROMPT: &str = "a red circle above a blue square";
 
 /// What the reference makes of a prompt, stage by stage.
 struct Stages {
+    features: TextFeatures,
+    /// Their values.
     text: Vec<f32>,
-    text_shape: [usize; 3],
     latents: Vec<f32>,
     latent_shape: [usize; 4],
     /// Levels of 0 to 1.
@@ -218,6 +219,18 @@ fn noise(pipeline: &Pipeline) -> Tensor<4> {
     pipeline.noise(&[0], height, width)
 }
 
+/// All values of text features.
+fn values_of(text: &TextFeatures) -> Vec<f32> {
+    let mut values = read(text.words.clone());
+    values.extend(text.pooled.iter().flat_map(|pooled| read(pooled.clone())));
+    values
+}
+
+/// The same tensor on another device, through the host.
+fn moved<const D: usize>(tensor: &Tensor<D>, device: &Device) -> Tensor<D> {
+    Tensor::from_data(tensor.clone().into_data(), device)
+}
+
 fn picture(pipeline: &Pipeline, latents: Tensor<4>) -> Result<Vec<f32>, Error> {
     let pictures = pipeline.decode(latents)?;
     Ok(pictures.iter().flat_map(|picture| picture.as_raw()).map(|level| f32::from(*level) / 255.0).collect())
@@ -229,8 +242,8 @@ impl Stages {
         let text = pipeline.encode_prompt(&[PROMPT])?;
         let latents = pipeline.denoise_from(&request(&pipeline), noise(&pipeline), &text, &mut ())?;
         Ok(Self {
-            text_shape: text.dims(),
-            text: read(text),
+            text: values_of(&text),
+            features: text,
             latent_shape: latents.dims(),
             latents: read(latents.clone()),
             picture: picture(&pipeline, latents)?,
@@ -241,10 +254,13 @@ impl Stages {
         let pipeline = Pipeline::builder(model, device).dtype(dtype).generator_first().build()?;
         let pipeline = &pipeline;
         let check = |what: &str, outcome| Check { what: what.to_owned(), count: 1, outcome };
-        let text = || Tensor::from_data(TensorData::new(self.text.clone(), self.text_shape), device);
+        let text = || TextFeatures {
+            words: moved(&self.features.words, device),
+            pooled: self.features.pooled.as_ref().map(|pooled| moved(pooled, device)),
+        };
         let latents = || Tensor::from_data(TensorData::new(self.latents.clone(), self.latent_shape), device);
         let encoded = compared(&self.text, allowed_of_stage(TEXT, dtype), || {
-            Box::new(|| Ok(read(pipeline.encode_prompt(&[PROMPT])?)))
+            Box::new(|| Ok(values_of(&pipeline.encode_prompt(&[PROMPT])?)))
         });
         let denoised = compared(&self.latents, allowed_of_stage(LATENTS, dtype), || {
             let (request, z, text) = (request(pipeline), noise(pipeline), text());

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::classes::ClassConditioner;
 use crate::family::Family;
 use crate::folder::ModelFolder;
-use crate::{Error, Model, Noising, OpenOptions, PixelClasses, StableDiffusion};
+use crate::{Error, Model, Noising, OpenOptions, PixelClasses, StableDiffusion, StableDiffusionXl};
 
 /// A part of a model, in a folder of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +16,10 @@ pub enum Part {
     Tokenizer,
     /// Numbers to features.
     TextEncoder,
+    /// The words of a second text encoder to numbers.
+    Tokenizer2,
+    /// Numbers to features, and to those of the whole prompt.
+    TextEncoder2,
     /// The teacher's network.
     UNet,
     /// The distilled generator's network.
@@ -28,14 +32,24 @@ pub enum Part {
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 6] =
-        [Self::Tokenizer, Self::TextEncoder, Self::UNet, Self::Generator, Self::Autoencoder, Self::Scheduler];
+    pub const ALL: [Self; 8] = [
+        Self::Tokenizer,
+        Self::TextEncoder,
+        Self::Tokenizer2,
+        Self::TextEncoder2,
+        Self::UNet,
+        Self::Generator,
+        Self::Autoencoder,
+        Self::Scheduler,
+    ];
 
     /// The name of its folder.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tokenizer => "tokenizer",
             Self::TextEncoder => "text_encoder",
+            Self::Tokenizer2 => "tokenizer_2",
+            Self::TextEncoder2 => "text_encoder_2",
             Self::UNet => "unet",
             Self::Generator => "unet_one_step",
             Self::Autoencoder => "vae",
@@ -45,7 +59,7 @@ impl Part {
 
     /// Whether the folder holds a vocabulary in place of a network.
     pub(crate) fn is_tokenizer(self) -> bool {
-        self == Self::Tokenizer
+        matches!(self, Self::Tokenizer | Self::Tokenizer2)
     }
 }
 
@@ -54,6 +68,8 @@ impl Part {
 pub enum Kind {
     /// Stable Diffusion 1.x or 2.x: text to pictures.
     StableDiffusion,
+    /// Stable Diffusion XL: text to pictures.
+    StableDiffusionXl,
     /// A class-conditional or unconditional network on pixels.
     Classes,
 }
@@ -64,6 +80,10 @@ macro_rules! with_family {
         match $kind {
             Kind::StableDiffusion => {
                 type $family = StableDiffusion;
+                $body
+            }
+            Kind::StableDiffusionXl => {
+                type $family = StableDiffusionXl;
                 $body
             }
             Kind::Classes => {
@@ -78,10 +98,12 @@ macro_rules! with_family {
 struct Named {
     #[serde(rename = "_class_name", default)]
     class: String,
+    #[serde(default)]
+    addition_embed_type: Option<String>,
 }
 
 impl Kind {
-    /// The kind of a folder's model, by the class of its network.
+    /// The kind of a folder's model, by the class of its network and what that is told besides the time.
     ///
     /// # Errors
     ///
@@ -89,7 +111,11 @@ impl Kind {
     pub fn of(folder: &ModelFolder) -> Result<Self, Error> {
         let part = if folder.has(Part::UNet) { Part::UNet } else { Part::Generator };
         let named: Named = read_config(&folder.need(part)?)?;
-        Ok(if named.class == "UNet2DModel" { Self::Classes } else { Self::StableDiffusion })
+        Ok(match named.addition_embed_type.as_deref() {
+            _ if named.class == "UNet2DModel" => Self::Classes,
+            Some("text_time") => Self::StableDiffusionXl,
+            _ => Self::StableDiffusion,
+        })
     }
 
     /// What models of this kind make of what, for a person to read.
@@ -127,6 +153,8 @@ pub fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
 pub enum AnyModel {
     /// Text to pictures.
     StableDiffusion(Model<StableDiffusion>),
+    /// Text to pictures, by two text encoders.
+    StableDiffusionXl(Model<StableDiffusionXl>),
     /// Classes to pictures.
     Classes(Model<PixelClasses>),
 }
@@ -140,6 +168,7 @@ impl AnyModel {
     pub fn open(options: &OpenOptions) -> Result<Self, Error> {
         Ok(match Kind::of(&ModelFolder::open(&options.model)?)? {
             Kind::StableDiffusion => Self::StableDiffusion(StableDiffusion::open(options)?),
+            Kind::StableDiffusionXl => Self::StableDiffusionXl(StableDiffusionXl::open(options)?),
             Kind::Classes => Self::Classes(PixelClasses::open(options)?),
         })
     }
@@ -159,6 +188,7 @@ macro_rules! with_model {
     ($any:expr, $model:ident => $body:expr) => {
         match $any {
             $crate::AnyModel::StableDiffusion($model) => $body,
+            $crate::AnyModel::StableDiffusionXl($model) => $body,
             $crate::AnyModel::Classes($model) => $body,
         }
     };

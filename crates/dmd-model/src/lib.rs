@@ -4,6 +4,7 @@
 //! This is the only place where a model folder is opened, checked and written. A [`Family`] says what belongs
 //! together; [`Model`] is one of a family, [`AnyModel`] of whichever family a folder holds.
 
+mod autoencoder;
 mod classes;
 mod codec;
 mod describe;
@@ -20,14 +21,16 @@ mod pixel_classes;
 pub mod pixels;
 mod recipe;
 mod stable_diffusion;
+mod stable_diffusion_xl;
 mod text;
 
+pub use autoencoder::{AutoencoderFiles, read_autoencoder, write_autoencoder};
 pub use classes::ClassConditioner;
 pub use codec::Codec;
 pub use describe::{Description, describe};
 pub use error::Error;
 pub use families::{AnyModel, Kind, Part, misfits};
-pub use family::{ConditionOf, Conditioner, Family};
+pub use family::{ConditionOf, Conditioner, Family, SizeConditions, TextFeatures};
 pub use folder::ModelFolder;
 pub use model::{Distilled, Model};
 pub use networks::{NetworkFiles, generator_recipe};
@@ -36,7 +39,7 @@ pub use options::{Networks, OpenOptions, check_dtype};
 pub use pixel_classes::PixelClasses;
 pub use recipe::Recipe;
 pub use stable_diffusion::{
-    AutoencoderFiles, MAX_TOKENS, StableDiffusion, TextToImage, read_autoencoder, read_tokenizer,
-    write_autoencoder, write_teacher, write_tokenizer,
+    MAX_TOKENS, StableDiffusion, TextToImage, read_tokenizer, write_teacher, write_tokenizer,
 };
+pub use stable_diffusion_xl::{StableDiffusionXl, XlConditioner};
 pub use text::TextConditioner;

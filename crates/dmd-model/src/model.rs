@@ -54,10 +54,10 @@ impl<F: Family> Model<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] without a teacher; what the conditioner returns for the empty prompt.
+    /// [`Error::Missing`] without a teacher; what the conditioner returns for no prompt.
     pub fn guided(&self, scale: f64, dtype: FloatDType) -> Result<Guided<Preconditioned<F::Network>>, Error> {
         let network = self.teacher()?.clone().in_precision(dtype);
-        Ok(Guided::new(network, self.conditioner.condition(&[""])?, scale))
+        Ok(Guided::new(network, self.conditioner.unconditional()?, scale))
     }
 
     /// A copy of a network as a fake score that is trained on the squared error of another parameterisation.
@@ -124,9 +124,14 @@ impl<F: Family> Model<F> {
         (height * self.codec.factor(), width * self.codec.factor())
     }
 
-    /// What both sides of a picture must be multiples of.
+    /// What the sides of a sample that is drawn must be multiples of: 1 where the network halves odd sides too.
+    pub fn drawn_multiple(&self) -> usize {
+        if F::Network::HALVES_ODD { 1 } else { self.multiple() }
+    }
+
+    /// What both sides of a picture that is drawn must be multiples of.
     pub fn picture_multiple(&self) -> usize {
-        self.multiple() * self.codec.factor()
+        self.drawn_multiple() * self.codec.factor()
     }
 }
 

@@ -51,6 +51,12 @@ impl Noising {
         Ok(Self::Preserving { scheduler, schedule, prediction, changes })
     }
 
+    /// The noise of a model whose scheduler's file is taken as it is.
+    pub fn preserving(scheduler: SchedulerConfig) -> Self {
+        let (schedule, prediction) = (scheduler.schedule(), scheduler.prediction());
+        Self::Preserving { scheduler, schedule, prediction, changes: Vec::new() }
+    }
+
     /// What a user should know about the scheduler's file, a sentence each: options that were changed, and keys that
     /// no scheduler has.
     pub fn notes(&self) -> Vec<String> {

@@ -1,23 +1,20 @@
 //! Stable Diffusion 1.x and 2.x: a latent UNet under CLIP's text features.
 
-use std::path::{Path, PathBuf};
-
 use burn::tensor::Device;
 use dmd_clip::{CLIP_KEYS, ClipTextModel, TextConfig, TextEncoder, Tokenizer, Vocabulary};
 use dmd_scheduler::SchedulerConfig;
-use dmd_unet::{
-    AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, Network, TinyAutoencoderConfig, UNet2d, UNetConfig,
-};
-use dmd_weights::{ModelIndex, Precision, read_config, write_json};
+use dmd_unet::{Autoencoder, Network, UNet2d, UNetConfig};
+use dmd_weights::{ModelIndex, Precision, write_json};
 use serde_json::{Value, json};
 
+use crate::autoencoder::{AutoencoderFiles, read_autoencoder};
 use crate::families::Part;
 use crate::family::Family;
 use crate::fit::Misfits;
 use crate::folder::{ModelFolder, scheduler_file};
 use crate::networks::NetworkFiles;
 use crate::text::TextConditioner;
-use crate::{Codec, Error, Model, Noising, OpenOptions};
+use crate::{Error, Model, Noising, OpenOptions};
 
 /// The family of Stable Diffusion 1.x and 2.x.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,20 +22,6 @@ pub struct StableDiffusion;
 
 /// Guidance where nobody names one: diffusers' default for Stable Diffusion.
 const DEFAULT_GUIDANCE: f64 = 7.5;
-
-/// Which autoencoder a model is opened with, and its configuration.
-#[derive(Debug, Clone)]
-pub enum AutoencoderFiles {
-    /// The model's own.
-    Full(AutoencoderConfig),
-    /// A tiny one in its place.
-    Tiny {
-        /// Where it lies.
-        folder: PathBuf,
-        /// Its configuration.
-        config: TinyAutoencoderConfig,
-    },
-}
 
 /// A model folder whose configurations were read and compared. Its parts are read one by one, or all by
 /// [`Family::open`].
@@ -81,34 +64,14 @@ impl TextToImage {
         text.validate()?;
         let tokenizer = read_tokenizer(&folder, text.max_position_embeddings)?;
         let networks = NetworkFiles::read(&folder, options, &noising)?;
-        let autoencoder = match &options.tiny_autoencoder {
-            Some(path) => {
-                let config: TinyAutoencoderConfig = read_config(path)?;
-                config.validate()?;
-                AutoencoderFiles::Tiny { folder: path.clone(), config }
-            }
-            None => {
-                let config: AutoencoderConfig = read_config(&folder.need(Part::Autoencoder)?)?;
-                config.validate()?;
-                AutoencoderFiles::Full(config)
-            }
-        };
+        let autoencoder = AutoencoderFiles::read(&folder, options)?;
         Ok(Self { folder, text, tokenizer, networks, autoencoder, noising })
     }
 
     fn compare(&self) -> Misfits {
         let mut misfits = Misfits::default();
         misfits.tokenizer(&self.tokenizer, &self.text);
-        let latents = match &self.autoencoder {
-            AutoencoderFiles::Full(config) => {
-                misfits.colours("autoencoder", config.in_channels, config.out_channels);
-                config.latent_channels
-            }
-            AutoencoderFiles::Tiny { config, .. } => {
-                misfits.colours("tiny autoencoder", config.in_channels, config.out_channels);
-                config.latent_channels
-            }
-        };
+        let latents = self.autoencoder.compare(&mut misfits);
         let networks = self.networks.sizes();
         for (name, sizes) in &networks {
             misfits.text_unet(name, *sizes, latents, self.text.hidden_size);
@@ -141,15 +104,6 @@ impl TextToImage {
             AutoencoderFiles::Tiny { .. } => Ok(None),
         }
     }
-
-    fn load_codec(&self, device: &Device) -> Result<Codec, Error> {
-        match &self.autoencoder {
-            AutoencoderFiles::Full(config) => {
-                Ok(Codec::full(read_autoencoder(&self.folder, device)?.0, config))
-            }
-            AutoencoderFiles::Tiny { folder, .. } => Codec::tiny(folder, device),
-        }
-    }
 }
 
 impl Family for StableDiffusion {
@@ -157,7 +111,14 @@ impl Family for StableDiffusion {
     type Conditioner = TextConditioner;
 
     const DESCRIPTION: &'static str = "Stable Diffusion, text to pictures";
-    const PARTS: &'static [Part] = &Part::ALL;
+    const PARTS: &'static [Part] = &[
+        Part::Tokenizer,
+        Part::TextEncoder,
+        Part::UNet,
+        Part::Generator,
+        Part::Autoencoder,
+        Part::Scheduler,
+    ];
 
     fn noising(folder: &ModelFolder) -> Result<Noising, Error> {
         Noising::stable_diffusion(folder.scheduler()?)
@@ -173,7 +134,7 @@ impl Family for StableDiffusion {
         let device = &options.device;
         let (teacher, generator) = parts.networks.load(options, &parts.noising)?;
         let config = parts.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
-        let mut codec = parts.load_codec(device)?.in_precision(options.dtype);
+        let mut codec = parts.autoencoder.load_codec(&parts.folder, device)?.in_precision(options.dtype);
         if let Some(side) = options.tile {
             codec = codec.with_tiles(side)?;
         }
@@ -203,18 +164,6 @@ pub fn read_tokenizer(model: &ModelFolder, tokens: usize) -> Result<Tokenizer, E
     Ok(Tokenizer::from_dir(&model.need(Part::Tokenizer)?, tokens)?)
 }
 
-/// Reads the autoencoder of a model folder.
-///
-/// # Errors
-///
-/// When a file is missing, damaged or does not fit.
-pub fn read_autoencoder(
-    model: &ModelFolder,
-    device: &Device,
-) -> Result<(Autoencoder, AutoencoderConfig), Error> {
-    Ok(Autoencoder::from_dir(&model.need(Part::Autoencoder)?, device)?)
-}
-
 /// Writes the tokenizer's folder.
 ///
 /// # Errors
@@ -222,22 +171,6 @@ pub fn read_autoencoder(
 /// When a file cannot be written.
 pub fn write_tokenizer(model: &ModelFolder, vocabulary: &Vocabulary) -> Result<(), Error> {
     Ok(vocabulary.save(&model.part(Part::Tokenizer), MAX_TOKENS)?)
-}
-
-/// Writes the autoencoder's folder.
-///
-/// # Errors
-///
-/// When a file cannot be written.
-pub fn write_autoencoder(
-    folder: &Path,
-    network: &Autoencoder,
-    config: &AutoencoderConfig,
-    precision: Precision,
-) -> Result<(), Error> {
-    write_json(&folder.join("config.json"), config)?;
-    let path = folder.join("diffusion_pytorch_model.safetensors");
-    Ok(dmd_weights::save(network, &path, &AUTOENCODER_KEYS, precision)?)
 }
 
 /// Writes text encoder, UNet, scheduler and `model_index.json`: with tokenizer and autoencoder, a folder that

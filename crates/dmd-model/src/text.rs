@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use dmd_clip::TextEncoder;
 
 use crate::Error;
-use crate::family::Conditioner;
+use crate::family::{Conditioner, TextFeatures};
 
 /// Most bytes of features that are kept.
 const KEPT: usize = 1 << 30;
@@ -66,15 +66,21 @@ impl Conditioner for TextConditioner {
         Ok(Tensor::cat(rows.collect::<Result<_, _>>()?, 0))
     }
 
-    fn text_features(&self, prompts: &[&str]) -> Result<Tensor<3>, Error> {
-        self.condition(prompts)
+    fn text_features(&self, prompts: &[&str]) -> Result<TextFeatures, Error> {
+        Ok(self.condition(prompts)?.into())
     }
 
-    fn features(&self, features: Tensor<3>) -> Result<Tensor<3>, Error> {
-        let [_, tokens, width] = features.dims();
+    fn features(&self, features: TextFeatures) -> Result<Tensor<3>, Error> {
+        let [_, tokens, width] = features.words.dims();
         let most = self.encoder.tokenizer().max_tokens();
+        if features.pooled.is_some() {
+            return Err(Error::Setting {
+                setting: "features of the whole prompt".to_owned(),
+                hint: "this model takes the words' alone".to_owned(),
+            });
+        }
         if width == self.width && (1..=most).contains(&tokens) {
-            return Ok(features);
+            return Ok(features.words);
         }
         Err(Error::Setting {
             setting: format!("features of {tokens} tokens, {width} wide"),

@@ -28,7 +28,7 @@ impl UNetConfig {
                 num_heads: self.attention_head_dim.at(level),
                 groups: self.norm_num_groups,
                 linear_projection: self.use_linear_projection,
-                depth: self.transformer_layers_per_block.at(level),
+                depth: self.transformer_blocks(level),
             }
             .init(device)
         };

@@ -88,7 +88,8 @@ fn every_other_key_is_refused_by_name() {
         ("decay_rate", json!(0.9)),
         ("brand_new_option", json!("on")),
         ("addition_embed_type", json!("text_time")),
-        ("transformer_layers_per_block", json!([1, 2])),
+        ("transformer_layers_per_block", json!([1, 0])),
+        ("transformer_layers_per_block", json!([1, 2, 3])),
         ("only_cross_attention", json!([false, true])),
         ("time_embedding_dim", json!(32)),
         ("mid_block_type", Value::Null),
@@ -111,6 +112,8 @@ fn wrong_types_name_key_and_value() {
             "down_block_types[0]: unknown variant `AttnDownBlock2D`",
         ),
         ("layers_per_block", json!([1, 2]), "layers_per_block: [1, 2]: expected a number"),
+        // A list of lists, as distilled relatives of SDXL have it.
+        ("transformer_layers_per_block", json!([[1], [2]]), "transformer_layers_per_block: "),
         ("use_linear_projection", json!("yes"), "use_linear_projection: invalid type: string \"yes\""),
         ("_class_name", json!("UNet3DConditionModel"), "_class_name: unknown variant `UNet3DConditionModel`"),
     ] {

@@ -27,7 +27,7 @@ fn one_step_is_the_published_recipe() {
     let (model, pipeline) = pipeline();
     let device = device();
     let z = pipeline.noise(&[7], 32, 32);
-    let text = pipeline.encode_prompt(&["a red circle"]).unwrap();
+    let text = pipeline.encode_prompt(&["a red circle"]).unwrap().words;
     let (unet, _) = UNet2d::from_dir(&model.path().join("unet_one_step"), &device).unwrap();
     let t = Tensor::<1>::from_floats([999.0], &device);
     let level = SchedulerConfig::stable_diffusion().schedule().level(t);
@@ -151,7 +151,7 @@ fn four_step_generators() {
     let generator = FewStep::new(UNetDenoiser::new(unet, Prediction::Epsilon), levels);
     let mut noise = Noise::torch_cpu(9);
     let z = noise.normal([1, 4, 8, 8], &device());
-    let text = pipeline.encode_prompt(&["x"]).unwrap();
+    let text = pipeline.encode_prompt(&["x"]).unwrap().words;
     let x0 = generator.generate(z, &text, &mut || noise.normal([1, 4, 8, 8], &device()));
     assert_eq!(pipeline.decode(x0).unwrap()[0].as_raw(), drawn.pictures[0].as_raw());
 

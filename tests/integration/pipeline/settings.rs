@@ -76,14 +76,13 @@ fn given_latents_and_embeddings_stand_for_seed_and_prompt() {
     for z in [
         pipeline.noise(&[7, 8], 32, 32),
         pipeline.noise(&[7], 32, 32).narrow(1, 0, 3),
-        pipeline.noise(&[7], 32, 36),
     ] {
         let refused = pipeline.denoise_from(&teacher("x"), z, &text, &mut ());
         assert!(matches!(refused, Err(Error::Setting { .. })), "{refused:?}");
     }
     // What is said twice is refused, by both names.
     let features = |tokens: usize| {
-        let prompt = pipeline.encode_prompt(&["x"]).unwrap().narrow(1, 0, tokens);
+        let prompt = pipeline.encode_prompt(&["x"]).unwrap().words.narrow(1, 0, tokens).into();
         Embeddings { prompt, negative: None }
     };
     let nobody: [&str; 0] = [];

@@ -69,9 +69,9 @@ pub struct UNetConfig {
     /// Number of attention *heads* per level (the name is diffusers' historic slip).
     #[serde(default = "eight_heads")]
     pub attention_head_dim: PerLevel,
-    /// Transformer blocks of each attention, per level; the middle block has the deepest level's.
-    #[serde(default = "one_block", skip_serializing_if = "is_one_block")]
-    pub transformer_layers_per_block: PerLevel,
+    /// Transformer blocks of each attention, per level; the middle block has the deepest level's. `None` is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transformer_layers_per_block: Option<PerLevel>,
     /// Groups of every group normalisation.
     #[serde(default = "thirty_two")]
     pub norm_num_groups: usize,
@@ -88,15 +88,6 @@ pub struct UNetConfig {
 
 fn eight_heads() -> PerLevel {
     PerLevel::All(eight())
-}
-
-fn one_block() -> PerLevel {
-    PerLevel::All(1)
-}
-
-/// The option is left out where it says nothing, as diffusers' older files do.
-fn is_one_block(depth: &PerLevel) -> bool {
-    *depth == one_block()
 }
 
 impl UNetConfig {
@@ -128,7 +119,7 @@ impl UNetConfig {
             layers_per_block: two(),
             cross_attention_dim: text_width,
             attention_head_dim: eight_heads(),
-            transformer_layers_per_block: one_block(),
+            transformer_layers_per_block: None,
             norm_num_groups: thirty_two(),
             norm_eps: norm_eps(),
             use_linear_projection: false,
@@ -144,6 +135,11 @@ impl UNetConfig {
     /// Whether an up block (counted from the deepest level) attends to the text.
     pub(crate) fn attends_up(&self, block: usize) -> bool {
         self.up_block_types[block] == UpBlock::CrossAttention
+    }
+
+    /// Transformer blocks of each attention of a level.
+    pub(crate) fn transformer_blocks(&self, level: usize) -> usize {
+        self.transformer_layers_per_block.as_ref().map_or(1, |depths| depths.at(level))
     }
 
     /// The factor between latents and the deepest level.
@@ -175,11 +171,11 @@ impl UNetConfig {
         for (level, channels) in channels.iter().enumerate() {
             options.divides("attention_head_dim", self.attention_head_dim.at(level), &[*channels])?;
         }
-        if let PerLevel::Each(depths) = &self.transformer_layers_per_block {
+        if let Some(PerLevel::Each(depths)) = &self.transformer_layers_per_block {
             options.per_level("transformer_layers_per_block", depths, channels.len())?;
         }
         for level in 0..channels.len() {
-            options.layers("transformer_layers_per_block", self.transformer_layers_per_block.at(level))?;
+            options.layers("transformer_layers_per_block", self.transformer_blocks(level))?;
         }
         options.neutral(
             &self.other,

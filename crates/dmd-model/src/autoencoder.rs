@@ -1,0 +1,100 @@
+//! The autoencoder of a latent model: its own, or a tiny one in its place.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use dmd_unet::{AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, TinyAutoencoderConfig};
+use dmd_weights::{Precision, read_config, write_json};
+use serde_json::Value;
+
+use crate::families::Part;
+use crate::fit::Misfits;
+use crate::folder::ModelFolder;
+use crate::{Codec, Error, OpenOptions};
+
+/// Which autoencoder a model is opened with, and its configuration.
+#[derive(Debug, Clone)]
+pub enum AutoencoderFiles {
+    /// The model's own.
+    Full(AutoencoderConfig),
+    /// A tiny one in its place.
+    Tiny {
+        /// Where it lies.
+        folder: PathBuf,
+        /// Its configuration.
+        config: TinyAutoencoderConfig,
+    },
+}
+
+impl AutoencoderFiles {
+    /// Reads the configuration of the autoencoder that the options choose.
+    pub(crate) fn read(folder: &ModelFolder, options: &OpenOptions) -> Result<Self, Error> {
+        if let Some(path) = &options.tiny_autoencoder {
+            let config: TinyAutoencoderConfig = read_config(path)?;
+            config.validate()?;
+            return Ok(Self::Tiny { folder: path.clone(), config });
+        }
+        let config: AutoencoderConfig = read_config(&folder.need(Part::Autoencoder)?)?;
+        config.validate()?;
+        Ok(Self::Full(config))
+    }
+
+    /// Compares its colours with a picture's; the channels of its latents.
+    pub(crate) fn compare(&self, misfits: &mut Misfits) -> usize {
+        match self {
+            Self::Full(config) => {
+                misfits.colours("autoencoder", config.in_channels, config.out_channels);
+                config.latent_channels
+            }
+            Self::Tiny { config, .. } => {
+                misfits.colours("tiny autoencoder", config.in_channels, config.out_channels);
+                config.latent_channels
+            }
+        }
+    }
+
+    /// Whether its values may exceed what f16 holds, `force_upcast`; as in diffusers they may where the file does not
+    /// say.
+    pub(crate) fn must_upcast(&self) -> bool {
+        match self {
+            Self::Full(config) => config.other.get("force_upcast").and_then(Value::as_bool).unwrap_or(true),
+            Self::Tiny { .. } => false,
+        }
+    }
+
+    /// Reads the weights.
+    pub(crate) fn load_codec(&self, folder: &ModelFolder, device: &Device) -> Result<Codec, Error> {
+        match self {
+            Self::Full(config) => Ok(Codec::full(read_autoencoder(folder, device)?.0, config)),
+            Self::Tiny { folder, .. } => Codec::tiny(folder, device),
+        }
+    }
+}
+
+/// Reads the autoencoder of a model folder.
+///
+/// # Errors
+///
+/// When a file is missing, damaged or does not fit.
+pub fn read_autoencoder(
+    model: &ModelFolder,
+    device: &Device,
+) -> Result<(Autoencoder, AutoencoderConfig), Error> {
+    Ok(Autoencoder::from_dir(&model.need(Part::Autoencoder)?, device)?)
+}
+
+/// Writes the autoencoder's folder.
+///
+/// # Errors
+///
+/// When a file cannot be written.
+pub fn write_autoencoder(
+    folder: &Path,
+    network: &Autoencoder,
+    config: &AutoencoderConfig,
+    precision: Precision,
+) -> Result<(), Error> {
+    write_json(&folder.join("config.json"), config)?;
+    let path = folder.join("diffusion_pytorch_model.safetensors");
+    Ok(dmd_weights::save(network, &path, &AUTOENCODER_KEYS, precision)?)
+}
