@@ -225,18 +225,8 @@ impl<N: Denoiser + Module + ModuleDisplay> Distilled<N> {
         draw: &mut dyn FnMut() -> Tensor<4>,
         on_step: &mut dyn FnMut(usize, &Tensor<4>) -> ControlFlow<()>,
     ) -> Option<Tensor<4>> {
-        let scale = self.recipe.noise_scale;
-        let mut x = if scale == 1.0 { z } else { z * scale };
-        for step in 0..self.recipe.steps() {
-            if step > 0 {
-                x = self.network.renoise(step, x, draw());
-            }
-            x = self.network.call(step, x, condition);
-            if on_step(step + 1, &x).is_break() {
-                return None;
-            }
-        }
-        Some(x)
+        let steps = self.recipe.steps();
+        self.network.walk(steps, z, condition, draw, on_step).continue_value()
     }
 }
 
