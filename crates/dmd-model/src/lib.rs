@@ -16,7 +16,9 @@ mod noising;
 mod pixel_classes;
 pub mod pixels;
 mod recipe;
+mod recipe_file;
 mod stable_diffusion;
+mod teacher_files;
 mod text;
 
 pub use classes::ClassConditioner;
@@ -29,6 +31,7 @@ pub use networks::NetworkFiles;
 pub use noising::{Noising, Plan};
 pub use pixel_classes::PixelClasses;
 pub use recipe::Recipe;
+pub use recipe_file::RecipeFile;
 pub use stable_diffusion::{
     MAX_TOKENS, StableDiffusion, TextToImage, write_autoencoder, write_teacher, write_tokenizer,
 };

@@ -1,0 +1,12 @@
+use std::path::PathBuf;
+
+use crate::{ModelFolder, Part};
+
+impl ModelFolder {
+    /// The folders and files that a teacher is made from, always in this order, whether they are there or not: what a
+    /// distillation depends on. The generator is not among them.
+    pub fn teacher_files(&self) -> Vec<PathBuf> {
+        let parts = [Part::UNet, Part::Scheduler, Part::TextEncoder, Part::Tokenizer, Part::Autoencoder];
+        parts.into_iter().map(|part| self.part(part)).chain([self.classes_file()]).collect()
+    }
+}
