@@ -1,10 +1,10 @@
-//! AdamW and the moving average.
+//! AdamW.
 
 use std::fs;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use dmd_train::{AdamW, AdamWConfig, Ema, Gradients};
+use dmd_train::{AdamW, AdamWConfig, Gradients};
 
 #[derive(Module, Debug)]
 struct Point {
@@ -85,17 +85,4 @@ fn adamw_refuses_infinite_gradients() {
     let grads = point.gradients([0.1; 3]);
     let (_, norm) = adam.step(0.1, point, grads);
     assert!(norm.into_scalar::<f32>().is_finite() && refused(&adam) == 1.0);
-}
-
-#[test]
-fn average_follows_the_parameters() {
-    let mut average = Ema::new(&Point::new([0.0; 3]), 0.75);
-    let online = Point::new([4.0, 8.0, -4.0]);
-    // Step 0 uses decay 1/10, step 100 the full 0.75.
-    average = average.update(&online, 0);
-    let values = average.model().values();
-    assert!((values[0] - 3.6).abs() < 1e-6, "{values:?}");
-    average = average.update(&online, 100);
-    let values = average.model().values();
-    assert!((values[0] - (0.75 * 3.6 + 0.25 * 4.0)).abs() < 1e-6, "{values:?}");
 }
