@@ -13,7 +13,7 @@ fn main() -> anyhow::Result<()> {
     let pipeline = Pipeline::builder(model, &device).one_step_only().build()?;
 
     let drawn = pipeline.generate(&Request::new([prompt]).with_seeds([7]))?;
-    write_atomic("generate.png".as_ref(), &encode_png(&drawn.pictures[0])?)?;
+    write_atomic("generate.png".as_ref(), &encode_png(&drawn.pictures[0], &[])?)?;
     println!("generate.png in {:.1} ms", drawn.timings.total().as_secs_f64() * 1e3);
     Ok(())
 }

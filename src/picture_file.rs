@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use dmd_infer::encode_png_with;
+use dmd_infer::encode_png;
 use dmd_weights::write_atomic;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
@@ -43,7 +43,7 @@ impl Format {
         match self {
             Self::Png => {
                 let texts: Vec<_> = parameters.map(|text| ("parameters", text)).into_iter().collect();
-                bytes = encode_png_with(picture, &texts)?;
+                bytes = encode_png(picture, &texts)?;
             }
             Self::Jpeg => with_exif(JpegEncoder::new_with_quality(&mut bytes, QUALITY), picture, parameters)?,
             Self::WebP => with_exif(WebPEncoder::new_lossless(&mut bytes), picture, parameters)?,

@@ -15,6 +15,7 @@ use std::time::Duration;
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
+use dmd::model::{OpenOptions, TextToImage};
 use dmd_core::Noise;
 use dmd_kernels::{Operation, Operations, attention_composed, convolution3_composed, recorded};
 use dmd_unet::{AutoencoderConfig, Network, UNetConfig};
@@ -82,15 +83,17 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes/unet");
-    let small: UNetConfig = dmd_weights::read_config(&folder).expect("the embedded model is there");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes");
+    let embedded =
+        TextToImage::open(&OpenOptions::new(folder, &device)).expect("the embedded model is whole");
+    let small = embedded.networks.config().expect("the embedded model has its teacher");
     let vae = AutoencoderConfig::sd15();
     let latents = Tensor::zeros([1, vae.latent_channels, 64, 64], &device);
     let decoder = vae.init(&device).expect("a supported configuration");
     let networks: [(&str, Operations); 3] = [
         ("UNet", unet_operations(&UNetConfig::sd15(), 1, 64, &device)),
         ("decoder", recorded(|| decoder.decode(latents)).1),
-        ("embedded UNet, batch 16", unet_operations(&small, 16, small.sample_size, &device)),
+        ("embedded UNet, batch 16", unet_operations(small, 16, small.sample_size, &device)),
     ];
     drop(decoder);
     for (name, operations) in networks {

@@ -7,7 +7,7 @@ use font8x8::{BASIC_FONTS, UnicodeFonts};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use super::{DtypeArgs, ModelArgs};
+use super::{DtypeArgs, ModelArgs, print_notes};
 use crate::console::say;
 use crate::picture_file::Pictures;
 
@@ -47,6 +47,7 @@ const GAP: u32 = 8;
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let out = Pictures::new(&args.out, 1)?;
     let pipeline = args.model.builder(args.dtype)?.build()?;
+    print_notes(pipeline.noising());
     let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
     let teacher = Method::teacher(args.steps, guidance_scale);
     let mut rows = Vec::new();

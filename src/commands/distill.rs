@@ -12,8 +12,8 @@ use dmd_train::run::{Outcome, run};
 use dmd_train::{DistillationParts, DistillationStage};
 use dmd_weights::{FolderLock, Precision, WholeFolder};
 
-use super::open_dataset;
 use super::progress::Progress;
+use super::{open_dataset, print_notes};
 use crate::console::say;
 
 /// Distil a teacher into a one-step generator
@@ -36,7 +36,9 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
 /// The teacher of a distillation.
 fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
     let options = OpenOptions { networks: Networks::Teacher, ..OpenOptions::new(&config.teacher, device) };
-    Ok(AnyModel::open(&options)?)
+    let model = AnyModel::open(&options)?;
+    print_notes(with_model!(&model, model => &model.noising));
+    Ok(model)
 }
 
 /// The data set; every caption of it can be a condition of the model.

@@ -9,14 +9,14 @@ use dmd_data::{Dataset, grid, save};
 use dmd_eval::frechet::{Accumulated, Moments, ratio_error};
 use dmd_eval::manifold::{Coverage, coverage};
 use dmd_eval::{ClipScore, FeatureSpace, InceptionSpace, RandomConv};
-use dmd_infer::{Method, Pipeline, Request};
+use dmd_infer::{Device, Method, Pipeline, Request};
 use dmd_model::pixels::{from_rgb8, to_rgb8};
-use dmd_model::{AnyModel, Model, StableDiffusion};
+use dmd_model::{Codec, with_model};
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::task::{Real, Task};
-use super::{DtypeArgs, ModelArgs};
+use super::{DtypeArgs, ModelArgs, print_notes};
 use crate::console::{say, say_err, say_part};
 
 /// Measure a model: Fréchet distance, precision, recall, prompt accuracy, CLIP score
@@ -108,6 +108,9 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     let generator = pipeline.generator_steps();
     let default = [Some(50), generator].into_iter().flatten().collect();
     let steps = if args.steps.is_empty() { default } else { args.steps.clone() };
+    if steps.iter().any(|steps| Some(*steps) != generator) {
+        print_notes(pipeline.noising());
+    }
     let mut measured = Vec::new();
     for steps in steps {
         let method = args.method(steps, &pipeline)?;
@@ -126,10 +129,10 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         }
         say!("");
     }
-    match pipeline.model() {
-        AnyModel::StableDiffusion(model) if !task.scenes.is_empty() => measures.bounds(model, &task),
-        _ => Ok(()),
+    if task.scenes.is_empty() {
+        return Ok(());
     }
+    with_model!(pipeline.model(), model => measures.bounds(&model.codec, &device, &task))
 }
 
 impl EvaluateArgs {
@@ -227,10 +230,9 @@ impl Measures {
 
     /// What no sampler can exceed: the reader on real pictures, and on what the autoencoder keeps. Their distance is
     /// that of so few pictures to the many, whoever draws them.
-    fn bounds(&self, model: &Model<StableDiffusion>, task: &Task) -> anyhow::Result<()> {
-        let keep = |pictures: &[RgbImage]| {
-            to_rgb8(model.codec.decode(model.codec.encode_mode(from_rgb8(pictures, &model.device))))
-        };
+    fn bounds(&self, codec: &Codec, device: &Device, task: &Task) -> anyhow::Result<()> {
+        let keep =
+            |pictures: &[RgbImage]| to_rgb8(codec.decode(codec.encode_mode(from_rgb8(pictures, device))));
         let mut rows = [("real pictures of these prompts", false), ("after the autoencoder", true)]
             .map(|(what, kept)| (what, kept, 0, Accumulated::default()));
         for (scenes, captions) in task.scenes.chunks(BATCH).zip(task.captions.chunks(BATCH)) {

@@ -11,7 +11,7 @@ use dmd_model::Recipe;
 use image::RgbImage;
 
 use super::progress::{Interrupted, Steps as ShownSteps, interrupted, listen};
-use super::{DtypeArgs, ModelArgs};
+use super::{DtypeArgs, ModelArgs, print_notes};
 use crate::console::{say, say_err};
 use crate::picture_file::Pictures;
 
@@ -253,9 +253,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = builder.build()?;
     let loading = start.elapsed();
     if let Method::Teacher(_) = method {
-        for note in pipeline.noising().notes() {
-            say_err!("note: {note}");
-        }
+        print_notes(pipeline.noising());
     }
     let request = args.request(method);
     let model = args.model.folder();

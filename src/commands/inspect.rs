@@ -1,18 +1,13 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
+use burn::tensor::Device;
 use clap::Args;
-use dmd_clip::{CLIP_KEYS, TextConfig, Tokenizer};
 use dmd_infer::Steps;
 use dmd_kernels::device;
-use dmd_model::{Kind, MAX_TOKENS, ModelFolder, OpenOptions, Part, generator_recipe};
-use dmd_unet::{
-    AUTOENCODER_KEYS, AutoencoderConfig, ClassUNet2d, ClassUNetConfig, Network, TINY_AUTOENCODER_KEYS,
-    TinyAutoencoderConfig, UNET_KEYS, UNetConfig,
-};
-use dmd_weights::{Tensors, check, read, read_config, weight_file};
-use serde_json::Value;
+use dmd_model::{Description, Kind, ModelFolder, OpenOptions, Part, describe, generator_recipe};
+use dmd_weights::{Tensors, read};
 
 use crate::console::say;
 
@@ -32,96 +27,67 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     if path.is_file() {
         return file(&read(path)?, args.tensors);
     }
+    // Networks are made without values, which takes any device.
+    let device = device::open("flex")?;
     match ModelFolder::open(path) {
-        Ok(folder) => model(&folder, args.tensors),
+        Ok(folder) => model(&folder, &device, args.tensors),
         // A part alone has its configuration beside its weights.
-        Err(error) => match describe(path) {
-            Ok((text, weights)) => {
-                say!("{}: {text}", path.display());
-                if args.tensors {
-                    list(&weights);
-                }
-            }
-            Err(reason) => bail!("{:#}; as a part of a model: {reason:#}", anyhow::Error::from(error)),
+        Err(error) => match describe(path, &device) {
+            Ok(found) => show(&format!("{}: ", path.display()), &found, args.tensors),
+            Err(reason) => bail!("{}; as a part of a model: {}", causes(error), causes(reason)),
         },
     }
     Ok(())
 }
 
 /// Every part of a model, and what is missing for drawing.
-fn model(folder: &ModelFolder, tensors: bool) {
-    let kind = folder.kind();
-    let parts: &[Part] = match kind {
-        Ok(Kind::Classes) => &[Part::UNet, Part::Generator],
-        _ => &[Part::Tokenizer, Part::TextEncoder, Part::UNet, Part::Generator, Part::Autoencoder],
-    };
-    say!(
-        "{}: {}",
-        folder.path().display(),
-        match &kind {
-            Ok(Kind::StableDiffusion) => "Stable Diffusion, text to pictures".to_owned(),
-            Ok(Kind::Classes) => "classes to pictures, on pixels".to_owned(),
-            Err(error) => error.to_string(),
-        }
-    );
+fn model(folder: &ModelFolder, device: &Device, tensors: bool) {
+    let kind = Kind::of(folder);
+    let parts = kind.as_ref().map_or(&Part::ALL[..], |kind| kind.parts());
+    let is = kind.map_or_else(|error| error.to_string(), |kind| kind.description().to_owned());
+    say!("{}: {is}", folder.path().display());
     for part in parts {
-        component(folder, *part, tensors);
-    }
-    match folder.noising() {
-        Ok(noising) => {
-            let name = Part::Scheduler.name();
-            say!("{name:14} predicts {:?}, timesteps 0 to {}", noising.prediction(), noising.last_timestep());
-            let sampler = noising.plan(&Steps::Count(1), None).err().map(|error| error.to_string());
-            for note in sampler.into_iter().chain(noising.notes()) {
-                say!("{:14} {note}", "");
-            }
+        match part {
+            Part::Scheduler => scheduler(folder),
+            part => component(folder, *part, device, tensors),
         }
-        Err(error) => say!("{:14} {:#}", Part::Scheduler.name(), anyhow::Error::from(error)),
     }
-    let missing = parts.iter().chain([&Part::Scheduler]).filter(|part| !folder.has(**part));
-    let missing: Vec<&str> =
-        missing.filter(|part| **part != Part::Generator).map(|part| part.name()).collect();
-    if !missing.is_empty() {
+    let missing = parts.iter().filter(|part| **part != Part::Generator && !folder.has(**part));
+    let missing: Vec<&str> = missing.map(|part| part.name()).collect();
+    if missing.is_empty() {
+        misfits(folder, device);
+    } else {
         say!("not a complete model: {} missing", missing.join(", "));
     }
-    if missing.is_empty() {
-        misfits(folder);
-    }
-    generator(folder);
+    generator(folder, device);
 }
 
 /// What opening the model would refuse although every part is whole by itself.
-fn misfits(folder: &ModelFolder) {
-    let found = device::open("flex")
-        .map_err(anyhow::Error::from)
-        .and_then(|device| Ok(dmd_model::misfits(&OpenOptions::new(folder.path(), &device))?));
-    match found {
+fn misfits(folder: &ModelFolder, device: &Device) {
+    match dmd_model::misfits(&OpenOptions::new(folder.path(), device)) {
         Ok(reasons) => reasons.iter().for_each(|reason| say!("does not fit together: {reason}")),
-        Err(error) => say!("cannot be opened: {error:#}"),
+        Err(error) => say!("cannot be opened: {}", causes(error)),
     }
 }
 
 /// How the generator is called.
-fn generator(folder: &ModelFolder) {
+fn generator(folder: &ModelFolder, device: &Device) {
     if !folder.has(Part::Generator) {
         say!("no one-step generator: draw with --steps 20 or more, or name one with --generator");
         return;
     }
-    let recipe = device::open("flex")
-        .map_err(anyhow::Error::from)
-        .and_then(|device| Ok(generator_recipe(&OpenOptions::new(folder.path(), &device))?));
-    match recipe {
+    match generator_recipe(&OpenOptions::new(folder.path(), device)) {
         Ok(Some(recipe)) => {
             let at: Vec<String> = recipe.timesteps.iter().map(ToString::to_string).collect();
             let guidance = recipe.guidance_scale.map(|scale| format!(", distilled with guidance {scale}"));
             say!("the generator is called at t = {}{}", at.join(", "), guidance.unwrap_or_default());
         }
         Ok(None) => {}
-        Err(error) => say!("the generator's recipe: {error:#}"),
+        Err(error) => say!("the generator's recipe: {}", causes(error)),
     }
 }
 
-fn component(model: &ModelFolder, part: Part, tensors: bool) {
+fn component(model: &ModelFolder, part: Part, device: &Device, tensors: bool) {
     let name = part.name();
     if !model.has(part) {
         if part != Part::Generator {
@@ -129,63 +95,37 @@ fn component(model: &ModelFolder, part: Part, tensors: bool) {
         }
         return;
     }
-    if part == Part::Tokenizer {
-        // The text encoder's length is not needed to read a vocabulary.
-        match Tokenizer::from_dir(&model.part(part), MAX_TOKENS) {
-            Ok(tokenizer) => say!("{name:14} words up to number {}", tokenizer.largest_id()),
-            Err(error) => say!("{name:14} {:#}", anyhow::Error::from(error)),
-        }
-        return;
-    }
-    match describe(&model.part(part)) {
-        Ok((text, weights)) => {
-            say!("{name:14} {text}");
-            if tensors {
-                list(&weights);
-            }
-        }
-        Err(error) => say!("{name:14} {error:#}"),
+    match model.describe(part, device) {
+        Ok(found) => show(&format!("{name:14} "), &found, tensors),
+        Err(error) => say!("{name:14} {}", causes(error)),
     }
 }
 
-/// A component's class, architecture and weights; an error when they do not fit.
-fn describe(folder: &Path) -> anyhow::Result<(String, Tensors)> {
-    let config: Value = read_config(folder)?;
-    let class =
-        config["_class_name"].as_str().or(config["architectures"][0].as_str()).unwrap_or("unknown class");
-    let weights = read(&weight_file(folder, &["diffusion_pytorch_model", "model"])?)?;
-    let device = device::open("flex")?;
-    let channels = |key: &str| config[key].to_string().replace(',', ", ");
-    // The networks are made without values: parameters are filled on first use.
-    let shape = match class {
-        "UNet2DConditionModel" => {
-            let config: UNetConfig = read_config(folder)?;
-            check(&config.init(&device)?, &weights, &UNET_KEYS)?;
-            format!("channels {}, text {} wide", channels("block_out_channels"), config.cross_attention_dim)
+/// A part's line, and with `tensors` what its weights are.
+fn show(before: &str, found: &Description, tensors: bool) {
+    let Description { text, weights } = found;
+    match weights {
+        Some(weights) => say!("{before}{text}; {}", summary(weights)),
+        None => say!("{before}{text}"),
+    }
+    if let Some(weights) = weights.as_ref().filter(|_| tensors) {
+        list(weights);
+    }
+}
+
+/// Where the scheduler stands, and what a user should know of how it is read.
+fn scheduler(folder: &ModelFolder) {
+    let name = Part::Scheduler.name();
+    match Kind::of(folder).and_then(|kind| kind.noising(folder)) {
+        Ok(noising) => {
+            say!("{name:14} predicts {:?}, timesteps 0 to {}", noising.prediction(), noising.last_timestep());
+            let sampler = noising.plan(&Steps::Count(1), None).err().map(|error| error.to_string());
+            for note in sampler.into_iter().chain(noising.notes()) {
+                say!("{:14} {note}", "");
+            }
         }
-        "UNet2DModel" => {
-            let config: ClassUNetConfig = read_config(folder)?;
-            check(&ClassUNet2d::init(&config, &device)?, &weights, &UNET_KEYS)?;
-            format!("channels {}, {} classes", channels("block_out_channels"), config.classes())
-        }
-        "AutoencoderKL" => {
-            let config: AutoencoderConfig = read_config(folder)?;
-            check(&config.init(&device)?, &weights, &AUTOENCODER_KEYS)?;
-            format!("channels {}, latents × {}", channels("block_out_channels"), config.scaling_factor)
-        }
-        "AutoencoderTiny" => {
-            let config: TinyAutoencoderConfig = read_config(folder)?;
-            check(&config.init(&device)?, &weights, &TINY_AUTOENCODER_KEYS)?;
-            format!("channels {}", channels("decoder_block_out_channels"))
-        }
-        "CLIPTextModel" => {
-            let config: TextConfig = read_config(folder)?;
-            check(&config.init(&device)?, &weights, &CLIP_KEYS)?;
-            format!("{} layers, {} wide", config.num_hidden_layers, config.hidden_size)
-        }
-        other => bail!("{other} is not a network that this program knows"),
-    };
-    Ok((format!("{class}, {shape}; {}", summary(&weights)), weights))
+        Err(error) => say!("{name:14} {}", causes(error)),
+    }
 }
 
 /// Parameters, types, size and place of a file's tensors.
@@ -204,6 +144,11 @@ fn summary(file: &Tensors) -> String {
         file.bytes() as f64 / 1e6,
         file.path().file_name().unwrap_or_default().to_string_lossy()
     )
+}
+
+/// An error with its causes, in one line.
+fn causes(error: dmd_model::Error) -> String {
+    format!("{:#}", anyhow::Error::from(error))
 }
 
 fn list(file: &Tensors) {

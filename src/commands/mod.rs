@@ -21,6 +21,7 @@ use burn::tensor::{Device, FloatDType};
 use clap::{Args, ValueEnum};
 use dmd_data::{DataSection, Dataset};
 use dmd_infer::{Pipeline, PipelineBuilder};
+use dmd_model::Noising;
 
 use crate::console::say_err;
 
@@ -40,6 +41,11 @@ pub(crate) fn open_dataset(section: &DataSection) -> anyhow::Result<Arc<dyn Data
     let dataset = section.open()?;
     dataset.notes().iter().for_each(|note| say_err!("note: {note}"));
     Ok(dataset)
+}
+
+/// Prints what a user should know of how a teacher's scheduler is read.
+pub(crate) fn print_notes(noising: &Noising) {
+    noising.notes().iter().for_each(|note| say_err!("note: {note}"));
 }
 
 /// In which float type networks compute.

@@ -3,10 +3,12 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use clap::Args;
-use dmd_clip::{Tokenizer, Vocabulary};
+use dmd_clip::Vocabulary;
 use dmd_core::Noise;
 use dmd_data::{Dataset, check_captions};
-use dmd_model::{ModelFolder, Part, write_autoencoder, write_teacher, write_tokenizer};
+use dmd_model::{
+    ModelFolder, Part, read_autoencoder, read_tokenizer, write_autoencoder, write_teacher, write_tokenizer,
+};
 use dmd_train::checkpoint::{check_resumable, has_checkpoint};
 use dmd_train::config::{self, PixelTeacherConfig, TeacherConfig};
 use dmd_train::fingerprint::{self, Made};
@@ -14,7 +16,6 @@ use dmd_train::run::{Observer, Outcome, run};
 use dmd_train::{
     AutoencoderRecipe, DiffusionRecipe, GroundingRecipe, LatentParts, PixelRecipe, Pool, TeacherArchitecture,
 };
-use dmd_unet::Autoencoder;
 use dmd_weights::{FolderLock, Precision, WholeFolder};
 
 use super::open_dataset;
@@ -145,11 +146,10 @@ impl LatentTeacher<'_> {
     fn text_and_unet(&self, vocabulary: &Vocabulary, progress: &mut Progress) -> anyhow::Result<Outcome> {
         let (config, device) = (self.config, self.device);
         // They see the autoencoder as it is shipped, rounded to half precision.
-        let (autoencoder, architecture) = Autoencoder::from_dir(&self.model.part(Part::Autoencoder), device)?;
+        let (autoencoder, architecture) = read_autoencoder(self.model, device)?;
         let vae = self.vae()?;
         let architecture = TeacherArchitecture::new(config, vocabulary, &architecture);
-        let tokens = architecture.text.max_position_embeddings;
-        let tokenizer = Tokenizer::from_dir(&self.model.part(Part::Tokenizer), tokens)?;
+        let tokenizer = read_tokenizer(self.model, architecture.text.max_position_embeddings)?;
         check_captions(self.dataset.as_ref(), |caption| {
             tokenizer.encode(caption).map(drop).map_err(|error| error.to_string())
         })?;

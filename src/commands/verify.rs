@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::Args;
-use dmd_infer::verify::{Overrides, Tolerances, verify as compare};
+use dmd_infer::verify::{Tolerances, verify as compare};
 
 use super::ModelArgs;
 use crate::console::say;
@@ -31,9 +31,9 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
         ensure!(value.is_finite() && value >= 0.0, "{name} {value} is no tolerance");
     }
     let tolerances = Tolerances { absolute: args.atol, relative: args.rtol };
-    let overrides = Overrides { generator: args.generator.as_deref() };
+    let generator = args.generator.as_deref();
     let device = args.model.device()?;
-    let all = compare(&args.model.folder(), &args.reference, overrides, &tolerances, &device)?;
+    let all = compare(&args.model.folder(), &args.reference, generator, &tolerances, &device)?;
     say!("{:14} {:>10} {:>11} {:>11}  verdict", "module", "values", "max |a-b|", "relative");
     let mut wrong = 0;
     for found in &all {

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::support::{device, golden};
 use dmd::clip::{TextConfig, Tokenizer};
 use dmd::data::ImageFolder;
-use dmd::infer::{encode_png_with, from_rgb8};
+use dmd::infer::{encode_png, from_rgb8};
 use dmd::scheduler::SchedulerConfig;
 use dmd::train::config::{DistillConfig, TeacherConfig};
 use dmd::unet::{AutoencoderConfig, TinyAutoencoderConfig, UNetConfig};
@@ -150,7 +150,7 @@ proptest! {
         let path = folder.path().join("picture.png");
         let picture = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8, y as u8, 7]));
         // What is written into a PNG comes out of it again, whatever characters it has.
-        let written = encode_png_with(&picture, &[("parameters", &text)]).unwrap();
+        let written = encode_png(&picture, &[("parameters", &text)]).unwrap();
         let mut reader = png::Decoder::new(std::io::Cursor::new(&written)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::{device, golden, tiny_model};
 use burn::tensor::Tensor;
-use dmd::infer::verify::{Comparison, Overrides, Tolerances, verify};
+use dmd::infer::verify::{Comparison, Tolerances, verify};
 use dmd::infer::{Error, Pipeline};
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ fn reference(folder: &Path) -> std::path::PathBuf {
 }
 
 fn run(model: &Path, reference: &Path) -> Result<Vec<Comparison>, Error> {
-    verify(model, reference, Overrides::default(), &Tolerances::default(), &device())
+    verify(model, reference, None, &Tolerances::default(), &device())
 }
 
 #[test]

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use dmd_weights::read_config;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -53,13 +55,40 @@ fn layer_norm_eps() -> f64 {
     1e-5
 }
 
+/// transformers' name of the kind of model that is read here.
+const MODEL_TYPE: &str = "clip_text_model";
+
+/// Refuses what a configuration's `model_type` says unless it is CLIP's text model, or nothing.
+fn check_model_type(config: &BTreeMap<String, Value>) -> Result<(), Error> {
+    match config.get("model_type") {
+        Some(kind) if !kind.is_null() && kind != MODEL_TYPE => Err(Error::Unsupported {
+            key: "model_type",
+            value: kind.to_string(),
+            hint: format!("only CLIP's text model is, {MODEL_TYPE:?}"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 impl TextConfig {
-    /// Checks that the sizes fit together.
+    /// Reads `config.json` of a `text_encoder` folder.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing or damaged; [`Error::Unsupported`] for another kind of text encoder, which may have
+    /// none of the options above.
+    pub fn from_dir(folder: &Path) -> Result<Self, Error> {
+        check_model_type(&read_config(folder)?)?;
+        Ok(read_config(folder)?)
+    }
+
+    /// Checks that this is a CLIP text model and that the sizes fit together.
     ///
     /// # Errors
     ///
     /// [`Error::Unsupported`] naming the option that does not.
     pub fn validate(&self) -> Result<(), Error> {
+        check_model_type(&self.other)?;
         let heads = self.num_attention_heads;
         if heads == 0 || !self.hidden_size.is_multiple_of(heads) {
             return Err(Error::Unsupported {
@@ -91,5 +120,39 @@ impl TextConfig {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Another kind of text encoder is named, whether it has CLIP's options or not.
+    #[test]
+    fn other_text_encoders_are_refused() {
+        let mut config = json!({
+            "vocab_size": 512, "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "max_position_embeddings": 77,
+        });
+        let check = |config: &Value| serde_json::from_value::<TextConfig>(config.clone()).unwrap().validate();
+        check(&config).unwrap();
+        config["model_type"] = json!(MODEL_TYPE);
+        check(&config).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let read = |config: &Value| {
+            std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+            TextConfig::from_dir(folder.path())
+        };
+        read(&config).unwrap();
+        config["model_type"] = json!("xlm-roberta");
+        let said = [check(&config).unwrap_err(), read(&config).unwrap_err()].map(|error| error.to_string());
+        let expected = "text encoder configuration: model_type = \"xlm-roberta\" is not supported; only CLIP's text \
+                        model is, \"clip_text_model\"";
+        assert_eq!(said, [expected, expected]);
+        let t5 = json!({ "model_type": "t5", "d_model": 4096 });
+        assert!(read(&t5).unwrap_err().to_string().contains("\"t5\""));
     }
 }

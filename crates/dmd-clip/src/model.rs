@@ -160,7 +160,7 @@ impl ClipTextModel {
     ///
     /// When a file is missing, broken or does not fit.
     pub fn from_dir(folder: &Path, device: &Device) -> Result<(Self, TextConfig), Error> {
-        let config: TextConfig = dmd_weights::read_config(folder)?;
+        let config = TextConfig::from_dir(folder)?;
         let network = config.init(device)?;
         let path = dmd_weights::weight_file(folder, &["model"])?;
         let network = dmd_weights::load(network, &dmd_weights::read(&path)?, &CLIP_KEYS)?;

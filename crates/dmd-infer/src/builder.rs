@@ -54,7 +54,7 @@ impl PipelineBuilder {
     }
 
     /// Reads only the generator where there is one, otherwise only the teacher.
-    pub fn generator_first(self) -> Self {
+    pub(crate) fn generator_first(self) -> Self {
         self.networks(Networks::GeneratorFirst)
     }
 

@@ -1,7 +1,7 @@
-//! What can be refused before a network is called.
+//! What can be refused before a network is called, and what a stage gave that is not a number.
 
 use burn::tensor::Tensor;
-use dmd_model::{Conditioner, Family, Model, Plan};
+use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan};
 
 use crate::Error;
 use crate::request::{Request, TeacherSettings};
@@ -174,4 +174,34 @@ pub(crate) fn seeds_of(request: &Request) -> Result<Vec<u64>, Error> {
         return Err(Error::Seeds { prompts: count, seeds: request.seeds.len() });
     }
     Ok(request.seeds.clone())
+}
+
+/// What a prompt became, unless it holds a NaN or an infinity.
+pub(crate) fn finite_condition<F: Family>(
+    condition: ConditionOf<F>,
+    stage: &'static str,
+) -> Result<ConditionOf<F>, Error> {
+    if F::Conditioner::is_finite(&condition) { Ok(condition) } else { Err(Error::NotFinite { stage }) }
+}
+
+/// Text features of the request, unless they hold a NaN or an infinity.
+pub(crate) fn given_condition<F: Family>(condition: ConditionOf<F>) -> Result<ConditionOf<F>, Error> {
+    let what = "given embeddings";
+    if F::Conditioner::is_finite(&condition) { Ok(condition) } else { Err(Error::NotFiniteInput { what }) }
+}
+
+/// Noise of the request, unless it holds a NaN or an infinity.
+pub(crate) fn given_latents(latents: Tensor<4>) -> Result<Tensor<4>, Error> {
+    if is_finite(&latents) { Ok(latents) } else { Err(Error::NotFiniteInput { what: "given latents" }) }
+}
+
+/// Whether a tensor holds neither a NaN nor an infinity.
+fn is_finite<const D: usize>(tensor: &Tensor<D>) -> bool {
+    // A sum is finite only if every term is; a sum of finite f32 latents cannot overflow here.
+    tensor.clone().abs().sum().into_scalar::<f32>().is_finite()
+}
+
+/// The tensor itself, unless it holds a NaN or an infinity.
+pub(crate) fn finite<const D: usize>(tensor: Tensor<D>, stage: &'static str) -> Result<Tensor<D>, Error> {
+    if is_finite(&tensor) { Ok(tensor) } else { Err(Error::NotFinite { stage }) }
 }

@@ -6,18 +6,70 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use dmd_core::{Guided, Noise};
 use dmd_model::pixels::{from_rgb8, to_rgb8};
-use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan};
+use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan, with_model};
 use image::RgbImage;
 
-use crate::Error;
-use crate::checks::{check, check_inputs, seeds_of, size_of};
+use crate::checks::{
+    check, check_inputs, finite, finite_condition, given_condition, given_latents, seeds_of, size_of,
+};
 use crate::observer::{Observer, Progress, Stage};
 use crate::request::{Drawn, Request, TeacherSettings, Timings};
+use crate::{Error, Pipeline};
 
 /// Positions of samples that go through the networks together, where nobody says how many pictures.
 const POSITIONS: usize = 8192;
 /// Most pictures at a time there: more of small ones are no faster, and need more memory.
 const PICTURES: usize = 32;
+
+impl Pipeline {
+    /// Draws a request's pictures, a few at a time; a picture depends on its own prompt and seed only.
+    ///
+    /// # Errors
+    ///
+    /// When the request is not possible for this model, or a stage's output is not finite.
+    pub fn generate(&self, request: &Request) -> Result<Drawn, Error> {
+        self.generate_with(request, &mut ())
+    }
+
+    /// [`Self::generate`] with an observer, which sees every stage, step and picture, and may end the request.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generate`]; [`Error::Cancelled`] when the observer ends it.
+    pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Drawn, Error> {
+        with_model!(&self.model, model => Drawing::new(model, request)?.draw(self.at_a_time, observer))
+    }
+
+    /// [`Self::generate_with`] without keeping the pictures: the observer sees each one, and a request of thousands needs
+    /// the memory of a few.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generate_with`].
+    pub fn generate_each(&self, request: &Request, observer: &mut dyn Observer) -> Result<Timings, Error> {
+        with_model!(&self.model, model => {
+            Drawing::new(model, request)?.draw_each(self.at_a_time, observer, &mut drop)
+        })
+    }
+
+    /// The samples that a request's method makes of unit noise `z` and text features, `[batch, channels, height,
+    /// width]`. One seed per row; a request that starts from a picture is for [`Self::generate`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generate`].
+    pub fn denoise_from(
+        &self,
+        request: &Request,
+        z: Tensor<4>,
+        text: &Tensor<3>,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor<4>, Error> {
+        with_model!(&self.model, model => {
+            Drawing::of_inputs(model, request, &z, text)?.denoise_inputs(z, text, observer)
+        })
+    }
+}
 
 /// A request that this model can draw.
 pub(crate) struct Drawing<'a, F: Family> {
@@ -183,12 +235,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         // Where latents are given, what the seeds give out next is what follows the first noise.
         let mut z = self.unit_noise(noises);
         if let Some(given) = &self.request.latents {
-            let given = given.clone().narrow(0, chunk.rows.start, chunk.rows.len());
-            z = if is_finite(&given) {
-                given
-            } else {
-                return Err(Error::NotFiniteInput { what: "given latents" });
-            };
+            z = given_latents(given.clone().narrow(0, chunk.rows.start, chunk.rows.len()))?;
         }
         Ok(self.teacher.as_ref().map_or(z.clone(), |(plan, _)| plan.start(z)))
     }
@@ -240,27 +287,4 @@ fn enter(observer: &mut dyn Observer, stage: Stage) -> Result<(), Error> {
 /// Unit noise, a row of `shape` from each stream.
 pub(crate) fn rows(noises: &mut [Noise], shape: [usize; 4], device: &Device) -> Tensor<4> {
     Tensor::cat(noises.iter_mut().map(|noise| noise.normal(shape, device)).collect(), 0)
-}
-
-fn finite_condition<F: Family>(
-    condition: ConditionOf<F>,
-    stage: &'static str,
-) -> Result<ConditionOf<F>, Error> {
-    if F::Conditioner::is_finite(&condition) { Ok(condition) } else { Err(Error::NotFinite { stage }) }
-}
-
-fn given_condition<F: Family>(condition: ConditionOf<F>) -> Result<ConditionOf<F>, Error> {
-    let what = "given embeddings";
-    if F::Conditioner::is_finite(&condition) { Ok(condition) } else { Err(Error::NotFiniteInput { what }) }
-}
-
-/// Whether a tensor holds neither a NaN nor an infinity.
-fn is_finite<const D: usize>(tensor: &Tensor<D>) -> bool {
-    // A sum is finite only if every term is; a sum of finite f32 latents cannot overflow here.
-    tensor.clone().abs().sum().into_scalar::<f32>().is_finite()
-}
-
-/// The tensor itself, unless it holds a NaN or an infinity.
-pub(crate) fn finite<const D: usize>(tensor: Tensor<D>, stage: &'static str) -> Result<Tensor<D>, Error> {
-    if is_finite(&tensor) { Ok(tensor) } else { Err(Error::NotFinite { stage }) }
 }

@@ -24,13 +24,12 @@ pub mod self_check;
 pub mod verify;
 
 pub use burn::tensor::{Device, FloatDType};
-pub use dmd_kernels::device;
 pub use dmd_model::pixels::{from_rgb8, to_rgb8};
 pub use dmd_scheduler::{Sampler, Steps};
 
 pub use builder::PipelineBuilder;
 pub use error::Error;
 pub use observer::{CancelToken, Observer, Progress, Stage};
-pub use pipeline::{OneStepPipeline, Pipeline};
-pub use png::{encode_png, encode_png_with};
-pub use request::{Drawn, Embeddings, Method, NoiseSource, Request, StartPicture, TeacherSettings, Timings};
+pub use pipeline::Pipeline;
+pub use png::encode_png;
+pub use request::{Drawn, Embeddings, Method, NoiseSource, Request, TeacherSettings, Timings};

@@ -1,14 +1,14 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use dmd_core::{Noise, Prediction};
+use dmd_core::Noise;
 use dmd_model::pixels::to_rgb8;
 use dmd_model::{AnyModel, Conditioner, Noising, with_model};
 use image::RgbImage;
 
-use crate::drawing::{Drawing, finite};
-use crate::observer::Observer;
-use crate::request::{Drawn, NoiseSource, Request, Timings};
+use crate::checks::finite;
+use crate::drawing::rows;
+use crate::request::NoiseSource;
 use crate::{Error, PipelineBuilder};
 
 /// Prompts to pictures with a distilled generator, a teacher, or both.
@@ -18,9 +18,6 @@ pub struct Pipeline {
     /// Pictures that go through the networks together, where the builder's user says so.
     pub(crate) at_a_time: Option<usize>,
 }
-
-/// The pipeline under the name of its default method.
-pub type OneStepPipeline = Pipeline;
 
 impl Pipeline {
     /// Starts from a model folder in diffusers' layout, with the one-step UNet in `unet_one_step`.
@@ -52,11 +49,6 @@ impl Pipeline {
         with_model!(&self.model, model => model.generator.as_ref().map(|generator| generator.recipe.steps()))
     }
 
-    /// What the networks predict.
-    pub fn prediction(&self) -> Prediction {
-        with_model!(&self.model, model => model.noising.prediction())
-    }
-
     /// Noise schedule and samplers.
     pub fn noising(&self) -> &Noising {
         with_model!(&self.model, model => &model.noising)
@@ -73,64 +65,14 @@ impl Pipeline {
         with_model!(&self.model, model => model.guidance_scale)
     }
 
-    /// Draws a request's pictures, a few at a time; a picture depends on its own prompt and seed only.
-    ///
-    /// # Errors
-    ///
-    /// When the request is not possible for this model, or a stage's output is not finite.
-    pub fn generate(&self, request: &Request) -> Result<Drawn, Error> {
-        self.generate_with(request, &mut ())
-    }
-
-    /// [`Self::generate`] with an observer, which sees every stage, step and picture, and may end the request.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::generate`]; [`Error::Cancelled`] when the observer ends it.
-    pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Drawn, Error> {
-        with_model!(&self.model, model => Drawing::new(model, request)?.draw(self.at_a_time, observer))
-    }
-
-    /// [`Self::generate_with`] without keeping the pictures: the observer sees each one, and a request of thousands needs
-    /// the memory of a few.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::generate_with`].
-    pub fn generate_each(&self, request: &Request, observer: &mut dyn Observer) -> Result<Timings, Error> {
-        with_model!(&self.model, model => {
-            Drawing::new(model, request)?.draw_each(self.at_a_time, observer, &mut drop)
-        })
-    }
-
     /// The prompts' text features, `[prompts, tokens, width]`.
     ///
     /// # Errors
     ///
     /// When a prompt is too long, the features are not finite, or the model draws classes.
     pub fn encode_prompt(&self, prompts: &[&str]) -> Result<Tensor<3>, Error> {
-        match &self.model {
-            AnyModel::StableDiffusion(model) => finite(model.conditioner.condition(prompts)?, "text encoder"),
-            AnyModel::Classes(_) => Err(dmd_model::Error::NoText.into()),
-        }
-    }
-
-    /// The samples that a request's method makes of unit noise `z` and text features, `[batch, channels, height,
-    /// width]`. One seed per row; a request that starts from a picture is for [`Self::generate`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::generate`].
-    pub fn denoise_from(
-        &self,
-        request: &Request,
-        z: Tensor<4>,
-        text: &Tensor<3>,
-        observer: &mut dyn Observer,
-    ) -> Result<Tensor<4>, Error> {
-        with_model!(&self.model, model => {
-            Drawing::of_inputs(model, request, &z, text)?.denoise_inputs(z, text, observer)
-        })
+        let features = with_model!(&self.model, model => model.conditioner.text_features(prompts)?);
+        finite(features, "text encoder")
     }
 
     /// The pictures of samples `[batch, channels, height, width]`.
@@ -150,7 +92,7 @@ impl Pipeline {
         with_model!(&self.model, model => {
             let factor = model.codec.factor();
             let shape = [1, model.shape()[0], height / factor, width / factor];
-            crate::drawing::rows(&mut noises, shape, &model.device)
+            rows(&mut noises, shape, &model.device)
         })
     }
 }

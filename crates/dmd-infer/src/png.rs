@@ -2,23 +2,14 @@ use image::RgbImage;
 
 use crate::Error;
 
-/// A picture as the bytes of a PNG file.
-///
-/// # Errors
-///
-/// [`Error::Encode`] when the encoder fails.
-pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>, Error> {
-    encode_png_with(picture, &[])
-}
-
-/// A picture as the bytes of a PNG file, with texts by keyword (international text chunks), such as
+/// A picture as the bytes of a PNG file, with texts by keyword (international text chunks), if any: such as
 /// `parameters` and what [`Pipeline::describe`](crate::Pipeline::describe) says.
 ///
 /// # Errors
 ///
 /// [`Error::Encode`] when the encoder fails, for one when a keyword is no PNG keyword (1 to 79
 /// Latin-1 characters).
-pub fn encode_png_with(picture: &RgbImage, texts: &[(&str, &str)]) -> Result<Vec<u8>, Error> {
+pub fn encode_png(picture: &RgbImage, texts: &[(&str, &str)]) -> Result<Vec<u8>, Error> {
     let failed = |error: png::EncodingError| Error::Encode { reason: error.to_string() };
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, picture.width(), picture.height());

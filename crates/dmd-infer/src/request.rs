@@ -56,16 +56,16 @@ pub struct TeacherSettings {
     /// The sampler in place of the configured one.
     pub sampler: Option<Sampler>,
     /// A picture to start from, for all prompts (image to image).
-    pub start: Option<StartPicture>,
+    pub(crate) start: Option<StartPicture>,
 }
 
 /// A picture to start from.
 #[derive(Debug, Clone)]
-pub struct StartPicture {
+pub(crate) struct StartPicture {
     /// The picture; its size is the result's.
-    pub picture: RgbImage,
+    pub(crate) picture: RgbImage,
     /// From 0 (the picture itself) to 1 (nothing of it): the share of the steps that are done.
-    pub strength: f64,
+    pub(crate) strength: f64,
 }
 
 impl TeacherSettings {
@@ -101,7 +101,8 @@ impl TeacherSettings {
         Self { sampler: Some(sampler), ..self }
     }
 
-    /// The same settings, starting from a picture.
+    /// The same settings, starting from a picture, whose size is the result's. `strength` is the share of the steps that
+    /// are done, from 0 (the picture itself) to 1 (nothing of it).
     pub fn with_start(self, picture: RgbImage, strength: f64) -> Self {
         Self { start: Some(StartPicture { picture, strength }), ..self }
     }
@@ -199,7 +200,7 @@ impl Request {
     }
 
     /// Number of pictures.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         match &self.embeddings {
             Some(embeddings) => embeddings.prompt.dims()[0],
             None => self.prompts.len(),

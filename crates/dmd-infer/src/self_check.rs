@@ -120,7 +120,7 @@ pub fn self_check(
 }
 
 /// Compares one operation on random inputs.
-pub fn check_operation(
+fn check_operation(
     operation: &Operation,
     count: usize,
     device: &Device,

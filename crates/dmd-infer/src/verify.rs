@@ -14,16 +14,18 @@
 //!
 //! Pictures are `[b, 3, h, w]` in [−1, 1], not clamped.
 
+mod reference;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use dmd_core::Guided;
-use dmd_model::{Distilled, OpenOptions, Recipe, TextToImage};
+use dmd_model::{AutoencoderFiles, Distilled, OpenOptions, Recipe, TextToImage};
 use dmd_scheduler::{Sampler, Steps};
 use dmd_unet::{Network, UNetConfig, UNetDenoiser};
-use dmd_weights::Tensors;
 
+use self::reference::Reference;
 use crate::Error;
 
 /// How far an output may be from the reference: `|a − b| ≤ absolute + relative · |b|`.
@@ -57,111 +59,9 @@ pub struct Comparison {
     pub beyond: usize,
 }
 
-/// A reference file, opened.
-struct Reference<'a> {
-    file: &'a Tensors,
-    device: &'a Device,
-}
-
-impl Reference<'_> {
-    fn has(&self, keys: &[&str]) -> bool {
-        keys.iter().all(|key| self.file.entries().contains_key(*key))
-    }
-
-    fn refuse(&self, reason: String) -> Error {
-        Error::Reference { path: self.file.path().to_owned(), reason }
-    }
-
-    fn shape<const D: usize>(&self, key: &str) -> Result<[usize; D], Error> {
-        let shape = self.file.entries().get(key).map(|entry| entry.shape.clone()).unwrap_or_default();
-        let found = format!("{key:?} is of shape {shape:?}; it has {D} dimensions, none of them 0");
-        shape
-            .try_into()
-            .ok()
-            .filter(|shape: &[usize; D]| !shape.contains(&0))
-            .ok_or_else(|| self.refuse(found))
-    }
-
-    fn tensor<const D: usize>(&self, key: &str) -> Result<Tensor<D>, Error> {
-        let shape: [usize; D] = self.shape(key)?;
-        let values = match self.file.floats(key) {
-            // Timesteps and guidance may be stored as whole numbers.
-            Err(dmd_weights::Error::DataType { .. }) => {
-                self.file.integers(key)?.into_iter().map(|v| v as f32).collect()
-            }
-            values => values?,
-        };
-        Ok(Tensor::from_data(TensorData::new(values, shape), self.device))
-    }
-
-    fn scalar(&self, key: &str) -> Result<f64, Error> {
-        let value: Tensor<1> = self.tensor(key)?;
-        Ok(f64::from(value.narrow(0, 0, 1).into_scalar::<f32>()))
-    }
-
-    fn ids(&self, vocabulary: usize, positions: usize) -> Result<Tensor<2, Int>, Error> {
-        let shape: [usize; 2] = self.shape("input_ids")?;
-        let ids = self.file.integers("input_ids")?;
-        if shape[1] > positions || ids.iter().any(|id| *id < 0 || *id >= vocabulary as i64) {
-            let reason = format!("\"input_ids\" go beyond {positions} positions or {vocabulary} tokens");
-            return Err(self.refuse(reason));
-        }
-        let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
-        Ok(Tensor::from_data(TensorData::new(ids, shape), self.device))
-    }
-
-    /// Channels and divisibility, so that a strange file is refused and not panicked on.
-    fn fits(&self, key: &str, channels: usize, multiple: usize) -> Result<(), Error> {
-        let [_, found, height, width] = self.shape::<4>(key)?;
-        if found != channels || !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
-            let reason = format!(
-                "{key:?} is {found} × {height} × {width}; {channels} channels and multiples of {multiple}"
-            );
-            return Err(self.refuse(reason));
-        }
-        Ok(())
-    }
-
-    fn compare<const D: usize>(
-        &self,
-        module: &'static str,
-        found: Tensor<D>,
-        tolerances: &Tolerances,
-    ) -> Result<Comparison, Error> {
-        let expected: [usize; D] = self.shape(module)?;
-        if found.dims() != expected {
-            let dims = found.dims();
-            return Err(self.refuse(format!("{module:?} is {expected:?}, this model gives {dims:?}")));
-        }
-        let expected = self.file.floats(module)?;
-        let found = found.into_data().convert::<f32>();
-        let (mut max, mut errors, mut scale, mut beyond) = (0.0_f64, 0.0, 0.0, 0);
-        for (a, b) in found.iter::<f32>().zip(&expected) {
-            let (a, b) = (f64::from(a), f64::from(*b));
-            let apart = (a - b).abs();
-            // Not within, rather than beyond: a NaN is neither.
-            let within = apart <= tolerances.absolute + tolerances.relative * b.abs();
-            beyond += usize::from(!within);
-            // A NaN must not hide behind a smaller number.
-            max = if max.is_nan() || apart.is_nan() { f64::NAN } else { max.max(apart) };
-            errors += apart * apart;
-            scale += b * b;
-        }
-        let relative = if errors == 0.0 { 0.0 } else { (errors / scale).sqrt() };
-        Ok(Comparison { module, values: expected.len(), max_absolute: max, relative, beyond })
-    }
-}
-
-/// Which networks to read, other than the model folder's own.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Overrides<'a> {
-    /// The one-step generator, a folder or a bare state dict; else the model's `unet_one_step`, else
-    /// its `unet`.
-    pub generator: Option<&'a Path>,
-}
-
 /// Runs each module of a model folder on the reference's inputs. A module is read, checked and
-/// dropped before the next, so that memory is that of the largest.
+/// dropped before the next, so that memory is that of the largest. `generator` is a folder or a bare state dict in place
+/// of the model's one-step generator; a model without one is called with its teacher.
 ///
 /// # Errors
 ///
@@ -169,13 +69,13 @@ pub struct Overrides<'a> {
 pub fn verify(
     model: &Path,
     reference: &Path,
-    overrides: Overrides<'_>,
+    generator: Option<&Path>,
     tolerances: &Tolerances,
     device: &Device,
 ) -> Result<Vec<Comparison>, Error> {
     let file = dmd_weights::read(reference)?;
     let reference = Reference { file: &file, device };
-    let generator = overrides.generator.map(Path::to_owned);
+    let generator = generator.map(Path::to_owned);
     let parts = TextToImage::open(&OpenOptions { generator, ..OpenOptions::new(model, device) })?;
     let mut all = Vec::new();
     let mut one_step_text = None;
@@ -197,7 +97,8 @@ pub fn verify(
     let decode = reference.has(&["latents_scaled", "vae_decoded"]);
     let encode = reference.has(&["image", "vae_mean"]);
     if (decode || encode || x0.is_some())
-        && let (Some(network), Some(config)) = (parts.load_autoencoder(device)?, &parts.autoencoder)
+        && let (Some(network), AutoencoderFiles::Full(config)) =
+            (parts.load_autoencoder(device)?, &parts.autoencoder)
     {
         if decode {
             reference.fits("latents_scaled", config.latent_channels, 1)?;

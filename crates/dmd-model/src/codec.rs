@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, FloatDType, Tensor};
-use dmd_unet::{Autoencoder, AutoencoderConfig, TinyAutoencoder, TinyAutoencoderConfig};
+use dmd_unet::{Autoencoder, AutoencoderConfig, Posterior, TinyAutoencoder, TinyAutoencoderConfig};
 
 use crate::Error;
 
@@ -126,26 +126,31 @@ impl Codec {
     /// Samples of pictures `[batch, 3, height, width]` in [−1, 1]; `eps` gives unit noise of a shape where a sample
     /// is drawn from the autoencoder's distribution.
     pub fn encode(&self, pictures: Tensor<4>, eps: impl FnOnce([usize; 4]) -> Tensor<4>) -> Tensor<4> {
-        let pictures = pictures.cast(self.dtype);
-        let posterior = match &self.network {
-            Network::Full { autoencoder, tile: None } => autoencoder.encode(pictures),
-            Network::Full { autoencoder, tile: Some(tile) } => autoencoder.encode_tiled(pictures, *tile),
-            Network::Tiny(autoencoder) => return autoencoder.encode(pictures).cast(FloatDType::F32),
-            Network::Identity => return pictures.narrow(1, 0, self.channels),
-        };
-        let shape = posterior.mean.dims();
-        posterior.sample(eps(shape).cast(self.dtype)).cast(FloatDType::F32)
+        self.encode_with(pictures, |posterior| {
+            let shape = posterior.mean.dims();
+            posterior.sample(eps(shape).cast(self.dtype))
+        })
     }
 
     /// The likeliest samples of pictures `[batch, 3, height, width]` in [−1, 1].
     pub fn encode_mode(&self, pictures: Tensor<4>) -> Tensor<4> {
-        one_by_one(pictures, LARGE * self.factor, |pictures| match &self.network {
-            Network::Full { autoencoder, .. } => {
-                autoencoder.encode(pictures.cast(self.dtype)).mode().cast(FloatDType::F32)
-            }
-            Network::Tiny(autoencoder) => autoencoder.encode(pictures.cast(self.dtype)).cast(FloatDType::F32),
-            Network::Identity => pictures.narrow(1, 0, self.channels),
+        one_by_one(pictures, LARGE * self.factor, |pictures| {
+            self.encode_with(pictures, |posterior| posterior.mode())
         })
+    }
+
+    /// Samples of pictures; `pick` takes one from the distribution of an autoencoder that has one.
+    fn encode_with(&self, pictures: Tensor<4>, pick: impl FnOnce(Posterior) -> Tensor<4>) -> Tensor<4> {
+        let pictures = pictures.cast(self.dtype);
+        let samples = match &self.network {
+            Network::Full { autoencoder, tile: None } => pick(autoencoder.encode(pictures)),
+            Network::Full { autoencoder, tile: Some(tile) } => {
+                pick(autoencoder.encode_tiled(pictures, *tile))
+            }
+            Network::Tiny(autoencoder) => autoencoder.encode(pictures),
+            Network::Identity => pictures.narrow(1, 0, self.channels),
+        };
+        samples.cast(FloatDType::F32)
     }
 }
 

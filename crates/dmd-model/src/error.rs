@@ -58,6 +58,12 @@ pub enum Error {
         /// The model's.
         known: Vec<String>,
     },
+    /// A part whose configuration names a network that is not one of those here.
+    #[error("{class} is not a network that this program knows")]
+    UnknownNetwork {
+        /// The class that the configuration names.
+        class: String,
+    },
     /// Text features given to a model that is not conditioned on text.
     #[error("this model draws classes and takes no text features")]
     NoText,

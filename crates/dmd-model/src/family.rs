@@ -4,7 +4,9 @@ use burn::tensor::Tensor;
 use dmd_core::Condition;
 use dmd_unet::Network;
 
-use crate::{Error, Model, OpenOptions};
+use crate::families::Part;
+use crate::folder::ModelFolder;
+use crate::{Error, Model, Noising, OpenOptions};
 
 /// A family of models: a network, what it is conditioned on, and how prompts become that. A new family is one `impl`.
 pub trait Family: Debug + Clone + Sized + Send + Sync + 'static {
@@ -12,6 +14,25 @@ pub trait Family: Debug + Clone + Sized + Send + Sync + 'static {
     type Network: Network;
     /// What makes conditions of prompts.
     type Conditioner: Conditioner<Condition = ConditionOf<Self>>;
+
+    /// What its models make of what, for a person to read.
+    const DESCRIPTION: &'static str;
+    /// The parts of a whole model, and the generator.
+    const PARTS: &'static [Part];
+
+    /// The noise schedule of a model folder.
+    ///
+    /// # Errors
+    ///
+    /// When the scheduler's configuration is missing, damaged or not supported.
+    fn noising(folder: &ModelFolder) -> Result<Noising, Error>;
+
+    /// Why the parts of a folder do not belong together, a sentence each; empty for a good model. Reads no weights.
+    ///
+    /// # Errors
+    ///
+    /// When a configuration is missing, damaged or not supported.
+    fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error>;
 
     /// Reads and compares all configurations, then the weights.
     ///
@@ -58,6 +79,16 @@ pub trait Conditioner: Debug + Clone + Send + Sync {
     /// As [`Self::check`].
     fn remembered(&self, captions: &[&str]) -> Result<Self::Condition, Error> {
         self.condition(captions)
+    }
+
+    /// The text features of prompts, `[prompts, tokens, width]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoText`] for a family without text; as [`Self::check`].
+    fn text_features(&self, prompts: &[&str]) -> Result<Tensor<3>, Error> {
+        let _ = prompts;
+        Err(Error::NoText)
     }
 
     /// The condition that text features `[pictures, tokens, width]` are.

@@ -3,65 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dmd_weights::{read_config, read_json};
-use serde::Deserialize;
+use dmd_weights::read_json;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Noising};
-
-/// A part of a model, in a folder of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// Words to numbers.
-    Tokenizer,
-    /// Numbers to features.
-    TextEncoder,
-    /// The teacher's network.
-    UNet,
-    /// The distilled generator's network.
-    Generator,
-    /// Samples to pictures.
-    Autoencoder,
-    /// The noise schedule and the sampler.
-    Scheduler,
-}
-
-impl Part {
-    /// Every part.
-    pub const ALL: [Self; 6] =
-        [Self::Tokenizer, Self::TextEncoder, Self::UNet, Self::Generator, Self::Autoencoder, Self::Scheduler];
-
-    /// The name of its folder.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tokenizer => "tokenizer",
-            Self::TextEncoder => "text_encoder",
-            Self::UNet => "unet",
-            Self::Generator => "unet_one_step",
-            Self::Autoencoder => "vae",
-            Self::Scheduler => "scheduler",
-        }
-    }
-}
-
-/// What kind of model a folder holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Stable Diffusion 1.x or 2.x: text to pictures.
-    StableDiffusion,
-    /// A class-conditional or unconditional network on pixels.
-    Classes,
-}
+use crate::Error;
+use crate::families::Part;
 
 /// A model folder.
 #[derive(Debug, Clone)]
 pub struct ModelFolder(PathBuf);
-
-#[derive(Deserialize)]
-struct Named {
-    #[serde(rename = "_class_name", default)]
-    class: String,
-}
 
 impl ModelFolder {
     /// A folder that is to be written, or is known to hold a model.
@@ -118,30 +68,12 @@ impl ModelFolder {
         if self.has(part) {
             return Ok(self.part(part));
         }
-        Err(Error::NoModel { folder: self.0.clone(), reason: format!("it has no {}", part.name()) })
+        Err(self.lacks(part))
     }
 
-    /// The kind of model, by the class of its network.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoModel`] when there is no network, or its configuration cannot be read.
-    pub fn kind(&self) -> Result<Kind, Error> {
-        let part = if self.has(Part::UNet) { Part::UNet } else { Part::Generator };
-        let named: Named = read_config(&self.need(part)?)?;
-        Ok(if named.class == "UNet2DModel" { Kind::Classes } else { Kind::StableDiffusion })
-    }
-
-    /// The model's noise schedule, by its kind.
-    ///
-    /// # Errors
-    ///
-    /// When the scheduler's configuration is missing, damaged or not supported.
-    pub fn noising(&self) -> Result<Noising, Error> {
-        match self.kind()? {
-            Kind::StableDiffusion => Noising::stable_diffusion(self.scheduler()?),
-            Kind::Classes => Ok(Noising::exploding(self.scheduler()?)),
-        }
+    /// The error that a part is not there.
+    pub(crate) fn lacks(&self, part: Part) -> Error {
+        Error::NoModel { folder: self.0.clone(), reason: format!("it has no {}", part.name()) }
     }
 
     /// `scheduler_config.json`.

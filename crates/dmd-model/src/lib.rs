@@ -6,13 +6,16 @@
 
 mod classes;
 mod codec;
+mod describe;
 mod error;
+mod families;
 mod family;
 mod fit;
 mod folder;
 mod model;
 mod networks;
 mod noising;
+mod options;
 mod pixel_classes;
 pub mod pixels;
 mod recipe;
@@ -23,16 +26,20 @@ mod text;
 
 pub use classes::ClassConditioner;
 pub use codec::Codec;
+pub use describe::{Description, describe};
 pub use error::Error;
+pub use families::{AnyModel, Kind, Part, misfits};
 pub use family::{ConditionOf, Conditioner, Family};
-pub use folder::{Kind, ModelFolder, Part};
-pub use model::{AnyModel, Distilled, Model, Networks, OpenOptions, check_dtype, generator_recipe, misfits};
-pub use networks::NetworkFiles;
+pub use folder::ModelFolder;
+pub use model::{Distilled, Model};
+pub use networks::{NetworkFiles, generator_recipe};
 pub use noising::{Noising, Plan};
+pub use options::{Networks, OpenOptions, check_dtype};
 pub use pixel_classes::PixelClasses;
 pub use recipe::Recipe;
 pub use recipe_file::RecipeFile;
 pub use stable_diffusion::{
-    MAX_TOKENS, StableDiffusion, TextToImage, write_autoencoder, write_teacher, write_tokenizer,
+    AutoencoderFiles, MAX_TOKENS, StableDiffusion, TextToImage, read_autoencoder, read_tokenizer,
+    write_autoencoder, write_teacher, write_tokenizer,
 };
 pub use text::TextConditioner;

@@ -1,82 +1,13 @@
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_core::{Denoiser, FewStep, Guided, Prediction};
 use dmd_unet::{Network, Preconditioned};
 
-use crate::classes::ClassConditioner;
 use crate::family::{Conditioner, Family};
-use crate::folder::{Kind, ModelFolder, Part};
-use crate::{Codec, Error, Noising, PixelClasses, Recipe, StableDiffusion, TextToImage, pixel_classes};
-
-/// Which networks are read: all, or half of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Networks {
-    /// Teacher and generator, whichever the folder has.
-    #[default]
-    All,
-    /// The generator where there is one, otherwise the teacher.
-    GeneratorFirst,
-    /// The distilled generator alone.
-    Generator,
-    /// The teacher alone.
-    Teacher,
-}
-
-/// Where a model's parts come from, and how they are read.
-#[derive(Debug, Clone)]
-pub struct OpenOptions {
-    /// The model folder.
-    pub model: PathBuf,
-    /// The generator in place of the folder's own: a network's folder, or a bare state dict of the teacher's
-    /// architecture.
-    pub generator: Option<PathBuf>,
-    /// The folder of an `AutoencoderTiny` (TAESD) in place of the full autoencoder.
-    pub tiny_autoencoder: Option<PathBuf>,
-    /// Code large pictures in overlapping tiles of so many latents a side.
-    pub tile: Option<usize>,
-    /// The float type of networks and autoencoder.
-    pub dtype: FloatDType,
-    /// Which networks are read.
-    pub networks: Networks,
-    /// Where they live.
-    pub device: Device,
-}
-
-impl OpenOptions {
-    /// Everything that a model folder holds, in single precision.
-    pub fn new(model: impl Into<PathBuf>, device: &Device) -> Self {
-        Self {
-            model: model.into(),
-            generator: None,
-            tiny_autoencoder: None,
-            tile: None,
-            dtype: FloatDType::F32,
-            networks: Networks::All,
-            device: device.clone(),
-        }
-    }
-
-    /// Refuses a float type that the device does not compute in.
-    pub(crate) fn check_dtype(&self) -> Result<(), Error> {
-        check_dtype(&self.device, self.dtype)
-    }
-}
-
-/// Refuses a float type that a device does not compute in.
-///
-/// # Errors
-///
-/// [`Error::Dtype`].
-pub fn check_dtype(device: &Device, dtype: FloatDType) -> Result<(), Error> {
-    let known = [FloatDType::F32, FloatDType::F16, FloatDType::BF16].contains(&dtype);
-    if known && device.supports_dtype(dtype) {
-        return Ok(());
-    }
-    Err(Error::Dtype { dtype })
-}
+use crate::{Codec, Error, Noising, Recipe};
 
 /// An opened model.
 #[derive(Debug, Clone)]
@@ -228,71 +159,4 @@ impl<N: Denoiser + Module + ModuleDisplay> Distilled<N> {
         let steps = self.recipe.steps();
         self.network.walk(steps, z, condition, draw, on_step).continue_value()
     }
-}
-
-/// How the generator of a model is called, read without its weights; `None` where there is no generator.
-///
-/// # Errors
-///
-/// When a configuration is missing or damaged.
-pub fn generator_recipe(options: &OpenOptions) -> Result<Option<Recipe>, Error> {
-    let folder = ModelFolder::open(&options.model)?;
-    let own = folder.has(Part::Generator).then(|| folder.part(Part::Generator));
-    let Some(place) = options.generator.clone().or(own) else { return Ok(None) };
-    Recipe::beside(&place, &folder.noising()?).map(Some)
-}
-
-/// Why the parts of a model do not belong together, a sentence each; empty for a good model. Reads no weights.
-///
-/// # Errors
-///
-/// When a configuration is missing, damaged or not supported.
-pub fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
-    match ModelFolder::open(&options.model)?.kind()? {
-        Kind::StableDiffusion => Ok(TextToImage::read(options)?.misfits()),
-        Kind::Classes => pixel_classes::misfits(options),
-    }
-}
-
-/// A model of whichever family a folder holds: what a program opens when it does not know what a user points at.
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "a program holds one or two")]
-pub enum AnyModel {
-    /// Text to pictures.
-    StableDiffusion(Model<StableDiffusion>),
-    /// Classes to pictures.
-    Classes(Model<PixelClasses>),
-}
-
-impl AnyModel {
-    /// Opens a model.
-    ///
-    /// # Errors
-    ///
-    /// As [`Family::open`].
-    pub fn open(options: &OpenOptions) -> Result<Self, Error> {
-        Ok(match ModelFolder::open(&options.model)?.kind()? {
-            Kind::StableDiffusion => Self::StableDiffusion(StableDiffusion::open(options)?),
-            Kind::Classes => Self::Classes(PixelClasses::open(options)?),
-        })
-    }
-
-    /// The classes' conditioner of a model of classes.
-    pub fn classes(&self) -> Option<&ClassConditioner> {
-        match self {
-            Self::Classes(model) => Some(&model.conditioner),
-            Self::StableDiffusion(_) => None,
-        }
-    }
-}
-
-/// Runs an expression on an [`AnyModel`], whichever family it is of.
-#[macro_export]
-macro_rules! with_model {
-    ($any:expr, $model:ident => $body:expr) => {
-        match $any {
-            $crate::AnyModel::StableDiffusion($model) => $body,
-            $crate::AnyModel::Classes($model) => $body,
-        }
-    };
 }

@@ -6,7 +6,8 @@ use burn::tensor::Device;
 use dmd_unet::{Network, Preconditioned, Sizes};
 use dmd_weights::{read, read_config, weight_file};
 
-use crate::folder::{ModelFolder, Part};
+use crate::families::{Kind, Part};
+use crate::folder::ModelFolder;
 use crate::{Distilled, Error, Networks, Noising, OpenOptions, Recipe};
 
 /// Configurations of teacher and generator, and where their weights lie.
@@ -35,15 +36,14 @@ impl<N: Network> NetworkFiles<N> {
             Ok((path, config))
         };
         let teacher = folder.has(Part::UNet).then(|| configured(folder.part(Part::UNet))).transpose()?;
-        let own = folder.has(Part::Generator).then(|| folder.part(Part::Generator));
-        let generator = match options.generator.clone().or(own) {
+        let generator = match options.generator_place(folder) {
             None => None,
             Some(path) if path.is_dir() => Some(configured(path)?),
             // A bare state dict has the teacher's architecture.
-            Some(path) => match &teacher {
-                Some((_, config)) => Some((path, config.clone())),
-                None => Some((path, read_config(&folder.need(Part::UNet)?)?)),
-            },
+            Some(path) => {
+                let (_, config) = teacher.as_ref().ok_or_else(|| folder.lacks(Part::UNet))?;
+                Some((path, config.clone()))
+            }
         };
         let recipe = generator.as_ref().map(|(path, _)| Recipe::beside(path, noising)).transpose()?;
         Ok(Self { teacher, generator, recipe })
@@ -100,6 +100,17 @@ impl<N: Network> NetworkFiles<N> {
             _ => Ok((teacher.map(denoiser), generator)),
         }
     }
+}
+
+/// How the generator of a model is called, read without its weights; `None` where there is no generator.
+///
+/// # Errors
+///
+/// When a configuration is missing or damaged.
+pub fn generator_recipe(options: &OpenOptions) -> Result<Option<Recipe>, Error> {
+    let folder = ModelFolder::open(&options.model)?;
+    let Some(place) = options.generator_place(&folder) else { return Ok(None) };
+    Recipe::beside(&place, &Kind::of(&folder)?.noising(&folder)?).map(Some)
 }
 
 fn load<N: Network>(path: &Path, config: &N::Config, device: &Device) -> Result<N, Error> {

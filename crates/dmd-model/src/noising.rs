@@ -162,7 +162,7 @@ impl Noising {
     ///
     /// # Errors
     ///
-    /// As [`Self::plan`]; [`Error::Setting`] for a sampler that draws noise between its steps.
+    /// As [`Self::plan`]; [`Error::Schedule`] for a sampler that draws noise between its steps.
     pub fn sample<D: Denoiser>(
         &self,
         denoiser: &D,
@@ -170,24 +170,20 @@ impl Noising {
         z: Tensor<4>,
         condition: &D::Condition,
     ) -> Result<Tensor<4>, Error> {
-        if let Self::Preserving { scheduler, .. } = self
-            && scheduler.sampler()?.draws_noise()
-        {
-            return Err(Error::Setting {
-                setting: format!("a deterministic walk by {}", scheduler.class_name()),
-                hint: "it draws noise in every step; name a deterministic sampler in scheduler_config.json, DDIMScheduler say"
-                    .to_owned(),
-            });
+        match self {
+            Self::Preserving { scheduler, .. } => {
+                let go_on = |_: usize, _: &Tensor<4>| ControlFlow::Continue(());
+                let x0 = scheduler.sample(denoiser, steps, z, condition, go_on)?;
+                x0.ok_or_else(|| Error::Setting {
+                    setting: format!("{steps} steps"),
+                    hint: "the sampler ended before its last step".to_owned(),
+                })
+            }
+            Self::Exploding { schedule, .. } => {
+                let start = self.plan(&Steps::Count(steps), None)?.start(z);
+                Ok(heun::sample(denoiser, schedule, steps, start, condition))
+            }
         }
-        let plan = self.plan(&Steps::Count(steps), None)?;
-        let none = z.zeros_like();
-        let x = plan.start(z);
-        let x0 =
-            plan.run(denoiser, x, condition, &mut || none.clone(), &mut |_, _| ControlFlow::Continue(()));
-        x0.ok_or_else(|| Error::Setting {
-            setting: format!("{steps} steps"),
-            hint: "the sampler ended before its last step".to_owned(),
-        })
     }
 }
 

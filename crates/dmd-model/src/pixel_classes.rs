@@ -11,9 +11,10 @@ use dmd_unet::{ClassDenoiser, ClassUNet2d, ClassUNetConfig, Network};
 use dmd_weights::{Precision, read_json, write_json};
 
 use crate::classes::ClassConditioner;
+use crate::families::Part;
 use crate::family::Family;
 use crate::fit::Misfits;
-use crate::folder::{ModelFolder, Part, scheduler_file};
+use crate::folder::{ModelFolder, scheduler_file};
 use crate::networks::NetworkFiles;
 use crate::{Codec, Error, Model, Noising, OpenOptions};
 
@@ -37,7 +38,7 @@ impl Parts {
                 hint: "it draws pixels and has no autoencoder".to_owned(),
             });
         }
-        let noising = Noising::exploding(folder.scheduler::<EdmConfig>()?);
+        let noising = PixelClasses::noising(&folder)?;
         let networks = NetworkFiles::<ClassUNet2d>::read(&folder, options, &noising)?;
         let classes = networks.sizes().first().map_or(0, |(_, sizes)| sizes.classes);
         Ok(Self { networks, names: class_names(&folder, classes)?, noising })
@@ -61,11 +62,6 @@ impl Parts {
     }
 }
 
-/// Why the parts of a folder do not belong together, a sentence each; empty for a good model.
-pub(crate) fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
-    Ok(Parts::read(options)?.misfits().into_reasons())
-}
-
 /// The names of a model's classes: the list in `classes.json`, or their numbers.
 fn class_names(folder: &ModelFolder, classes: usize) -> Result<Vec<String>, Error> {
     let path = folder.classes_file();
@@ -85,6 +81,17 @@ fn class_names(folder: &ModelFolder, classes: usize) -> Result<Vec<String>, Erro
 impl Family for PixelClasses {
     type Network = ClassUNet2d;
     type Conditioner = ClassConditioner;
+
+    const DESCRIPTION: &'static str = "classes to pictures, on pixels";
+    const PARTS: &'static [Part] = &[Part::UNet, Part::Generator, Part::Scheduler];
+
+    fn noising(folder: &ModelFolder) -> Result<Noising, Error> {
+        Ok(Noising::exploding(folder.scheduler()?))
+    }
+
+    fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
+        Ok(Parts::read(options)?.misfits().into_reasons())
+    }
 
     fn open(options: &OpenOptions) -> Result<Model<Self>, Error> {
         options.check_dtype()?;

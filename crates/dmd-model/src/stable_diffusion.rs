@@ -11,9 +11,10 @@ use dmd_unet::{
 use dmd_weights::{ModelIndex, Precision, read_config, write_json};
 use serde_json::{Value, json};
 
+use crate::families::Part;
 use crate::family::Family;
 use crate::fit::Misfits;
-use crate::folder::{ModelFolder, Part, scheduler_file};
+use crate::folder::{ModelFolder, scheduler_file};
 use crate::networks::NetworkFiles;
 use crate::text::TextConditioner;
 use crate::{Codec, Error, Model, Noising, OpenOptions};
@@ -24,6 +25,20 @@ pub struct StableDiffusion;
 
 /// Guidance where nobody names one: diffusers' default for Stable Diffusion.
 const DEFAULT_GUIDANCE: f64 = 7.5;
+
+/// Which autoencoder a model is opened with, and its configuration.
+#[derive(Debug, Clone)]
+pub enum AutoencoderFiles {
+    /// The model's own.
+    Full(AutoencoderConfig),
+    /// A tiny one in its place.
+    Tiny {
+        /// Where it lies.
+        folder: PathBuf,
+        /// Its configuration.
+        config: TinyAutoencoderConfig,
+    },
+}
 
 /// A model folder whose configurations were read and compared. Its parts are read one by one, or all by
 /// [`Family::open`].
@@ -36,10 +51,8 @@ pub struct TextToImage {
     pub tokenizer: Tokenizer,
     /// Teacher and generator.
     pub networks: NetworkFiles<UNet2d>,
-    /// The autoencoder's configuration, where it is read.
-    pub autoencoder: Option<AutoencoderConfig>,
-    /// The tiny autoencoder's place and configuration, where it is read.
-    pub tiny_autoencoder: Option<(PathBuf, TinyAutoencoderConfig)>,
+    /// The autoencoder.
+    pub autoencoder: AutoencoderFiles,
     /// Noise schedule and samplers.
     pub noising: Noising,
 }
@@ -63,45 +76,38 @@ impl TextToImage {
     /// When a configuration is missing, damaged or not supported.
     pub fn read(options: &OpenOptions) -> Result<Self, Error> {
         let folder = ModelFolder::open(&options.model)?;
-        let noising = Noising::stable_diffusion(folder.scheduler::<SchedulerConfig>()?)?;
-        let text: TextConfig = read_config(&folder.need(Part::TextEncoder)?)?;
+        let noising = StableDiffusion::noising(&folder)?;
+        let text = TextConfig::from_dir(&folder.need(Part::TextEncoder)?)?;
         text.validate()?;
-        let tokenizer = Tokenizer::from_dir(&folder.need(Part::Tokenizer)?, text.max_position_embeddings)?;
+        let tokenizer = read_tokenizer(&folder, text.max_position_embeddings)?;
         let networks = NetworkFiles::read(&folder, options, &noising)?;
-        let (mut autoencoder, mut tiny_autoencoder) = (None, None);
-        match &options.tiny_autoencoder {
+        let autoencoder = match &options.tiny_autoencoder {
             Some(path) => {
                 let config: TinyAutoencoderConfig = read_config(path)?;
                 config.validate()?;
-                tiny_autoencoder = Some((path.clone(), config));
+                AutoencoderFiles::Tiny { folder: path.clone(), config }
             }
             None => {
                 let config: AutoencoderConfig = read_config(&folder.need(Part::Autoencoder)?)?;
                 config.validate()?;
-                autoencoder = Some(config);
+                AutoencoderFiles::Full(config)
             }
-        }
-        Ok(Self { folder, text, tokenizer, networks, autoencoder, tiny_autoencoder, noising })
-    }
-
-    /// Why parts do not belong together, a sentence each; empty for a good model.
-    pub(crate) fn misfits(&self) -> Vec<String> {
-        self.compare().into_reasons()
+        };
+        Ok(Self { folder, text, tokenizer, networks, autoencoder, noising })
     }
 
     fn compare(&self) -> Misfits {
         let mut misfits = Misfits::default();
         misfits.tokenizer(&self.tokenizer, &self.text);
-        let latents = match (&self.autoencoder, &self.tiny_autoencoder) {
-            (Some(config), _) => {
+        let latents = match &self.autoencoder {
+            AutoencoderFiles::Full(config) => {
                 misfits.colours("autoencoder", config.in_channels, config.out_channels);
                 config.latent_channels
             }
-            (None, Some((_, config))) => {
+            AutoencoderFiles::Tiny { config, .. } => {
                 misfits.colours("tiny autoencoder", config.in_channels, config.out_channels);
                 config.latent_channels
             }
-            (None, None) => return misfits,
         };
         let networks = self.networks.sizes();
         for (name, sizes) in &networks {
@@ -130,19 +136,18 @@ impl TextToImage {
     ///
     /// As [`Self::load_text`].
     pub fn load_autoencoder(&self, device: &Device) -> Result<Option<Autoencoder>, Error> {
-        if self.autoencoder.is_none() {
-            return Ok(None);
+        match &self.autoencoder {
+            AutoencoderFiles::Full(_) => Ok(Some(read_autoencoder(&self.folder, device)?.0)),
+            AutoencoderFiles::Tiny { .. } => Ok(None),
         }
-        Ok(Some(Autoencoder::from_dir(&self.folder.part(Part::Autoencoder), device)?.0))
     }
 
     fn load_codec(&self, device: &Device) -> Result<Codec, Error> {
-        if let Some((path, _)) = &self.tiny_autoencoder {
-            return Codec::tiny(path, device);
-        }
-        match (self.load_autoencoder(device)?, &self.autoencoder) {
-            (Some(network), Some(config)) => Ok(Codec::full(network, config)),
-            _ => Err(Error::Missing { wanted: "autoencoder", hint: "the folder vae holds it" }),
+        match &self.autoencoder {
+            AutoencoderFiles::Full(config) => {
+                Ok(Codec::full(read_autoencoder(&self.folder, device)?.0, config))
+            }
+            AutoencoderFiles::Tiny { folder, .. } => Codec::tiny(folder, device),
         }
     }
 }
@@ -150,6 +155,17 @@ impl TextToImage {
 impl Family for StableDiffusion {
     type Network = UNet2d;
     type Conditioner = TextConditioner;
+
+    const DESCRIPTION: &'static str = "Stable Diffusion, text to pictures";
+    const PARTS: &'static [Part] = &Part::ALL;
+
+    fn noising(folder: &ModelFolder) -> Result<Noising, Error> {
+        Noising::stable_diffusion(folder.scheduler()?)
+    }
+
+    fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
+        Ok(TextToImage::read(options)?.compare().into_reasons())
+    }
 
     fn open(options: &OpenOptions) -> Result<Model<Self>, Error> {
         options.check_dtype()?;
@@ -163,7 +179,7 @@ impl Family for StableDiffusion {
         }
         let text = TextEncoder::new(parts.tokenizer.clone(), parts.load_text(device)?, device);
         Ok(Model {
-            conditioner: TextConditioner::new(text, parts.text.hidden_size, device),
+            conditioner: TextConditioner::new(text, parts.text.hidden_size),
             guidance_scale: parts.guidance_scale(),
             config,
             teacher,
@@ -177,6 +193,27 @@ impl Family for StableDiffusion {
 
 /// Tokens per prompt, start and end included: CLIP's.
 pub const MAX_TOKENS: usize = 77;
+
+/// Reads the tokenizer of a model folder, for texts of so many tokens.
+///
+/// # Errors
+///
+/// When its files are missing, damaged or not supported.
+pub fn read_tokenizer(model: &ModelFolder, tokens: usize) -> Result<Tokenizer, Error> {
+    Ok(Tokenizer::from_dir(&model.need(Part::Tokenizer)?, tokens)?)
+}
+
+/// Reads the autoencoder of a model folder.
+///
+/// # Errors
+///
+/// When a file is missing, damaged or does not fit.
+pub fn read_autoencoder(
+    model: &ModelFolder,
+    device: &Device,
+) -> Result<(Autoencoder, AutoencoderConfig), Error> {
+    Ok(Autoencoder::from_dir(&model.need(Part::Autoencoder)?, device)?)
+}
 
 /// Writes the tokenizer's folder.
 ///

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Tensor;
 use dmd_clip::TextEncoder;
 
 use crate::Error;
@@ -15,15 +15,14 @@ const KEPT: usize = 1 << 30;
 pub struct TextConditioner {
     encoder: TextEncoder,
     width: usize,
-    device: Device,
-    /// Features by caption, see [`Conditioner::remembered`].
-    kept: Arc<Mutex<HashMap<String, TensorData>>>,
+    /// Features by caption, on the encoder's device: see [`Conditioner::remembered`].
+    kept: Arc<Mutex<HashMap<String, Tensor<3>>>>,
 }
 
 impl TextConditioner {
     /// The conditioner of a text encoder whose features are `width` wide.
-    pub fn new(encoder: TextEncoder, width: usize, device: &Device) -> Self {
-        Self { encoder, width, device: device.clone(), kept: Arc::default() }
+    pub fn new(encoder: TextEncoder, width: usize) -> Self {
+        Self { encoder, width, kept: Arc::default() }
     }
 
     /// The text encoder.
@@ -31,13 +30,13 @@ impl TextConditioner {
         &self.encoder
     }
 
-    fn of(&self, caption: &str) -> Result<TensorData, Error> {
+    fn of(&self, caption: &str) -> Result<Tensor<3>, Error> {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(features) = kept().get(caption) {
             return Ok(features.clone());
         }
-        let features = self.encoder.encode(&[caption])?.into_data();
-        let bytes = features.num_elements() * size_of::<f32>();
+        let features = self.encoder.encode(&[caption])?.detach();
+        let bytes = features.shape().num_elements() * size_of::<f32>();
         let mut kept = kept();
         if (kept.len() + 1) * bytes <= KEPT {
             kept.insert(caption.to_owned(), features.clone());
@@ -63,8 +62,12 @@ impl Conditioner for TextConditioner {
     }
 
     fn remembered(&self, captions: &[&str]) -> Result<Tensor<3>, Error> {
-        let row = |caption: &&str| Ok(Tensor::from_data(self.of(caption)?, &self.device));
-        Ok(Tensor::cat(captions.iter().map(row).collect::<Result<_, Error>>()?, 0))
+        let rows = captions.iter().map(|caption| self.of(caption));
+        Ok(Tensor::cat(rows.collect::<Result<_, _>>()?, 0))
+    }
+
+    fn text_features(&self, prompts: &[&str]) -> Result<Tensor<3>, Error> {
+        self.condition(prompts)
     }
 
     fn features(&self, features: Tensor<3>) -> Result<Tensor<3>, Error> {
@@ -91,5 +94,43 @@ impl Conditioner for TextConditioner {
     fn tokens(&self, caption: &str) -> Result<Option<(usize, usize)>, Error> {
         let tokenizer = self.encoder.tokenizer();
         Ok(Some((tokenizer.tokens(caption)?.len(), tokenizer.max_tokens())))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use burn::tensor::Device;
+    use dmd_clip::{TextConfig, Tokenizer, Vocabulary};
+    use serde_json::json;
+
+    use super::*;
+
+    fn bits(features: Tensor<3>) -> Vec<u32> {
+        features.into_data().iter::<f32>().map(f32::to_bits).collect()
+    }
+
+    /// A caption's features are, bit for bit, those of the caption alone, the first time and later.
+    #[test]
+    fn remembered_features_are_those_of_the_caption_alone() {
+        let device = Device::flex();
+        let folder = tempfile::tempdir().unwrap();
+        let vocabulary = Vocabulary::for_words(["a", "red", "blue", "circle"]);
+        vocabulary.save(folder.path(), 12).unwrap();
+        let config: TextConfig = serde_json::from_value(json!({
+            "vocab_size": vocabulary.len(), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "max_position_embeddings": 12,
+        }))
+        .unwrap();
+        let tokenizer = Tokenizer::from_dir(folder.path(), 12).unwrap();
+        let encoder = TextEncoder::new(tokenizer, config.init(&device).unwrap(), &device);
+        let conditioner = TextConditioner::new(encoder, 16);
+        let captions = ["a red circle", "a blue circle", "a red circle", ""];
+        let alone: Vec<u32> =
+            captions.iter().flat_map(|caption| bits(conditioner.condition(&[caption]).unwrap())).collect();
+        for _ in 0..2 {
+            assert_eq!(bits(conditioner.remembered(&captions).unwrap()), alone);
+        }
+        assert_eq!(conditioner.kept.lock().unwrap().len(), 3);
     }
 }

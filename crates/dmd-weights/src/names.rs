@@ -8,7 +8,8 @@ pub struct KeyMap {
     /// Replacements, in order; each side is one or more segments joined by dots, theirs
     /// possibly none.
     pub renames: &'static [(&'static str, &'static str)],
-    /// Spellings of older files, `(old, today's)`, replaced in a file's keys on reading; same form.
+    /// Other spellings that files have, `(theirs, today's)`, replaced in a file's keys on reading; same form. An older
+    /// spelling is a pair or two, another naming of all keys a list of them.
     pub aliases: &'static [(&'static str, &'static str)],
 }
 
@@ -26,9 +27,38 @@ impl KeyMap {
     /// A file's key in today's spelling.
     pub fn canonical(&self, key: &str) -> String {
         let mut key = format!(".{key}.");
-        for (old, today) in self.aliases {
-            key = key.replace(&format!(".{old}."), &format!(".{today}."));
+        for (theirs, today) in self.aliases {
+            key = key.replace(&format!(".{theirs}."), &format!(".{today}."));
         }
         key.trim_matches('.').to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names of the checkpoints that Stable Diffusion was published with, as a list of aliases.
+    #[test]
+    fn another_naming_is_a_list_of_aliases() {
+        let keys = KeyMap {
+            aliases: &[
+                ("input_blocks.1.0", "down_blocks.0.resnets.0"),
+                ("input_blocks.3.0.op", "down_blocks.0.downsamplers.0.conv"),
+                ("time_embed.2", "time_embedding.linear_2"),
+                ("in_layers.2", "conv1"),
+                ("emb_layers.1", "time_emb_proj"),
+            ],
+            ..KeyMap::default()
+        };
+        for (theirs, today) in [
+            ("input_blocks.1.0.in_layers.2.weight", "down_blocks.0.resnets.0.conv1.weight"),
+            ("input_blocks.1.0.emb_layers.1.bias", "down_blocks.0.resnets.0.time_emb_proj.bias"),
+            ("input_blocks.3.0.op.weight", "down_blocks.0.downsamplers.0.conv.weight"),
+            ("model.diffusion_model.time_embed.2.bias", "model.diffusion_model.time_embedding.linear_2.bias"),
+            ("input_blocks.10.0.op.weight", "input_blocks.10.0.op.weight"),
+        ] {
+            assert_eq!(keys.canonical(theirs), today);
+        }
     }
 }

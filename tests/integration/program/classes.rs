@@ -1,7 +1,11 @@
 //! Class-conditional models on pixels, from a folder of pictures to one step.
 
+#[path = "../../../crates/dmd-train/tests/training/bright_and_dark.rs"]
+mod bright_and_dark;
+
 use std::fs;
 
+use self::bright_and_dark::bright_and_dark;
 use super::{dmd, losses, refused};
 
 /// A class-conditional model on pixels, from a folder of pictures to one step: teacher, Heun pairs, both losses'
@@ -9,18 +13,7 @@ use super::{dmd, losses, refused};
 #[test]
 fn classes_on_pixels() {
     let here = tempfile::tempdir().unwrap();
-    let pictures = here.path().join("pictures");
-    fs::create_dir(&pictures).unwrap();
-    let mut lines = String::new();
-    for i in 0..12_u8 {
-        let (name, class) = (format!("{i}.png"), ["bright", "dark"][usize::from(i % 2)]);
-        let level = if i % 2 == 0 { 220 } else { 30 };
-        image::RgbImage::from_pixel(8, 8, image::Rgb([level, level, 10 * i]))
-            .save(pictures.join(&name))
-            .unwrap();
-        lines.push_str(&format!("{{\"file_name\": \"{name}\", \"text\": \"{class}\"}}\n"));
-    }
-    fs::write(pictures.join("metadata.jsonl"), lines).unwrap();
+    bright_and_dark(&here.path().join("pictures"), 12, 10);
     let teacher = r#"
         kind = "pixels"
         seed = 1

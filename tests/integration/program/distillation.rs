@@ -7,7 +7,7 @@ use super::{dmd, losses, refused};
 use crate::support::tiny_model;
 
 /// The shipped configuration, for another teacher, without what a test adds itself.
-fn distillation(teacher: &tempfile::TempDir) -> toml::Table {
+pub(super) fn distillation(teacher: &tempfile::TempDir) -> toml::Table {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/shapes-distill.toml");
     let mut config: toml::Table = fs::read_to_string(shipped).unwrap().parse().unwrap();
     config["teacher"] = teacher.path().to_str().unwrap().into();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod autoencoder;
+mod bright_and_dark;
 mod configuration;
 mod losses;
 mod optimizer;

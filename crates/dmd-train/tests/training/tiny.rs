@@ -1,6 +1,5 @@
 //! What the tests train: points of the plane, a tiny autoencoder, and classes of pictures of eight pixels.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use dmd_train::{DistillationParts, DistillationStage, Error, PixelRecipe};
 use dmd_weights::Precision;
 
 use crate::StopAt;
+use crate::bright_and_dark::bright_and_dark;
 
 /// Points of the plane.
 pub(crate) type Toy = Distiller<Mlp, GaussianMixture, Mlp, KarrasSchedule>;
@@ -97,16 +97,7 @@ impl Classes {
     pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let pictures = home.path().join("pictures");
-        fs::create_dir(&pictures).unwrap();
-        let mut lines = String::new();
-        for i in 0..4_u8 {
-            let (name, class) = (format!("{i}.png"), ["bright", "dark"][usize::from(i % 2)]);
-            let level = if i % 2 == 0 { 220 } else { 30 };
-            let picture = image::RgbImage::from_pixel(8, 8, image::Rgb([level, level, 60 * i]));
-            picture.save(pictures.join(&name)).unwrap();
-            lines.push_str(&format!("{{\"file_name\": \"{name}\", \"text\": \"{class}\"}}\n"));
-        }
-        fs::write(pictures.join("metadata.jsonl"), lines).unwrap();
+        bright_and_dark(&pictures, 4, 60);
         let dataset: Arc<dyn Dataset> = Arc::new(ImageFolder::open(&pictures, 8).unwrap());
         let device = Device::flex();
         let config: PixelTeacherConfig = toml::from_str(TEACHER).unwrap();

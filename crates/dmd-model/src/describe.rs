@@ -1,0 +1,90 @@
+//! What a part of a model is: its configuration, compared with the headers of its weights. No value is read.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use dmd_clip::{CLIP_KEYS, TextConfig};
+use dmd_unet::{
+    AUTOENCODER_KEYS, AutoencoderConfig, ClassUNet2d, Network, TINY_AUTOENCODER_KEYS, TinyAutoencoderConfig,
+    UNet2d,
+};
+use dmd_weights::{Tensors, check, read, read_config, weight_file};
+use serde_json::Value;
+
+use crate::Error;
+use crate::families::Part;
+use crate::folder::ModelFolder;
+use crate::stable_diffusion::{MAX_TOKENS, read_tokenizer};
+
+/// What a part of a model is.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// Its class and architecture, for a person to read.
+    pub text: String,
+    /// Its weights, of which the headers were read; `None` for a tokenizer.
+    pub weights: Option<Tensors>,
+}
+
+impl ModelFolder {
+    /// What a part is: a tokenizer or a network. Networks are made on `device`, without values.
+    ///
+    /// # Errors
+    ///
+    /// When its files are missing, damaged or not supported, or the weights are not those of the configuration.
+    pub fn describe(&self, part: Part, device: &Device) -> Result<Description, Error> {
+        if part.is_tokenizer() {
+            // The text encoder's length is not needed to read a vocabulary.
+            let tokenizer = read_tokenizer(self, MAX_TOKENS)?;
+            let text = format!("words up to number {}", tokenizer.largest_id());
+            return Ok(Description { text, weights: None });
+        }
+        describe(&self.part(part), device)
+    }
+}
+
+/// What the network in a folder is, by the class that its configuration names.
+///
+/// # Errors
+///
+/// As [`ModelFolder::describe`]; [`Error::UnknownNetwork`] for a class that is not known here.
+pub fn describe(folder: &Path, device: &Device) -> Result<Description, Error> {
+    let config: Value = read_config(folder)?;
+    let class =
+        config["_class_name"].as_str().or(config["architectures"][0].as_str()).unwrap_or("unknown class");
+    let weights = read(&weight_file(folder, &["diffusion_pytorch_model", "model"])?)?;
+    let channels = |key: &str| config[key].to_string().replace(',', ", ");
+    let shape = match class {
+        "UNet2DConditionModel" => {
+            let config = fitting::<UNet2d>(folder, &weights, device)?;
+            format!("channels {}, text {} wide", channels("block_out_channels"), config.cross_attention_dim)
+        }
+        "UNet2DModel" => {
+            let config = fitting::<ClassUNet2d>(folder, &weights, device)?;
+            format!("channels {}, {} classes", channels("block_out_channels"), config.classes())
+        }
+        "AutoencoderKL" => {
+            let config: AutoencoderConfig = read_config(folder)?;
+            check(&config.init(device)?, &weights, &AUTOENCODER_KEYS)?;
+            format!("channels {}, latents × {}", channels("block_out_channels"), config.scaling_factor)
+        }
+        "AutoencoderTiny" => {
+            let config: TinyAutoencoderConfig = read_config(folder)?;
+            check(&config.init(device)?, &weights, &TINY_AUTOENCODER_KEYS)?;
+            format!("channels {}", channels("decoder_block_out_channels"))
+        }
+        "CLIPTextModel" => {
+            let config = TextConfig::from_dir(folder)?;
+            check(&config.init(device)?, &weights, &CLIP_KEYS)?;
+            format!("{} layers, {} wide", config.num_hidden_layers, config.hidden_size)
+        }
+        other => return Err(Error::UnknownNetwork { class: other.to_owned() }),
+    };
+    Ok(Description { text: format!("{class}, {shape}"), weights: Some(weights) })
+}
+
+/// The configuration of a network whose weights fit it.
+fn fitting<N: Network>(folder: &Path, weights: &Tensors, device: &Device) -> Result<N::Config, Error> {
+    let config: N::Config = read_config(folder)?;
+    check(&N::init(&config, device)?, weights, &N::KEYS)?;
+    Ok(config)
+}
