@@ -2,22 +2,21 @@
 
 mod batch;
 mod config;
+mod fake;
 mod state;
-mod turns;
 
 use std::fmt::Debug;
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 use dmd_core::{
-    Adversary, Condition, Denoiser, Diffusion, Distiller, Draw, FakeScore, FewStep, Noise, NoiseSchedule,
+    Adversary, Condition, Denoiser, Distiller, Draw, FakeScore, FewStep, Noise, NoiseSchedule, Targets, Terms,
 };
 
 pub use self::batch::{Batch, Turn};
 pub use self::config::{Adversarial, Regression, TrainerConfig};
-use self::turns::{Drawn, Samples};
-use crate::parallel::both;
-use crate::{AdamW, Alone, Ema, Error, Figures, Reduce};
+use crate::parallel::{both, side_by_side};
+use crate::{AdamW, Alone, Ema, Error, Figures, Gradients, Reduce};
 
 /// The state of a distillation: networks, their optimisers, the average of the generator, the noise, and how many steps
 /// were made.
@@ -35,6 +34,27 @@ pub struct Trainer<'a, G: Denoiser + Module + ModuleDisplay, R: Debug, F: Debug,
     device: Device,
     steps: usize,
     reduce: X,
+}
+
+/// A micro-batch of the generator's update, with everything drawn that it needs.
+struct Drawn<C> {
+    draw: Draw,
+    batch: Batch<C>,
+    adversary: Option<Adversary>,
+}
+
+/// Samples on which the fake score is updated.
+struct Samples<C> {
+    x: Tensor<4>,
+    condition: C,
+    reals: Option<(Tensor<4>, C)>,
+}
+
+/// What a micro-batch gives to the update of a network.
+struct Part<P> {
+    gradients: Gradients,
+    figures: Figures,
+    made: P,
 }
 
 impl<'a, C, G, R, F, S> Trainer<'a, G, R, F, S>
@@ -131,77 +151,77 @@ where
         Ok(figures)
     }
 
-    /// One micro-batch with its noise: paired rows first, then fresh ones; for a generator of several steps which step
-    /// it is, the same for the whole batch, and the samples it starts from.
-    fn draw(
-        &mut self,
-        turn: Turn,
-        batches: &mut impl FnMut(Turn, &mut Noise) -> Result<Batch<C>, Error>,
-    ) -> Result<(Draw, Batch<C>), Error> {
-        let (shape, device) = (self.config.shape, &self.device);
-        let mut draw = Draw::new(&mut self.noise, shape, &self.config.matching_times, device);
-        let batch = batches(turn, &mut self.noise)?;
-        self.check(turn, &batch)?;
-        if let Some([z, _]) = &batch.pairs {
-            let (count, all) = (z.dims()[0], shape[0]);
-            draw.z = match count < all {
-                true => Tensor::cat(vec![z.clone(), draw.z.narrow(0, count, all - count)], 0),
-                false => z.clone(),
+    /// One update of the generator; its samples go on to the fake score.
+    fn generator_turn(&mut self, turns: Vec<Drawn<C>>) -> Result<(Vec<Samples<C>>, Figures), Error> {
+        let share = 1.0 / turns.len() as f64;
+        let (config, distiller, warms_up) = (&self.config, &self.distiller, self.warms_up());
+        // The warm-up is the regression alone, whatever its weight is later.
+        let weight = if warms_up { 1.0 } else { config.regression.weight };
+        let work = |Drawn { draw, batch, adversary }: Drawn<C>| {
+            let distiller = distiller.fork();
+            let distance = config.regression.distance.as_ref();
+            let terms = Terms {
+                matching: config.matching.filter(|_| !warms_up),
+                targets: batch.pairs.map(|[_, x0]| Targets { x0, weight, distance }),
+                adversary,
             };
-        }
-        let generator = &self.distiller.generator;
-        let steps = generator.levels().len();
-        let step = if steps > 1 { self.noise.below(steps) } else { 0 };
-        if step > 0 {
-            let noise = &mut self.noise;
-            let x0 = batch.start.clone().unwrap_or_else(|| {
-                let z = noise.normal(shape, device);
-                generator.simulate(step, z, &batch.condition, &mut || noise.normal(shape, device))
-            });
-            draw.later = Some((step, x0));
-        }
-        Ok((draw, batch))
-    }
-
-    /// Checks that a batch has what its turn needs, and nothing that does not fit.
-    fn check(&self, turn: Turn, batch: &Batch<C>) -> Result<(), Error> {
-        if self.config.adversarial.is_some() && self.config.fake_updates > 0 && batch.reals.is_none() {
-            return Err(refusal("the adversarial term needs batches with real samples"));
-        }
-        let Some([z, x0]) = &batch.pairs else {
-            let lacks = turn == Turn::Generator && self.warms_up();
-            return if lacks { Err(refusal("the warm-up needs batches with pairs")) } else { Ok(()) };
+            let loss = distiller.generator_loss(&draw, &terms, &batch.condition);
+            if terms.adversary.is_some() && loss.adversarial.is_none() {
+                return Err(headless());
+            }
+            let gradients = Gradients::of(loss.total * share, &distiller.generator);
+            let mut figures = Figures::new();
+            let terms = [
+                ("matching", loss.matching),
+                ("regression", loss.regression),
+                ("adversarial", loss.adversarial),
+            ];
+            for (name, value) in terms {
+                value.into_iter().for_each(|value| figures.loss(name, value));
+            }
+            let mean = loss.x.clone().mean();
+            let spread = loss.x.clone() - mean.clone().reshape([1, 1, 1, 1]);
+            figures.note("sample_mean", mean);
+            figures.note("sample_deviation", spread.square().mean().sqrt());
+            let made = Samples { x: loss.x, condition: batch.condition, reals: batch.reals };
+            Ok(Part { gradients, figures, made })
         };
-        let steps = self.distiller.generator.levels().len();
-        if steps > 1 {
-            return Err(Error::Training(format!(
-                "a batch with pairs for a generator of {steps} steps; pairs belong to generators of one step"
-            )));
+        let (gradients, mut figures, samples) = self.update(turns, work)?;
+        let rate = self.config.generator_rate.at(self.steps);
+        let (generator, reported) = (self.distiller.generator.clone(), ("gradient_norm", &mut figures));
+        self.distiller.generator = self.generator_optimizer.update(rate, generator, gradients, reported);
+        self.average = self.average.clone().update(&self.distiller.generator, self.steps);
+        figures.number("learning_rate", rate);
+        Ok((samples, figures))
+    }
+
+    /// The sum of the gradients of an update's micro-batches, its mean over all ranks; the means of their figures; and
+    /// what else `work` made of each.
+    fn update<T: Send, P: Send>(
+        &self,
+        turns: Vec<T>,
+        work: impl Fn(T) -> Result<Part<P>, Error> + Sync,
+    ) -> Result<(Gradients, Figures, Vec<P>), Error> {
+        let mut sum: Option<Gradients> = None;
+        let (mut figures, mut made, mut failed) = (Vec::new(), Vec::new(), None);
+        side_by_side(turns, self.config.parallel, work, |part| match part {
+            Ok(part) => {
+                match &mut sum {
+                    Some(sum) => sum.add(part.gradients),
+                    None => sum = Some(part.gradients),
+                }
+                figures.push(part.figures);
+                made.push(part.made);
+            }
+            Err(error) => failed = Some(error),
+        });
+        if let Some(error) = failed {
+            return Err(error);
         }
-        let (shape, [count, ..]) = (self.config.shape, z.dims());
-        if z.dims() != x0.dims() || z.dims()[1..] != shape[1..] || !(1..=shape[0]).contains(&count) {
-            let (z, x0) = (z.dims(), x0.dims());
-            return Err(Error::Training(format!(
-                "pairs of the shapes {z:?} and {x0:?} do not fit into a batch of the shape {shape:?}"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Whether this step is of the warm-up by regression alone.
-    fn warms_up(&self) -> bool {
-        self.steps < self.config.regression.warmup_steps
-    }
-
-    /// The noise of one diffusion for the critic.
-    fn critic_diffusion(&mut self) -> Option<Diffusion> {
-        let times = &self.config.adversarial.as_ref()?.times;
-        Some(Diffusion::new(&mut self.noise, self.config.shape, times, &self.device))
-    }
-
-    fn adversary(&mut self) -> Option<Adversary> {
-        let weight = self.config.adversarial.as_ref().filter(|_| !self.warms_up())?.generator_weight;
-        Some(Adversary { diffusion: self.critic_diffusion()?, weight })
+        let none = || refusal("an update of 0 micro-batches; `accumulate` must be at least 1");
+        let mut gradients = sum.ok_or_else(none)?;
+        self.reduce.reduce(&mut gradients)?;
+        Ok((gradients, Figures::mean(figures), made))
     }
 
     /// The averaged generator, on the plain side.
@@ -227,4 +247,9 @@ where
 
 fn refusal(reason: &str) -> Error {
     Error::Training(reason.to_owned())
+}
+
+/// The adversarial term would silently be left out.
+fn headless() -> Error {
+    refusal("the adversarial term needs a fake score with a critic's head")
 }
