@@ -35,7 +35,7 @@ pub use distance::Perceptual;
 pub use distillation::{DistillationParts, DistillationStage};
 use ema::Ema;
 pub use error::Error;
-pub use figures::Figures;
+pub use figures::{Figures, NotFinite};
 pub use gradients::Gradients;
 pub use grounding::GroundingRecipe;
 pub use learning_rate::LearningRate;

@@ -5,6 +5,7 @@ use std::fs;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use dmd_train::{AdamW, AdamWConfig, Gradients};
+use dmd_weights::{Precision, Tensors, write_with_metadata};
 
 #[derive(Module, Debug)]
 struct Point {
@@ -67,8 +68,18 @@ fn adamw_resumes_from_its_file() {
     let a = step(&mut adam, point, [1.0, -1.0, 0.5]).values();
     let b = step(&mut resumed, same, [1.0, -1.0, 0.5]).values();
     assert_eq!(a, b);
+    let refused = || AdamW::load(AdamWConfig::default(), &path, &Device::flex()).unwrap_err().to_string();
+    for (name, step, reason) in [
+        ("0.first", "1", "half of moment 0"),
+        ("p", "1", "unexpected tensor"),
+        ("0.first", "one", "no step count"),
+    ] {
+        let tensors = Tensors::from_values("moments", [(name.to_owned(), vec![1], vec![0.5])]).unwrap();
+        write_with_metadata(&path, &tensors, Precision::Single, ("step", step)).unwrap();
+        assert!(refused().contains(reason), "{}", refused());
+    }
     fs::write(&path, "garbage").unwrap();
-    assert!(AdamW::load(AdamWConfig::default(), &path, &Device::flex()).is_err());
+    refused();
 }
 
 /// A gradient that is not finite changes nothing; the caller sees the norm.
