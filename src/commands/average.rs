@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
+use dmd_model::RecipeFile;
 use dmd_weights::{Dtype, Precision, Tensors, mean, read, read_json, weight_file, write, write_atomic};
 use serde_json::Value;
 
@@ -23,48 +24,52 @@ pub(crate) struct AverageArgs {
 const STEM: &str = "diffusion_pytorch_model";
 /// The architecture beside a UNet's weights.
 const ARCHITECTURE: &str = "config.json";
-/// How a generator is called, beside its weights.
-const RECIPE: &str = "one_step.json";
 
 pub(crate) fn average(args: &AverageArgs) -> anyhow::Result<()> {
     let open = |path: &PathBuf| -> anyhow::Result<Tensors> {
         Ok(read(&if path.is_dir() { weight_file(path, &[STEM])? } else { path.clone() })?)
     };
     let files = args.from.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
-    let settings = settings(&args.from)?;
+    let (architecture, recipe) = (architecture(&args.from)?, recipe(&args.from)?);
     let half = files[0].entries().values().all(|entry| entry.dtype == Dtype::F16);
     let precision = if half { Precision::Half } else { Precision::Single };
     write(&args.out.join(format!("{STEM}.safetensors")), &mean(&files)?, precision)?;
-    for (name, text) in settings {
-        write_atomic(&args.out.join(name), &text)?;
+    if let Some(text) = architecture {
+        write_atomic(&args.out.join(ARCHITECTURE), &text)?;
+    }
+    if let Some(recipe) = recipe {
+        recipe.write(&args.out)?;
     }
     say!("wrote {}: the mean of {}", args.out.display(), files.len());
     Ok(())
 }
 
-/// The settings of the first folder, which those of the others must not contradict: weights that expect another
-/// timestep or another architecture have no mean.
-fn settings(from: &[PathBuf]) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
-    let mut settings = Vec::new();
-    for name in [ARCHITECTURE, RECIPE] {
-        let files: Vec<PathBuf> = from.iter().map(|path| beside(path, name)).collect();
-        let Some(first) = files.iter().find(|path| path.is_file()) else { continue };
-        let value: Value = read_json(first)?;
-        for other in &files {
-            if other.is_file() {
-                let found: Value = read_json(other)?;
-                ensure!(found == value, "{first:?} and {other:?} differ: average generators of one kind");
-            } else {
-                // Without a recipe a generator is called once, at the schedule's last timestep.
-                ensure!(
-                    name != RECIPE,
-                    "there is no {other:?}, but a {first:?}: average generators of one kind"
-                );
-            }
-        }
-        settings.push((name, fs::read(first)?));
+/// How the generators are called, all of them in one way: weights that expect another timestep have no mean. `None`
+/// where none of them says so, and each is called once, at the schedule's last timestep.
+fn recipe(from: &[PathBuf]) -> anyhow::Result<Option<RecipeFile>> {
+    let first = RecipeFile::beside(&from[0])?;
+    for other in &from[1..] {
+        ensure!(
+            RecipeFile::beside(other)? == first,
+            "{:?} and {other:?} differ in their {}: average generators of one kind",
+            from[0],
+            RecipeFile::NAME
+        );
     }
-    Ok(settings)
+    Ok(first)
+}
+
+/// The first architecture beside the weights, which those of the others must not contradict.
+fn architecture(from: &[PathBuf]) -> anyhow::Result<Option<Vec<u8>>> {
+    let files: Vec<PathBuf> = from.iter().map(|path| beside(path, ARCHITECTURE)).collect();
+    let files: Vec<&PathBuf> = files.iter().filter(|path| path.is_file()).collect();
+    let Some((first, others)) = files.split_first() else { return Ok(None) };
+    let value: Value = read_json(first)?;
+    for other in others {
+        let found: Value = read_json(other)?;
+        ensure!(found == value, "{first:?} and {other:?} differ: average generators of one kind");
+    }
+    Ok(Some(fs::read(first)?))
 }
 
 /// A file in a folder of weights, or beside a bare weight file.

@@ -15,7 +15,6 @@ use dmd_train::fingerprint::{self, Made};
 use dmd_train::run::{Observer, Outcome, run};
 use dmd_train::{
     AutoencoderRecipe, DiffusionRecipe, GroundingRecipe, LatentParts, PixelRecipe, Pool, TeacherArchitecture,
-    assemble,
 };
 use dmd_weights::{FolderLock, Precision, WholeFolder};
 
@@ -69,7 +68,8 @@ pub(crate) fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let latents = LatentTeacher { config: &config, dataset: &dataset, model: &model, device: &device };
     latents.check_resumable()?;
     config::save(&config, &config.output)?;
-    let vocabulary = assemble::vocabulary(dataset.as_ref());
+    // Every word of the captions is one token.
+    let vocabulary = Vocabulary::for_words(dataset.vocabulary().iter().map(String::as_str));
     write_tokenizer(&model, &vocabulary)?;
     let mut progress = Progress::new()?;
     if latents.autoencoder(&mut progress)? == Outcome::Stopped

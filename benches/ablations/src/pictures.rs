@@ -1,9 +1,6 @@
 //! Small pictures of classes: single shapes, or a folder of one's own.
 
-use burn::module::{Module, Param};
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Linear, PaddingConfig2d};
-use burn::tensor::activation::{log_softmax, relu};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_core::{Noise, one_hot};
 use dmd_data::shapes::{Description, SIZE, Scene, Split};
@@ -11,10 +8,10 @@ use dmd_data::{Dataset, Error, ImageFolder};
 use dmd_eval::frechet::Moments;
 use dmd_eval::manifold::{Coverage, coverage};
 use dmd_model::pixels::from_rgb8;
-use dmd_train::{AdamW, AdamWConfig, Gradients, LearningRate};
 use image::RgbImage;
 use image::imageops::{FilterType, crop_imm, resize};
 
+use crate::classifier::Classifier;
 use crate::data::{Batch, Data, Figure, indices};
 
 /// Pictures of the shapes experiment.
@@ -45,62 +42,6 @@ pub struct Pictures {
     classifier: Classifier,
     real: Vec<Vec<f64>>,
     moments: Moments,
-}
-
-/// Three convolutions and a linear layer.
-#[derive(Module, Debug)]
-struct Classifier {
-    convs: Vec<Conv2d>,
-    out: Linear,
-}
-
-impl Classifier {
-    /// Fresh, with He's deviations, drawn on the host: the judge is the same on every run, whatever else draws numbers.
-    fn new(channels: usize, classes: usize, device: &Device) -> Self {
-        let mut noise = Noise::from_seed(40);
-        let mut conv = |input: usize, output: usize, stride| {
-            let weight = noise.normal([output, input, 3, 3], device) * (2.0 / (9 * input) as f64).sqrt();
-            Conv2d {
-                weight: Param::from_tensor(weight),
-                bias: Some(Param::from_tensor(Tensor::zeros([output], device))),
-                ..Conv2dConfig::new([input, output], [3, 3])
-                    .with_stride([stride, stride])
-                    .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
-                    .init(device)
-            }
-        };
-        let convs = vec![conv(channels, 24, 1), conv(24, 48, 2), conv(48, 48, 2)];
-        let weight = noise.normal([4 * 48, classes], device) * (1.0 / (4.0 * 48.0_f64)).sqrt();
-        let bias = Some(Param::from_tensor(Tensor::zeros([classes], device)));
-        Self { convs, out: Linear { weight: Param::from_tensor(weight), bias } }
-    }
-
-    /// Features averaged over each quarter, `[batch, 192]`.
-    fn features(&self, x: Tensor<4>) -> Tensor<2> {
-        let h = self.convs.iter().fold(x, |h, conv| relu(conv.forward(h)));
-        let [batch, channels, height, width] = h.dims();
-        h.reshape([batch, channels, 2, height / 2, 2, width / 2])
-            .mean_dims(&[3, 5])
-            .reshape([batch, 4 * channels])
-    }
-
-    /// Trains on rows; cross-entropy, Adam with a cosine.
-    fn trained(mut self, rows: &Rows, shape: [usize; 3], classes: usize, device: &Device) -> Self {
-        const STEPS: usize = 600;
-        const BATCH: usize = 64;
-        let mut adam = AdamW::new(AdamWConfig::default());
-        let rate = LearningRate::cosine(2e-3, 50, STEPS);
-        let mut noise = Noise::from_seed(41);
-        for step in 0..STEPS {
-            let Batch { x0, classes: labels } = rows.draw(BATCH, shape, classes, &mut noise, device);
-            let Some(labels) = labels else { break };
-            let log = log_softmax(self.out.forward(self.features(x0)), 1);
-            let loss = -(log * labels).sum() / BATCH as f64;
-            let grads = Gradients::of(loss, &self);
-            (self, _) = adam.step(rate.at(step), self, grads);
-        }
-        self
-    }
 }
 
 impl Rows {
@@ -213,10 +154,10 @@ impl Pictures {
         }
         let classes = names.len();
         let classifier = Classifier::new(channels, classes, &device.clone().autodiff())
-            .trained(&train, shape, classes, device)
+            .trained(|count, noise| train.draw(count, shape, classes, noise, device))
             .valid();
         let places: Vec<usize> = (0..train.len().min(COMPARED)).collect();
-        let real = features(&classifier, &train.at(&places, shape, classes, device).x0).0;
+        let real = classifier.features(&train.at(&places, shape, classes, device).x0).0;
         let moments = Moments::of(&real);
         Self { shape, classes, train, held_out, classifier, real, moments }
     }
@@ -226,20 +167,6 @@ impl Pictures {
         let places: Vec<usize> = (0..self.held_out.len()).collect();
         self.held_out.at(&places, self.shape, self.classes, device)
     }
-}
-
-/// Features of samples, and the class each is taken for.
-fn features(classifier: &Classifier, x0: &Tensor<4>) -> (Vec<Vec<f64>>, Vec<usize>) {
-    let [count, ..] = x0.dims();
-    let (mut rows, mut classes) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    for start in (0..count).step_by(250) {
-        let features = classifier.features(x0.clone().narrow(0, start, 250.min(count - start)));
-        let [_, width] = features.dims();
-        classes.extend(indices(&classifier.out.forward(features.clone())));
-        let values: Vec<f64> = features.into_data().iter::<f64>().collect();
-        rows.extend(values.chunks_exact(width).map(<[f64]>::to_vec));
-    }
-    (rows, classes)
 }
 
 impl Data for Pictures {
@@ -265,7 +192,7 @@ impl Data for Pictures {
     /// - *covered*: recall, the share of real pictures near generated ones
     /// - *distance*: Fréchet distance in the classifier's features
     fn judge(&self, samples: &Batch) -> Vec<Figure> {
-        let (rows, found) = features(&self.classifier, &samples.x0);
+        let (rows, found) = self.classifier.features(&samples.x0);
         let figure = |name, value| Figure { name, value };
         let finite = rows.iter().flatten().all(|value| value.is_finite());
         if !finite {

@@ -1,3 +1,6 @@
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -70,9 +73,34 @@ impl<D: Denoiser + Module> FewStep<D> {
         self.levels[step].add_noise(x0, eps)
     }
 
+    /// Makes the first `steps` calls, one after the other, from unit noise `z`; `draw` gives unit noise shaped like `z`,
+    /// once between two calls. After each call `on_step` receives the number of calls and the clean samples predicted;
+    /// what it breaks off with is the result. Gradients reach the last call only.
+    ///
+    /// # Panics
+    ///
+    /// If `steps` is 0 or more than there are.
+    pub fn walk<B>(
+        &self,
+        steps: usize,
+        z: Tensor<4>,
+        condition: &D::Condition,
+        draw: &mut dyn FnMut() -> Tensor<4>,
+        on_step: &mut dyn FnMut(usize, &Tensor<4>) -> ControlFlow<B>,
+    ) -> ControlFlow<B, Tensor<4>> {
+        assert!((1..=self.levels.len()).contains(&steps), "{steps} steps of {}", self.levels.len());
+        let mut x0 = self.first(z, condition);
+        on_step(1, &x0)?;
+        for step in 1..steps {
+            x0 = self.call(step, self.renoise(step, x0.without_autodiff(), draw()), condition);
+            on_step(step + 1, &x0)?;
+        }
+        ControlFlow::Continue(x0)
+    }
+
     /// What the generator itself makes of unit noise `z` in its first `steps` calls: the clean samples that
-    /// are renoised for the next one, in DMD2's backward simulation as at inference. `draw` gives unit
-    /// noise shaped like `z`, once between two calls. Nothing is tracked.
+    /// are renoised for the next one, in DMD2's backward simulation as at inference. `draw` is as in [`Self::walk`].
+    /// Nothing is tracked.
     ///
     /// # Panics
     ///
@@ -84,13 +112,8 @@ impl<D: Denoiser + Module> FewStep<D> {
         condition: &D::Condition,
         draw: &mut dyn FnMut() -> Tensor<4>,
     ) -> Tensor<4> {
-        assert!((1..=self.levels.len()).contains(&steps), "{steps} steps of {}", self.levels.len());
-        let plain = self.plain();
-        let condition = condition.without_autodiff();
-        let mut x0 = plain.first(z, &condition);
-        for step in 1..steps {
-            x0 = plain.call(step, plain.renoise(step, x0, draw()), &condition);
-        }
+        let ControlFlow::Continue(x0) =
+            self.plain().walk(steps, z, &condition.without_autodiff(), draw, &mut unwatched);
         x0
     }
 
@@ -99,18 +122,19 @@ impl<D: Denoiser + Module> FewStep<D> {
         self.call(0, z * self.noise_scale, condition)
     }
 
-    /// Samples of unit noise, in all steps; gradients reach the last call only.
+    /// Samples of unit noise, in all steps: [`Self::walk`] to the end.
     pub fn generate(
         &self,
         z: Tensor<4>,
         condition: &D::Condition,
         draw: &mut dyn FnMut() -> Tensor<4>,
     ) -> Tensor<4> {
-        let last = self.levels.len() - 1;
-        if last == 0 {
-            return self.first(z, condition);
-        }
-        let x0 = self.simulate(last, z, condition, draw);
-        self.call(last, self.renoise(last, x0, draw()), condition)
+        let ControlFlow::Continue(x0) = self.walk(self.levels.len(), z, condition, draw, &mut unwatched);
+        x0
     }
+}
+
+/// For a walk that nobody looks at and nothing breaks off.
+fn unwatched(_step: usize, _x0: &Tensor<4>) -> ControlFlow<Infallible> {
+    ControlFlow::Continue(())
 }

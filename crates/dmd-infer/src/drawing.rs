@@ -271,7 +271,10 @@ impl<'a, F: Family> Drawing<'a, F> {
         };
         let draw = &mut || self.unit_noise(noises);
         let samples = match &self.teacher {
-            None => self.model.generator()?.generate(x, condition, draw, on_step),
+            None => {
+                let generator = &self.model.generator()?.network;
+                generator.walk(steps, x, condition, draw, on_step).continue_value()
+            }
             Some((plan, settings)) => {
                 let scale = settings.guidance_scale.unwrap_or(self.model.guidance_scale);
                 // Without guidance there is no second branch, and its condition is not needed.

@@ -20,8 +20,10 @@ mod options;
 mod pixel_classes;
 pub mod pixels;
 mod recipe;
+mod recipe_file;
 mod stable_diffusion;
 mod stable_diffusion_xl;
+mod teacher_files;
 mod text;
 
 pub use autoencoder::{AutoencoderFiles, read_autoencoder, write_autoencoder};
@@ -38,6 +40,7 @@ pub use noising::{Noising, Plan};
 pub use options::{Networks, OpenOptions, check_dtype};
 pub use pixel_classes::PixelClasses;
 pub use recipe::Recipe;
+pub use recipe_file::RecipeFile;
 pub use stable_diffusion::{
     MAX_TOKENS, StableDiffusion, TextToImage, read_tokenizer, write_teacher, write_tokenizer,
 };

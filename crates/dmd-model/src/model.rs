@@ -1,8 +1,7 @@
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::module::{Module, ModuleDisplay};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType};
 use dmd_core::{Denoiser, FewStep, Guided, Prediction};
 use dmd_unet::{Network, Preconditioned};
 
@@ -150,28 +149,5 @@ impl<N: Denoiser + Module + ModuleDisplay> Distilled<N> {
         let levels = recipe.timesteps.iter().map(|timestep| noising.at(*timestep)).collect();
         let network = FewStep::new(network, levels).with_noise_scale(recipe.noise_scale);
         Self { network, recipe }
-    }
-
-    /// Clean samples of unit noise `z`; `draw` gives unit noise between two calls. After each call `on_step` receives
-    /// the number of calls and the clean samples predicted; when it breaks off, the result is `None`.
-    pub fn generate(
-        &self,
-        z: Tensor<4>,
-        condition: &N::Condition,
-        draw: &mut dyn FnMut() -> Tensor<4>,
-        on_step: &mut dyn FnMut(usize, &Tensor<4>) -> ControlFlow<()>,
-    ) -> Option<Tensor<4>> {
-        let scale = self.recipe.noise_scale;
-        let mut x = if scale == 1.0 { z } else { z * scale };
-        for step in 0..self.recipe.steps() {
-            if step > 0 {
-                x = self.network.renoise(step, x, draw());
-            }
-            x = self.network.call(step, x, condition);
-            if on_step(step + 1, &x).is_break() {
-                return None;
-            }
-        }
-        Some(x)
     }
 }

@@ -1,14 +1,8 @@
 //! `one_step.json`: how a distilled generator is called.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use dmd_weights::{read_json, write_json};
-use serde::{Deserialize, Serialize};
-
-use crate::{Error, Noising};
-
-/// The file's name, beside the generator's weights.
-const FILE: &str = "one_step.json";
+use crate::{Error, Noising, RecipeFile};
 
 /// How a distilled generator is called.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,20 +13,6 @@ pub struct Recipe {
     pub noise_scale: f64,
     /// Guidance that the teacher was distilled with, where the file says so.
     pub guidance_scale: Option<f64>,
-}
-
-/// The file as it is written. Every key may be absent, no other key is known.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    timestep: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    noise_scale: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    guidance_scale: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    timesteps: Option<Vec<usize>>,
 }
 
 impl Recipe {
@@ -67,12 +47,10 @@ impl Recipe {
     /// [`Error::Recipe`] when a value is not possible, [`Error::Weights`] when the file is not valid JSON of known
     /// keys.
     pub(crate) fn beside(generator: &Path, noising: &Noising) -> Result<Self, Error> {
-        let path = place(generator);
-        if !path.is_file() {
+        let Some(written) = RecipeFile::beside(generator)? else {
             return Ok(Self::published(noising));
-        }
-        let written: Written = read_json(&path)?;
-        let wrong = |reason: String| Error::Recipe { path: path.clone(), reason };
+        };
+        let wrong = |reason: String| Error::Recipe { path: RecipeFile::place(generator), reason };
         let timesteps = match (written.timesteps, written.timestep) {
             (Some(list), Some(first)) if list.first() != Some(&first) => {
                 return Err(wrong(format!("timestep is {first}, but timesteps begin otherwise: {list:?}")));
@@ -98,18 +76,14 @@ impl Recipe {
     ///
     /// [`Error::Weights`] when it cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
-        let written = Written {
+        let written = RecipeFile {
             timestep: self.timesteps.first().copied(),
             noise_scale: Some(self.noise_scale),
             guidance_scale: self.guidance_scale,
             timesteps: (self.timesteps.len() > 1).then(|| self.timesteps.clone()),
         };
-        Ok(write_json(&folder.join(FILE), &written)?)
+        written.write(folder)
     }
-}
-
-fn place(generator: &Path) -> PathBuf {
-    if generator.is_dir() { generator.join(FILE) } else { generator.with_file_name(FILE) }
 }
 
 fn check(timesteps: &[usize], noising: &Noising) -> Result<(), String> {

@@ -64,7 +64,7 @@ impl RunState {
 }
 
 /// Where a run keeps a stage's checkpoint.
-pub fn checkpoint_folder(run: &Path, stage: &str) -> PathBuf {
+pub(crate) fn checkpoint_folder(run: &Path, stage: &str) -> PathBuf {
     run.join("checkpoints").join(stage)
 }
 

@@ -7,18 +7,15 @@ mod teacher;
 use std::fs;
 use std::path::Path;
 
-pub use dmd_data::DataSection;
+use dmd_data::DataSection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::distill::{
-    AdversarialSection, DistillConfig, FakeSection, Fingerprints, FrozenPrecision, GeneratorSection,
-    MatchingSection, Measure, PerceptualSection, RegressionSection,
-};
-pub use self::pixel_teacher::{PixelKind, PixelTeacherConfig, PixelTrainingSection, PixelUNetSection};
-pub use self::teacher::{
-    AutoencoderSection, DiffusionSection, GroundingSection, TeacherConfig, TextSection, UNetSection,
-};
+pub use self::distill::{DistillConfig, Fingerprints, PerceptualSection};
+pub(crate) use self::distill::{Measure, RegressionSection};
+pub use self::pixel_teacher::PixelTeacherConfig;
+pub use self::teacher::{AutoencoderSection, TeacherConfig};
+pub(crate) use self::teacher::{DiffusionSection, GroundingSection};
 use crate::Error;
 
 fn require(holds: bool, key: &'static str, value: impl ToString, must: &'static str) -> Result<(), Error> {
@@ -28,12 +25,21 @@ fn require(holds: bool, key: &'static str, value: impl ToString, must: &'static 
     Err(Error::Option { key, value: value.to_string(), must })
 }
 
-fn is_positive(value: f64) -> bool {
-    value.is_finite() && value > 0.0
+fn require_count(key: &'static str, value: usize) -> Result<(), Error> {
+    require(value > 0, key, value, "at least 1")
 }
 
-fn is_not_negative(value: f64) -> bool {
-    value.is_finite() && value >= 0.0
+fn require_positive(key: &'static str, value: f64) -> Result<(), Error> {
+    require(value.is_finite() && value > 0.0, key, value, "a positive number")
+}
+
+fn require_not_negative(key: &'static str, value: f64) -> Result<(), Error> {
+    require(value.is_finite() && value >= 0.0, key, value, "0 or more")
+}
+
+/// A share of something, less than all of it.
+fn require_share(key: &'static str, value: f64) -> Result<(), Error> {
+    require((0.0..1.0).contains(&value), key, value, "between 0 and 1")
 }
 
 /// Reads a TOML file into a configuration.
@@ -41,7 +47,7 @@ fn is_not_negative(value: f64) -> bool {
 /// # Errors
 ///
 /// [`Error::ReadConfig`], or [`Error::ParseConfig`] naming line and key.
-pub fn from_file<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+fn from_file<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let text =
         fs::read_to_string(path).map_err(|source| Error::ReadConfig { path: path.to_owned(), source })?;
     toml::from_str(&text).map_err(|error| Error::ParseConfig {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use dmd_clip::{ClipTextModel, TextConfig, Tokenizer};
+use dmd_clip::{ClipTextModel, TextConfig, Tokenizer, Vocabulary};
 use dmd_core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction, denoising};
 use dmd_data::Dataset;
 use dmd_scheduler::{DiscreteSchedule, SchedulerConfig, TimeSampler};
-use dmd_unet::{Autoencoder, UNetConfig, UNetDenoiser};
+use dmd_unet::{Autoencoder, AutoencoderConfig, UNetConfig, UNetDenoiser};
 
 use crate::config::{DiffusionSection, TeacherConfig};
 use crate::fingerprint::Fingerprint;
@@ -34,6 +34,17 @@ pub struct TeacherArchitecture {
     pub text: TextConfig,
     /// `unet/config.json`.
     pub unet: UNetConfig,
+}
+
+impl TeacherArchitecture {
+    /// Text encoder and UNet of a run, for the latents of its autoencoder.
+    pub fn new(config: &TeacherConfig, vocabulary: &Vocabulary, autoencoder: &AutoencoderConfig) -> Self {
+        let sample_size = autoencoder.sample_size / autoencoder.downsampling();
+        Self {
+            text: config.text.architecture(vocabulary),
+            unet: config.unet.architecture(sample_size, autoencoder.latent_channels, config.text.width),
+        }
+    }
 }
 
 /// What a latent diffusion is trained on.

@@ -134,11 +134,6 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         Ok(Self { trainer, material, made_from, recipe, config })
     }
 
-    /// The averaged generator.
-    pub fn generator(&self) -> &FewStep<NetworkOf<F>> {
-        self.trainer.generator()
-    }
-
     /// Writes the averaged generator's folder: configuration, weights, and how it is called.
     ///
     /// # Errors

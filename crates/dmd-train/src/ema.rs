@@ -3,7 +3,7 @@ use burn::tensor::Tensor;
 
 /// Exponential moving average of a module's parameters, on the plain side of autodiff.
 #[derive(Debug, Clone)]
-pub struct Ema<M> {
+pub(crate) struct Ema<M> {
     model: M,
     decay: f64,
 }
@@ -40,18 +40,18 @@ impl ModuleMapper for Blend {
 
 impl<M: Module> Ema<M> {
     /// An average that starts at `online`.
-    pub fn new(online: &M, decay: f64) -> Self {
+    pub(crate) fn new(online: &M, decay: f64) -> Self {
         Self { model: online.valid(), decay }
     }
 
     /// The average of a module that was saved, continued with `decay`.
-    pub fn from_model(model: M, decay: f64) -> Self {
+    pub(crate) fn from_model(model: M, decay: f64) -> Self {
         Self { model: model.valid(), decay }
     }
 
     /// `average ← decay · average + (1 − decay) · online`. For the first updates the decay is
     /// `(1 + step) / (10 + step)` where that is smaller, so that the start is forgotten.
-    pub fn update(self, online: &M, step: usize) -> Self {
+    pub(crate) fn update(self, online: &M, step: usize) -> Self {
         let mut values = Online::default();
         online.visit(&mut values);
         let early = (1.0 + step as f64) / (10.0 + step as f64);
@@ -60,7 +60,42 @@ impl<M: Module> Ema<M> {
     }
 
     /// The averaged module.
-    pub fn model(&self) -> &M {
+    pub(crate) fn model(&self) -> &M {
         &self.model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Point {
+        p: Param<Tensor<1>>,
+    }
+
+    impl Point {
+        fn new(values: [f32; 3]) -> Self {
+            Self { p: Param::from_tensor(Tensor::from_floats(values, &Device::flex().autodiff())) }
+        }
+
+        fn values(&self) -> Vec<f32> {
+            self.p.val().without_autodiff().into_data().iter::<f32>().collect()
+        }
+    }
+
+    #[test]
+    fn average_follows_the_parameters() {
+        let mut average = Ema::new(&Point::new([0.0; 3]), 0.75);
+        let online = Point::new([4.0, 8.0, -4.0]);
+        // Step 0 uses decay 1/10, step 100 the full 0.75.
+        average = average.update(&online, 0);
+        let values = average.model().values();
+        assert!((values[0] - 3.6).abs() < 1e-6, "{values:?}");
+        average = average.update(&online, 100);
+        let values = average.model().values();
+        assert!((values[0] - (0.75 * 3.6 + 0.25 * 4.0)).abs() < 1e-6, "{values:?}");
     }
 }

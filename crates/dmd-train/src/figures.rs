@@ -65,7 +65,7 @@ impl Figures {
 
     /// Adds how many updates of an optimiser were refused since it was made (see [`crate::AdamW`]), `[1]`. It is read
     /// as an error under this name, or not at all.
-    pub fn refused(&mut self, name: &'static str, count: Tensor<1>) {
+    pub(crate) fn refused(&mut self, name: &'static str, count: Tensor<1>) {
         self.push(name, Value::Tensor(count), Kind::Refused);
     }
 
@@ -74,13 +74,13 @@ impl Figures {
     }
 
     /// Appends figures of another part of the same step.
-    pub fn extend(&mut self, other: Self) {
+    pub(crate) fn extend(&mut self, other: Self) {
         self.entries.extend(other.entries);
     }
 
     /// The figures' means over several parts, such as the micro-batches of one update. A figure that some parts do
     /// not have is the mean over the parts that have it.
-    pub fn mean(parts: Vec<Self>) -> Self {
+    pub(crate) fn mean(parts: Vec<Self>) -> Self {
         let mut sums: Vec<(Entry, usize)> = Vec::new();
         for entry in parts.into_iter().flat_map(|part| part.entries) {
             let Some((sum, count)) =

@@ -52,7 +52,7 @@ impl Fingerprint {
     }
 
     /// Leaves out names, each with everything below it: options that may change between two runs.
-    pub fn without(mut self, names: &[&str]) -> Self {
+    pub(crate) fn without(mut self, names: &[&str]) -> Self {
         self.0.retain(|key, _| {
             !names.iter().any(|name| {
                 key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -62,19 +62,19 @@ impl Fingerprint {
     }
 
     /// This and another fingerprint.
-    pub fn and(mut self, other: Self) -> Self {
+    pub(crate) fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
     /// Eight hexadecimal digits of the whole, for file names.
-    pub fn short(&self) -> String {
+    pub(crate) fn short(&self) -> String {
         let text = serde_json::to_string(self).unwrap_or_default(); // a map of JSON values has a JSON form
         hex(&Sha256::digest(text))[..8].to_owned()
     }
 
     /// The first difference to an earlier fingerprint: the name, the earlier value and the present one.
-    pub fn difference(&self, earlier: &Self) -> Option<(String, String, String)> {
+    pub(crate) fn difference(&self, earlier: &Self) -> Option<(String, String, String)> {
         let names = self.0.keys().chain(earlier.0.keys());
         let shown = |value: Option<&Value>| value.map_or("left out".to_owned(), Value::to_string);
         let differs = |name: &&String| self.0.get(*name) != earlier.0.get(*name);

@@ -40,7 +40,7 @@ impl Gradients {
     /// # Panics
     ///
     /// If the other module has another number of parameters.
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         assert_eq!(self.tensors.len(), other.tensors.len(), "gradients of one module");
         for (sum, other) in self.tensors.iter_mut().zip(other.tensors) {
             *sum = match (sum.take(), other) {
@@ -51,7 +51,7 @@ impl Gradients {
     }
 
     /// The L2 norm over all gradients, `[1]`; 0 without any. It stays on the device.
-    pub fn norm(&self) -> Tensor<1> {
+    pub(crate) fn norm(&self) -> Tensor<1> {
         let squares: Vec<Tensor<1>> = self.iter().map(|gradient| gradient.clone().square().sum()).collect();
         if squares.is_empty() {
             return self.zero.clone();
@@ -60,7 +60,7 @@ impl Gradients {
     }
 
     /// Every gradient there is, flattened, in visiting order.
-    pub fn iter(&self) -> impl Iterator<Item = &Tensor<1>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Tensor<1>> {
         self.tensors.iter().flatten()
     }
 

@@ -19,7 +19,7 @@ impl LearningRate {
     }
 
     /// The highest rate.
-    pub fn peak(&self) -> f64 {
+    pub(crate) fn peak(&self) -> f64 {
         self.base
     }
 

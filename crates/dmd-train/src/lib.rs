@@ -1,7 +1,6 @@
 //! Training and distillation: the data, the teacher's two stages, and Distribution Matching
 //! Distillation itself, with checkpoints that resume exactly.
 
-pub mod assemble;
 mod autoencoder;
 pub mod checkpoint;
 mod chunks;
@@ -34,7 +33,7 @@ pub use autoencoder::AutoencoderRecipe;
 pub use diffusion::{DiffusionRecipe, LatentParts, Teacher, TeacherArchitecture};
 pub use distance::Perceptual;
 pub use distillation::{DistillationParts, DistillationStage};
-pub use ema::Ema;
+use ema::Ema;
 pub use error::Error;
 pub use figures::{Figures, NotFinite};
 pub use gradients::Gradients;

@@ -3,10 +3,9 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_kernels::{AdamWStep, adamw};
-use dmd_weights::{Error as WeightsError, write_atomic};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use dmd_weights::{Error as WeightsError, Precision, Tensors, read_metadata, write_with_metadata};
 
-use crate::Gradients;
+use crate::{Figures, Gradients};
 
 /// PyTorch's AdamW with its update order: decay by `1 − lr · weight_decay` first, then the step
 /// with bias-corrected moments; and PyTorch's clipping by the *global* norm of all gradients.
@@ -140,73 +139,68 @@ impl AdamW {
         }
     }
 
-    /// Writes the moments and the step count.
+    /// [`Self::step`] without the norm, which goes among the figures under a name, with what was refused.
+    pub(crate) fn update<M: Module>(
+        &mut self,
+        learning_rate: f64,
+        module: M,
+        gradients: Gradients,
+        (name, figures): (&'static str, &mut Figures),
+    ) -> M {
+        let (module, norm) = self.step(learning_rate, module, gradients);
+        figures.loss(name, norm);
+        self.refused().into_iter().for_each(|count| figures.refused(name, count));
+        module
+    }
+
+    /// Writes the moments and the step count. One moment at a time is on the host.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), WeightsError> {
-        let bytes_of = |tensor: &Tensor<1>| -> Vec<u8> {
-            let values = tensor.clone().into_data();
-            values.iter::<f32>().flat_map(f32::to_le_bytes).collect()
-        };
-        let mut entries = Vec::new();
-        for (index, moments) in self.moments.iter().enumerate() {
-            if let Some(Moments { first, second }) = moments {
-                entries.push((format!("{index}.first"), bytes_of(first)));
-                entries.push((format!("{index}.second"), bytes_of(second)));
-            }
-        }
-        let invalid = |error: safetensors::SafeTensorError| WeightsError::Safetensors {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        };
-        let mut views = Vec::with_capacity(entries.len());
-        for (name, bytes) in &entries {
-            let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map_err(invalid)?;
-            views.push((name.as_str(), view));
-        }
-        let metadata = [("step".to_owned(), self.step.to_string())].into();
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
-        write_atomic(path, &bytes)
+        let moments =
+            self.moments.iter().enumerate().filter_map(|(index, pair)| Some((index, pair.as_ref()?)));
+        let named = moments.flat_map(|(index, Moments { first, second })| {
+            [(format!("{index}.first"), first.clone()), (format!("{index}.second"), second.clone())]
+        });
+        let tensors = Tensors::from_device(path, named)?;
+        write_with_metadata(path, &tensors, Precision::Single, ("step", &self.step.to_string()))
     }
 
-    /// Reads what [`Self::save`] wrote, onto a device.
+    /// Reads what [`Self::save`] wrote, onto a device. One moment at a time is on the host.
     ///
     /// # Errors
     ///
     /// When the file cannot be read or was not written by [`Self::save`].
     pub fn load(config: AdamWConfig, path: &Path, device: &Device) -> Result<Self, WeightsError> {
         let broken = |reason: String| WeightsError::Safetensors { path: path.to_owned(), reason };
-        let bytes =
-            std::fs::read(path).map_err(|source| WeightsError::Read { path: path.to_owned(), source })?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(e.to_string()))?;
-        let step = header.metadata().as_ref().and_then(|m| m.get("step")?.parse().ok());
+        let step = read_metadata(path, "step")?.and_then(|step| step.parse().ok());
         let step = step.ok_or_else(|| broken("no step count".to_owned()))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(e.to_string()))?;
+        let file = dmd_weights::read(path)?;
         let mut optimizer = Self { step, ..Self::new(config) };
-        let read = |name: &str| -> Option<Tensor<1>> {
-            let view = file.tensor(name).ok()?;
-            let (chunks, _) = view.data().as_chunks::<4>();
-            let values: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
+        let read = |index: usize, half: &str| -> Result<Tensor<1>, WeightsError> {
+            let name = format!("{index}.{half}");
+            if !file.entries().contains_key(&name) {
+                return Err(broken(format!("half of moment {index}")));
+            }
+            let values = file.floats(&name)?;
             let count = values.len();
-            Some(Tensor::from_data(TensorData::new(values, [count]), device))
+            Ok(Tensor::from_data(TensorData::new(values, [count]), device))
         };
-        for name in file.names() {
-            let parts = name.split_once('.').and_then(|(i, kind)| Some((i.parse().ok()?, kind)));
-            let Some((index, "first" | "second")) = parts else {
+        for name in file.entries().keys() {
+            let parts =
+                name.split_once('.').and_then(|(index, half)| Some((index.parse::<usize>().ok()?, half)));
+            let Some((index @ 0..1_000_000, "first" | "second")) = parts else {
                 return Err(broken(format!("unexpected tensor {name:?}")));
             };
-            let index: usize = index;
-            if index >= 1_000_000 {
-                return Err(broken(format!("unexpected tensor {name:?}")));
-            }
             if optimizer.moments.len() <= index {
                 optimizer.moments.resize(index + 1, None);
             }
-            let pair = read(&format!("{index}.first")).zip(read(&format!("{index}.second")));
-            let (first, second) = pair.ok_or_else(|| broken(format!("half of moment {index}")))?;
-            optimizer.moments[index] = Some(Moments { first, second });
+            if optimizer.moments[index].is_none() {
+                let (first, second) = (read(index, "first")?, read(index, "second")?);
+                optimizer.moments[index] = Some(Moments { first, second });
+            }
         }
         Ok(optimizer)
     }

@@ -3,9 +3,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dmd_weights::{Error as WeightsError, write_atomic};
+use dmd_weights::{Error as WeightsError, Precision, Tensors, write_with_metadata};
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorView};
+use safetensors::tensor::Metadata;
 
 use crate::Error;
 use crate::fingerprint::Fingerprint;
@@ -30,19 +30,11 @@ impl PairFile {
         captions: &[String],
         made_from: &Fingerprint,
     ) -> Result<(), Error> {
-        let invalid = |reason: String| WeightsError::Safetensors { path: path.to_owned(), reason };
-        let shape = z.dims().to_vec();
-        let bytes = |tensor: Tensor<4>| -> Vec<u8> {
-            tensor.into_data().iter::<f32>().flat_map(f32::to_le_bytes).collect()
-        };
-        let (z, x0) = (bytes(z), bytes(x0));
-        let view =
-            |bytes| TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| invalid(e.to_string()));
-        // One entry: several would be written in any order, and equal pairs are equal files.
-        let about = serde_json::to_string(&(captions, made_from)).map_err(|e| invalid(e.to_string()))?;
-        let metadata = [("pairs".to_owned(), about)].into_iter().collect();
-        let bytes = safetensors::serialize([("z", view(&z)?), ("x0", view(&x0)?)], Some(metadata));
-        Ok(write_atomic(path, &bytes.map_err(|e| invalid(e.to_string()))?)?)
+        let about = serde_json::to_string(&(captions, made_from)).map_err(|error| {
+            WeightsError::Safetensors { path: path.to_owned(), reason: error.to_string() }
+        })?;
+        let tensors = Tensors::from_device(path, [("z".to_owned(), z), ("x0".to_owned(), x0)])?;
+        Ok(write_with_metadata(path, &tensors, Precision::Single, ("pairs", &about))?)
     }
 
     /// Reads the header.

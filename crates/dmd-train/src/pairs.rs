@@ -174,17 +174,12 @@ impl Pairs {
     }
 
     /// Number of pairs.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is no pair.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
     /// The caption of a pair.
-    pub fn caption(&self, place: usize) -> &str {
+    pub(crate) fn caption(&self, place: usize) -> &str {
         self.files[place / FILE].caption(place % FILE)
     }
 

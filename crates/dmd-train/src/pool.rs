@@ -48,12 +48,12 @@ impl Pool {
     }
 
     /// Shape of a latent, `[channels, height, width]`.
-    pub fn latent_shape(&self) -> [usize; 3] {
+    pub(crate) fn latent_shape(&self) -> [usize; 3] {
         self.latent_shape
     }
 
     /// The latents at some places, `[batch, channels, height, width]`.
-    pub fn latents(&self, places: &[usize], device: &Device) -> Tensor<4> {
+    pub(crate) fn latents(&self, places: &[usize], device: &Device) -> Tensor<4> {
         let [channels, height, width] = self.latent_shape;
         let size = channels * height * width;
         let values: Vec<f32> = places
@@ -65,7 +65,7 @@ impl Pool {
     }
 
     /// The tokens at some places, `[batch, tokens]`; `None` stands for the empty caption.
-    pub fn ids(&self, places: &[Option<usize>], device: &Device) -> Tensor<2, Int> {
+    pub(crate) fn ids(&self, places: &[Option<usize>], device: &Device) -> Tensor<2, Int> {
         let values: Vec<i32> = places
             .iter()
             .flat_map(|place| place.map_or(&self.empty, |place| &self.ids[place]))
@@ -75,12 +75,7 @@ impl Pool {
     }
 
     /// Number of examples.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ids.len()
-    }
-
-    /// Whether there is no example.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
     }
 }

@@ -23,7 +23,7 @@ const HEIGHT: f64 = 160.0;
 const BANDS: [(&str, f64, f64); 2] = [("sample_mean", -0.5, 0.5), ("sample_deviation", 0.5, 2.0)];
 
 /// Whether a figure is in its band, or has none.
-pub fn healthy(figure: &str, value: f64) -> bool {
+pub(crate) fn healthy(figure: &str, value: f64) -> bool {
     BANDS.iter().all(|(name, low, high)| *name != figure || (*low..=*high).contains(&value))
 }
 

@@ -7,8 +7,8 @@ use dmd_core::Noise;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use crate::NotFinite;
 use crate::checkpoint::{self, RunState, newest};
-use crate::figures::NotFinite;
 use crate::fingerprint::Fingerprint;
 use crate::report::{self, Alarm};
 use crate::{Error, Figures, metrics};

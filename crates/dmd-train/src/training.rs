@@ -93,13 +93,8 @@ impl<R: Recipe> Training<R> {
     }
 
     /// The recipe.
-    pub fn recipe(&self) -> &R {
+    pub(crate) fn recipe(&self) -> &R {
         &self.recipe
-    }
-
-    /// The network as it is trained.
-    pub fn network(&self) -> &R::Network {
-        &self.model
     }
 
     /// The averaged network, on the plain side.
@@ -108,7 +103,7 @@ impl<R: Recipe> Training<R> {
     }
 
     /// Network and recipe, to go on with the next stage.
-    pub fn into_parts(self) -> (R::Network, R) {
+    pub(crate) fn into_parts(self) -> (R::Network, R) {
         (self.model, self.recipe)
     }
 
@@ -136,13 +131,11 @@ impl<R: Recipe> Stage for Training<R> {
         let share = rate / self.config.rate.peak();
         let (loss, mut figures) = self.recipe.loss(&self.model, share, &mut self.noise)?;
         let gradients = Gradients::of(loss, &self.model);
-        let (model, norm) = self.optimizer.step(rate, self.model.clone(), gradients);
-        self.average = self.average.clone().update(&model, self.steps);
-        self.model = model;
+        let reported = ("gradient_norm", &mut figures);
+        self.model = self.optimizer.update(rate, self.model.clone(), gradients, reported);
+        self.average = self.average.clone().update(&self.model, self.steps);
         self.steps += 1;
-        figures.loss("gradient_norm", norm);
         figures.number("learning_rate", rate);
-        self.optimizer.refused().into_iter().for_each(|count| figures.refused("gradient_norm", count));
         Ok(figures)
     }
 

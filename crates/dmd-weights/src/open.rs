@@ -46,6 +46,18 @@ pub fn read(path: &Path) -> Result<Tensors, Error> {
     Ok(Tensors::new(path.to_owned(), entries, bytes))
 }
 
+/// The value of a key in a safetensors file's metadata; `None` where the file does not have the key.
+///
+/// # Errors
+///
+/// [`Error::Read`] when the file cannot be read, [`Error::Safetensors`] when it is damaged.
+pub fn read_metadata(path: &Path, key: &str) -> Result<Option<String>, Error> {
+    let content = Region::open(path)?;
+    let (_, metadata) = SafeTensors::read_metadata(content.as_ref())
+        .map_err(|error| Error::Safetensors { path: path.to_owned(), reason: error.to_string() })?;
+    Ok(metadata.metadata().as_ref().and_then(|entries| entries.get(key)).cloned())
+}
+
 fn file_len(path: &Path) -> Result<u64, Error> {
     let metadata = fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(metadata.len())

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
+use burn::tensor::{AllocationProperty, Bytes, DType, Tensor, TensorData};
 use safetensors::Dtype;
 
 use crate::mapped::Region;
@@ -75,6 +75,13 @@ impl Entry {
         values.checked_mul(dtype.bitsize().max(8 * size_of::<f32>())).map(|_| Self { dtype, shape, source })
     }
 
+    /// A tensor on a device. It is a handle: its values are copied when they are asked for.
+    pub(crate) fn on_device<const D: usize>(tensor: Tensor<D>) -> Option<Self> {
+        let shape = tensor.dims().to_vec();
+        let values = move || Ok(tensor.clone().into_data().convert::<f32>().iter::<f32>().collect());
+        Self::new(Dtype::F32, shape, Source::Computed(Arc::new(values)))
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -118,6 +125,21 @@ impl Tensors {
             entries.push((name, entry));
         }
         Self::from_entries(path, entries, 0)
+    }
+
+    /// Tensors on a device, each under its name: a tensor's values are copied to the host when they are asked for, and
+    /// not kept there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] when two have one name.
+    pub fn from_device<const D: usize>(
+        name: impl Into<PathBuf>,
+        tensors: impl IntoIterator<Item = (String, Tensor<D>)>,
+    ) -> Result<Self, Error> {
+        let entries =
+            tensors.into_iter().filter_map(|(name, tensor)| Some((name, Entry::on_device(tensor)?)));
+        Self::from_entries(name.into(), entries, 0)
     }
 
     pub(crate) fn from_entries(

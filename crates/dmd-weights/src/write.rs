@@ -39,6 +39,22 @@ impl Precision {
 /// [`Error::Write`] when the file cannot be written, [`Error::Overflow`] for a value that `precision` cannot hold, and
 /// what reading a tensor returns.
 pub fn write(path: &Path, tensors: &Tensors, precision: Precision) -> Result<(), Error> {
+    // diffusers refuses a file that does not say which framework's layout it follows.
+    write_with_metadata(path, tensors, precision, ("format", "pt"))
+}
+
+/// [`write()`] with an entry of metadata of one's own, a key and its value: what belongs to tensors that are no model.
+/// There is one, because several would be written in any order, and equal tensors are equal files.
+///
+/// # Errors
+///
+/// As [`write()`].
+pub fn write_with_metadata(
+    path: &Path,
+    tensors: &Tensors,
+    precision: Precision,
+    (key, value): (&str, &str),
+) -> Result<(), Error> {
     let invalid = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
     let stored = |dtype| match dtype {
         Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 => precision.dtype(),
@@ -56,9 +72,8 @@ pub fn write(path: &Path, tensors: &Tensors, precision: Precision) -> Result<(),
         let info = TensorInfo { dtype: *dtype, shape: entry.shape.clone(), data_offsets: (start, end) };
         described.push(((*name).clone(), info));
     }
-    // diffusers refuses a file that does not say which framework's layout it follows.
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let metadata = Metadata::new(Some(format), described).map_err(|error| invalid(error.to_string()))?;
+    let about = HashMap::from([(key.to_owned(), value.to_owned())]);
+    let metadata = Metadata::new(Some(about), described).map_err(|error| invalid(error.to_string()))?;
     let mut header = serde_json::to_vec(&metadata).map_err(|error| invalid(error.to_string()))?;
     header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
 

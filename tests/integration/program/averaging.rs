@@ -34,6 +34,10 @@ fn average_of_generators() {
     fs::write(&other, r#"{"timestep": 1, "noise_scale": 1.0, "guidance_scale": 1.0}"#).unwrap();
     let said = refused(here.path(), &["average", generator, "mean", "--out", "none"]);
     assert!(said.contains("one_step.json"), "{said}");
+    // A key that nobody knows may change how the generator is called.
+    fs::write(&other, r#"{"timestep": 19, "steps": 4}"#).unwrap();
+    let said = refused(here.path(), &["average", "mean", "mean", "--out", "none"]);
+    assert!(said.contains("one_step.json"), "{said}");
     // A generator without the file is called at the schedule's last timestep: another one again.
     fs::remove_file(&other).unwrap();
     let said = refused(here.path(), &["average", generator, "mean", "--out", "none"]);

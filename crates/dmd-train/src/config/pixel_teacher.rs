@@ -4,7 +4,7 @@ use dmd_data::Dataset;
 use dmd_unet::ClassUNetConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, from_file, is_positive, require};
+use super::{DataSection, from_file, require, require_count, require_positive, require_share};
 use crate::Error;
 use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
@@ -25,7 +25,7 @@ pub struct PixelUNetSection {
 
 impl PixelUNetSection {
     /// The network's configuration for square colour pictures of a size and a number of classes (0: none).
-    pub fn architecture(&self, size: usize, classes: usize) -> ClassUNetConfig {
+    pub(crate) fn architecture(&self, size: usize, classes: usize) -> ClassUNetConfig {
         let mut config = ClassUNetConfig::small(size, 3, self.block_out_channels.clone(), classes);
         config.layers_per_block = self.layers_per_block;
         config.attention_head_dim = self.attention_head_dim;
@@ -84,7 +84,7 @@ impl PixelTeacherConfig {
     ///
     /// # Errors
     ///
-    /// As [`from_file`].
+    /// [`Error::ReadConfig`] or [`Error::ParseConfig`].
     pub fn is_meant(path: &Path) -> Result<bool, Error> {
         Ok(from_file::<toml::Table>(path)?.contains_key("kind"))
     }
@@ -93,16 +93,15 @@ impl PixelTeacherConfig {
     ///
     /// # Errors
     ///
-    /// As [`from_file`]; [`Error::Option`] naming the first option without sense.
+    /// [`Error::ReadConfig`], [`Error::ParseConfig`] naming line and key, or [`Error::Option`] naming the first option
+    /// without sense.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let config: Self = from_file(path)?;
         let t = &config.training;
-        require(t.batch > 0, "training.batch", t.batch, "at least 1")?;
-        let rate = t.learning_rate;
-        require(is_positive(rate), "training.learning_rate", rate, "a positive number")?;
-        require((0.0..1.0).contains(&t.ema_decay), "training.ema_decay", t.ema_decay, "between 0 and 1")?;
-        let dropout = t.class_dropout;
-        require((0.0..1.0).contains(&dropout), "training.class_dropout", dropout, "between 0 and 1")?;
+        require_count("training.batch", t.batch)?;
+        require_positive("training.learning_rate", t.learning_rate)?;
+        require_share("training.ema_decay", t.ema_decay)?;
+        require_share("training.class_dropout", t.class_dropout)?;
         let halvings = config.unet.block_out_channels.len().saturating_sub(1) as u32;
         let size = config.data.size().unwrap_or(0);
         require(

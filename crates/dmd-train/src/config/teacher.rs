@@ -1,11 +1,16 @@
 use std::path::{Path, PathBuf};
 
+use dmd_clip::{HiddenActivation, TextConfig, Vocabulary};
 use dmd_core::Prediction;
 use dmd_data::Dataset;
+use dmd_model::MAX_TOKENS;
 use dmd_unet::{AutoencoderConfig, PerLevel, UNetConfig};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::{DataSection, from_file, is_not_negative, is_positive, require};
+use super::{
+    DataSection, from_file, require, require_count, require_not_negative, require_positive, require_share,
+};
 use crate::Error;
 use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
@@ -47,7 +52,7 @@ pub struct AutoencoderSection {
 
 impl AutoencoderSection {
     /// The network's configuration, scaling factor still 1.
-    pub fn architecture(&self, size: u32) -> AutoencoderConfig {
+    pub(crate) fn architecture(&self, size: u32) -> AutoencoderConfig {
         AutoencoderConfig {
             layers_per_block: self.layers_per_block,
             latent_channels: self.latent_channels,
@@ -70,6 +75,32 @@ pub struct TextSection {
     pub heads: usize,
 }
 
+impl TextSection {
+    /// The network's configuration for a vocabulary.
+    pub(crate) fn architecture(&self, vocabulary: &Vocabulary) -> TextConfig {
+        let end = vocabulary.len() - 1;
+        TextConfig {
+            vocab_size: vocabulary.len(),
+            hidden_size: self.width,
+            intermediate_size: 4 * self.width,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            max_position_embeddings: MAX_TOKENS,
+            hidden_act: HiddenActivation::QuickGelu,
+            layer_norm_eps: 1e-5,
+            projection_dim: None,
+            eos_token_id: u32::try_from(end).ok(),
+            other: [
+                ("architectures".to_owned(), json!(["CLIPTextModel"])),
+                ("model_type".to_owned(), json!("clip_text_model")),
+                ("bos_token_id".to_owned(), json!(end - 1)),
+                ("pad_token_id".to_owned(), json!(end)),
+            ]
+            .into(),
+        }
+    }
+}
+
 /// `[unet]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,7 +117,7 @@ pub struct UNetSection {
 
 impl UNetSection {
     /// The network's configuration for latents of a size and text of a width.
-    pub fn architecture(&self, sample_size: usize, channels: usize, text_width: usize) -> UNetConfig {
+    pub(crate) fn architecture(&self, sample_size: usize, channels: usize, text_width: usize) -> UNetConfig {
         UNetConfig {
             in_channels: channels,
             out_channels: channels,
@@ -168,10 +199,11 @@ impl TeacherConfig {
     ///
     /// # Errors
     ///
-    /// As [`from_file`]; [`Error::Option`] naming the first option without sense.
+    /// [`Error::ReadConfig`], [`Error::ParseConfig`] naming line and key, or [`Error::Option`] naming the first option
+    /// without sense.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let config: Self = from_file(path)?;
-        config.validate()?;
+        config.check()?;
         Ok(config)
     }
 
@@ -219,52 +251,27 @@ impl TeacherConfig {
         ]))
     }
 
-    fn validate(&self) -> Result<(), Error> {
-        let positive = "at least 1";
-        let (a, d) = (&self.autoencoder, &self.diffusion);
-        require(a.batch > 0, "autoencoder.batch", a.batch, positive)?;
-        require(d.batch > 0, "diffusion.batch", d.batch, positive)?;
-        require(d.pool > 0, "diffusion.pool", d.pool, positive)?;
-        require(d.levels_per_caption > 0, "diffusion.levels_per_caption", d.levels_per_caption, positive)?;
-        require(
-            is_positive(a.learning_rate),
-            "autoencoder.learning_rate",
-            a.learning_rate,
-            "a positive number",
-        )?;
-        require(
-            is_positive(d.learning_rate),
-            "diffusion.learning_rate",
-            d.learning_rate,
-            "a positive number",
-        )?;
-        require(is_not_negative(a.kl_weight), "autoencoder.kl_weight", a.kl_weight, "0 or more")?;
-        require(is_not_negative(a.latent_noise), "autoencoder.latent_noise", a.latent_noise, "0 or more")?;
-        require(
-            is_not_negative(a.preview_weight),
-            "autoencoder.preview_weight",
-            a.preview_weight,
-            "0 or more",
-        )?;
-        let g = &self.grounding;
-        require(g.batch > 0, "grounding.batch", g.batch, positive)?;
-        require(
-            is_positive(g.learning_rate),
-            "grounding.learning_rate",
-            g.learning_rate,
-            "a positive number",
-        )?;
-        let share = "between 0 and 1";
-        let noisy = d.noisy_half_share;
-        require((0.0..=1.0).contains(&noisy), "diffusion.noisy_half_share", noisy, share)?;
-        require(
-            (0.0..=1.0).contains(&d.caption_dropout),
-            "diffusion.caption_dropout",
-            d.caption_dropout,
-            share,
-        )?;
-        require((0.0..1.0).contains(&a.ema_decay), "autoencoder.ema_decay", a.ema_decay, share)?;
-        require((0.0..1.0).contains(&d.ema_decay), "diffusion.ema_decay", d.ema_decay, share)?;
+    fn check(&self) -> Result<(), Error> {
+        let (a, g, d) = (&self.autoencoder, &self.grounding, &self.diffusion);
+        require_count("autoencoder.batch", a.batch)?;
+        require_count("diffusion.batch", d.batch)?;
+        require_count("diffusion.pool", d.pool)?;
+        require_count("diffusion.levels_per_caption", d.levels_per_caption)?;
+        require_positive("autoencoder.learning_rate", a.learning_rate)?;
+        require_positive("diffusion.learning_rate", d.learning_rate)?;
+        require_not_negative("autoencoder.kl_weight", a.kl_weight)?;
+        require_not_negative("autoencoder.latent_noise", a.latent_noise)?;
+        require_not_negative("autoencoder.preview_weight", a.preview_weight)?;
+        require_count("grounding.batch", g.batch)?;
+        require_positive("grounding.learning_rate", g.learning_rate)?;
+        for (key, share) in [
+            ("diffusion.noisy_half_share", d.noisy_half_share),
+            ("diffusion.caption_dropout", d.caption_dropout),
+        ] {
+            require((0.0..=1.0).contains(&share), key, share, "between 0 and 1")?;
+        }
+        require_share("autoencoder.ema_decay", a.ema_decay)?;
+        require_share("diffusion.ema_decay", d.ema_decay)?;
         require(
             self.text.heads > 0 && self.text.width.is_multiple_of(self.text.heads),
             "text.heads",

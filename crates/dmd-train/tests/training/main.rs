@@ -13,6 +13,7 @@ mod running;
 mod tiny;
 mod trainer;
 
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dmd_train::run::{Observer, StepReport};
@@ -23,6 +24,12 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Where a run keeps the checkpoint of a stage.
+pub(crate) fn checkpoint_folder(run: &Path, stage: &str) -> PathBuf {
+    run.join("checkpoints").join(stage)
+}
+
 /// Stops after a number of steps.
 pub(crate) struct StopAt(usize, usize);
 

@@ -1,10 +1,11 @@
-//! AdamW and the moving average.
+//! AdamW.
 
 use std::fs;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use dmd_train::{AdamW, AdamWConfig, Ema, Gradients};
+use dmd_train::{AdamW, AdamWConfig, Gradients};
+use dmd_weights::{Precision, Tensors, write_with_metadata};
 
 #[derive(Module, Debug)]
 struct Point {
@@ -67,8 +68,18 @@ fn adamw_resumes_from_its_file() {
     let a = step(&mut adam, point, [1.0, -1.0, 0.5]).values();
     let b = step(&mut resumed, same, [1.0, -1.0, 0.5]).values();
     assert_eq!(a, b);
+    let refused = || AdamW::load(AdamWConfig::default(), &path, &Device::flex()).unwrap_err().to_string();
+    for (name, step, reason) in [
+        ("0.first", "1", "half of moment 0"),
+        ("p", "1", "unexpected tensor"),
+        ("0.first", "one", "no step count"),
+    ] {
+        let tensors = Tensors::from_values("moments", [(name.to_owned(), vec![1], vec![0.5])]).unwrap();
+        write_with_metadata(&path, &tensors, Precision::Single, ("step", step)).unwrap();
+        assert!(refused().contains(reason), "{}", refused());
+    }
     fs::write(&path, "garbage").unwrap();
-    assert!(AdamW::load(AdamWConfig::default(), &path, &Device::flex()).is_err());
+    refused();
 }
 
 /// A gradient that is not finite changes nothing; the caller sees the norm.
@@ -85,17 +96,4 @@ fn adamw_refuses_infinite_gradients() {
     let grads = point.gradients([0.1; 3]);
     let (_, norm) = adam.step(0.1, point, grads);
     assert!(norm.into_scalar::<f32>().is_finite() && refused(&adam) == 1.0);
-}
-
-#[test]
-fn average_follows_the_parameters() {
-    let mut average = Ema::new(&Point::new([0.0; 3]), 0.75);
-    let online = Point::new([4.0, 8.0, -4.0]);
-    // Step 0 uses decay 1/10, step 100 the full 0.75.
-    average = average.update(&online, 0);
-    let values = average.model().values();
-    assert!((values[0] - 3.6).abs() < 1e-6, "{values:?}");
-    average = average.update(&online, 100);
-    let values = average.model().values();
-    assert!((values[0] - (0.75 * 3.6 + 0.25 * 4.0)).abs() < 1e-6, "{values:?}");
 }

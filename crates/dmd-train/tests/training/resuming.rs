@@ -7,14 +7,13 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use dmd_data::Shapes;
 use dmd_train::AutoencoderRecipe;
-use dmd_train::checkpoint::checkpoint_folder;
 use dmd_train::config::DistillConfig;
 use dmd_train::fingerprint::Fingerprint;
 use dmd_train::run::{Outcome, run};
 use dmd_weights::{Fault, Precision, with_fault};
 
 use crate::tiny::{Classes, tiny_autoencoder};
-use crate::{StopAt, alone};
+use crate::{StopAt, alone, checkpoint_folder};
 
 /// What a run logged under a name, by step.
 fn logged(run: &Path, name: &str) -> Vec<f64> {

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use dmd_core::Noise;
-use dmd_train::checkpoint::checkpoint_folder;
 use dmd_train::fingerprint::Fingerprint;
 use dmd_train::run::{Pace, run};
 use dmd_train::{Error, Figures};
 
-use crate::StopAt;
+use crate::{StopAt, checkpoint_folder};
 
 #[test]
 fn divergence_stops_the_run() {

@@ -6,13 +6,12 @@ use burn::tensor::{Device, Tensor};
 use dmd_ablations::toy::Mlp;
 use dmd_core::{GaussianMixture, Noise};
 use dmd_scheduler::{KarrasSchedule, TimeSampler};
-use dmd_train::checkpoint::checkpoint_folder;
 use dmd_train::fingerprint::Fingerprint;
 use dmd_train::run::{Pace, Probe, Stage, run};
 use dmd_train::{Adversarial, Batch, Error, Figures, LearningRate, Trainer, TrainerConfig};
 
 use crate::tiny::toy;
-use crate::{StopAt, alone};
+use crate::{StopAt, alone, checkpoint_folder};
 
 type ToyTrainer = Trainer<'static, Mlp, GaussianMixture, Mlp, KarrasSchedule>;
 

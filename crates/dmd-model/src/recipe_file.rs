@@ -1,0 +1,50 @@
+use std::path::{Path, PathBuf};
+
+use dmd_weights::{read_json, write_json};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// `one_step.json` as it is written. Every key may be absent, no other key is known; [`Recipe`](crate::Recipe) is what it
+/// means for a model, whose schedule says what the file leaves out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipeFile {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timestep: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) noise_scale: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guidance_scale: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timesteps: Option<Vec<usize>>,
+}
+
+impl RecipeFile {
+    /// The file's name, beside the generator's weights.
+    pub const NAME: &str = "one_step.json";
+
+    /// Reads the file beside a generator's weights (a folder, or a file), where there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Weights`] when the file is not valid JSON of known keys.
+    pub fn beside(generator: &Path) -> Result<Option<Self>, Error> {
+        let path = Self::place(generator);
+        if path.is_file() { Ok(Some(read_json(&path)?)) } else { Ok(None) }
+    }
+
+    /// Writes the file into a generator's folder.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Weights`] when it cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        Ok(write_json(&folder.join(Self::NAME), self)?)
+    }
+
+    /// Where the file of a generator lies.
+    pub(crate) fn place(generator: &Path) -> PathBuf {
+        if generator.is_dir() { generator.join(Self::NAME) } else { generator.with_file_name(Self::NAME) }
+    }
+}

@@ -1,0 +1,72 @@
+//! What an option of a distillation may be.
+
+use dmd_eval::Backbone;
+
+use super::DistillConfig;
+use super::sections::{AdversarialSection, Measure, PerceptualSection, RegressionSection};
+use crate::Error;
+use crate::config::{require, require_count, require_not_negative, require_positive, require_share};
+
+impl DistillConfig {
+    /// Refuses the first option without sense.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let (g, f, m) = (&self.generator, &self.fake, &self.matching);
+        require_count("generator.batch", g.batch)?;
+        require_count("fake.steps_per_generator_step", f.steps_per_generator_step)?;
+        require_count("generator.parallel", g.parallel)?;
+        require_count("generator.accumulate", g.accumulate)?;
+        require(
+            g.timesteps.len() < 2 || self.regression.is_none(),
+            "generator.timesteps",
+            format!("{:?}", g.timesteps),
+            "one where there is a [regression]: pairs belong to generators of one step",
+        )?;
+        require_positive("generator.learning_rate", g.learning_rate)?;
+        require_positive("fake.learning_rate", f.learning_rate)?;
+        require_share("generator.ema_decay", g.ema_decay)?;
+        let scale = self.guidance_scale;
+        require(scale.is_finite() && scale >= 1.0, "guidance_scale", scale, "at least 1")?;
+        require(
+            m.first_timestep <= m.last_timestep,
+            "matching.first_timestep",
+            m.first_timestep,
+            "at most matching.last_timestep",
+        )?;
+        self.regression.as_ref().map_or(Ok(()), RegressionSection::check)?;
+        self.adversarial.as_ref().map_or(Ok(()), AdversarialSection::check)
+    }
+}
+
+impl RegressionSection {
+    fn check(&self) -> Result<(), Error> {
+        require_count("regression.pairs", self.pairs)?;
+        require_count("regression.sampling_steps", self.sampling_steps)?;
+        require_not_negative("regression.weight", self.weight)?;
+        if let Some(PerceptualSection { network, size: Some(size), .. }) = &self.perceptual {
+            // Below these sizes a network's last feature map has no pixel.
+            let (least, must) = match network {
+                Backbone::Vgg16 => (16, "at least 16 for this network"),
+                Backbone::AlexNet => (31, "at least 31 for this network"),
+            };
+            require(*size >= least, "regression.perceptual.size", size, must)?;
+        }
+        if let Measure::PseudoHuber { c } = self.measure {
+            require_positive("regression.measure", c)?;
+            require(
+                self.perceptual.is_none(),
+                "regression.measure",
+                "pseudo_huber",
+                "left out beside regression.perceptual, which is a measure itself",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl AdversarialSection {
+    fn check(&self) -> Result<(), Error> {
+        require_not_negative("adversarial.generator_weight", self.generator_weight)?;
+        require_not_negative("adversarial.critic_weight", self.critic_weight)?;
+        require_count("adversarial.reals", self.reals)
+    }
+}

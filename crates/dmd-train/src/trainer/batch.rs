@@ -1,0 +1,135 @@
+//! What a trainer draws for its turns.
+
+use std::fmt::Debug;
+
+use burn::module::{Module, ModuleDisplay};
+use burn::tensor::Tensor;
+use dmd_core::{Adversary, Condition, Denoiser, Diffusion, Draw, FakeScore, Noise, NoiseSchedule};
+
+use super::{Trainer, refusal};
+use crate::{Error, Reduce};
+
+/// Which network a micro-batch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// The generator, and the fake score's update on the samples of that turn.
+    Generator,
+    /// A further update of the fake score. It needs no pairs.
+    Fake,
+}
+
+/// What a micro-batch is about.
+#[derive(Debug, Clone)]
+pub struct Batch<C> {
+    pub(super) condition: C,
+    pub(super) pairs: Option<[Tensor<4>; 2]>,
+    pub(super) reals: Option<(Tensor<4>, C)>,
+    pub(super) start: Option<Tensor<4>>,
+}
+
+impl<C: Condition> Batch<C> {
+    /// A batch of conditions, one row per sample (or one row for all).
+    pub fn new(condition: C) -> Self {
+        Self { condition, pairs: None, reals: None, start: None }
+    }
+
+    /// The same batch with pairs for its first rows: noise, and what the teacher's sampler makes of it.
+    pub fn with_pairs(self, z: Tensor<4>, x0: Tensor<4>) -> Self {
+        Self { pairs: Some([z, x0]), ..self }
+    }
+
+    /// The same batch with real samples and their condition, for the critic.
+    pub fn with_reals(self, x0: Tensor<4>, condition: C) -> Self {
+        Self { reals: Some((x0, condition)), ..self }
+    }
+
+    /// The same batch with clean samples from which a generator's later steps start, in place of the generator's own
+    /// (DMD2's backward simulation).
+    pub fn with_start(self, x0: Tensor<4>) -> Self {
+        Self { start: Some(x0), ..self }
+    }
+}
+
+impl<C, G, R, F, S, X> Trainer<'_, G, R, F, S, X>
+where
+    C: Condition,
+    G: Denoiser<Condition = C> + Module + ModuleDisplay + Sync,
+    R: Denoiser<Condition = C> + Clone + Debug + Sync,
+    F: FakeScore<Condition = C> + ModuleDisplay,
+    S: NoiseSchedule + Clone + Debug + Sync,
+    X: Reduce,
+{
+    /// One micro-batch with its noise: paired rows first, then fresh ones; for a generator of several steps which step
+    /// it is, the same for the whole batch, and the samples it starts from.
+    pub(super) fn draw(
+        &mut self,
+        turn: Turn,
+        batches: &mut impl FnMut(Turn, &mut Noise) -> Result<Batch<C>, Error>,
+    ) -> Result<(Draw, Batch<C>), Error> {
+        let (shape, device) = (self.config.shape, &self.device);
+        let mut draw = Draw::new(&mut self.noise, shape, &self.config.matching_times, device);
+        let batch = batches(turn, &mut self.noise)?;
+        self.check(turn, &batch)?;
+        if let Some([z, _]) = &batch.pairs {
+            let (count, all) = (z.dims()[0], shape[0]);
+            draw.z = match count < all {
+                true => Tensor::cat(vec![z.clone(), draw.z.narrow(0, count, all - count)], 0),
+                false => z.clone(),
+            };
+        }
+        let generator = &self.distiller.generator;
+        let steps = generator.levels().len();
+        let step = if steps > 1 { self.noise.below(steps) } else { 0 };
+        if step > 0 {
+            let noise = &mut self.noise;
+            let x0 = batch.start.clone().unwrap_or_else(|| {
+                let z = noise.normal(shape, device);
+                generator.simulate(step, z, &batch.condition, &mut || noise.normal(shape, device))
+            });
+            draw.later = Some((step, x0));
+        }
+        Ok((draw, batch))
+    }
+
+    /// Checks that a batch has what its turn needs, and nothing that does not fit.
+    fn check(&self, turn: Turn, batch: &Batch<C>) -> Result<(), Error> {
+        if self.config.adversarial.is_some() && self.config.fake_updates > 0 && batch.reals.is_none() {
+            return Err(refusal("the adversarial term needs batches with real samples"));
+        }
+        let Some([z, x0]) = &batch.pairs else {
+            let lacks = turn == Turn::Generator && self.warms_up();
+            return if lacks { Err(refusal("the warm-up needs batches with pairs")) } else { Ok(()) };
+        };
+        let steps = self.distiller.generator.levels().len();
+        if steps > 1 {
+            return Err(Error::Training(format!(
+                "a batch with pairs for a generator of {steps} steps; pairs belong to generators of one step"
+            )));
+        }
+        let (shape, [count, ..]) = (self.config.shape, z.dims());
+        if z.dims() != x0.dims() || z.dims()[1..] != shape[1..] || !(1..=shape[0]).contains(&count) {
+            let (z, x0) = (z.dims(), x0.dims());
+            return Err(Error::Training(format!(
+                "pairs of the shapes {z:?} and {x0:?} do not fit into a batch of the shape {shape:?}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether this step is of the warm-up by regression alone.
+    pub(super) fn warms_up(&self) -> bool {
+        self.steps < self.config.regression.warmup_steps
+    }
+
+    /// The noise of one diffusion for the critic.
+    pub(super) fn critic_diffusion(&mut self) -> Option<Diffusion> {
+        let times = &self.config.adversarial.as_ref()?.times;
+        Some(Diffusion::new(&mut self.noise, self.config.shape, times, &self.device))
+    }
+
+    /// What the adversarial term of a generator's micro-batch needs, after the warm-up.
+    pub(super) fn adversary(&mut self) -> Option<Adversary> {
+        let weight = self.config.adversarial.as_ref().filter(|_| !self.warms_up())?.generator_weight;
+        Some(Adversary { diffusion: self.critic_diffusion()?, weight })
+    }
+}

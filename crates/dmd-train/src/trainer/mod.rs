@@ -1,0 +1,255 @@
+//! Distillation as a value that advances by steps.
+
+mod batch;
+mod config;
+mod fake;
+mod state;
+
+use std::fmt::Debug;
+
+use burn::module::{Module, ModuleDisplay};
+use burn::tensor::{Device, Tensor};
+use dmd_core::{
+    Adversary, Condition, Denoiser, Distiller, Draw, FakeScore, FewStep, Noise, NoiseSchedule, Targets, Terms,
+};
+
+pub use self::batch::{Batch, Turn};
+pub use self::config::{Adversarial, Regression, TrainerConfig};
+use crate::parallel::{both, side_by_side};
+use crate::{AdamW, Alone, Ema, Error, Figures, Gradients, Reduce};
+
+/// The state of a distillation: networks, their optimisers, the average of the generator, the noise, and how many steps
+/// were made.
+///
+/// It needs a [`FakeScore`] network, a [`Denoiser`] as teacher, a [`NoiseSchedule`] and batches of conditions; see
+/// `examples/distill_mixture.rs`.
+#[derive(Debug)]
+pub struct Trainer<'a, G: Denoiser + Module + ModuleDisplay, R: Debug, F: Debug, S: Debug, X = Alone> {
+    config: TrainerConfig<'a>,
+    distiller: Distiller<G, R, F, S>,
+    average: Ema<FewStep<G>>,
+    generator_optimizer: AdamW,
+    fake_optimizer: AdamW,
+    noise: Noise,
+    device: Device,
+    steps: usize,
+    reduce: X,
+}
+
+/// A micro-batch of the generator's update, with everything drawn that it needs.
+struct Drawn<C> {
+    draw: Draw,
+    batch: Batch<C>,
+    adversary: Option<Adversary>,
+}
+
+/// Samples on which the fake score is updated.
+struct Samples<C> {
+    x: Tensor<4>,
+    condition: C,
+    reals: Option<(Tensor<4>, C)>,
+}
+
+/// What a micro-batch gives to the update of a network.
+struct Part<P> {
+    gradients: Gradients,
+    figures: Figures,
+    made: P,
+}
+
+impl<'a, C, G, R, F, S> Trainer<'a, G, R, F, S>
+where
+    C: Condition,
+    G: Denoiser<Condition = C> + Module + ModuleDisplay + Sync,
+    R: Denoiser<Condition = C> + Clone + Debug + Sync,
+    F: FakeScore<Condition = C> + ModuleDisplay,
+    S: NoiseSchedule + Clone + Debug + Sync,
+{
+    /// A trainer that has not stepped. The networks of the distiller live on the training side
+    /// ([`Device::autodiff`]), the teacher and `device` on the plain side. Teacher and fake score are evaluated side
+    /// by side.
+    pub fn new(
+        config: TrainerConfig<'a>,
+        distiller: Distiller<G, R, F, S>,
+        noise: Noise,
+        device: &Device,
+    ) -> Self {
+        Self {
+            average: Ema::new(&distiller.generator, config.ema_decay),
+            generator_optimizer: AdamW::new(config.optimizer),
+            fake_optimizer: AdamW::new(config.optimizer),
+            distiller: distiller.with_both(both),
+            config,
+            noise,
+            device: device.clone(),
+            steps: 0,
+            reduce: Alone,
+        }
+    }
+}
+
+impl<'a, C, G, R, F, S, X> Trainer<'a, G, R, F, S, X>
+where
+    C: Condition,
+    G: Denoiser<Condition = C> + Module + ModuleDisplay + Sync,
+    R: Denoiser<Condition = C> + Clone + Debug + Sync,
+    F: FakeScore<Condition = C> + ModuleDisplay,
+    S: NoiseSchedule + Clone + Debug + Sync,
+    X: Reduce,
+{
+    /// The same trainer as one of several ranks.
+    pub fn with_reduce<Y: Reduce>(self, reduce: Y) -> Trainer<'a, G, R, F, S, Y> {
+        Trainer {
+            config: self.config,
+            distiller: self.distiller,
+            average: self.average,
+            generator_optimizer: self.generator_optimizer,
+            fake_optimizer: self.fake_optimizer,
+            noise: self.noise,
+            device: self.device,
+            steps: self.steps,
+            reduce,
+        }
+    }
+
+    /// One update of the generator and [`TrainerConfig::fake_updates`] of the fake score. `batches` is called for every
+    /// micro-batch of every update; it draws its random numbers from the trainer's noise. The figures are means over
+    /// all micro-batches, and over all updates of the fake score.
+    ///
+    /// The device is not waited for. A loss or gradient that is not finite is found when the figures are read; an
+    /// optimiser never takes a step along it.
+    ///
+    /// # Errors
+    ///
+    /// What `batches` returns, or the reduction over ranks. [`Error::Training`] when the batches or the networks lack
+    /// what the configuration asks for: pairs in the warm-up, real samples and a critic's head for the adversarial term.
+    pub fn step(
+        &mut self,
+        mut batches: impl FnMut(Turn, &mut Noise) -> Result<Batch<C>, Error>,
+    ) -> Result<Figures, Error> {
+        let mut turns = Vec::with_capacity(self.config.accumulate);
+        for _ in 0..self.config.accumulate {
+            let (draw, batch) = self.draw(Turn::Generator, &mut batches)?;
+            let adversary = self.adversary();
+            turns.push(Drawn { draw, batch, adversary });
+        }
+        let (mut samples, mut figures) = self.generator_turn(turns)?;
+        let mut fake = Vec::with_capacity(self.config.fake_updates);
+        for update in 0..self.config.fake_updates {
+            // The fake score sees the very samples of this turn first, then fresh ones.
+            if update > 0 {
+                for _ in 0..self.config.accumulate {
+                    let (draw, batch) = self.draw(Turn::Fake, &mut batches)?;
+                    let x = self.distiller.samples(&draw, &batch.condition);
+                    samples.push(Samples { x, condition: batch.condition, reals: batch.reals });
+                }
+            }
+            fake.push(self.fake_turn(std::mem::take(&mut samples))?);
+        }
+        figures.extend(Figures::mean(fake));
+        self.steps += 1;
+        Ok(figures)
+    }
+
+    /// One update of the generator; its samples go on to the fake score.
+    fn generator_turn(&mut self, turns: Vec<Drawn<C>>) -> Result<(Vec<Samples<C>>, Figures), Error> {
+        let share = 1.0 / turns.len() as f64;
+        let (config, distiller, warms_up) = (&self.config, &self.distiller, self.warms_up());
+        // The warm-up is the regression alone, whatever its weight is later.
+        let weight = if warms_up { 1.0 } else { config.regression.weight };
+        let work = |Drawn { draw, batch, adversary }: Drawn<C>| {
+            let distiller = distiller.fork();
+            let distance = config.regression.distance.as_ref();
+            let terms = Terms {
+                matching: config.matching.filter(|_| !warms_up),
+                targets: batch.pairs.map(|[_, x0]| Targets { x0, weight, distance }),
+                adversary,
+            };
+            let loss = distiller.generator_loss(&draw, &terms, &batch.condition);
+            if terms.adversary.is_some() && loss.adversarial.is_none() {
+                return Err(headless());
+            }
+            let gradients = Gradients::of(loss.total * share, &distiller.generator);
+            let mut figures = Figures::new();
+            let terms = [
+                ("matching", loss.matching),
+                ("regression", loss.regression),
+                ("adversarial", loss.adversarial),
+            ];
+            for (name, value) in terms {
+                value.into_iter().for_each(|value| figures.loss(name, value));
+            }
+            let mean = loss.x.clone().mean();
+            let spread = loss.x.clone() - mean.clone().reshape([1, 1, 1, 1]);
+            figures.note("sample_mean", mean);
+            figures.note("sample_deviation", spread.square().mean().sqrt());
+            let made = Samples { x: loss.x, condition: batch.condition, reals: batch.reals };
+            Ok(Part { gradients, figures, made })
+        };
+        let (gradients, mut figures, samples) = self.update(turns, work)?;
+        let rate = self.config.generator_rate.at(self.steps);
+        let (generator, reported) = (self.distiller.generator.clone(), ("gradient_norm", &mut figures));
+        self.distiller.generator = self.generator_optimizer.update(rate, generator, gradients, reported);
+        self.average = self.average.clone().update(&self.distiller.generator, self.steps);
+        figures.number("learning_rate", rate);
+        Ok((samples, figures))
+    }
+
+    /// The sum of the gradients of an update's micro-batches, its mean over all ranks; the means of their figures; and
+    /// what else `work` made of each.
+    fn update<T: Send, P: Send>(
+        &self,
+        turns: Vec<T>,
+        work: impl Fn(T) -> Result<Part<P>, Error> + Sync,
+    ) -> Result<(Gradients, Figures, Vec<P>), Error> {
+        let mut sum: Option<Gradients> = None;
+        let (mut figures, mut made, mut failed) = (Vec::new(), Vec::new(), None);
+        side_by_side(turns, self.config.parallel, work, |part| match part {
+            Ok(part) => {
+                match &mut sum {
+                    Some(sum) => sum.add(part.gradients),
+                    None => sum = Some(part.gradients),
+                }
+                figures.push(part.figures);
+                made.push(part.made);
+            }
+            Err(error) => failed = Some(error),
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let none = || refusal("an update of 0 micro-batches; `accumulate` must be at least 1");
+        let mut gradients = sum.ok_or_else(none)?;
+        self.reduce.reduce(&mut gradients)?;
+        Ok((gradients, Figures::mean(figures), made))
+    }
+
+    /// The averaged generator, on the plain side.
+    pub fn generator(&self) -> &FewStep<G> {
+        self.average.model()
+    }
+
+    /// The networks as they are trained.
+    pub fn distiller(&self) -> &Distiller<G, R, F, S> {
+        &self.distiller
+    }
+
+    /// How many steps were made.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The stream of random numbers, to record and to restore its position.
+    pub fn noise(&mut self) -> &mut Noise {
+        &mut self.noise
+    }
+}
+
+fn refusal(reason: &str) -> Error {
+    Error::Training(reason.to_owned())
+}
+
+/// The adversarial term would silently be left out.
+fn headless() -> Error {
+    refusal("the adversarial term needs a fake score with a critic's head")
+}
