@@ -10,11 +10,6 @@ use crate::repository::{is_commit, is_safe_path};
 use crate::wire::sleep;
 use crate::{Error, Repository};
 
-/// What the folder of all caches says to programs that make backups.
-const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
-    # This file is a cache directory tag created by huggingface_hub or dmd.\n\
-    # For information about cache directory tags see https://bford.info/cachedir/\n";
-
 /// One repository's folder in the cache of `huggingface_hub`.
 pub(crate) struct Cache {
     root: PathBuf,
@@ -122,10 +117,6 @@ impl Cache {
     pub(crate) fn prepare(&self, hex: &str) -> Result<(), Error> {
         for folder in [self.folder().join("blobs"), self.locks()] {
             fs::create_dir_all(&folder).map_err(Error::cache(folder))?;
-        }
-        let tag = self.root.join("CACHEDIR.TAG");
-        if !tag.exists() {
-            let _ = write(&tag, TAG.as_bytes());
         }
         let blob = self.blob(hex);
         match fs::symlink_metadata(&blob) {

@@ -44,8 +44,8 @@ pub(crate) fn download(
     let path = cache.incomplete(hex, &lock);
     let partial = Partial::open(path.clone(), entry, digest)?;
     let received = receive(client, repository, commit, entry, partial, &mut report);
-    if !lock.real && received.is_err() {
-        // Nobody would go on with it.
+    if received.is_err() && (!lock.real || fs::metadata(&path).is_ok_and(|data| data.len() == 0)) {
+        // Nobody would, or could, go on with it.
         let _ = fs::remove_file(&path);
     }
     received?;

@@ -141,6 +141,7 @@ pub(crate) fn stored(json: &str) -> Option<Vec<Entry>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -152,6 +152,7 @@ pub(crate) fn is_safe_path(path: &str) -> Result<(), &'static str> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -323,7 +323,9 @@ pub(crate) fn host(url: &str) -> String {
 fn join(base: &str, target: &str) -> Option<String> {
     let uri: Uri = base.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
-    let joined = if target.starts_with("http://") || target.starts_with("https://") {
+    let named = target.split(['/', '?', '#']).next().is_some_and(|first| first.contains(':'));
+    let joined = if named {
+        // With a scheme, which may be a wrong one.
         target.to_owned()
     } else if target.starts_with("//") {
         format!("{scheme}:{target}")
@@ -359,6 +361,7 @@ pub(crate) fn retries(cached: bool) -> u32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -375,7 +378,9 @@ mod tests {
             assert_eq!(join(base, target).unwrap(), joined);
         }
         assert_eq!(join(base, "https://"), None);
-        assert_eq!(join(base, "//"), None);
+        for target in ["//", "file:///etc/passwd", "ftp://h/x", "javascript:x"] {
+            assert_eq!(join(base, target), None, "{target}");
+        }
     }
 
     #[test]

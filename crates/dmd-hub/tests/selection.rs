@@ -1,5 +1,7 @@
 //! Which files are chosen, on listings as real repositories have them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use dmd_hub::{Entry, Error, Selection, Variant, diffusers_selection};
 
 fn entries(listing: &str) -> Vec<Entry> {
