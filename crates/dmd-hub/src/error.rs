@@ -79,6 +79,16 @@ pub enum Error {
         /// What the system said.
         source: Box<ureq::Error>,
     },
+    /// The connection cannot be encrypted: mostly a certificate that is not known.
+    #[error(
+        "the connection to {host} is not safe; where a proxy stands in between, SSL_CERT_FILE names its certificates"
+    )]
+    Encryption {
+        /// The host.
+        host: String,
+        /// What is wrong.
+        source: Box<ureq::Error>,
+    },
     /// The server's answer is not that of a hub.
     #[error("{host} does not answer as a hub does: {reason}")]
     Answer {
@@ -166,7 +176,10 @@ impl Error {
 
     /// Whether it says that the hub is out of reach for now, so that the cache may stand in.
     pub(crate) fn is_absence(&self) -> bool {
-        matches!(self, Self::Network { .. } | Self::Status { status: 408 | 429 | 500.., .. })
+        matches!(
+            self,
+            Self::Network { .. } | Self::Encryption { .. } | Self::Status { status: 408 | 429 | 500.., .. }
+        )
     }
 }
 

@@ -73,6 +73,7 @@ impl Hub {
     /// | `HF_HUB_OFFLINE` | `1`: no connection is made |
     /// | `HF_HUB_DISABLE_SYMLINKS` | `1`: the cache holds files in the place of links |
     /// | `HF_HUB_DOWNLOAD_TIMEOUT` | how many seconds a connection may be silent, 30 |
+    /// | `SSL_CERT_FILE` | the file of the certificates to trust; Mozilla's, compiled in, where it is not set |
     ///
     /// # Errors
     ///

@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) symlinks: bool,
     /// How long a connection may be silent.
     pub(crate) timeout: Duration,
+    /// The file of the certificates that are trusted, in the place of Mozilla's.
+    pub(crate) certificates: Option<PathBuf>,
     /// Whether a proxy is named.
     pub(crate) proxy: bool,
 }
@@ -75,6 +77,7 @@ impl Settings {
             offline: is_set(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]),
             symlinks: !is_set(&["HF_HUB_DISABLE_SYMLINKS"]),
             timeout,
+            certificates: get(&["SSL_CERT_FILE"]).map(path),
             proxy: get(&["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"])
                 .is_some(),
         })

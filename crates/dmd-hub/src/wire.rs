@@ -1,7 +1,11 @@
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, Response, Uri, header};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
 use crate::settings::{Settings, setting};
@@ -99,7 +103,10 @@ impl Client {
     pub(crate) fn new(settings: &Settings) -> Result<Self, Error> {
         let bad = || setting("HF_ENDPOINT", "it is an address such as https://huggingface.co");
         let home = origin(&settings.endpoint).ok_or_else(bad)?;
+        let certificates = settings.certificates.as_deref().filter(|_| home.tls && !settings.offline);
+        let trusted = certificates.map_or(Ok(RootCerts::WebPki), trusted)?;
         let agent = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(trusted).build())
             .http_status_as_error(false)
             // Redirects are followed here: the token must not go along, and it is to be known who answers.
             .max_redirects(0)
@@ -167,7 +174,13 @@ impl Client {
             });
             match answer {
                 Ok(answer) => return Ok(answer),
-                Err(failure) => tries.wait(failure, &mut go_on)?,
+                Err(failure) => {
+                    if matches!(failure, Failure::Passing(Error::Network { .. }, _)) {
+                        // Without a network the error is not to be waited for.
+                        tries.left = tries.left.min(2);
+                    }
+                    tries.wait(failure, &mut go_on)?;
+                }
             }
         }
     }
@@ -262,18 +275,35 @@ impl Client {
     }
 }
 
+/// The certificates of a file.
+fn trusted(file: &Path) -> Result<RootCerts, Error> {
+    let bad = |reason: &str| setting("SSL_CERT_FILE", &format!("{file:?} {reason}"));
+    let pem = fs::read(file).map_err(|error| bad(&format!("cannot be read: {error}")))?;
+    let certificates = parse_pem(&pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    match RootCerts::from(certificates) {
+        RootCerts::Specific(all) if all.is_empty() => Err(bad("holds no certificates")),
+        roots => Ok(roots),
+    }
+}
+
 /// A fault of the connection: one that may pass, unless it is about the address or the certificate.
 pub(crate) fn broken(url: &str, source: ureq::Error) -> Failure {
-    use ureq::Error::{BadUri, BodyExceedsLimit, InvalidProxyUrl, Pem, RequireHttpsOnly, Rustls, Tls};
-    let for_good = match &source {
-        BadUri(_) | BodyExceedsLimit(_) | InvalidProxyUrl | Pem(_) | RequireHttpsOnly(_) | Rustls(_)
-        | Tls(_) => true,
-        // Of TLS, wrapped by the transport.
-        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
-        _ => false,
-    };
-    let error = Error::Network { host: host(url), source: Box::new(source) };
-    if for_good { Failure::Final(error) } else { Failure::Passing(error, None) }
+    use ureq::Error::{BadUri, BodyExceedsLimit, InvalidProxyUrl, Io, RequireHttpsOnly, Rustls, Tls};
+    let host = host(url);
+    match &source {
+        Rustls(_) | Tls(_) => Failure::Final(Error::Encryption { host, source: Box::new(source) }),
+        // rustls' own, wrapped by the transport.
+        Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Failure::Final(Error::Encryption { host, source: Box::new(source) })
+        }
+        BadUri(_) | BodyExceedsLimit(_) | InvalidProxyUrl | RequireHttpsOnly(_) => {
+            Failure::Final(Error::Network { host, source: Box::new(source) })
+        }
+        _ => Failure::Passing(Error::Network { host, source: Box::new(source) }, None),
+    }
 }
 
 /// The pause that a server asks for: `Retry-After` in seconds, or the hub's `RateLimit: "api";r=0;t=55`.
