@@ -67,6 +67,8 @@ fn receive(
     let mut tries = Tries::new(retries(false), client.pause);
     // Whether the beginning is of an earlier request: then one new start is worth while where the hash is wrong.
     let mut pieced = partial.len > 0;
+    let mut started_anew = false;
+    let mut furthest = partial.len;
     loop {
         let before = partial.len;
         let result = if partial.len == entry.size && (before > 0 || entry.size == 0) {
@@ -79,8 +81,8 @@ fn receive(
         };
         match result {
             Ok(()) if partial.is_right() => return partial.finish(),
-            Ok(()) if pieced => {
-                pieced = false;
+            Ok(()) if pieced && !started_anew => {
+                (pieced, started_anew) = (false, true);
                 partial.restart()?;
             }
             Ok(()) => {
@@ -88,10 +90,11 @@ fn receive(
                 return Err(partial.reject(reason));
             }
             Err(failure) => {
-                if partial.len > before {
+                let len = partial.len;
+                if len > furthest {
+                    furthest = len;
                     tries.renew();
                 }
-                let len = partial.len;
                 tries.wait(failure, || report(len))?;
             }
         }

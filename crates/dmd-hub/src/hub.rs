@@ -135,7 +135,7 @@ impl Hub {
         choose: impl FnOnce(&[Entry]) -> Result<Selection, Error>,
         mut progress: impl FnMut(&Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Snapshot, Error> {
-        let mut report = |progress_: Progress<'_>| match progress(&progress_) {
+        let mut report = |now: Progress<'_>| match progress(&now) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Cancelled),
         };

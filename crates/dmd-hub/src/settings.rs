@@ -31,11 +31,14 @@ impl Settings {
         };
         let is_set = |names: &[&str]| get(names).is_some_and(|value| is_true(&value));
         let user = get(&["HOME", "USERPROFILE"]).map(PathBuf::from);
-        let path = |text: String| match (text.strip_prefix('~'), &user) {
-            (Some(rest), Some(user)) if rest.is_empty() || rest.starts_with(['/', '\\']) => {
-                user.join(rest.trim_start_matches(['/', '\\']))
+        let path = |text: String| {
+            let text = expand(&text, &variable);
+            match (text.strip_prefix('~'), &user) {
+                (Some(rest), Some(user)) if rest.is_empty() || rest.starts_with(['/', '\\']) => {
+                    user.join(rest.trim_start_matches(['/', '\\']))
+                }
+                _ => PathBuf::from(text),
             }
-            _ => PathBuf::from(text),
         };
         let home = match (get(&["HF_HOME"]), get(&["XDG_CACHE_HOME"]), &user) {
             (Some(home), _, _) => Some(path(home)),
@@ -82,6 +85,27 @@ impl Settings {
                 .is_some(),
         })
     }
+}
+
+/// A path in which `$NAME` and `${NAME}` stand for other variables. What is not set stays as it is.
+fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        let behind = &rest[at + 1..];
+        let (name, after) = match behind.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+            Some(parts) => parts,
+            None => {
+                let usual = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                behind.split_at(behind.find(|c| !usual(c)).unwrap_or(behind.len()))
+            }
+        };
+        let whole = &rest[at..rest.len() - after.len()];
+        out.push_str(&variable(name).unwrap_or_else(|| whole.to_owned()));
+        rest = after;
+    }
+    out + rest
 }
 
 /// The token that a login has left in a file.
@@ -138,6 +162,17 @@ mod tests {
         assert_eq!(cache(&[home, hf, old]), Path::new("/old"));
         assert_eq!(cache(&[home, hf, old, ("HF_HUB_CACHE", "/new")]), Path::new("/new"));
         assert_eq!(cache(&[home, ("HF_HOME", ""), ("HF_HUB_CACHE", " ")]), cache(&[home]));
+        let disk = ("DISK", "/d");
+        for (text, expected) in [
+            ("$DISK/hub", "/d/hub"),
+            ("${DISK}x/$HOME", "/dx//home/u"),
+            ("/a$b/$", "/a$b/$"),
+            ("/${DISK", "/${DISK"),
+            ("~", "/home/u"),
+            ("~user/x", "~user/x"),
+        ] {
+            assert_eq!(cache(&[home, disk, ("HF_HUB_CACHE", text)]), Path::new(expected), "{text}");
+        }
         assert!(read(&[]).is_err());
     }
 

@@ -222,6 +222,27 @@ fn a_server_without_ranges_begins_anew() {
 }
 
 #[test]
+fn a_server_that_gets_nowhere_is_given_up() {
+    let (hub, home) = (FakeHub::new(), tempdir().unwrap());
+    for _ in 0..100 {
+        hub.fault("/cdn/unet", Fault::Cut(1000));
+        hub.fault("/cdn/unet", Fault::Status(416, ""));
+    }
+    assert!(fetch_file(&hub.client(home.path(), &[]), WEIGHTS).is_err());
+    assert!(hub.requests().iter().filter(|request| request.second).count() < 10);
+    hub.state().faults.clear();
+    let blobs = repository(home.path()).join("blobs");
+    let incomplete = blobs.join(format!("{}.incomplete", etag(&hub.state().files[WEIGHTS])));
+    fs::write(&incomplete, vec![1; 1000]).unwrap();
+    // The beginning is wrong, and so is the new start.
+    hub.fault("/cdn/unet", Fault::Slow(Duration::ZERO));
+    hub.fault("/cdn/unet", Fault::WrongByte);
+    let error = fetch_file(&hub.client(home.path(), &[]), WEIGHTS).unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { file, .. } if file == WEIGHTS), "{error}");
+    assert!(!incomplete.exists());
+}
+
+#[test]
 fn a_cancelled_call_is_gone_on_with_by_the_next() {
     let (hub, home) = (FakeHub::new(), tempdir().unwrap());
     let here = hub.client(home.path(), &[]);
