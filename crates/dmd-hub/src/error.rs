@@ -1,0 +1,211 @@
+use std::io;
+use std::path::PathBuf;
+
+use crate::Repository;
+
+/// Why files cannot be had from the hub or from its cache. What lies behind it is the
+/// [source](std::error::Error::source).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text does not name a repository.
+    #[error("{text:?} is not a repository of the hub, OWNER/NAME or OWNER/NAME@REVISION: {reason}")]
+    NotARepository {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A variable of the environment has a value that cannot be used.
+    #[error("{variable} cannot be used: {reason}")]
+    Setting {
+        /// The variable.
+        variable: String,
+        /// What is wrong with it; a token is not repeated.
+        reason: String,
+    },
+    /// The hub knows no such repository, or does not show it.
+    #[error("the hub has no repository {repository}, or it is private: check its name{}", token_hint(.with_token))]
+    RepositoryNotFound {
+        /// `OWNER/NAME`.
+        repository: String,
+        /// Whether a token was sent.
+        with_token: bool,
+    },
+    /// The repository has no such branch, tag or commit.
+    #[error("repository {repository} has no revision {revision:?}")]
+    RevisionNotFound {
+        /// `OWNER/NAME`.
+        repository: String,
+        /// The revision.
+        revision: String,
+    },
+    /// The repository has no such file.
+    #[error("repository {repository} has no file {file:?}")]
+    FileNotFound {
+        /// The repository.
+        repository: String,
+        /// The file.
+        file: String,
+    },
+    /// The repository's conditions have to be accepted first.
+    #[error("repository {repository} is gated: accept its conditions on the page {page} and {}", gate_hint(.with_token))]
+    Gated {
+        /// `OWNER/NAME`.
+        repository: String,
+        /// Where the conditions are.
+        page: String,
+        /// Whether a token was sent.
+        with_token: bool,
+    },
+    /// The hub does not accept the token.
+    #[error("the hub does not accept the token: make a new one and set HF_TOKEN, or unset it")]
+    TokenRefused,
+    /// The hub, or where it redirects to, answers with an error of another kind, also after retries.
+    #[error("{host} answers with status {status}{}", .message.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    Status {
+        /// The host.
+        host: String,
+        /// The status.
+        status: u16,
+        /// What it says.
+        message: Option<String>,
+    },
+    /// No connection, or one that broke again and again.
+    #[error("{host} cannot be reached, or its connection breaks")]
+    Network {
+        /// The host.
+        host: String,
+        /// What the system said.
+        source: Box<ureq::Error>,
+    },
+    /// The connection cannot be encrypted: mostly a certificate that is not known.
+    #[error(
+        "the connection to {host} is not safe; where a proxy stands in between, SSL_CERT_FILE names its certificates"
+    )]
+    Encryption {
+        /// The host.
+        host: String,
+        /// What is wrong.
+        source: Box<ureq::Error>,
+    },
+    /// The server's answer is not that of a hub.
+    #[error("{host} does not answer as a hub does: {reason}")]
+    Answer {
+        /// The host.
+        host: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The repository holds a name that must not become a path.
+    #[error(
+        "repository {repository} holds a file named {name:?}, which is not written to the disk: {reason}"
+    )]
+    Name {
+        /// `OWNER/NAME`.
+        repository: String,
+        /// The name.
+        name: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A file is not the file that the hub lists. What was received is deleted.
+    #[error("what was received as {file:?} is not the hub's file and was deleted: {reason}; try again")]
+    Corrupt {
+        /// The file, by its path in the repository.
+        file: String,
+        /// What differs.
+        reason: String,
+    },
+    /// The disk is full. What is there stays, and is gone on with.
+    #[error("the disk is full: {file:?} needs {missing} bytes more in {folder:?}")]
+    DiskFull {
+        /// The file, by its path in the repository.
+        file: String,
+        /// Bytes that were still to be written.
+        missing: u64,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file or folder of the cache cannot be read or written.
+    #[error("cannot use {path:?} of the hub's cache")]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no network, or it must not be used, and the cache lacks something.
+    #[error("the cache lacks {}, and {}", list(.missing), absence(.source))]
+    NotCached {
+        /// The repository, or the files, that are missing.
+        missing: Vec<String>,
+        /// Why the hub cannot be asked; nothing where `HF_HUB_OFFLINE` forbids it.
+        source: Option<Box<Error>>,
+    },
+    /// The repository holds nothing that can be used.
+    #[error("{what}: {}", found(.files))]
+    NothingUsable {
+        /// What was looked for.
+        what: String,
+        /// What is there in its place.
+        files: Vec<String>,
+    },
+    /// The repository holds several models, each of which can be meant.
+    #[error("the repository holds several files of weights; name one as OWNER/NAME:FILE: {}", .files.join(", "))]
+    SeveralFiles {
+        /// All of them.
+        files: Vec<String>,
+    },
+    /// The function that receives the progress said so. What was received stays, and is gone on with.
+    #[error("fetching was cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// A function that makes an error of the system's about a path of the cache.
+    pub(crate) fn cache(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Cache { path, source }
+    }
+
+    /// A path of a repository that must not be written.
+    pub(crate) fn name(repository: &Repository, name: &str) -> impl FnOnce(&'static str) -> Self {
+        move |reason| Self::Name { repository: repository.name().to_owned(), name: name.to_owned(), reason }
+    }
+
+    /// Whether it says that the hub is out of reach for now, so that the cache may stand in.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::Network { .. } | Self::Encryption { .. } | Self::Status { status: 408 | 429 | 500.., .. }
+        )
+    }
+}
+
+fn token_hint(with_token: &bool) -> &'static str {
+    if *with_token { " and that the token may read it" } else { ", and set HF_TOKEN if it is private" }
+}
+
+fn gate_hint(with_token: &bool) -> &'static str {
+    if *with_token { "use the token of the account that did so in HF_TOKEN" } else { "set HF_TOKEN" }
+}
+
+fn absence(source: &Option<Box<Error>>) -> &'static str {
+    match source {
+        Some(_) => "the hub cannot be asked",
+        None => "HF_HUB_OFFLINE forbids to fetch it",
+    }
+}
+
+/// The first few of many names.
+fn list(names: &[String]) -> String {
+    match names.len() {
+        0..=3 => names.join(", "),
+        more => format!("{} and {} more", names[..3].join(", "), more - 3),
+    }
+}
+
+fn found(files: &[String]) -> String {
+    if files.is_empty() { "there is none".to_owned() } else { format!("found {}", list(files)) }
+}

@@ -1,0 +1,60 @@
+//! Fetches a diffusion model's files from the Hugging Face hub, and keeps them in the cache that Python's
+//! `huggingface_hub` uses: what either of them fetched, the other opens, with no network at all.
+//!
+//! [`Hub::fetch`] lists a [`Repository`] at one commit, asks a function which files are wanted, and fetches those that the
+//! cache lacks. [`diffusers_selection`] is that function for diffusion models: one set of weights for each network,
+//! safetensors before pickles, and the configurations; nothing else.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//!
+//! use dmd_hub::{Hub, Repository, Variant, diffusers_selection};
+//!
+//! # fn main() -> Result<(), dmd_hub::Error> {
+//! let hub = Hub::from_env()?;
+//! let repository = Repository::parse("stabilityai/sdxl-turbo")?;
+//! let snapshot = hub.fetch(
+//!     &repository,
+//!     |entries| diffusers_selection(entries, Variant::Fp16),
+//!     |progress| {
+//!         eprintln!("{}: {} of {} bytes", progress.file, progress.done, progress.total);
+//!         ControlFlow::Continue(())
+//!     },
+//! )?;
+//! println!("{} at commit {}", snapshot.model().display(), snapshot.commit);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! - A file gets its name in the cache when its length and its hash are those that the hub lists: SHA-256 for large files,
+//!   git's hash for small ones. Until then it ends in `.incomplete`, and a later call goes on where it stopped.
+//! - Files are of one commit. A branch or a tag is looked up once per call, with one request; a repository named by its
+//!   commit needs no request once its files are there.
+//! - With `HF_HUB_OFFLINE=1` no connection is made. Without a network, what is complete in the cache is opened.
+//! - The token is sent to the hub's own address, never along a redirect to another one.
+//!
+//! # Settings
+//!
+//! The variables are those of `huggingface_hub`; [`Hub::from_env`] lists them. Proxies are taken from `ALL_PROXY`,
+//! `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, as [`ureq`] reads them.
+
+mod cache;
+mod download;
+mod error;
+mod hub;
+mod listing;
+mod pattern;
+mod progress;
+mod repository;
+mod selection;
+mod settings;
+mod wire;
+
+pub use error::Error;
+pub use hub::{Hub, Snapshot};
+pub use listing::{Entry, Listing};
+pub use progress::Progress;
+pub use repository::Repository;
+pub use selection::{Selection, Variant, diffusers_selection};
