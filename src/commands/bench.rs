@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use dmd_core::{Denoiser, Distiller, FewStep, Noise, NoiseSchedule};
 use dmd_infer::{Method, Pipeline, Request};
 use dmd_kernels::{flops, recorded};
-use dmd_model::{Conditioner, Family, Networks, OpenOptions, StableDiffusion, TextToImage};
+use dmd_model::{AnyModel, Conditioner, Family, Model, Networks, OpenOptions, TextToImage, with_model};
 use dmd_train::{Batch, LearningRate, Trainer, TrainerConfig};
 use dmd_unet::TinyAutoencoder;
 use serde_json::json;
@@ -166,7 +166,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn measure(&self, part: Part) -> anyhow::Result<Measured> {
-        let Self { folder, taesd, device, dtype, batch, runs } = *self;
+        let Self { folder, taesd, device, dtype, runs, .. } = *self;
         if let (Part::Taesd, Some(taesd)) = (part, taesd) {
             let (network, _) = TinyAutoencoder::from_dir(taesd, device)?;
             let network = dmd_weights::cast(network, dtype);
@@ -192,13 +192,18 @@ impl Bench<'_> {
             return timed(runs, || pipeline.generate(&request).map(drop).map_err(Into::into));
         }
         let options = OpenOptions { networks: Networks::Teacher, dtype, ..OpenOptions::new(folder, device) };
-        let model = StableDiffusion::open(&options)?;
+        with_model!(AnyModel::open(&options)?, model => self.measure_of(&model, part))
+    }
+
+    /// What an opened teacher does.
+    fn measure_of<F: Family>(&self, model: &Model<F>, part: Part) -> anyhow::Result<Measured> {
+        let Self { device, dtype, batch, runs, .. } = *self;
         let [channels, height, width] = model.shape();
         let mut noise = Noise::from_seed(1);
         let prompt = "a red circle above a blue square";
         let text = model.conditioner.condition(&[prompt])?;
         match part {
-            Part::Text => timed(runs, || settle(model.conditioner.condition(&[prompt])?)),
+            Part::Text => timed(runs, || settle(model.conditioner.text_features(&[prompt])?.words)),
             Part::Unet => {
                 let x = noise.normal([1, channels, height, width], device);
                 let level = model.noising.level(Tensor::full([1], 999.0, device));

@@ -3,13 +3,14 @@ mod task;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use burn::tensor::Device;
 use clap::Args;
 use dmd_data::shapes::Scene;
 use dmd_data::{Dataset, grid, save};
 use dmd_eval::frechet::{Accumulated, Moments, ratio_error};
 use dmd_eval::manifold::{Coverage, coverage};
 use dmd_eval::{ClipScore, FeatureSpace, InceptionSpace, RandomConv};
-use dmd_infer::{Device, Method, Pipeline, Request};
+use dmd_infer::{Method, Pipeline, Request};
 use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_model::{Codec, with_model};
 use image::RgbImage;

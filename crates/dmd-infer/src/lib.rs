@@ -24,7 +24,6 @@ pub mod self_check;
 pub mod verify;
 
 pub use burn::tensor::{Device, FloatDType};
-pub use dmd_model::pixels::{from_rgb8, to_rgb8};
 pub use dmd_model::{SizeConditions, TextFeatures};
 pub use dmd_scheduler::{Sampler, Steps};
 

@@ -39,7 +39,7 @@ fn one_step_is_the_published_recipe() {
     // 1/√ᾱ multiplies the rounding of the six-digit constants by 14.6.
     x0.clone().into_data().assert_approx_eq::<f32>(&by_hand.into_data(), Tolerance::rel_abs(1e-4, 1e-4));
     let (autoencoder, _) = Autoencoder::from_dir(&model.path().join("vae"), &device).unwrap();
-    let expected = dmd::infer::to_rgb8(autoencoder.decode(x0));
+    let expected = dmd::model::pixels::to_rgb8(autoencoder.decode(x0));
     let drawn = pipeline.generate(&Request::new(["a red circle"]).with_seeds([7])).unwrap();
     assert_eq!(drawn.pictures[0].as_raw(), expected[0].as_raw());
 }

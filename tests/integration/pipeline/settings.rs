@@ -1,6 +1,7 @@
 //! What a request may ask for: every setting is heard, and one without sense is refused.
 
-use dmd::infer::{Embeddings, Error, Method, NoiseSource, Pipeline, Request, TeacherSettings, from_rgb8};
+use dmd::infer::{Embeddings, Error, Method, NoiseSource, Pipeline, Request, TeacherSettings};
+use dmd::model::pixels::{from_rgb8, to_rgb8};
 use dmd::scheduler::Sampler;
 use dmd::unet::Autoencoder;
 use image::RgbImage;
@@ -73,10 +74,7 @@ fn given_latents_and_embeddings_stand_for_seed_and_prompt() {
     let wrong = teacher("x").with_latents(pipeline.noise(&[7, 8], 32, 32));
     assert!(matches!(pipeline.generate(&wrong), Err(Error::Setting { name: "latents", .. })));
     let text = pipeline.encode_prompt(&["x"]).unwrap();
-    for z in [
-        pipeline.noise(&[7, 8], 32, 32),
-        pipeline.noise(&[7], 32, 32).narrow(1, 0, 3),
-    ] {
+    for z in [pipeline.noise(&[7, 8], 32, 32), pipeline.noise(&[7], 32, 32).narrow(1, 0, 3)] {
         let refused = pipeline.denoise_from(&teacher("x"), z, &text, &mut ());
         assert!(matches!(refused, Err(Error::Setting { .. })), "{refused:?}");
     }
@@ -121,7 +119,7 @@ fn a_picture_to_start_from_is_kept_the_more_the_less_is_drawn() {
     let (autoencoder, _) = Autoencoder::from_dir(&model.path().join("vae"), &device).unwrap();
     let posterior = autoencoder.encode(from_rgb8(std::slice::from_ref(&picture), &device));
     let kept = autoencoder.decode(posterior.sample(pipeline.noise(&[0], 32, 32)));
-    let kept = dmd::infer::to_rgb8(kept).remove(0);
+    let kept = to_rgb8(kept).remove(0);
     let apart = |a: &RgbImage| -> u32 {
         a.as_raw().iter().zip(kept.as_raw()).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
     };
