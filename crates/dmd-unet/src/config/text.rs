@@ -175,7 +175,9 @@ impl UNetConfig {
             options.per_level("transformer_layers_per_block", depths, channels.len())?;
         }
         for level in 0..channels.len() {
-            options.layers("transformer_layers_per_block", self.transformer_blocks(level))?;
+            let sane = (1..=64).contains(&self.transformer_blocks(level));
+            let must = "from 1 to 64 blocks of each attention";
+            options.require(sane, "transformer_layers_per_block", &self.transformer_layers_per_block, must)?;
         }
         options.neutral(
             &self.other,
