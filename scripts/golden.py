@@ -142,17 +142,39 @@ WALKS = {
     "lcm": ("LCM", {}, 4),
     "lcm_list": ("LCM", {}, [999, 759, 259]),
     "cosine": ("DDIM", dict(clip_sample=False, beta_schedule="squaredcos_cap_v2"), 10),
+    "tcd": ("TCD", dict(eta=0.3), 4),
+    "tcd_full": ("TCD", dict(eta=1.0), 8),
+    "tcd_none_v": ("TCD", dict(eta=0.0, prediction_type="v_prediction"), 5),
+    "tcd_list": ("TCD", dict(eta=0.3), [999, 600, 200]),
+    # How published few-step models are called; guidance is for this test alone.
+    "dmd2_1step": ("LCM", {}, [399]),
+    "dmd2_4step": ("LCM", {}, [999, 749, 499, 249]),
+    "lightning_1step": ("EulerDiscrete", dict(timestep_spacing="trailing", prediction_type="sample"), 1),
+    "lightning_2step": ("EulerDiscrete", dict(timestep_spacing="trailing"), 2),
+    "lightning_4step": ("EulerDiscrete", dict(timestep_spacing="trailing"), 4),
+    "lightning_8step": ("EulerDiscrete", dict(timestep_spacing="trailing"), 8),
+    "hyper_1step": ("TCD", dict(eta=1.0), 1),
+    "hyper_1step_unet": ("LCM", {}, [800]),
+    "hyper_2step": ("DDIM", dict(clip_sample=False, timestep_spacing="trailing"), 2),
+    "hyper_4step": ("DDIM", dict(clip_sample=False, timestep_spacing="trailing"), 4),
+    "hyper_8step": ("DDIM", dict(clip_sample=False, timestep_spacing="trailing"), 8),
+    "turbo_xl_1step": ("EulerAncestralDiscrete", dict(timestep_spacing="trailing"), 1),
+    "turbo_xl_4step": ("EulerAncestralDiscrete", dict(timestep_spacing="trailing"), 4),
+    "turbo_1step": ("EulerDiscrete", dict(timestep_spacing="trailing"), 1),
 }
 
 
 @torch.no_grad()
-def trajectories(network):
+def trajectories(network, walks=WALKS):
     """Guided walks of the tiny UNet: the timesteps, the start, the end, and the noise drawn between."""
     base = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
                 steps_offset=1)
     text, empty, scale = normal(8, 2, 7, 24), normal(9, 1, 7, 24), 3.0
     (ROOT / "walks").mkdir(exist_ok=True)
-    for name, (kind, options, steps) in WALKS.items():
+    for name, (kind, options, steps) in walks.items():
+        # An argument of diffusers' TCDScheduler.step, not of its file.
+        eta = {k: options[k] for k in ("eta",) if k in options}
+        options = {k: v for k, v in options.items() if k not in eta}
         cls = getattr(diffusers, f"{kind}Scheduler")
         if kind in ("DDIM", "PNDM") and "set_alpha_to_one" not in options:
             options = options | dict(set_alpha_to_one=False)
@@ -178,8 +200,8 @@ def trajectories(network):
             x_in = scheduler.scale_model_input(x, t)
             both = network(torch.cat([x_in, x_in]), t, torch.cat([empty.expand(2, -1, -1), text])).sample
             uncond, cond = both.chunk(2)
-            x = scheduler.step(uncond + scale * (cond - uncond), t, x).prev_sample
-        (ROOT / "walks" / f"{name}.json").write_text(json.dumps({"_class_name": f"{kind}Scheduler"} | config) + "\n")
+            x = scheduler.step(uncond + scale * (cond - uncond), t, x, **eta).prev_sample
+        (ROOT / "walks" / f"{name}.json").write_text(json.dumps({"_class_name": f"{kind}Scheduler"} | config | eta) + "\n")
         noise = torch.stack(noises) if noises else torch.zeros(0, 2, 4, 8, 8)
         save(f"walks/{name}", text=text, empty=empty, timesteps=scheduler.timesteps.float(), z=z, end=x, noise=noise,
              list=torch.tensor(steps if isinstance(steps, list) else [steps]))

@@ -16,12 +16,15 @@
 //! | [`eval`] | `dmd-eval` | measures of pictures |
 //! | [`model`] | `dmd-model` | an opened model: what conditions it, its network, noise and pictures |
 //! | [`infer`] | `dmd-infer` | pipelines: prompt to picture |
+//! | `hub` | `dmd-hub` | fetching models from the Hugging Face hub (feature `hub`) |
 //! | [`train`] | `dmd-train` | trainers of teachers and of generators |
 
 pub use dmd_clip as clip;
 pub use dmd_core as core;
 pub use dmd_data as data;
 pub use dmd_eval as eval;
+#[cfg(feature = "hub")]
+pub use dmd_hub as hub;
 pub use dmd_infer as infer;
 pub use dmd_kernels as kernels;
 pub use dmd_kernels::device;

@@ -55,6 +55,11 @@ enum Command {
     SelfCheck(commands::self_check::SelfCheckArgs),
     #[command(after_help = "Example:\n  dmd devices --json")]
     Devices(commands::devices::DevicesArgs),
+    #[cfg(feature = "hub")]
+    #[command(
+        after_help = "Examples:\n  dmd pull stabilityai/sdxl-turbo --dtype f16\n  dmd pull tianweiy/DMD2:dmd2_sdxl_4step_lora_fp16.safetensors"
+    )]
+    Pull(commands::pull::PullArgs),
     #[command(after_help = "Examples:\n  dmd inspect sd15\n  dmd inspect unet.safetensors --tensors")]
     Inspect(commands::inspect::InspectArgs),
 }
@@ -82,6 +87,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => commands::verify::verify(&args),
         Command::SelfCheck(args) => commands::self_check::self_check(&args),
         Command::Devices(args) => commands::devices::devices(&args),
+        #[cfg(feature = "hub")]
+        Command::Pull(args) => commands::pull::pull(&args),
         Command::Inspect(args) => commands::inspect::inspect(&args),
     };
     let result = result.and_then(|()| console::finish().context("cannot write to standard output"));

@@ -101,7 +101,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         !parts.contains(&Part::Distillation) || args.dtype.float() == FloatDType::F32,
         "distillation trains in f32; leave --dtype out"
     );
-    let (folder, dtype) = (args.model.folder(), args.dtype.float());
+    let (folder, dtype) = (args.model.folder(args.dtype.float())?, args.dtype.float());
     let taesd = args.taesd.as_deref();
     let bench = Bench { folder: &folder, taesd, device: &device, dtype, batch: args.batch, runs: args.runs };
     let peak = peak(&device, dtype)?;

@@ -4,8 +4,8 @@ use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
 use dmd_data::{Background, open_picture};
 use dmd_infer::{
-    Method, NoiseSource, Observer, Pipeline, PipelineBuilder, Progress, Request, Sampler, Stage, Steps,
-    TeacherSettings,
+    Method, NoiseSource, Observer, Pipeline, PipelineBuilder, Progress, Request, Sampler, SizeConditions,
+    Stage, Steps, TeacherSettings,
 };
 use dmd_model::Recipe;
 use image::RgbImage;
@@ -31,23 +31,24 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value_t = 1)]
     count: usize,
     /// Steps to draw in: as many as the generator was distilled for (usually 1) draws with the generator, any other
-    /// number with its teacher [default: the generator's number]
+    /// number with its teacher [default: the generator's number, or 50 of a model without one]
     #[arg(long)]
     steps: Option<usize>,
     /// The teacher's timesteps instead of a number of steps, e.g. 981,721,441,181
     #[arg(long, value_delimiter = ',', conflicts_with = "steps")]
     timesteps: Option<Vec<usize>>,
-    /// The teacher's sampler: ddim, ddpm, pndm, euler, euler-ancestral, heun, dpm++, unipc, lcm
+    /// The teacher's sampler: ddim, ddpm, pndm, euler, euler-ancestral, heun, dpm++, unipc, lcm, tcd
     #[arg(long)]
     sampler: Option<Sampler>,
-    /// Classifier-free guidance of the teacher [default: what the generator was distilled with, or 7.5]
+    /// Classifier-free guidance of the teacher [default: what the generator was distilled with, or 7.5
+    /// (5 for SDXL)]
     #[arg(long)]
     guidance: Option<f64>,
     /// Scale the guided prediction back to the deviation it has without guidance, by this share from 0 to 1: less
     /// glaring pictures at high guidance (teacher only)
     #[arg(long, default_value_t = 0.0)]
     guidance_rescale: f64,
-    /// What pictures should not show (teacher only)
+    /// What pictures should not show (teacher only); "" is the empty prompt, which for SDXL is another thing than none
     #[arg(long)]
     negative: Option<String>,
     /// Layers of the text encoder to leave out at its end
@@ -69,6 +70,20 @@ pub(crate) struct GenerateArgs {
     /// One-step generator: a UNet folder or a bare state dict [default: unet_one_step of the model]
     #[arg(long)]
     generator: Option<PathBuf>,
+    /// How the generator is called, by the name of a published recipe: dmd2-1step, dmd2-4step, lcm, lightning-1step to
+    /// -8step, hyper-1step to -8step, hyper-1step-unet, turbo, tcd. Without --generator the model itself is called so
+    /// [default: known from the file or its name]
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
+    /// SDXL: the size that the picture is said to have had before it was resized, e.g. 4096x4096 [default: its own]
+    #[arg(long, value_parser = size, value_name = "WIDTHxHEIGHT")]
+    original_size: Option<(usize, usize)>,
+    /// SDXL: the size that the picture is said to be made for [default: its own]
+    #[arg(long, value_parser = size, value_name = "WIDTHxHEIGHT")]
+    target_size: Option<(usize, usize)>,
+    /// SDXL: how far from the left and the top the picture is said to be cut, e.g. 0x0 [default: not cut]
+    #[arg(long, value_parser = size, value_name = "LEFTxTOP")]
+    crop: Option<(usize, usize)>,
     /// Folder of an AutoencoderTiny (TAESD) that decodes in place of the full autoencoder
     #[arg(long)]
     taesd: Option<PathBuf>,
@@ -98,6 +113,9 @@ fn size(text: &str) -> Result<(usize, usize), String> {
     parts.ok_or_else(|| format!("{text:?} is no size; write e.g. 512x768"))
 }
 
+/// Steps of a model without a distilled generator, where nobody names a number: diffusers' default.
+const USUAL_STEPS: usize = 50;
+
 /// Most pictures of one command: more is a slip.
 const MOST: usize = 1_000_000;
 
@@ -112,6 +130,9 @@ impl GenerateArgs {
         let mut builder = self.model.builder(self.dtype)?;
         if let Some(path) = &self.generator {
             builder = builder.generator(path);
+        }
+        if let Some(name) = &self.recipe {
+            builder = builder.recipe(name);
         }
         if let Some(folder) = &self.taesd {
             builder = builder.tiny_autoencoder(folder);
@@ -129,6 +150,9 @@ impl GenerateArgs {
     fn method(&self, generator: Option<&Recipe>) -> anyhow::Result<Method> {
         let steps = self.timesteps.as_ref().map(Vec::len).or(self.steps);
         let own = generator.map(Recipe::steps);
+        if let (None, None) = (steps, own) {
+            return Ok(self.teacher(USUAL_STEPS)?.into());
+        }
         let plain = self.guidance.is_none() && self.sampler.is_none() && self.timesteps.is_none();
         let distilled = steps.is_none_or(|steps| steps == 1 || (plain && Some(steps) == own));
         if !distilled {
@@ -137,8 +161,8 @@ impl GenerateArgs {
         if let (Some(recipe), Some(setting)) = (generator, self.contradiction(generator)) {
             let at = recipe.timesteps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             bail!(
-                "{setting} does not go with this distilled generator: it is called at t = {at} on unit noise, without \
-                 guidance (its teacher was guided); leave it out, or ask for the teacher's steps, e.g. --steps 30"
+                "{setting} does not go with this distilled generator: it is called at t = {at}, without guidance (its \
+                 teacher was guided); leave it out, or ask for the teacher's steps, e.g. --steps 30"
             );
         }
         ensure!(
@@ -161,6 +185,25 @@ impl GenerateArgs {
             .or(self.init.as_ref().map(|_| "--init".to_owned()))
     }
 
+    /// Says how pictures are drawn where nobody asked for it.
+    fn say_how(&self, method: &Method, recipe: Option<&Recipe>, pipeline: &Pipeline) {
+        match (method, recipe) {
+            (Method::Distilled, Some(recipe)) => {
+                let Some(name) = &recipe.name else { return };
+                let at = recipe.timesteps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                say_err!("note: called by the recipe {name}, at t = {at}, without guidance");
+            }
+            (Method::Teacher(settings), None) if self.steps.is_none() && self.timesteps.is_none() => {
+                let scale = settings.guidance_scale.unwrap_or(pipeline.default_guidance());
+                say_err!(
+                    "note: this model has no distilled generator; it is drawn in {USUAL_STEPS} steps under guidance \
+                     {scale}. One of a few steps is named by --generator, or, where the model itself is one, by --recipe"
+                );
+            }
+            _ => {}
+        }
+    }
+
     fn teacher(&self, steps: usize) -> anyhow::Result<TeacherSettings> {
         let steps = self.timesteps.clone().map_or(Steps::Count(steps), Steps::Timesteps);
         let mut settings = TeacherSettings::new(steps).with_rescale(self.guidance_rescale);
@@ -177,12 +220,28 @@ impl GenerateArgs {
         Ok(settings)
     }
 
-    fn request(&self, method: Method) -> Request {
+    /// What SDXL is told of the picture's sizes, where an option says so.
+    fn sizes(&self, picture: (usize, usize)) -> Option<SizeConditions> {
+        let (original, target, crop) = (self.original_size, self.target_size, self.crop);
+        if original.is_none() && target.is_none() && crop.is_none() {
+            return None;
+        }
+        let size = self.size.unwrap_or(picture);
+        Some(SizeConditions {
+            original: original.unwrap_or(size),
+            crop: crop.unwrap_or((0, 0)),
+            target: target.unwrap_or(size),
+        })
+    }
+
+    /// `picture` is the model's own size.
+    fn request(&self, method: Method, picture: (usize, usize)) -> Request {
         let prompts = self.prompts.iter().flat_map(|prompt| vec![prompt.clone(); self.count]);
         let mut request = Request::new(prompts).with_method(method).with_clip_skip(self.clip_skip);
         let count = request.prompts.len() as u64;
         request = request.with_seeds((0..count).map(|i| self.seed.wrapping_add(i)));
         request.size = self.size;
+        request.sizes = self.sizes(picture);
         request.with_noise(match self.noise {
             NoiseArg::TorchCpu => NoiseSource::TorchCpu,
             NoiseArg::TorchCuda => NoiseSource::TorchCuda,
@@ -244,7 +303,8 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     let out = Pictures::new(&args.out, count)?;
     let start = std::time::Instant::now();
     let builder = args.builder()?;
-    let method = args.method(builder.generator_recipe()?.as_ref())?;
+    let recipe = builder.generator_recipe()?;
+    let method = args.method(recipe.as_ref())?;
     // Half the networks stay on the disk.
     let builder = match method {
         Method::Distilled => builder.one_step_only(),
@@ -255,13 +315,13 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     if let Method::Teacher(_) = method {
         print_notes(pipeline.noising());
     }
-    let request = args.request(method);
-    let model = args.model.folder();
+    args.say_how(&method, recipe.as_ref(), &pipeline);
+    let request = args.request(method, pipeline.default_size());
     let mut writer = Writer {
         steps: ShownSteps::new()?,
         pipeline: &pipeline,
         request: &request,
-        model: model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        model: args.model.name(),
         out,
         written: 0,
         failed: None,

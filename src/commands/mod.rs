@@ -9,6 +9,8 @@ pub(crate) mod evaluate;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod progress;
+#[cfg(feature = "hub")]
+pub(crate) mod pull;
 pub(crate) mod report;
 pub(crate) mod self_check;
 pub(crate) mod teacher;
@@ -25,10 +27,15 @@ use dmd_model::Noising;
 
 use crate::console::say_err;
 
+/// The hub's variable that forbids connections.
+#[cfg(feature = "hub")]
+pub(crate) const OFFLINE: &str = "HF_HUB_OFFLINE";
+
 /// Which model, on which device.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Model folder in diffusers' layout [default: the embedded model]
+    /// Model folder in diffusers' layout, or a repository of the Hugging Face hub, OWNER/NAME or OWNER/NAME@REVISION
+    /// [default: the embedded model]
     #[arg(long)]
     model: Option<PathBuf>,
     /// Device: flex, ndarray, wgpu, wgpu:1, wgpu:cpu, vulkan, cuda:0 (`dmd devices` lists what is here)
@@ -93,9 +100,28 @@ pub(crate) fn embedded_model() -> PathBuf {
 }
 
 impl ModelArgs {
-    /// The model folder: as given, or the embedded one.
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.model.clone().unwrap_or_else(embedded_model)
+    /// The model folder: as given, from the hub, or the embedded one. Networks are computed in `dtype`: of a model on the
+    /// hub the weights of that precision are fetched where it has them.
+    pub(crate) fn folder(&self, dtype: FloatDType) -> anyhow::Result<PathBuf> {
+        match &self.model {
+            None => Ok(embedded_model()),
+            #[cfg(feature = "hub")]
+            Some(model) => pull::place(model, dtype),
+            #[cfg(not(feature = "hub"))]
+            Some(model) => {
+                let _ = dtype;
+                Ok(model.clone())
+            }
+        }
+    }
+
+    /// The model's name, as it was given.
+    pub(crate) fn name(&self) -> String {
+        let model = self.model.clone().unwrap_or_else(embedded_model);
+        match model.exists() {
+            true => model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            false => model.to_string_lossy().into_owned(),
+        }
     }
 
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
@@ -108,7 +134,8 @@ impl ModelArgs {
     }
 
     pub(crate) fn builder(&self, dtype: DtypeArgs) -> anyhow::Result<PipelineBuilder> {
-        Ok(Pipeline::builder(self.folder(), &self.device()?).dtype(dtype.float()))
+        let dtype = dtype.float();
+        Ok(Pipeline::builder(self.folder(dtype)?, &self.device()?).dtype(dtype))
     }
 }
 

@@ -28,7 +28,7 @@ const SHOWN: usize = 5;
 pub(crate) fn self_check(args: &SelfCheckArgs) -> anyhow::Result<()> {
     let device = args.model.device()?;
     let reference = dmd_kernels::device::open("flex")?;
-    let folder = args.model.folder();
+    let folder = args.model.folder(args.dtype.float())?;
     let bar = ProgressBar::no_length();
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}")?);
     // A kernel that cannot be built panics: it is reported as a failed check, without the backend's own trace.

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use anyhow::ensure;
+use burn::tensor::FloatDType;
 use clap::Args;
 use dmd_infer::verify::{Tolerances, verify as compare};
 
@@ -33,7 +34,8 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     let tolerances = Tolerances { absolute: args.atol, relative: args.rtol };
     let generator = args.generator.as_deref();
     let device = args.model.device()?;
-    let all = compare(&args.model.folder(), &args.reference, generator, &tolerances, &device)?;
+    let all =
+        compare(&args.model.folder(FloatDType::F32)?, &args.reference, generator, &tolerances, &device)?;
     say!("{:14} {:>10} {:>11} {:>11}  verdict", "module", "values", "max |a-b|", "relative");
     let mut wrong = 0;
     for found in &all {

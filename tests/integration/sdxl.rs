@@ -143,3 +143,46 @@ fn parts_that_do_not_fit_are_named() {
     let message = Pipeline::from_dir(folder.path(), &device()).unwrap_err().to_string();
     assert!(message.contains("21") && message.contains("20") && message.contains("projection"), "{message}");
 }
+
+/// A published recipe is asked for by name, or known by the file's; the model itself may be the few-step one.
+#[test]
+fn recipes_by_name() {
+    let builder = || Pipeline::builder(golden("sdxl"), &device());
+    let pipeline = builder().recipe("dmd2-4step").build().unwrap();
+    compare(&pipeline, Request::new([PROMPTS[2]]), "four_steps");
+    compare(&builder().recipe("dmd2-1step").build().unwrap(), Request::new([PROMPTS[2]]), "one_step");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dmd2_sdxl_4step_unet_fp32.safetensors");
+    fs::copy(golden("sdxl/unet/diffusion_pytorch_model.safetensors"), &file).unwrap();
+    let named = builder().generator(&file);
+    assert_eq!(named.generator_recipe().unwrap().unwrap().name.as_deref(), Some("dmd2-4step"));
+    compare(&named.build().unwrap(), Request::new([PROMPTS[2]]), "four_steps");
+
+    let message = builder().recipe("dmd3").build().unwrap_err().to_string();
+    assert!(message.contains("dmd3") && message.contains("dmd2-4step"), "{message}");
+    // What is written beside the weights goes before, and is not contradicted.
+    let own = with_generator(&[399]);
+    let refused =
+        Pipeline::builder(own.path(), &device()).recipe("dmd2-4step").build().unwrap_err().to_string();
+    assert!(refused.contains("one_step.json"), "{refused}");
+}
+
+/// A sampler's way by the distilled network: the walk that the teacher would make without guidance.
+#[test]
+fn recipes_of_a_sampler() {
+    let drawn =
+        |pipeline: Pipeline, request: Request| pipeline.generate(&request.with_seeds([3])).unwrap().pictures;
+    let recipe = Pipeline::builder(golden("sdxl"), &device()).recipe("lightning-4step").build().unwrap();
+    let folder = with_generator(&[399]);
+    let path = folder.path().join("scheduler/scheduler_config.json");
+    let text = fs::read_to_string(&path).unwrap().replace("\"leading\"", "\"trailing\"");
+    fs::write(&path, text).unwrap();
+    let plain = Pipeline::builder(folder.path(), &device()).teacher_only().build().unwrap();
+    let request = || Request::new([PROMPTS[2]]);
+    let settings = TeacherSettings::new(4).with_guidance(1.0);
+    assert_eq!(
+        drawn(recipe, request())[0].as_raw(),
+        drawn(plain, request().with_method(settings))[0].as_raw()
+    );
+}

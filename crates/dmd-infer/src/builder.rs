@@ -24,6 +24,13 @@ impl PipelineBuilder {
         self
     }
 
+    /// How the generator is called, by the name of a published recipe such as `dmd2-4step` or `lightning-4step`
+    /// ([`Recipe::names`]). Without a generator the model's UNet is one.
+    pub fn recipe(mut self, name: impl Into<String>) -> Self {
+        self.options.recipe = Some(name.into());
+        self
+    }
+
     /// The folder of an `AutoencoderTiny` (TAESD) in place of the full autoencoder: at 512×512 an eighteenth of its
     /// work.
     pub fn tiny_autoencoder(mut self, folder: impl Into<PathBuf>) -> Self {

@@ -9,17 +9,11 @@ use crate::request::{Request, TeacherSettings};
 /// Largest picture, in pixels of one side: a request above it is a slip, not a wish.
 const MAX_SIDE: usize = 4096;
 
-/// Refuses what a model cannot draw; the teacher's plan where it is asked for.
-pub(crate) fn check<'a, F: Family>(
-    model: &Model<F>,
-    request: &'a Request,
-) -> Result<Option<(Plan, &'a TeacherSettings)>, Error> {
+/// Refuses what a model cannot draw; the sampler's way, of the teacher or of a generator whose recipe has one.
+pub(crate) fn check<F: Family>(model: &Model<F>, request: &Request) -> Result<Option<Plan>, Error> {
     let way = match request.teacher() {
-        None => {
-            model.generator()?;
-            None
-        }
-        Some(settings) => Some((plan(model, settings)?, settings)),
+        None => model.generator()?.recipe.walk.clone().map(Plan::Walk),
+        Some(settings) => Some(plan(model, settings)?),
     };
     contradictions(request)?;
     if request.sizes.is_some() && !F::Conditioner::IS_TOLD_SIZES {
@@ -32,7 +26,7 @@ pub(crate) fn check<'a, F: Family>(
     if let Some(embeddings) = &request.embeddings {
         model.conditioner.features(embeddings.prompt.clone())?;
         let tokens = embeddings.prompt.words.dims()[1];
-        let encoded = way.is_some() && embeddings.negative.is_none();
+        let encoded = request.teacher().is_some() && embeddings.negative.is_none();
         if let Some(wanted) = model.conditioner.max_tokens().filter(|wanted| encoded && tokens != *wanted) {
             return Err(Error::Setting {
                 name: "embeddings",

@@ -78,8 +78,10 @@ pub(crate) struct Drawing<'a, F: Family> {
     seeds: Vec<u64>,
     /// Height and width of a sample.
     size: (usize, usize),
-    /// The teacher's way and what it is told; the distilled generator has its recipe.
-    teacher: Option<(Plan, &'a TeacherSettings)>,
+    /// A sampler's way, of the teacher or of a generator whose recipe has one; other generators renoise their samples.
+    plan: Option<Plan>,
+    /// What the teacher is told, where it draws.
+    teacher: Option<&'a TeacherSettings>,
 }
 
 /// The pictures of a request that go through the networks together.
@@ -93,10 +95,11 @@ impl<'a, F: Family> Drawing<'a, F> {
     /// Refuses what can be refused before a network is called, and plans the rest.
     pub(crate) fn new(model: &'a Model<F>, request: &'a Request) -> Result<Self, Error> {
         let seeds = seeds_of(request)?;
-        let teacher = check(model, request)?;
+        let plan = check(model, request)?;
         let (height, width) = size_of(model, request)?;
         let factor = model.codec.factor();
-        Ok(Self { model, request, seeds, size: (height / factor, width / factor), teacher })
+        let size = (height / factor, width / factor);
+        Ok(Self { model, request, seeds, size, plan, teacher: request.teacher() })
     }
 
     /// [`Self::new`] for samples and features that are given.
@@ -106,14 +109,14 @@ impl<'a, F: Family> Drawing<'a, F> {
         z: &Tensor<4>,
         text: &TextFeatures,
     ) -> Result<Self, Error> {
-        let teacher = check(model, request)?;
+        let plan = check(model, request)?;
         check_inputs(model, request, z, text)?;
         let [rows, _, height, width] = z.dims();
         let seeds = match request.seeds.is_empty() {
             true => (0..rows as u64).collect(),
             false => request.seeds.clone(),
         };
-        Ok(Self { model, request, seeds, size: (height, width), teacher })
+        Ok(Self { model, request, seeds, size: (height, width), plan, teacher: request.teacher() })
     }
 
     /// Draws everything.
@@ -182,7 +185,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         for noise in &mut noises {
             noise.normals(z.dims()[1..].iter().product());
         }
-        let x = self.teacher.as_ref().map_or(z.clone(), |(plan, _)| plan.start(z));
+        let x = self.start(z);
         let mut chunk = Chunk { rows: 0..self.seeds.len(), condition, noises };
         self.denoise(x, &mut chunk, observer)
     }
@@ -234,9 +237,8 @@ impl<'a, F: Family> Drawing<'a, F> {
         observer: &mut dyn Observer,
     ) -> Result<Tensor<4>, Error> {
         let noises = &mut chunk.noises;
-        if let Some((plan, start)) =
-            self.teacher.as_ref().and_then(|(plan, settings)| Some((plan, settings.start.as_ref()?)))
-        {
+        let start = self.teacher.and_then(|settings| settings.start.as_ref());
+        if let Some((plan, start)) = self.plan.as_ref().zip(start) {
             enter(observer, Stage::Encoding)?;
             let image = from_rgb8(std::slice::from_ref(&start.picture), &self.model.device);
             let image = image.repeat_dim(0, noises.len());
@@ -248,7 +250,15 @@ impl<'a, F: Family> Drawing<'a, F> {
         if let Some(given) = &self.request.latents {
             z = given_latents(given.clone().narrow(0, chunk.rows.start, chunk.rows.len()))?;
         }
-        Ok(self.teacher.as_ref().map_or(z.clone(), |(plan, _)| plan.start(z)))
+        Ok(self.start(z))
+    }
+
+    /// The first network call's input, from unit noise.
+    fn start(&self, z: Tensor<4>) -> Tensor<4> {
+        match &self.plan {
+            Some(plan) => plan.start(z),
+            None => z,
+        }
     }
 
     /// Clean samples, by the distilled generator or the teacher.
@@ -259,8 +269,8 @@ impl<'a, F: Family> Drawing<'a, F> {
         observer: &mut dyn Observer,
     ) -> Result<Tensor<4>, Error> {
         let (condition, noises) = (&chunk.condition, &mut chunk.noises);
-        let steps = match &self.teacher {
-            Some((plan, _)) => plan.calls(),
+        let steps = match &self.plan {
+            Some(plan) => plan.calls(),
             None => self.model.generator()?.recipe.steps(),
         };
         let mut done = 0;
@@ -270,12 +280,15 @@ impl<'a, F: Family> Drawing<'a, F> {
             if observer.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let draw = &mut || self.unit_noise(noises);
-        let samples = match &self.teacher {
-            None => {
+        let samples = match (&self.plan, self.teacher) {
+            (None, _) => {
                 let generator = &self.model.generator()?.network;
                 generator.walk(steps, x, condition, draw, on_step).continue_value()
             }
-            Some((plan, settings)) => {
+            (Some(plan), None) => {
+                plan.run(&self.model.generator()?.network.denoiser, x, condition, draw, on_step)
+            }
+            (Some(plan), Some(settings)) => {
                 let scale = settings.guidance_scale.unwrap_or(self.model.guidance_scale);
                 // Without guidance there is no second branch, and its condition is not needed.
                 let negative = match scale == 1.0 {

@@ -3,18 +3,18 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use dmd_clip::{CLIP_KEYS, TextConfig};
+use dmd_clip::{CLIP_KEYS, ProjectedTextModel, TextConfig, Tokenizer};
 use dmd_unet::{
     AUTOENCODER_KEYS, AutoencoderConfig, ClassUNet2d, Network, TINY_AUTOENCODER_KEYS, TinyAutoencoderConfig,
-    UNet2d,
+    UNet2d, XlUNet2d,
 };
-use dmd_weights::{Tensors, check, read, read_config, weight_file};
+use dmd_weights::{KeyMap, Tensors, check, read, read_config, weight_file};
 use serde_json::Value;
 
 use crate::Error;
 use crate::families::Part;
 use crate::folder::ModelFolder;
-use crate::stable_diffusion::{MAX_TOKENS, read_tokenizer};
+use crate::stable_diffusion::MAX_TOKENS;
 
 /// What a part of a model is.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ impl ModelFolder {
     pub fn describe(&self, part: Part, device: &Device) -> Result<Description, Error> {
         if part.is_tokenizer() {
             // The text encoder's length is not needed to read a vocabulary.
-            let tokenizer = read_tokenizer(self, MAX_TOKENS)?;
+            let tokenizer = Tokenizer::from_dir(&self.need(part)?, MAX_TOKENS)?;
             let text = format!("words up to number {}", tokenizer.largest_id());
             return Ok(Description { text, weights: None });
         }
@@ -54,6 +54,15 @@ pub fn describe(folder: &Path, device: &Device) -> Result<Description, Error> {
     let weights = read(&weight_file(folder, &["diffusion_pytorch_model", "model"])?)?;
     let channels = |key: &str| config[key].to_string().replace(',', ", ");
     let shape = match class {
+        "UNet2DConditionModel" if config["addition_embed_type"] == "text_time" => {
+            let found = fitting::<XlUNet2d>(folder, &weights, device)?;
+            let (text, pooled) = (found.unet.cross_attention_dim, found.pooled_width());
+            let depths = channels("transformer_layers_per_block");
+            format!(
+                "channels {}, {depths} transformer blocks, text {text} wide, whole prompts {pooled}",
+                channels("block_out_channels")
+            )
+        }
         "UNet2DConditionModel" => {
             let config = fitting::<UNet2d>(folder, &weights, device)?;
             format!("channels {}, text {} wide", channels("block_out_channels"), config.cross_attention_dim)
@@ -76,6 +85,12 @@ pub fn describe(folder: &Path, device: &Device) -> Result<Description, Error> {
             let config = TextConfig::from_dir(folder)?;
             check(&config.init(device)?, &weights, &CLIP_KEYS)?;
             format!("{} layers, {} wide", config.num_hidden_layers, config.hidden_size)
+        }
+        "CLIPTextModelWithProjection" => {
+            let config = TextConfig::from_dir(folder)?;
+            check(&ProjectedTextModel::init(&config, device)?, &weights, &KeyMap::default())?;
+            let (layers, width) = (config.num_hidden_layers, config.hidden_size);
+            format!("{layers} layers, {width} wide, projected to {}", config.projection_dim.unwrap_or(0))
         }
         other => return Err(Error::UnknownNetwork { class: other.to_owned() }),
     };

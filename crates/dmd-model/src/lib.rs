@@ -19,6 +19,7 @@ mod noising;
 mod options;
 mod pixel_classes;
 pub mod pixels;
+mod published;
 mod recipe;
 mod recipe_file;
 mod stable_diffusion;

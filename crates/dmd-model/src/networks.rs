@@ -28,6 +28,7 @@ impl<N: Network> NetworkFiles<N> {
     pub(crate) fn read(
         folder: &ModelFolder,
         options: &OpenOptions,
+        kind: Kind,
         noising: &Noising,
     ) -> Result<Self, Error> {
         let configured = |path: PathBuf| -> Result<_, Error> {
@@ -45,7 +46,9 @@ impl<N: Network> NetworkFiles<N> {
                 Some((path, config.clone()))
             }
         };
-        let recipe = generator.as_ref().map(|(path, _)| Recipe::beside(path, noising)).transpose()?;
+        let asked = options.asked_recipe();
+        let recipe =
+            generator.as_ref().map(|(path, _)| Recipe::of(path, asked, kind, noising)).transpose()?;
         Ok(Self { teacher, generator, recipe })
     }
 
@@ -88,16 +91,20 @@ impl<N: Network> NetworkFiles<N> {
             Networks::Teacher => (true, false),
             Networks::GeneratorFirst => (self.generator.is_none(), true),
         };
+        let own = noising.prediction();
         let denoiser =
-            |network: N| Preconditioned::new(network, noising.prediction()).in_precision(options.dtype);
+            |network: N, prediction| Preconditioned::new(network, prediction).in_precision(options.dtype);
         let generator = if generator { self.load_generator(&options.device)? } else { None };
         let generator = generator.zip(self.recipe.clone());
-        let generator = generator.map(|(network, recipe)| Distilled::new(denoiser(network), recipe, noising));
+        let generator = generator.map(|(network, recipe)| {
+            let network = denoiser(network, recipe.prediction.unwrap_or(own));
+            Distilled::new(network, recipe, noising)
+        });
         let teacher = if teacher { self.load_teacher(&options.device)? } else { None };
         match (&teacher, &generator) {
             (None, None) if options.networks == Networks::Teacher => Err(Error::NO_TEACHER),
             (None, None) => Err(Error::NO_GENERATOR),
-            _ => Ok((teacher.map(denoiser), generator)),
+            _ => Ok((teacher.map(|network| denoiser(network, own)), generator)),
         }
     }
 }
@@ -110,7 +117,8 @@ impl<N: Network> NetworkFiles<N> {
 pub fn generator_recipe(options: &OpenOptions) -> Result<Option<Recipe>, Error> {
     let folder = ModelFolder::open(&options.model)?;
     let Some(place) = options.generator_place(&folder) else { return Ok(None) };
-    Recipe::beside(&place, &Kind::of(&folder)?.noising(&folder)?).map(Some)
+    let kind = Kind::of(&folder)?;
+    Recipe::of(&place, options.asked_recipe(), kind, &kind.noising(&folder)?).map(Some)
 }
 
 fn load<N: Network>(path: &Path, config: &N::Config, device: &Device) -> Result<N, Error> {

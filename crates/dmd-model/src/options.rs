@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, FloatDType};
 
-use crate::Error;
 use crate::families::Part;
 use crate::folder::ModelFolder;
+use crate::{Error, published};
 
 /// Which networks are read: all, or half of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,6 +30,9 @@ pub struct OpenOptions {
     /// The generator in place of the folder's own: a network's folder, or a bare state dict of the teacher's
     /// architecture.
     pub generator: Option<PathBuf>,
+    /// How the generator is called, by the name of a published recipe ([`Recipe::names`](crate::Recipe::names)). Without
+    /// a generator the model's UNet is one: a few-step model in place of the teacher, such as SDXL-turbo.
+    pub recipe: Option<String>,
     /// The folder of an `AutoencoderTiny` (TAESD) in place of the full autoencoder.
     pub tiny_autoencoder: Option<PathBuf>,
     /// Code large pictures in overlapping tiles of so many latents a side.
@@ -48,6 +51,7 @@ impl OpenOptions {
         Self {
             model: model.into(),
             generator: None,
+            recipe: None,
             tiny_autoencoder: None,
             tile: None,
             dtype: FloatDType::F32,
@@ -61,10 +65,18 @@ impl OpenOptions {
         check_dtype(&self.device, self.dtype)
     }
 
-    /// Where the generator lies: where the options say, otherwise in the model folder; `None` where there is none.
+    /// Where the generator lies: where the options say, otherwise in the model folder. Where there is none, and a recipe
+    /// is asked for or known by the model's name, the UNet is the generator; otherwise `None`.
     pub(crate) fn generator_place(&self, folder: &ModelFolder) -> Option<PathBuf> {
         let own = || folder.has(Part::Generator).then(|| folder.part(Part::Generator));
-        self.generator.clone().or_else(own)
+        let few_steps = || self.asked_recipe().map(|_| folder.part(Part::UNet));
+        self.generator.clone().or_else(own).or_else(few_steps)
+    }
+
+    /// The name of the recipe that is asked for, or that the model's name stands for where no generator is named.
+    pub(crate) fn asked_recipe(&self) -> Option<&str> {
+        let guessed = || published::guess(&self.model).filter(|_| self.generator.is_none());
+        self.recipe.as_deref().or_else(guessed)
     }
 }
 

@@ -11,7 +11,7 @@ use dmd_unet::{ClassDenoiser, ClassUNet2d, ClassUNetConfig, Network};
 use dmd_weights::{Precision, read_json, write_json};
 
 use crate::classes::ClassConditioner;
-use crate::families::Part;
+use crate::families::{Kind, Part};
 use crate::family::Family;
 use crate::fit::Misfits;
 use crate::folder::{ModelFolder, scheduler_file};
@@ -39,7 +39,7 @@ impl Parts {
             });
         }
         let noising = PixelClasses::noising(&folder)?;
-        let networks = NetworkFiles::<ClassUNet2d>::read(&folder, options, &noising)?;
+        let networks = NetworkFiles::<ClassUNet2d>::read(&folder, options, Kind::Classes, &noising)?;
         let classes = networks.sizes().first().map_or(0, |(_, sizes)| sizes.classes);
         Ok(Self { networks, names: class_names(&folder, classes)?, noising })
     }

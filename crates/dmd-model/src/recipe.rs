@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use crate::{Error, Noising, RecipeFile};
+use dmd_core::Prediction;
+use dmd_scheduler::Walk;
+
+use crate::families::Kind;
+use crate::{Error, Noising, RecipeFile, published};
 
 /// How a distilled generator is called.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +17,12 @@ pub struct Recipe {
     pub noise_scale: f64,
     /// Guidance that the teacher was distilled with, where the file says so.
     pub guidance_scale: Option<f64>,
+    /// The published recipe's name, where it is one.
+    pub name: Option<String>,
+    /// What the network predicts, where that is not what the model's own predicts.
+    pub prediction: Option<Prediction>,
+    /// A sampler's way between the calls, for recipes whose samples are not renoised.
+    pub walk: Option<Walk>,
 }
 
 impl Recipe {
@@ -25,13 +35,41 @@ impl Recipe {
         check(&timesteps, noising)
             .map_err(|hint| Error::Setting { setting: format!("timesteps {timesteps:?}"), hint })?;
         let noise_scale = noising.noise_scale(timesteps[0]);
-        Ok(Self { timesteps, noise_scale, guidance_scale: Some(guidance_scale) })
+        Ok(Self::renoised(timesteps, noise_scale, Some(guidance_scale)))
     }
 
     /// DMD's own recipe, for weights without a file: one call at the last timestep.
     pub fn published(noising: &Noising) -> Self {
         let last = noising.last_timestep();
-        Self { timesteps: vec![last], noise_scale: noising.noise_scale(last), guidance_scale: None }
+        Self::renoised(vec![last], noising.noise_scale(last), None)
+    }
+
+    fn renoised(timesteps: Vec<usize>, noise_scale: f64, guidance_scale: Option<f64>) -> Self {
+        Self { timesteps, noise_scale, guidance_scale, name: None, prediction: None, walk: None }
+    }
+
+    /// The recipe of a generator at a place: the published one that is asked for, otherwise that of the file beside it,
+    /// otherwise the published one that its name stands for, otherwise [`Self::published`].
+    pub(crate) fn of(
+        generator: &Path,
+        asked: Option<&str>,
+        kind: Kind,
+        noising: &Noising,
+    ) -> Result<Self, Error> {
+        let written = RecipeFile::beside(generator)?.is_some();
+        match asked.or_else(|| published::guess(generator).filter(|_| !written)) {
+            Some(name) if written => Err(Error::Setting {
+                setting: format!("the recipe {name:?}"),
+                hint: format!("{:?} says how it is called", RecipeFile::place(generator)),
+            }),
+            Some(name) => published::recipe(name, kind, noising),
+            None => Self::beside(generator, noising),
+        }
+    }
+
+    /// The names of the recipes of published models, see [`OpenOptions::recipe`](crate::OpenOptions::recipe).
+    pub fn names() -> Vec<&'static str> {
+        published::names()
     }
 
     /// Number of network calls.
@@ -67,7 +105,7 @@ impl Recipe {
         if let Some(scale) = written.guidance_scale.filter(|scale| !(scale.is_finite() && *scale >= 1.0)) {
             return Err(wrong(format!("guidance_scale is {scale}; it must be a number of at least 1")));
         }
-        Ok(Self { timesteps, noise_scale, guidance_scale: written.guidance_scale })
+        Ok(Self::renoised(timesteps, noise_scale, written.guidance_scale))
     }
 
     /// Writes the file into a generator's folder.

@@ -8,7 +8,7 @@ use dmd_weights::{ModelIndex, Precision, write_json};
 use serde_json::{Value, json};
 
 use crate::autoencoder::{AutoencoderFiles, read_autoencoder};
-use crate::families::Part;
+use crate::families::{Kind, Part};
 use crate::family::Family;
 use crate::fit::Misfits;
 use crate::folder::{ModelFolder, scheduler_file};
@@ -63,7 +63,7 @@ impl TextToImage {
         let text = TextConfig::from_dir(&folder.need(Part::TextEncoder)?)?;
         text.validate()?;
         let tokenizer = read_tokenizer(&folder, text.max_position_embeddings)?;
-        let networks = NetworkFiles::read(&folder, options, &noising)?;
+        let networks = NetworkFiles::read(&folder, options, Kind::StableDiffusion, &noising)?;
         let autoencoder = AutoencoderFiles::read(&folder, options)?;
         Ok(Self { folder, text, tokenizer, networks, autoencoder, noising })
     }

@@ -11,7 +11,7 @@ use dmd_weights::read_json;
 use serde::Deserialize;
 
 use crate::autoencoder::AutoencoderFiles;
-use crate::families::Part;
+use crate::families::{Kind, Part};
 use crate::family::{Conditioner, Family, SizeConditions, TextFeatures};
 use crate::fit::Misfits;
 use crate::folder::ModelFolder;
@@ -76,7 +76,7 @@ impl Files {
         let noising = StableDiffusionXl::noising(&folder)?;
         let first = TextFiles::read(&folder, Part::TextEncoder, Part::Tokenizer)?;
         let second = TextFiles::read(&folder, Part::TextEncoder2, Part::Tokenizer2)?;
-        let networks = NetworkFiles::read(&folder, options, &noising)?;
+        let networks = NetworkFiles::read(&folder, options, Kind::StableDiffusionXl, &noising)?;
         let autoencoder = AutoencoderFiles::read(&folder, options)?;
         let index = folder.index_file();
         let zeros = !index.is_file() || read_json::<Index>(&index)?.force_zeros_for_empty_prompt;

@@ -34,7 +34,7 @@ pub(crate) fn step(
     x0: Tensor<4>,
     memory: &mut Memory,
 ) -> Tensor<4> {
-    let Step { from, to } = steps[call];
+    let Step { from, to, .. } = steps[call];
     let previous = memory.outputs.last().cloned();
     memory.keep(x0.clone(), 1);
     let h = to.lambda() - from.lambda();

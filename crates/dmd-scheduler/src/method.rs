@@ -66,6 +66,7 @@ impl Method {
             Sampler::DpmPlusPlus => Self::dpm(options)?,
             Sampler::UniPc => Self::unipc(options)?,
             Sampler::Lcm => Self::lcm(options)?,
+            Sampler::Tcd => Self::tcd(options)?,
         };
         Ok(Self { sampler, solver, grid, end })
     }
@@ -176,6 +177,17 @@ impl Method {
             return Err(options.refused("timestep_scaling", "it must be a positive number"));
         }
         Ok((Solver::Lcm { timestep_scaling }, Grid::Consistency { original }, End::Clean))
+    }
+
+    fn tcd(options: Options<'_>) -> Result<(Solver, Grid, End), Error> {
+        options.off(&["thresholding"])?;
+        let original = options.count("original_inference_steps", 50)?;
+        // An argument of diffusers' `step`, with its default; a file of diffusers has no such key.
+        let eta = options.number("eta", Some(0.3))?;
+        if !(0.0..=1.0).contains(&eta) {
+            return Err(options.refused("eta", "it must be from 0 to 1"));
+        }
+        Ok((Solver::Tcd { eta }, Grid::Consistency { original }, End::FirstTimestep))
     }
 }
 

@@ -90,6 +90,7 @@ pub(crate) const KNOWN: &[&str] = &[
     "clip_sample_range",
     "disable_corrector",
     "dynamic_thresholding_ratio",
+    "eta",
     "euler_at_final",
     "final_sigmas_type",
     "flow_shift",

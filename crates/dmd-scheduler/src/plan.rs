@@ -4,6 +4,7 @@
 use dmd_core::Level;
 
 use crate::method::{End, Grid, Method, Sigmas};
+use crate::solver::Solver;
 use crate::walk::Step;
 use crate::{DiscreteSchedule, Error, Sampler, SchedulerConfig, Spacing, Steps, Walk, grid};
 
@@ -38,7 +39,7 @@ impl SchedulerConfig {
         };
         let ends = levels.iter().skip(1).copied().chain([end]);
         let mut walk = Walk {
-            steps: levels.iter().zip(ends).map(|(from, to)| Step { from: *from, to }).collect(),
+            steps: levels.iter().zip(ends).map(|(from, to)| Step { from: *from, to, via: to }).collect(),
             solver: method.solver,
             initial_scale: scale,
         };
@@ -48,6 +49,11 @@ impl SchedulerConfig {
             for step in &mut walk.steps {
                 let below = (step.from.t as usize).checked_sub(stride);
                 step.to = below.map_or(end, |t| schedule.level_at(t));
+            }
+        }
+        if let Solver::Tcd { eta } = method.solver {
+            for step in &mut walk.steps {
+                step.via = schedule.level_at(((1.0 - eta) * step.to.t) as usize);
             }
         }
         if let Grid::Open(..) = method.grid {

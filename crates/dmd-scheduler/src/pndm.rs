@@ -21,7 +21,7 @@ pub(crate) fn step(
     x0: Tensor<4>,
     memory: &mut Memory,
 ) -> Tensor<4> {
-    let Step { from, to } = steps[call];
+    let Step { from, to, .. } = steps[call];
     let eps = noise_of(x.clone(), x0, from);
     let e = |memory: &Memory, back: usize| memory.outputs[memory.outputs.len() - back].clone();
     if call == 1

@@ -23,11 +23,13 @@ pub enum Sampler {
     UniPc,
     /// Latent consistency models' steps (Luo et al. 2023). Draws noise.
     Lcm,
+    /// Trajectory consistency distillation's steps (Zheng et al. 2024). Draws noise.
+    Tcd,
 }
 
 impl Sampler {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ddim,
         Self::Ddpm,
         Self::Pndm,
@@ -37,6 +39,7 @@ impl Sampler {
         Self::DpmPlusPlus,
         Self::UniPc,
         Self::Lcm,
+        Self::Tcd,
     ];
 
     /// The short name, as on a command line: `ddim`, `euler-ancestral`, `dpm++`, ..
@@ -51,6 +54,7 @@ impl Sampler {
             Self::DpmPlusPlus => "dpm++",
             Self::UniPc => "unipc",
             Self::Lcm => "lcm",
+            Self::Tcd => "tcd",
         }
     }
 
@@ -66,26 +70,27 @@ impl Sampler {
             Self::DpmPlusPlus => "DPMSolverMultistepScheduler",
             Self::UniPc => "UniPCMultistepScheduler",
             Self::Lcm => "LCMScheduler",
+            Self::Tcd => "TCDScheduler",
         }
     }
 
     /// Whether every step but the last draws noise, so that a picture depends on more than its
     /// first noise.
     pub fn draws_noise(self) -> bool {
-        matches!(self, Self::Ddpm | Self::EulerAncestral | Self::Lcm)
+        matches!(self, Self::Ddpm | Self::EulerAncestral | Self::Lcm | Self::Tcd)
     }
 
     /// diffusers' default where a configuration does not name a spacing.
     pub(crate) fn default_spacing(self) -> Spacing {
         match self {
-            Self::Ddim | Self::Ddpm | Self::Pndm | Self::Lcm => Spacing::Leading,
+            Self::Ddim | Self::Ddpm | Self::Pndm | Self::Lcm | Self::Tcd => Spacing::Leading,
             _ => Spacing::Linspace,
         }
     }
 
     /// Whether the table's last entry must keep a trace of signal for this sampler's divisions.
     pub(crate) fn divides_by_alpha(self) -> bool {
-        !matches!(self, Self::Ddim | Self::Ddpm | Self::Pndm | Self::Lcm)
+        !matches!(self, Self::Ddim | Self::Ddpm | Self::Pndm | Self::Lcm | Self::Tcd)
     }
 }
 

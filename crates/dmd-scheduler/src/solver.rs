@@ -19,6 +19,7 @@ pub(crate) enum Solver {
     DpmPlusPlus(dpm::Options),
     UniPc(unipc::Options),
     Lcm { timestep_scaling: f64 },
+    Tcd { eta: f64 },
 }
 
 /// The deviation of DDPM's fresh noise.
@@ -62,7 +63,7 @@ impl Solver {
         memory: &mut Memory,
         draw: FreshNoise<'_>,
     ) -> Tensor<4> {
-        let Step { from, to } = steps[call];
+        let Step { from, to, via } = steps[call];
         match self {
             Self::Ddim | Self::Euler => straight(x, x0, from, to),
             Self::Ddpm(variance) => ddpm(x, x0, from, to, variance, draw),
@@ -73,6 +74,11 @@ impl Solver {
             Self::UniPc(options) => unipc::step(options, steps, call, x, x0, memory),
             Self::Lcm { timestep_scaling } => {
                 lcm(call + 1 == steps.len(), x, x0, from, to, timestep_scaling, draw)
+            }
+            Self::Tcd { eta } => {
+                let sample = straight(x, x0, from, via);
+                // No noise is drawn for the last step, nor where none is wanted.
+                if call + 1 == steps.len() || eta == 0.0 { sample } else { renoised(sample, via, to, draw) }
             }
         }
     }
@@ -88,6 +94,12 @@ pub(crate) fn noise_of(x: Tensor<4>, x0: Tensor<4>, at: Level) -> Tensor<4> {
 fn straight(x: Tensor<4>, x0: Tensor<4>, from: Level, to: Level) -> Tensor<4> {
     let eps = noise_of(x, x0.clone(), from);
     x0 * to.alpha + eps * to.sigma
+}
+
+/// A sample with fresh noise from one level up to a noisier one of the same schedule, `alpha² + sigma² = 1`.
+fn renoised(x: Tensor<4>, from: Level, to: Level, draw: FreshNoise<'_>) -> Tensor<4> {
+    let kept = to.alpha / from.alpha;
+    x * kept + draw() * (1.0 - kept * kept).max(0.0).sqrt()
 }
 
 /// The mean of `q(x_to | x_from, x0)` (Ho et al. 2020, eq. 7) and its noise.
@@ -126,7 +138,7 @@ fn ancestral(x: Tensor<4>, x0: Tensor<4>, from: Level, to: Level, draw: FreshNoi
 /// Calls alternate: a trial step, and its correction by the mean of both slopes. A step to the clean
 /// sample is not corrected.
 fn heun(steps: &[Step], call: usize, x: Tensor<4>, x0: Tensor<4>, memory: &mut Memory) -> Tensor<4> {
-    let Step { from, to } = steps[call];
+    let Step { from, to, .. } = steps[call];
     let slope = noise_of(x.clone(), x0.clone(), from);
     match (memory.start.take(), memory.outputs.pop()) {
         (Some(start), Some(first)) => {

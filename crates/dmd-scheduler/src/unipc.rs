@@ -108,7 +108,7 @@ fn differences(memory: &Memory, nodes: &[f64], count: usize) -> Vec<Tensor<4>> {
 }
 
 fn predict(basis: Basis, steps: &[Step], call: usize, x: Tensor<4>, memory: &Memory) -> Tensor<4> {
-    let Step { from, to } = steps[call];
+    let Step { from, to, .. } = steps[call];
     let count = memory.order - 1;
     let earlier: Vec<Level> = (1..=count).map(|back| steps[call - back].from).collect();
     let update = Update::new(from, to, &earlier, basis);
@@ -128,7 +128,7 @@ fn correct(
     x0: Tensor<4>,
     memory: &Memory,
 ) -> Tensor<4> {
-    let Step { from, to } = steps[call - 1];
+    let Step { from, to, .. } = steps[call - 1];
     let count = memory.order - 1;
     let earlier: Vec<Level> = (1..=count).map(|back| steps[call - 1 - back].from).collect();
     let update = Update::new(from, to, &earlier, basis);

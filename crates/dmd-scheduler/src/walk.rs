@@ -34,10 +34,12 @@ impl From<Vec<usize>> for Steps {
 pub(crate) struct Step {
     pub(crate) from: Level,
     pub(crate) to: Level,
+    /// TCD's place below `to`, from which fresh noise leads back up to it; for other samplers `to` itself.
+    pub(crate) via: Level,
 }
 
 /// A sampler's plan, made by [`SchedulerConfig::walk`](crate::SchedulerConfig::walk).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Walk {
     pub(crate) solver: Solver,
     /// One per step; some samplers call the network more often (see [`Self::calls`]).
@@ -68,7 +70,7 @@ impl Walk {
                 _ => false,
             };
             if let Some(next) = self.steps.get(i + 1).filter(|_| corrected) {
-                calls.push(Step { from: next.from, to: next.from });
+                calls.push(Step { from: next.from, to: next.from, via: next.from });
             }
         }
         calls

@@ -121,6 +121,21 @@ fn a_folder_without_a_generator() {
     let model = tiny_model();
     fs::remove_dir_all(model.path().join("unet_one_step")).unwrap();
     let here = tempfile::tempdir().unwrap();
-    let said = refused(here.path(), &["generate", "x", "--model", model.path().to_str().unwrap()]);
-    assert!(said.contains("one-step generator") && said.contains("--steps"), "{said}");
+    let folder = model.path().to_str().unwrap();
+    let drawn = |arguments: &[&str], out: &str| {
+        let output = dmd(here.path(), &[&["generate", "x", "--model", folder, "--out", out], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    // Pointing is enough: the usual way, and a line that says which.
+    let said = drawn(&[], "usual.png");
+    assert!(said.contains("50 steps") && said.contains("7.5") && said.contains("--generator"), "{said}");
+    drawn(&["--steps", "50", "--guidance", "7.5"], "asked.png");
+    let picture = |name: &str| image::open(here.path().join(name)).unwrap().to_rgb8();
+    assert_eq!(picture("usual.png"), picture("asked.png"));
+    // The model itself as a few-step one.
+    let said = drawn(&["--recipe", "dmd2-4step"], "few.png");
+    assert!(said.contains("dmd2-4step") && said.contains("999, 749, 499, 249"), "{said}");
+    let said = refused(here.path(), &["generate", "x", "--model", folder, "--recipe", "lightning-4step"]);
+    assert!(said.contains("XL"), "{said}");
 }

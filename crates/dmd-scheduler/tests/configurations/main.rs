@@ -41,7 +41,7 @@ pub(crate) fn written(sampler: Sampler) -> Value {
             "use_dynamic_shifting": false, "time_shift_type": "exponential", "sigma_min": null,
             "sigma_max": null, "shift_terminal": null})
         }
-        Sampler::Lcm => {
+        Sampler::Lcm | Sampler::Tcd => {
             json!({"original_inference_steps": 50, "clip_sample": false, "clip_sample_range": 1.0,
             "set_alpha_to_one": true, "thresholding": false, "dynamic_thresholding_ratio": 0.995,
             "sample_max_value": 1.0, "timestep_scaling": 10.0, "rescale_betas_zero_snr": false})

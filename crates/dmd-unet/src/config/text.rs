@@ -177,7 +177,12 @@ impl UNetConfig {
         for level in 0..channels.len() {
             let sane = (1..=64).contains(&self.transformer_blocks(level));
             let must = "from 1 to 64 blocks of each attention";
-            options.require(sane, "transformer_layers_per_block", &self.transformer_layers_per_block, must)?;
+            options.require(
+                sane,
+                "transformer_layers_per_block",
+                &self.transformer_layers_per_block,
+                must,
+            )?;
         }
         options.neutral(
             &self.other,

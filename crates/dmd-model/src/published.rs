@@ -1,0 +1,314 @@
+//! How published few-step models are called. Sources: the models' pages and, for each row, diffusers' scheduler, whose
+//! trajectories the tests compare (`tests/golden/walks`).
+
+use std::path::Path;
+
+use dmd_core::Prediction;
+use dmd_scheduler::{Sampler, SchedulerConfig, Steps};
+use serde_json::{Value, json};
+
+use crate::families::Kind;
+use crate::{Error, Noising, Recipe};
+
+/// A way in which published few-step models are called.
+struct Published {
+    name: &'static str,
+    /// Which files it is for.
+    about: &'static str,
+    /// The kinds of model that such files exist for.
+    kinds: &'static [Kind],
+    way: Way,
+}
+
+enum Way {
+    /// The samples of each call are renoised for the next: at these timesteps.
+    Renoised(&'static [usize]),
+    /// A sampler without guidance.
+    Sampled { sampler: Sampler, options: &'static [(&'static str, Chosen)], steps: usize },
+    /// A sampler at these timesteps.
+    At { sampler: Sampler, timesteps: &'static [usize] },
+}
+
+/// The value of a scheduler's option.
+#[derive(Clone, Copy)]
+enum Chosen {
+    Word(&'static str),
+    Number(f64),
+    Off,
+}
+
+impl From<Chosen> for Value {
+    fn from(option: Chosen) -> Self {
+        match option {
+            Chosen::Word(word) => json!(word),
+            Chosen::Number(number) => json!(number),
+            Chosen::Off => json!(false),
+        }
+    }
+}
+
+use Kind::{StableDiffusion as Sd, StableDiffusionXl as Xl};
+
+const TRAILING: (&str, Chosen) = ("timestep_spacing", Chosen::Word("trailing"));
+const DDIM: &[(&str, Chosen)] = &[TRAILING, ("clip_sample", Chosen::Off)];
+
+const fn sampled(sampler: Sampler, options: &'static [(&'static str, Chosen)], steps: usize) -> Way {
+    Way::Sampled { sampler, options, steps }
+}
+
+/// All of them.
+const ALL: &[Published] = &[
+    Published {
+        name: "dmd2-1step",
+        about: "DMD2's one-step UNets",
+        kinds: &[Xl],
+        way: Way::Renoised(&[399]),
+    },
+    Published {
+        name: "dmd2-1step",
+        about: "DMD2's one-step UNets",
+        kinds: &[Sd],
+        way: Way::Renoised(&[999]),
+    },
+    Published {
+        name: "dmd2-4step",
+        about: "DMD2's four-step UNet and LoRA",
+        kinds: &[Sd, Xl],
+        way: Way::Renoised(&[999, 749, 499, 249]),
+    },
+    Published { name: "lcm", about: "LCM-LoRA", kinds: &[Sd, Xl], way: sampled(Sampler::Lcm, &[], 4) },
+    Published {
+        name: "lightning-1step",
+        about: "SDXL-Lightning's one-step UNet, which predicts the picture",
+        kinds: &[Xl],
+        way: sampled(Sampler::Euler, &[TRAILING], 1),
+    },
+    Published {
+        name: "lightning-2step",
+        about: "SDXL-Lightning in 2 steps",
+        kinds: &[Xl],
+        way: sampled(Sampler::Euler, &[TRAILING], 2),
+    },
+    Published {
+        name: "lightning-4step",
+        about: "SDXL-Lightning in 4 steps",
+        kinds: &[Xl],
+        way: sampled(Sampler::Euler, &[TRAILING], 4),
+    },
+    Published {
+        name: "lightning-8step",
+        about: "SDXL-Lightning in 8 steps",
+        kinds: &[Xl],
+        way: sampled(Sampler::Euler, &[TRAILING], 8),
+    },
+    Published {
+        name: "hyper-1step",
+        about: "Hyper-SD's one-step LoRA",
+        kinds: &[Sd, Xl],
+        way: sampled(Sampler::Tcd, &[("eta", Chosen::Number(1.0))], 1),
+    },
+    Published {
+        name: "hyper-1step-unet",
+        about: "Hyper-SDXL's one-step UNet",
+        kinds: &[Xl],
+        way: Way::At { sampler: Sampler::Lcm, timesteps: &[800] },
+    },
+    Published {
+        name: "hyper-2step",
+        about: "Hyper-SD's LoRA of 2 steps",
+        kinds: &[Sd, Xl],
+        way: sampled(Sampler::Ddim, DDIM, 2),
+    },
+    Published {
+        name: "hyper-4step",
+        about: "Hyper-SD's LoRA of 4 steps",
+        kinds: &[Sd, Xl],
+        way: sampled(Sampler::Ddim, DDIM, 4),
+    },
+    Published {
+        name: "hyper-8step",
+        about: "Hyper-SD's LoRA of 8 steps",
+        kinds: &[Sd, Xl],
+        way: sampled(Sampler::Ddim, DDIM, 8),
+    },
+    Published {
+        name: "turbo",
+        about: "SDXL-turbo",
+        kinds: &[Xl],
+        way: sampled(Sampler::EulerAncestral, &[TRAILING], 1),
+    },
+    Published {
+        name: "turbo",
+        about: "SD-turbo",
+        kinds: &[Sd],
+        way: sampled(Sampler::Euler, &[TRAILING], 1),
+    },
+    Published { name: "tcd", about: "TCD-LoRA", kinds: &[Sd, Xl], way: sampled(Sampler::Tcd, &[], 4) },
+];
+
+/// The names of published recipes.
+pub(crate) fn names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = ALL.iter().map(|published| published.name).collect();
+    names.dedup();
+    names
+}
+
+/// The recipe of a name for a kind of model with its noise schedule.
+///
+/// # Errors
+///
+/// [`Error::Setting`] for a name that is not known, or of another kind of model.
+pub(crate) fn recipe(name: &str, kind: Kind, noising: &Noising) -> Result<Recipe, Error> {
+    let refuse = |hint: String| Error::Setting { setting: format!("the recipe {name:?}"), hint };
+    let named: Vec<&Published> = ALL.iter().filter(|published| published.name == name).collect();
+    let Some(first) = named.first() else {
+        return Err(refuse(format!("known are {}", names().join(", "))));
+    };
+    let Some(published) = named.iter().find(|published| published.kinds.contains(&kind)) else {
+        let others: Vec<_> = first.kinds.iter().map(|kind| kind.description()).collect();
+        return Err(refuse(format!(
+            "it is for {}, which exist for: {}; this model is: {}",
+            first.about,
+            others.join("; "),
+            kind.description()
+        )));
+    };
+    let Noising::Preserving { scheduler, .. } = noising else {
+        return Err(refuse("it is for Stable Diffusion".to_owned()));
+    };
+    let made = |timesteps: Vec<usize>, walk| Recipe {
+        noise_scale: 1.0,
+        guidance_scale: None,
+        name: Some(name.to_owned()),
+        prediction: (name == "lightning-1step").then_some(Prediction::Sample),
+        timesteps,
+        walk,
+    };
+    let walk = |scheduler: SchedulerConfig, steps: Steps| {
+        let walk = scheduler.walk(steps)?;
+        let timesteps = walk.timesteps().iter().map(|t| t.round() as usize).collect();
+        Ok(made(timesteps, Some(walk)))
+    };
+    match &published.way {
+        Way::Renoised(timesteps) => Ok(made(timesteps.to_vec(), None)),
+        Way::Sampled { sampler, options, steps } => {
+            let mut scheduler = scheduler.clone();
+            // A whole set of options, before the sampler that may refuse the file's.
+            for (key, value) in *options {
+                scheduler = scheduler.with_option(key, *value)?;
+            }
+            walk(scheduler.with_sampler(*sampler)?, (*steps).into())
+        }
+        Way::At { sampler, timesteps } => walk(scheduler.with_sampler(*sampler)?, timesteps.to_vec().into()),
+    }
+}
+
+/// The recipe that a file's or folder's name stands for, where it leaves no doubt: the names under which the models are
+/// published.
+pub(crate) fn guess(path: &Path) -> Option<&'static str> {
+    let parts = path.components().rev().take(4).filter_map(|part| part.as_os_str().to_str());
+    let mut parts = parts.map(str::to_lowercase);
+    let name = parts.next()?;
+    let stem = name.trim_end_matches(".safetensors").trim_end_matches(".bin");
+    let words: Vec<&str> = stem.split(['_', '-', '.']).collect();
+    let has = |word: &str| words.contains(&word);
+    let steps = |count: usize| {
+        let (one, many) = (format!("{count}step"), format!("{count}steps"));
+        words.iter().any(|word| **word == one || **word == many)
+    };
+    let of = |family: &str, counts: &[usize]| {
+        let count = counts.iter().find(|count| steps(**count))?;
+        names().into_iter().find(|name| *name == format!("{family}-{count}step"))
+    };
+    if has("dmd2") {
+        return of("dmd2", &[1, 4]);
+    }
+    if has("lightning") && has("sdxl") {
+        // The one-step files are published as `_1step_unet_x0`: without the mark they are something else.
+        return of("lightning", &[2, 4, 8]).or(has("x0").then(|| of("lightning", &[1])).flatten());
+    }
+    if has("hyper") && !has("cfglora") && (has("lora") || has("unet")) {
+        return match has("unet") {
+            true => steps(1).then_some("hyper-1step-unet"),
+            false => of("hyper", &[1, 2, 4, 8]),
+        };
+    }
+    let turbo = |name: &str| {
+        let name = name.rsplit("--").next().unwrap_or(name);
+        ["sdxl-turbo", "sd-turbo", "sd_xl_turbo_1.0", "sd_xl_turbo_1.0_fp16", "sd_turbo"].contains(&name)
+    };
+    if turbo(stem) || turbo(&name) {
+        return Some("turbo");
+    }
+    // A model or LoRA named by its repository's folder, in the hub's cache above `snapshots/COMMIT`.
+    let folders: Vec<String> = std::iter::once(name.clone()).chain(parts).collect();
+    let repository = |name: &str| folders.iter().any(|folder| folder.rsplit("--").next() == Some(name));
+    if folders.iter().any(|folder| folder.starts_with("models--") && turbo(folder)) {
+        return Some("turbo");
+    }
+    if ["lcm-lora-sdv1-5", "lcm-lora-sdxl"].into_iter().any(repository) {
+        return Some("lcm");
+    }
+    ["tcd-sd15-lora", "tcd-sdxl-lora", "tcd-sd21-base-lora"].into_iter().any(repository).then_some("tcd")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_published_files() {
+        for (path, expected) in [
+            ("dmd2_sdxl_4step_unet_fp16.safetensors", Some("dmd2-4step")),
+            ("dmd2_sdxl_1step_unet_fp16.bin", Some("dmd2-1step")),
+            ("a/dmd2_sdxl_4step_lora_fp16.safetensors", Some("dmd2-4step")),
+            ("sdxl_lightning_4step_unet.safetensors", Some("lightning-4step")),
+            ("sdxl_lightning_1step_unet_x0.safetensors", Some("lightning-1step")),
+            ("sdxl_lightning_8step_lora.safetensors", Some("lightning-8step")),
+            ("Hyper-SDXL-8steps-lora.safetensors", Some("hyper-8step")),
+            ("Hyper-SD15-1step-lora.safetensors", Some("hyper-1step")),
+            ("Hyper-SDXL-1step-Unet.safetensors", Some("hyper-1step-unet")),
+            ("sd_xl_turbo_1.0_fp16.safetensors", Some("turbo")),
+            ("models--stabilityai--sdxl-turbo/snapshots/abc", Some("turbo")),
+            ("models/sdxl-turbo", Some("turbo")),
+            (
+                "models--latent-consistency--lcm-lora-sdxl/snapshots/abc/pytorch_lora_weights.safetensors",
+                Some("lcm"),
+            ),
+            ("h1t--TCD-SDXL-LoRA/pytorch_lora_weights.safetensors", Some("tcd")),
+            // Nothing in these names is certain.
+            ("dmd2_finetune.safetensors", None),
+            ("sdxl_lightning_1step.safetensors", None),
+            ("Hyper-SDXL-8steps-CFGLora.safetensors", None),
+            ("turboVisionXL.safetensors", None),
+            ("14step.safetensors", None),
+            ("pytorch_lora_weights.safetensors", None),
+            ("unet_one_step", None),
+        ] {
+            assert_eq!(guess(Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_a_recipe_of_its_kinds() {
+        let noising = Noising::stable_diffusion(SchedulerConfig::stable_diffusion()).unwrap();
+        for published in ALL {
+            for kind in published.kinds {
+                let made = recipe(published.name, *kind, &noising).unwrap();
+                assert!(made.timesteps[0] <= 999 && !made.timesteps.is_empty(), "{}", published.name);
+            }
+        }
+        let at = |name: &str, kind| recipe(name, kind, &noising).unwrap().timesteps;
+        assert_eq!(at("dmd2-1step", Xl), [399]);
+        assert_eq!(at("dmd2-1step", Sd), [999]);
+        assert_eq!(at("lightning-4step", Xl), [999, 749, 499, 249]);
+        assert_eq!(at("lightning-8step", Xl), [999, 874, 749, 624, 499, 374, 249, 124]);
+        assert_eq!(at("lcm", Sd), [999, 759, 499, 259]);
+        assert_eq!(at("hyper-1step-unet", Xl), [800]);
+        let message = recipe("lightning-4step", Sd, &noising).unwrap_err().to_string();
+        assert!(message.contains("XL") && message.contains("Lightning"), "{message}");
+        let message = recipe("lightning", Xl, &noising).unwrap_err().to_string();
+        assert!(message.contains("lightning-4step") && message.contains("turbo"), "{message}");
+    }
+}

@@ -1,0 +1,92 @@
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use burn::tensor::FloatDType;
+use clap::Args;
+use dmd_hub::{Hub, Repository, Snapshot, Variant, diffusers_selection};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::progress::{Interrupted, interrupted, listen};
+use super::{DtypeArgs, OFFLINE};
+use crate::console::{say, say_err};
+
+/// Fetch a model from the Hugging Face hub into its cache
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// OWNER/NAME, OWNER/NAME@REVISION, and with :FILE behind it one of its files
+    model: String,
+    #[command(flatten)]
+    dtype: DtypeArgs,
+    /// Make no connection: say where the cache has the model, or that it lacks it
+    #[arg(long)]
+    offline: bool,
+}
+
+pub(crate) fn pull(args: &PullArgs) -> anyhow::Result<()> {
+    listen("stopping; what was fetched is kept, and the next call goes on there")?;
+    let found = fetch(&Repository::parse(&args.model)?, args.dtype.float(), args.offline)?;
+    say!("{}", found.model().display());
+    Ok(())
+}
+
+/// A model's place on the disk: as it is given, or, where no such file is there and the text names a repository of the
+/// hub, in the hub's cache, fetched where that lacks it.
+pub(crate) fn place(model: &Path, dtype: FloatDType) -> anyhow::Result<PathBuf> {
+    let Some(repository) =
+        model.to_str().filter(|_| !model.exists()).and_then(|text| Repository::parse(text).ok())
+    else {
+        return Ok(model.to_owned());
+    };
+    let found = fetch(&repository, dtype, false)
+        .with_context(|| format!("{model:?} is not here, and was looked for on the Hugging Face hub"))?;
+    Ok(found.model())
+}
+
+fn fetch(repository: &Repository, dtype: FloatDType, offline: bool) -> anyhow::Result<Snapshot> {
+    let hub = Hub::from_variables(|name| match name {
+        OFFLINE if offline => Some("1".to_owned()),
+        name => std::env::var(name).ok(),
+    })?;
+    let variant = match dtype {
+        FloatDType::F16 => Variant::Fp16,
+        FloatDType::BF16 => Variant::Bf16,
+        _ => Variant::Full,
+    };
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    bar.set_style(style.context("a progress bar")?);
+    let mut said = String::new();
+    let found = hub.fetch(
+        repository,
+        |entries| diffusers_selection(entries, variant),
+        |progress| {
+            if progress.file != said {
+                said = progress.file.to_owned();
+                // Where there is no terminal the bar is silent.
+                if bar.is_hidden() && !said.is_empty() {
+                    say_err!("fetching {said} ({:.1} MB)", progress.file_total as f64 / 1e6);
+                }
+                bar.set_message(said.clone());
+            }
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
+    );
+    bar.finish_and_clear();
+    match found {
+        Err(dmd_hub::Error::Cancelled) => {
+            Err(Interrupted("stopped; the next call goes on there".to_owned()).into())
+        }
+        Err(error) => Err(error.into()),
+        Ok(found) => {
+            for part in &found.selection.other_variant {
+                say_err!(
+                    "note: {part} is published in another precision than the one asked for, and that was taken"
+                );
+            }
+            Ok(found)
+        }
+    }
+}
