@@ -11,6 +11,8 @@ pub(crate) fn to_floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         Dtype::F64 => each(bytes, |b| f64::from_le_bytes(*b) as f32),
         Dtype::F16 => halves(bytes, |from: &[f16], to| from.convert_to_f32_slice(to)),
         Dtype::BF16 => halves(bytes, |from: &[bf16], to| from.convert_to_f32_slice(to)),
+        Dtype::F8_E4M3 => eighths(bytes, e4m3),
+        Dtype::F8_E5M2 => eighths(bytes, e5m2),
         _ => return None,
     })
 }
@@ -41,6 +43,28 @@ pub(crate) fn from_floats(dtype: Dtype, values: &[f32]) -> Result<Vec<u8>, f32> 
         }
         _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
     })
+}
+
+/// Values of one byte each, by a table of all of them.
+fn eighths(bytes: &[u8], value: fn(u8) -> f32) -> Vec<f32> {
+    let table: Vec<f32> = (0..=u8::MAX).map(value).collect();
+    bytes.iter().filter_map(|byte| table.get(usize::from(*byte)).copied()).collect()
+}
+
+/// 1 bit of sign, 4 of exponent with bias 7, 3 of mantissa. There is no infinity; the largest code is not a number.
+fn e4m3(code: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(code >> 3 & 15), f32::from(code & 7));
+    let magnitude = match (exponent, code & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa / 512.0,
+        _ => (1.0 + mantissa / 8.0) * 2.0_f32.powi(exponent - 7),
+    };
+    if code & 128 == 0 { magnitude } else { -magnitude }
+}
+
+/// The upper half of an f16.
+fn e5m2(code: u8) -> f32 {
+    f16::from_bits(u16::from(code) << 8).to_f32()
 }
 
 fn each<const N: usize, T>(bytes: &[u8], value: impl Fn(&[u8; N]) -> T) -> Vec<T> {

@@ -55,7 +55,7 @@ pub enum Error {
         reason: String,
     },
     /// A tensor is of a type that no float parameter is made of.
-    #[error("tensor {name:?} of {path:?} has type {dtype}; weights are F16, BF16, F32 or F64")]
+    #[error("tensor {name:?} of {path:?} has type {dtype}; weights are F16, BF16, F32, F64 or F8")]
     DataType {
         /// The file.
         path: PathBuf,
@@ -63,6 +63,22 @@ pub enum Error {
         name: String,
         /// Its type.
         dtype: String,
+    },
+    /// A file that is no model of a supported kind.
+    #[error("{path:?} is {reason}")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
+    },
+    /// A LoRA file that cannot be merged.
+    #[error("the LoRA {path:?} cannot be merged: {reason}")]
+    Lora {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// The file's tensors are not the module's.
     #[error("{path:?} does not fit this network: {mismatch}")]
@@ -83,10 +99,8 @@ pub enum Error {
         /// The parameter.
         parameter: String,
     },
-    /// A finite value that is infinite in the type it is to be written in.
-    #[error(
-        "cannot write {path:?}: tensor {name:?} holds {value:e}, which {dtype} cannot; write F32 or BF16"
-    )]
+    /// A finite value that is infinite in the type it is to be written or held in.
+    #[error("tensor {name:?} of {path:?} would be {value:e}, which {dtype} cannot hold; use F32 or BF16")]
     Overflow {
         /// The file.
         path: PathBuf,

@@ -23,10 +23,10 @@ use crate::{Error, Tensors, shards};
 pub fn read(path: &Path) -> Result<Tensors, Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut entries = BTreeMap::new();
-    let mut bytes = 0;
+    let (mut bytes, mut metadata) = (0, BTreeMap::new());
     if name.ends_with(".json") {
         for (shard, wanted) in shards::read_index(path)? {
-            let mut found = header(&shard)?;
+            let (mut found, _) = header(&shard)?;
             bytes += file_len(&shard)?;
             for key in wanted {
                 let entry = found.remove(&key).ok_or_else(|| Error::Index {
@@ -38,12 +38,12 @@ pub fn read(path: &Path) -> Result<Tensors, Error> {
         }
     } else {
         bytes = file_len(path)?;
-        entries = match name.rsplit_once('.') {
-            Some((_, "bin" | "pt" | "pth" | "ckpt")) => state_dict(path)?,
+        (entries, metadata) = match name.rsplit_once('.') {
+            Some((_, "bin" | "pt" | "pth" | "ckpt")) => (state_dict(path)?, metadata),
             _ => header(path)?,
         };
     }
-    Ok(Tensors::new(path.to_owned(), entries, bytes))
+    Ok(Tensors::new(path.to_owned(), entries, bytes).with_metadata(metadata))
 }
 
 /// The value of a key in a safetensors file's metadata; `None` where the file does not have the key.
@@ -63,10 +63,16 @@ fn file_len(path: &Path) -> Result<u64, Error> {
     Ok(metadata.len())
 }
 
-/// The tensors that a safetensors header describes, all of them inside the file.
-fn header(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
+/// The tensors that a safetensors header describes, all of them inside the file, and the header's metadata.
+fn header(path: &Path) -> Result<(BTreeMap<String, Entry>, BTreeMap<String, String>), Error> {
     let invalid = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
     let content = Region::open(path)?;
+    if content.as_ref().starts_with(b"GGUF") {
+        return Err(Error::Checkpoint {
+            path: path.to_owned(),
+            reason: "a GGUF file, whose weights are quantised; use the model's safetensors file".to_owned(),
+        });
+    }
     let (length, metadata) =
         SafeTensors::read_metadata(content.as_ref()).map_err(|error| invalid(error.to_string()))?;
     let start = length + size_of::<u64>();
@@ -77,7 +83,9 @@ fn header(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
             .ok_or_else(|| invalid(format!("{name:?} is of shape {:?}", info.shape)))
     };
     let named = metadata.tensors().into_iter();
-    named.map(|(name, info)| entry(&name, info).map(|entry| (name, entry))).collect()
+    let entries = named.map(|(name, info)| entry(&name, info).map(|entry| (name, entry)));
+    let about = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
+    Ok((entries.collect::<Result<_, _>>()?, about.collect()))
 }
 
 #[cfg(not(feature = "pytorch"))]
@@ -103,7 +111,14 @@ fn state_dict(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
             Stored::BF16 => Dtype::BF16,
             Stored::I64 => Dtype::I64,
             Stored::I32 => Dtype::I32,
-            other => return Err(invalid(format!("{name:?} has type {other:?}; weights are floats"))),
+            // What lies beside the weights of a training's checkpoint; a weight of such a type is refused when it is read.
+            Stored::I16 => Dtype::I16,
+            Stored::I8 => Dtype::I8,
+            Stored::U64 => Dtype::U64,
+            Stored::U32 => Dtype::U32,
+            Stored::U16 => Dtype::U16,
+            Stored::U8 => Dtype::U8,
+            Stored::Bool => Dtype::BOOL,
         };
         let shape = tensor.shape().to_vec();
         let entry = Entry::new(dtype, shape.clone(), Source::PyTorch(std::sync::Arc::new(tensor)));

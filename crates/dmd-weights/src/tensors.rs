@@ -14,6 +14,9 @@ use crate::{Error, convert};
 /// Smallest tensor, in bytes, that is used in place: below it a copy costs less than the sharing.
 const SHARED: usize = 1 << 16;
 
+/// The name of a tensor that is [alone](Entry::alone).
+pub(crate) const ALONE: &str = "tensor";
+
 /// Named tensors of a file, of several shards of one, of a state dict or of a network. A value is read, and edits are
 /// applied to it, when a parameter takes it or a file is written: a view of 4 GB costs nothing.
 ///
@@ -30,6 +33,7 @@ pub struct Tensors {
     path: PathBuf,
     entries: BTreeMap<String, Entry>,
     bytes: u64,
+    metadata: Arc<BTreeMap<String, String>>,
 }
 
 /// A tensor's name, shape and values in f32.
@@ -82,6 +86,77 @@ impl Entry {
         Self::new(Dtype::F32, shape, Source::Computed(Arc::new(values)))
     }
 
+    /// A tensor that is computed from another one when it is asked for, of type `dtype` and of shape `shape`.
+    pub(crate) fn computed(
+        dtype: Dtype,
+        shape: Vec<usize>,
+        values: impl Fn() -> Result<Vec<f32>, Error> + Send + Sync + 'static,
+    ) -> Option<Self> {
+        Self::new(dtype, shape, Source::Computed(Arc::new(values)))
+    }
+
+    /// The same values in another shape.
+    pub(crate) fn reshaped(&self, shape: Vec<usize>) -> Option<Self> {
+        (shape.iter().product::<usize>() == self.len()).then(|| Self { shape, ..self.clone() })
+    }
+
+    /// Part `index` of `parts` equal ones along the first axis. Of a mapped file it is a view, with the tensor's own type.
+    pub(crate) fn rows(&self, index: usize, parts: usize) -> Option<Self> {
+        let rows = self.shape.first().filter(|rows| parts > 0 && *rows % parts == 0)? / parts;
+        let shape: Vec<usize> = [rows].iter().chain(self.shape.iter().skip(1)).copied().collect();
+        if let Source::Mapped(region) = &self.source {
+            let bytes = self.byte_len() / parts;
+            let source = Source::Mapped(region.part(index * bytes..(index + 1) * bytes));
+            return Self::new(self.dtype, shape, source);
+        }
+        let (whole, len) = (self.alone(), self.len() / parts);
+        Self::computed(self.exact(), shape, move || {
+            let values = whole.unrounded(ALONE)?;
+            Ok(values.get(index * len..(index + 1) * len).unwrap_or_default().to_vec())
+        })
+    }
+
+    /// A matrix `[a, b]` as `[b, a]`.
+    pub(crate) fn transposed(&self) -> Option<Self> {
+        let [rows, columns] = *self.shape.as_slice() else { return None };
+        let whole = self.alone();
+        Self::computed(self.exact(), vec![columns, rows], move || {
+            let values = whole.unrounded(ALONE)?;
+            let column = |c: usize| values.iter().skip(c).step_by(columns).copied();
+            Ok((0..columns).flat_map(column).collect())
+        })
+    }
+
+    /// The values times the numbers of `scale`: one, or one for each row.
+    pub(crate) fn scaled(&self, scale: &Self) -> Option<Self> {
+        let (len, scales) = (self.len(), scale.len());
+        if scales == 0 || (scales > 1 && Some(&scales) != self.shape.first()) {
+            return None;
+        }
+        let (whole, scale) = (self.alone(), scale.alone());
+        Self::computed(Dtype::F32, self.shape.clone(), move || {
+            let mut values = whole.unrounded(ALONE)?;
+            let rows = values.chunks_mut((len / scales).max(1));
+            for (row, scale) in rows.zip(scale.unrounded(ALONE)?) {
+                row.iter_mut().for_each(|value| *value *= scale);
+            }
+            Ok(values)
+        })
+    }
+
+    /// This tensor as the only one of a view.
+    pub(crate) fn alone(&self) -> Tensors {
+        Tensors::new(PathBuf::new(), [(ALONE.to_owned(), self.clone())].into(), 0)
+    }
+
+    /// The type that values which are computed from this tensor without arithmetic fit in.
+    fn exact(&self) -> Dtype {
+        match self.dtype {
+            dtype @ (Dtype::F16 | Dtype::BF16) => dtype,
+            _ => Dtype::F32,
+        }
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -100,7 +175,11 @@ impl Entry {
 
 impl Tensors {
     pub(crate) fn new(path: PathBuf, entries: BTreeMap<String, Entry>, bytes: u64) -> Self {
-        Self { path, entries, bytes }
+        Self { path, entries, bytes, metadata: Arc::default() }
+    }
+
+    pub(crate) fn with_metadata(self, metadata: BTreeMap<String, String>) -> Self {
+        Self { metadata: Arc::new(metadata), ..self }
     }
 
     /// Tensors in memory, under the name that messages call them by.
@@ -154,7 +233,7 @@ impl Tensors {
             }
             entries.insert(name, entry);
         }
-        Ok(Self { path, entries, bytes })
+        Ok(Self::new(path, entries, bytes))
     }
 
     /// Where the file lies.
@@ -165,6 +244,12 @@ impl Tensors {
     /// The tensors by name.
     pub fn entries(&self) -> &BTreeMap<String, Entry> {
         &self.entries
+    }
+
+    /// What a safetensors file says about itself, its `__metadata__`: texts by name. Nothing for other files, and for a
+    /// model in shards.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// Bytes on disk of all that was opened, whatever part of it this view shows.
@@ -191,7 +276,8 @@ impl Tensors {
     /// [`Error::Index`] when two tensors would have the same name.
     pub fn renamed(self, name: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let renamed = self.entries.into_iter().filter_map(|(old, entry)| Some((name(&old)?, entry)));
-        Self::from_entries(self.path, renamed, self.bytes)
+        let metadata = self.metadata;
+        Ok(Self { metadata, ..Self::from_entries(self.path, renamed, self.bytes)? })
     }
 
     pub(crate) fn entries_mut(&mut self) -> &mut BTreeMap<String, Entry> {
@@ -202,9 +288,22 @@ impl Tensors {
     ///
     /// # Errors
     ///
-    /// [`Error::DataType`] for a tensor that is neither F16, BF16, F32 nor F64, [`Error::Index`] for
-    /// one that does not exist.
+    /// [`Error::DataType`] for a tensor that is not of floats, [`Error::Index`] for one that does not exist,
+    /// [`Error::Overflow`] for a computed one with a value that its type cannot hold.
     pub fn floats(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let values = self.unrounded(name)?;
+        let Entry { dtype, source, .. } = self.entry(name)?;
+        match (source, dtype) {
+            (Source::Computed(_), Dtype::F16 | Dtype::BF16) => {
+                let stored = self.stored(name, *dtype, &values)?;
+                Ok(convert::to_floats(*dtype, &stored).unwrap_or(values))
+            }
+            _ => Ok(values),
+        }
+    }
+
+    /// [`Self::floats`], where computed values are not yet rounded to their tensor's type.
+    pub(crate) fn unrounded(&self, name: &str) -> Result<Vec<f32>, Error> {
         let entry = self.entry(name)?;
         if let Source::Computed(values) = &entry.source {
             return values();
@@ -213,6 +312,16 @@ impl Tensors {
             path: self.path.clone(),
             name: name.to_owned(),
             dtype: format!("{:?}", entry.dtype),
+        })
+    }
+
+    /// Values as a file of type `dtype` stores them.
+    fn stored(&self, name: &str, dtype: Dtype, values: &[f32]) -> Result<Vec<u8>, Error> {
+        convert::from_floats(dtype, values).map_err(|value| Error::Overflow {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            value,
+            dtype: format!("{dtype:?}"),
         })
     }
 
@@ -271,9 +380,7 @@ impl Tensors {
                     false => Err(invalid(format!("{name:?} is not as long as its shape says"))),
                 }
             }
-            Source::Computed(values) => {
-                Ok(values()?.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into())
-            }
+            Source::Computed(values) => Ok(self.stored(name, entry.dtype, &values()?)?.into()),
         }
     }
 }

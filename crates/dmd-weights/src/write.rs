@@ -57,7 +57,9 @@ pub fn write_with_metadata(
 ) -> Result<(), Error> {
     let invalid = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
     let stored = |dtype| match dtype {
-        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 => precision.dtype(),
+        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F8_E4M3 | Dtype::F8_E5M2 => {
+            precision.dtype()
+        }
         other => other,
     };
     // The largest types first, so that every tensor is aligned; then by name.

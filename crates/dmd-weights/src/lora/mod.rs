@@ -1,10 +1,15 @@
 //! Low-rank updates of weights ("LoRA", Hu et al. 2021), merged when a weight is read.
 
-use std::sync::Arc;
+mod file;
+mod keys;
+mod settings;
+mod spellings;
+
+pub use file::{LoraFile, LoraPart, LoraReport};
 
 use safetensors::Dtype;
 
-use crate::tensors::{Entry, Source};
+use crate::tensors::Entry;
 use crate::{Error, Mismatch, Misshapen, Tensors};
 
 /// A file of low-rank updates, with what each belongs to.
@@ -30,8 +35,8 @@ pub struct Update {
 }
 
 impl Tensors {
-    /// The tensors with `scale · alpha / rank · up · down` added to each target of a LoRA, when it is read. What is merged is
-    /// read as f32. Several merges add up.
+    /// The tensors with `scale · alpha / rank · up · down` added to each target of a LoRA, when it is read. The sum is made
+    /// in f32, and rounded once where the target is of type F16 or BF16, however many merges add up.
     ///
     /// # Errors
     ///
@@ -56,9 +61,13 @@ impl Tensors {
             let (target, full) = (update.target.clone(), entry.shape.clone());
             let values = move || {
                 let (down, up) = (matrices.floats(&update.down)?, matrices.floats(&update.up)?);
-                Ok(shape.added(base.floats(&update.target)?, &up, &down, factor))
+                Ok(shape.added(base.unrounded(&update.target)?, &up, &down, factor))
             };
-            let merged = Entry::new(Dtype::F32, full, Source::Computed(Arc::new(values)));
+            let dtype = match entry.dtype {
+                half @ (Dtype::F16 | Dtype::BF16) => half,
+                _ => Dtype::F32,
+            };
+            let merged = Entry::computed(dtype, full, values);
             self.entries_mut().extend(merged.map(|entry| (target, entry)));
         }
         match mismatch.is_empty() {
