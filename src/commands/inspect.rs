@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use clap::Args;
 use dmd_infer::Steps;
 use dmd_kernels::device;
-use dmd_model::{Description, Kind, ModelFolder, OpenOptions, Part, describe, generator_recipe};
+use dmd_model::{Description, Kind, ModelFolder, OpenOptions, Part, Source, describe, generator_recipe};
 use dmd_weights::{Tensors, read};
 
 use crate::console::say;
@@ -42,7 +42,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
 
 /// Every part of a model, and what is missing for drawing.
 fn model(folder: &ModelFolder, device: &Device, tensors: bool) {
-    let kind = Kind::of(folder);
+    let kind = Kind::of(&folder.clone().into());
     let parts = kind.as_ref().map_or(&Part::ALL[..], |kind| kind.parts());
     let is = kind.map_or_else(|error| error.to_string(), |kind| kind.description().to_owned());
     say!("{}: {is}", folder.path().display());
@@ -116,7 +116,8 @@ fn show(before: &str, found: &Description, tensors: bool) {
 /// Where the scheduler stands, and what a user should know of how it is read.
 fn scheduler(folder: &ModelFolder) {
     let name = Part::Scheduler.name();
-    match Kind::of(folder).and_then(|kind| kind.noising(folder)) {
+    let source = Source::from(folder.clone());
+    match Kind::of(&source).and_then(|kind| kind.noising(&source)) {
         Ok(noising) => {
             say!("{name:14} predicts {:?}, timesteps 0 to {}", noising.prediction(), noising.last_timestep());
             let sampler = noising.plan(&Steps::Count(1), None).err().map(|error| error.to_string());

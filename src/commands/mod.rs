@@ -34,7 +34,8 @@ pub(crate) const OFFLINE: &str = "HF_HUB_OFFLINE";
 /// Which model, on which device.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Model folder in diffusers' layout, or a repository of the Hugging Face hub, OWNER/NAME or OWNER/NAME@REVISION
+    /// Model folder in diffusers' layout, a single file of Stable Diffusion, or a repository of the Hugging Face hub,
+    /// OWNER/NAME or OWNER/NAME@REVISION
     /// [default: the embedded model]
     #[arg(long)]
     model: Option<PathBuf>,
@@ -99,20 +100,22 @@ pub(crate) fn embedded_model() -> PathBuf {
     }
 }
 
+/// Where a file or folder lies: as it is given, or in the hub's cache. Without the feature `hub` all are on the disk.
+pub(crate) fn place(path: &Path, dtype: FloatDType) -> anyhow::Result<PathBuf> {
+    #[cfg(feature = "hub")]
+    return pull::place(path, dtype);
+    #[cfg(not(feature = "hub"))]
+    {
+        let _ = dtype;
+        Ok(path.to_owned())
+    }
+}
+
 impl ModelArgs {
     /// The model folder: as given, from the hub, or the embedded one. Networks are computed in `dtype`: of a model on the
     /// hub the weights of that precision are fetched where it has them.
     pub(crate) fn folder(&self, dtype: FloatDType) -> anyhow::Result<PathBuf> {
-        match &self.model {
-            None => Ok(embedded_model()),
-            #[cfg(feature = "hub")]
-            Some(model) => pull::place(model, dtype),
-            #[cfg(not(feature = "hub"))]
-            Some(model) => {
-                let _ = dtype;
-                Ok(model.clone())
-            }
-        }
+        self.model.as_ref().map_or_else(|| Ok(embedded_model()), |model| place(model, dtype))
     }
 
     /// The model's name, as it was given.

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Device, FloatDType};
-use dmd_model::{AnyModel, Networks, OpenOptions, Recipe};
+use dmd_model::{AnyModel, LoraOption, Networks, OpenOptions, Recipe};
 
 use crate::{Error, Pipeline};
 
@@ -28,6 +28,27 @@ impl PipelineBuilder {
     /// ([`Recipe::names`]). Without a generator the model's UNet is one.
     pub fn recipe(mut self, name: impl Into<String>) -> Self {
         self.options.recipe = Some(name.into());
+        self
+    }
+
+    /// Merges a LoRA file into the weights when they are read, `strength` times; several add up, in this order. kohya's,
+    /// diffusers' and PEFT's spellings are known. [`Pipeline::notes`] says what became of it.
+    pub fn lora(mut self, path: impl Into<PathBuf>, strength: f64) -> Self {
+        self.options.loras.push(LoraOption { path: path.into(), strength });
+        self
+    }
+
+    /// The autoencoder in place of the model's own: a folder, or a file of weights. How latents are scaled stays what the
+    /// model's own says.
+    pub fn autoencoder(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.autoencoder = Some(path.into());
+        self
+    }
+
+    /// A model folder whose configurations, tokenizers and missing parts a single file shares; without one they are those of
+    /// the published model of its family.
+    pub fn config(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.options.config = Some(folder.into());
         self
     }
 

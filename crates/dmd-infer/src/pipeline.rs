@@ -20,7 +20,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts from a model folder in diffusers' layout, with the one-step UNet in `unet_one_step`.
+    /// Starts from a model folder in diffusers' layout, with the one-step UNet in `unet_one_step`, or from a single file of
+    /// Stable Diffusion.
     pub fn builder(model: impl Into<PathBuf>, device: &Device) -> PipelineBuilder {
         PipelineBuilder::new(model.into(), device)
     }
@@ -52,6 +53,12 @@ impl Pipeline {
     /// Noise schedule and samplers.
     pub fn noising(&self) -> &Noising {
         with_model!(&self.model, model => &model.noising)
+    }
+
+    /// What a user should know of how the model was opened, a sentence each: what became of each LoRA file, and what a
+    /// single file does not say.
+    pub fn notes(&self) -> &[String] {
+        with_model!(&self.model, model => &model.notes)
     }
 
     /// Height and width of the pictures that the model was trained on.

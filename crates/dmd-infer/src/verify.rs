@@ -97,7 +97,7 @@ pub fn verify(
     let decode = reference.has(&["latents_scaled", "vae_decoded"]);
     let encode = reference.has(&["image", "vae_mean"]);
     if (decode || encode || x0.is_some())
-        && let (Some(network), AutoencoderFiles::Full(config)) =
+        && let (Some(network), AutoencoderFiles::Full { config, .. }) =
             (parts.load_autoencoder(device)?, &parts.autoencoder)
     {
         if decode {

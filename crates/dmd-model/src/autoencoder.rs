@@ -4,19 +4,25 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use dmd_unet::{AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, TinyAutoencoderConfig};
-use dmd_weights::{Precision, read_config, write_json};
+use dmd_weights::{Part as FilePart, Precision, read_config, write_json};
 use serde_json::Value;
 
 use crate::families::Part;
 use crate::fit::Misfits;
 use crate::folder::ModelFolder;
+use crate::source::{Source, of_file, of_folder};
 use crate::{Codec, Error, OpenOptions};
 
 /// Which autoencoder a model is opened with, and its configuration.
 #[derive(Debug, Clone)]
 pub enum AutoencoderFiles {
-    /// The model's own.
-    Full(AutoencoderConfig),
+    /// One of full size.
+    Full {
+        /// Its configuration.
+        config: AutoencoderConfig,
+        /// Where it lies, where it is not the model's own: a folder, or a file.
+        other: Option<PathBuf>,
+    },
     /// A tiny one in its place.
     Tiny {
         /// Where it lies.
@@ -28,21 +34,38 @@ pub enum AutoencoderFiles {
 
 impl AutoencoderFiles {
     /// Reads the configuration of the autoencoder that the options choose.
-    pub(crate) fn read(folder: &ModelFolder, options: &OpenOptions) -> Result<Self, Error> {
+    pub(crate) fn read(source: &Source, options: &OpenOptions) -> Result<Self, Error> {
         if let Some(path) = &options.tiny_autoencoder {
+            if options.autoencoder.is_some() {
+                return Err(Error::Setting {
+                    setting: "two autoencoders (--vae and --taesd)".to_owned(),
+                    hint: "name one".to_owned(),
+                });
+            }
             let config: TinyAutoencoderConfig = read_config(path)?;
             config.validate()?;
             return Ok(Self::Tiny { folder: path.clone(), config });
         }
-        let config: AutoencoderConfig = read_config(&folder.need(Part::Autoencoder)?)?;
+        let own = || source.config::<AutoencoderConfig>(Part::Autoencoder);
+        let config = match &options.autoencoder {
+            Some(folder) if folder.is_dir() => {
+                let mut other: AutoencoderConfig = read_config(folder)?;
+                // Latents are the network's: another autoencoder decodes them as the model's own would.
+                if let Ok(own) = own() {
+                    other.scaling_factor = own.scaling_factor;
+                }
+                other
+            }
+            _ => own()?,
+        };
         config.validate()?;
-        Ok(Self::Full(config))
+        Ok(Self::Full { config, other: options.autoencoder.clone() })
     }
 
     /// Compares its colours with a picture's; the channels of its latents.
     pub(crate) fn compare(&self, misfits: &mut Misfits) -> usize {
         match self {
-            Self::Full(config) => {
+            Self::Full { config, .. } => {
                 misfits.colours("autoencoder", config.in_channels, config.out_channels);
                 config.latent_channels
             }
@@ -57,18 +80,44 @@ impl AutoencoderFiles {
     /// say.
     pub(crate) fn must_upcast(&self) -> bool {
         match self {
-            Self::Full(config) => config.other.get("force_upcast").and_then(Value::as_bool).unwrap_or(true),
+            Self::Full { config, .. } => {
+                config.other.get("force_upcast").and_then(Value::as_bool).unwrap_or(true)
+            }
             Self::Tiny { .. } => false,
         }
     }
 
     /// Reads the weights.
-    pub(crate) fn load_codec(&self, folder: &ModelFolder, device: &Device) -> Result<Codec, Error> {
+    pub(crate) fn load_codec(&self, source: &Source, device: &Device) -> Result<Codec, Error> {
         match self {
-            Self::Full(config) => Ok(Codec::full(read_autoencoder(folder, device)?.0, config)),
+            Self::Full { config, other } => {
+                Ok(Codec::full(load_full(source, config, other.as_deref(), device)?, config))
+            }
             Self::Tiny { folder, .. } => Codec::tiny(folder, device),
         }
     }
+
+    /// Reads the autoencoder; `None` where a tiny one takes its place.
+    pub(crate) fn load(&self, source: &Source, device: &Device) -> Result<Option<Autoencoder>, Error> {
+        match self {
+            Self::Full { config, other } => load_full(source, config, other.as_deref(), device).map(Some),
+            Self::Tiny { .. } => Ok(None),
+        }
+    }
+}
+
+fn load_full(
+    source: &Source,
+    config: &AutoencoderConfig,
+    other: Option<&Path>,
+    device: &Device,
+) -> Result<Autoencoder, Error> {
+    let weights = match other {
+        None => source.tensors(Part::Autoencoder)?,
+        Some(folder) if folder.is_dir() => of_folder(folder)?,
+        Some(file) => of_file(file, FilePart::Vae)?,
+    };
+    Ok(dmd_weights::load(config.init(device)?, &weights, &AUTOENCODER_KEYS)?)
 }
 
 /// Reads the autoencoder of a model folder.

@@ -1,12 +1,11 @@
 //! The families of models that a folder may hold. A new family is a file of its own and its lines in this one: how its
 //! folder is recognised, and a variant of [`Kind`] and of [`AnyModel`].
 
-use dmd_weights::read_config;
 use serde::Deserialize;
 
 use crate::classes::ClassConditioner;
 use crate::family::Family;
-use crate::folder::ModelFolder;
+use crate::source::Source;
 use crate::{Error, Model, Noising, OpenOptions, PixelClasses, StableDiffusion, StableDiffusionXl};
 
 /// A part of a model, in a folder of its own.
@@ -57,6 +56,20 @@ impl Part {
         }
     }
 
+    /// What it is, in a sentence.
+    pub(crate) fn description(self) -> &'static str {
+        match self {
+            Self::Tokenizer => "tokenizer",
+            Self::TextEncoder => "text encoder",
+            Self::Tokenizer2 => "second tokenizer",
+            Self::TextEncoder2 => "second text encoder",
+            Self::UNet => "UNet",
+            Self::Generator => "distilled generator",
+            Self::Autoencoder => "autoencoder",
+            Self::Scheduler => "scheduler",
+        }
+    }
+
     /// Whether the folder holds a vocabulary in place of a network.
     pub(crate) fn is_tokenizer(self) -> bool {
         matches!(self, Self::Tokenizer | Self::Tokenizer2)
@@ -103,14 +116,17 @@ struct Named {
 }
 
 impl Kind {
-    /// The kind of a folder's model, by the class of its network and what that is told besides the time.
+    /// The kind of a model, by the class of its network and what that is told besides the time.
     ///
     /// # Errors
     ///
     /// [`Error::NoModel`] when there is no network, or its configuration cannot be read.
-    pub fn of(folder: &ModelFolder) -> Result<Self, Error> {
-        let part = if folder.has(Part::UNet) { Part::UNet } else { Part::Generator };
-        let named: Named = read_config(&folder.need(part)?)?;
+    pub fn of(source: &Source) -> Result<Self, Error> {
+        let part = if source.has(Part::UNet) { Part::UNet } else { Part::Generator };
+        if let Some(published) = source.published() {
+            return Ok(published.kind());
+        }
+        let named: Named = source.config(part)?;
         Ok(match named.addition_embed_type.as_deref() {
             _ if named.class == "UNet2DModel" => Self::Classes,
             Some("text_time") => Self::StableDiffusionXl,
@@ -128,13 +144,13 @@ impl Kind {
         with_family!(self, Of => Of::PARTS)
     }
 
-    /// The noise schedule of a folder of this kind.
+    /// The noise schedule of a model of this kind.
     ///
     /// # Errors
     ///
     /// When the scheduler's configuration is missing, damaged or not supported.
-    pub fn noising(self, folder: &ModelFolder) -> Result<Noising, Error> {
-        with_family!(self, Of => Of::noising(folder))
+    pub fn noising(self, source: &Source) -> Result<Noising, Error> {
+        with_family!(self, Of => Of::noising(source))
     }
 }
 
@@ -144,7 +160,7 @@ impl Kind {
 ///
 /// When a configuration is missing, damaged or not supported.
 pub fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
-    with_family!(Kind::of(&ModelFolder::open(&options.model)?)?, Of => Of::misfits(options))
+    with_family!(Kind::of(&Source::open(options)?)?, Of => Of::misfits(options))
 }
 
 /// A model of whichever family a folder holds: what a program opens when it does not know what a user points at.
@@ -166,7 +182,7 @@ impl AnyModel {
     ///
     /// As [`Family::open`].
     pub fn open(options: &OpenOptions) -> Result<Self, Error> {
-        Ok(match Kind::of(&ModelFolder::open(&options.model)?)? {
+        Ok(match Kind::of(&Source::open(options)?)? {
             Kind::StableDiffusion => Self::StableDiffusion(StableDiffusion::open(options)?),
             Kind::StableDiffusionXl => Self::StableDiffusionXl(StableDiffusionXl::open(options)?),
             Kind::Classes => Self::Classes(PixelClasses::open(options)?),

@@ -5,7 +5,7 @@ use dmd_core::Condition;
 use dmd_unet::Network;
 
 use crate::families::Part;
-use crate::folder::ModelFolder;
+use crate::source::Source;
 use crate::{Error, Model, Noising, OpenOptions};
 
 /// A family of models: a network, what it is conditioned on, and how prompts become that. A new family is one `impl`.
@@ -20,12 +20,12 @@ pub trait Family: Debug + Clone + Sized + Send + Sync + 'static {
     /// The parts of a whole model, and the generator.
     const PARTS: &'static [Part];
 
-    /// The noise schedule of a model folder.
+    /// The noise schedule of a model.
     ///
     /// # Errors
     ///
     /// When the scheduler's configuration is missing, damaged or not supported.
-    fn noising(folder: &ModelFolder) -> Result<Noising, Error>;
+    fn noising(source: &Source) -> Result<Noising, Error>;
 
     /// Why the parts of a folder do not belong together, a sentence each; empty for a good model. Reads no weights.
     ///

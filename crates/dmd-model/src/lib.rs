@@ -5,6 +5,7 @@
 //! together; [`Model`] is one of a family, [`AnyModel`] of whichever family a folder holds.
 
 mod autoencoder;
+mod builtin;
 mod classes;
 mod codec;
 mod describe;
@@ -13,6 +14,7 @@ mod families;
 mod family;
 mod fit;
 mod folder;
+mod loras;
 mod model;
 mod networks;
 mod noising;
@@ -22,6 +24,7 @@ pub mod pixels;
 mod published;
 mod recipe;
 mod recipe_file;
+mod source;
 mod stable_diffusion;
 mod stable_diffusion_xl;
 mod teacher_files;
@@ -35,6 +38,7 @@ pub use error::Error;
 pub use families::{AnyModel, Kind, Part, misfits};
 pub use family::{ConditionOf, Conditioner, Family, SizeConditions, TextFeatures};
 pub use folder::ModelFolder;
+pub use loras::LoraOption;
 pub use model::{Distilled, Model};
 pub use networks::{NetworkFiles, generator_recipe};
 pub use noising::{Noising, Plan};
@@ -42,6 +46,7 @@ pub use options::{Networks, OpenOptions, check_dtype};
 pub use pixel_classes::PixelClasses;
 pub use recipe::Recipe;
 pub use recipe_file::RecipeFile;
+pub use source::Source;
 pub use stable_diffusion::{
     MAX_TOKENS, StableDiffusion, TextToImage, read_tokenizer, write_teacher, write_tokenizer,
 };

@@ -26,6 +26,9 @@ pub struct Model<F: Family> {
     /// The teacher's guidance where nobody names one: what the generator was distilled with, otherwise the family's
     /// usual.
     pub guidance_scale: f64,
+    /// What a user should know of how the model was opened, a sentence each: what became of each LoRA file, and what a
+    /// single file does not say.
+    pub notes: Vec<String>,
     /// Where the networks live.
     pub device: Device,
 }

@@ -1,23 +1,32 @@
 //! A model's networks on disk: the teacher's and the generator's, the same for every family.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::tensor::Device;
 use dmd_unet::{Network, Preconditioned, Sizes};
-use dmd_weights::{read, read_config, weight_file};
+use dmd_weights::{LoraPart, Part as FilePart, read_config};
 
 use crate::families::{Kind, Part};
-use crate::folder::ModelFolder;
+use crate::loras::Loras;
+use crate::source::{Source, of_file, of_folder};
 use crate::{Distilled, Error, Networks, Noising, OpenOptions, Recipe};
+
+/// Where a network's weights lie.
+#[derive(Debug, Clone)]
+pub(crate) enum NetworkPlace {
+    /// They are a part of the model.
+    Part(Part),
+    /// A network's folder, or a file.
+    At(PathBuf),
+}
 
 /// Configurations of teacher and generator, and where their weights lie.
 #[derive(Debug, Clone)]
 pub struct NetworkFiles<N: Network> {
-    /// The teacher's folder and configuration, where there is one.
-    pub teacher: Option<(PathBuf, N::Config)>,
-    /// The generator's folder, or bare state dict, and configuration, where there is one.
-    pub generator: Option<(PathBuf, N::Config)>,
-    /// How the generator is called.
+    source: Source,
+    teacher: Option<N::Config>,
+    generator: Option<(NetworkPlace, N::Config)>,
+    /// How the generator is called; `None` where there is no generator.
     pub recipe: Option<Recipe>,
 }
 
@@ -26,43 +35,43 @@ pub(crate) type Both<N> = (Option<Preconditioned<N>>, Option<Distilled<Precondit
 
 impl<N: Network> NetworkFiles<N> {
     pub(crate) fn read(
-        folder: &ModelFolder,
+        source: &Source,
         options: &OpenOptions,
         kind: Kind,
         noising: &Noising,
     ) -> Result<Self, Error> {
-        let configured = |path: PathBuf| -> Result<_, Error> {
-            let config: N::Config = read_config(&path)?;
+        let valid = |config: N::Config| -> Result<_, Error> {
             N::validate(&config)?;
-            Ok((path, config))
+            Ok(config)
         };
-        let teacher = folder.has(Part::UNet).then(|| configured(folder.part(Part::UNet))).transpose()?;
-        let generator = match options.generator_place(folder) {
+        let of_part = |part| valid(source.config(part)?);
+        let teacher = source.has(Part::UNet).then(|| of_part(Part::UNet)).transpose()?;
+        let generator = match options.generator_place(source) {
             None => None,
-            Some(path) if path.is_dir() => Some(configured(path)?),
-            // A bare state dict has the teacher's architecture.
-            Some(path) => {
-                let (_, config) = teacher.as_ref().ok_or_else(|| folder.lacks(Part::UNet))?;
-                Some((path, config.clone()))
+            Some(place) => {
+                let config = match &place {
+                    NetworkPlace::Part(part) => of_part(*part)?,
+                    NetworkPlace::At(path) if path.is_dir() => valid(read_config(path)?)?,
+                    // A file of weights has the teacher's architecture.
+                    NetworkPlace::At(_) => of_part(Part::UNet)?,
+                };
+                Some((place, config))
             }
         };
-        let asked = options.asked_recipe();
-        let recipe =
-            generator.as_ref().map(|(path, _)| Recipe::of(path, asked, kind, noising)).transpose()?;
-        Ok(Self { teacher, generator, recipe })
+        let recipe = generator.as_ref().map(|(place, _)| recipe_at(place, source, options, kind, noising));
+        Ok(Self { source: source.clone(), teacher, generator, recipe: recipe.transpose()? })
     }
 
     /// The configuration of the network that is called: the teacher's, or the generator's where there is no teacher.
     pub fn config(&self) -> Option<&N::Config> {
-        self.teacher.as_ref().or(self.generator.as_ref()).map(|(_, config)| config)
+        self.teacher.as_ref().or(self.generator.as_ref().map(|(_, config)| config))
     }
 
     /// The sizes of each network, under its name.
     pub(crate) fn sizes(&self) -> Vec<(&'static str, Sizes)> {
-        let sized = |name, files: &Option<(PathBuf, N::Config)>| {
-            files.as_ref().map(|(_, config)| (name, N::sizes(config)))
-        };
-        [sized("UNet", &self.teacher), sized("generator", &self.generator)].into_iter().flatten().collect()
+        let sized = |name, config: Option<&N::Config>| config.map(|config| (name, N::sizes(config)));
+        let generator = self.generator.as_ref().map(|(_, config)| config);
+        [sized("UNet", self.teacher.as_ref()), sized("generator", generator)].into_iter().flatten().collect()
     }
 
     /// Reads the teacher's network; `None` where there is no teacher.
@@ -71,7 +80,7 @@ impl<N: Network> NetworkFiles<N> {
     ///
     /// When its weights are missing, damaged or do not fit.
     pub fn load_teacher(&self, device: &Device) -> Result<Option<N>, Error> {
-        self.teacher.as_ref().map(|(path, config)| load(path, config, device)).transpose()
+        self.teacher_with(&mut Loras::none(), device)
     }
 
     /// Reads the generator's network; `None` where there is no generator.
@@ -80,11 +89,41 @@ impl<N: Network> NetworkFiles<N> {
     ///
     /// As [`Self::load_teacher`].
     pub fn load_generator(&self, device: &Device) -> Result<Option<N>, Error> {
-        self.generator.as_ref().map(|(path, config)| load(path, config, device)).transpose()
+        self.generator_with(&mut Loras::none(), device)
+    }
+
+    fn teacher_with(&self, loras: &mut Loras, device: &Device) -> Result<Option<N>, Error> {
+        let Some(config) = &self.teacher else { return Ok(None) };
+        self.load_from(&NetworkPlace::Part(Part::UNet), config, loras, device).map(Some)
+    }
+
+    fn generator_with(&self, loras: &mut Loras, device: &Device) -> Result<Option<N>, Error> {
+        let Some((place, config)) = &self.generator else { return Ok(None) };
+        self.load_from(place, config, loras, device).map(Some)
+    }
+
+    fn load_from(
+        &self,
+        place: &NetworkPlace,
+        config: &N::Config,
+        loras: &mut Loras,
+        device: &Device,
+    ) -> Result<N, Error> {
+        let weights = match place {
+            NetworkPlace::Part(part) => self.source.tensors(*part)?,
+            NetworkPlace::At(path) if path.is_dir() => of_folder(path)?,
+            NetworkPlace::At(path) => of_file(path, FilePart::UNet)?,
+        };
+        Ok(N::from_tensors(config, &loras.merged(LoraPart::UNet, weights)?, device)?)
     }
 
     /// Reads the networks that are asked for, at least one.
-    pub(crate) fn load(&self, options: &OpenOptions, noising: &Noising) -> Result<Both<N>, Error> {
+    pub(crate) fn load(
+        &self,
+        options: &OpenOptions,
+        noising: &Noising,
+        loras: &mut Loras,
+    ) -> Result<Both<N>, Error> {
         let (teacher, generator) = match options.networks {
             Networks::All => (true, true),
             Networks::Generator => (false, true),
@@ -94,13 +133,13 @@ impl<N: Network> NetworkFiles<N> {
         let own = noising.prediction();
         let denoiser =
             |network: N, prediction| Preconditioned::new(network, prediction).in_precision(options.dtype);
-        let generator = if generator { self.load_generator(&options.device)? } else { None };
+        let generator = if generator { self.generator_with(loras, &options.device)? } else { None };
         let generator = generator.zip(self.recipe.clone());
         let generator = generator.map(|(network, recipe)| {
             let network = denoiser(network, recipe.prediction.unwrap_or(own));
             Distilled::new(network, recipe, noising)
         });
-        let teacher = if teacher { self.load_teacher(&options.device)? } else { None };
+        let teacher = if teacher { self.teacher_with(loras, &options.device)? } else { None };
         match (&teacher, &generator) {
             (None, None) if options.networks == Networks::Teacher => Err(Error::NO_TEACHER),
             (None, None) => Err(Error::NO_GENERATOR),
@@ -115,16 +154,23 @@ impl<N: Network> NetworkFiles<N> {
 ///
 /// When a configuration is missing or damaged.
 pub fn generator_recipe(options: &OpenOptions) -> Result<Option<Recipe>, Error> {
-    let folder = ModelFolder::open(&options.model)?;
-    let Some(place) = options.generator_place(&folder) else { return Ok(None) };
-    let kind = Kind::of(&folder)?;
-    Recipe::of(&place, options.asked_recipe(), kind, &kind.noising(&folder)?).map(Some)
+    let source = Source::open(options)?;
+    let Some(place) = options.generator_place(&source) else { return Ok(None) };
+    let kind = Kind::of(&source)?;
+    recipe_at(&place, &source, options, kind, &kind.noising(&source)?).map(Some)
 }
 
-fn load<N: Network>(path: &Path, config: &N::Config, device: &Device) -> Result<N, Error> {
-    let file = match path.is_dir() {
-        true => weight_file(path, &["diffusion_pytorch_model"])?,
-        false => path.to_owned(),
+fn recipe_at(
+    place: &NetworkPlace,
+    source: &Source,
+    options: &OpenOptions,
+    kind: Kind,
+    noising: &Noising,
+) -> Result<Recipe, Error> {
+    let path = match (place, source.folder()) {
+        (NetworkPlace::At(path), _) => path.clone(),
+        (NetworkPlace::Part(part), Some(folder)) => folder.part(*part),
+        (NetworkPlace::Part(_), None) => source.path().to_owned(),
     };
-    Ok(N::from_tensors(config, &read(&file)?, device)?)
+    Recipe::of(&path, options.asked_recipe(), kind, noising)
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use burn::tensor::{Device, FloatDType};
 
 use crate::families::Part;
-use crate::folder::ModelFolder;
+use crate::loras::LoraOption;
+use crate::networks::NetworkPlace;
+use crate::source::Source;
 use crate::{Error, published};
 
 /// Which networks are read: all, or half of them.
@@ -25,14 +27,22 @@ pub enum Networks {
 /// Where a model's parts come from, and how they are read.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
-    /// The model folder.
+    /// The model folder, or a single file.
     pub model: PathBuf,
+    /// A model folder whose configurations, tokenizers and missing parts a single file shares; without one they are those
+    /// of the published model of its family.
+    pub config: Option<PathBuf>,
     /// The generator in place of the folder's own: a network's folder, or a bare state dict of the teacher's
     /// architecture.
     pub generator: Option<PathBuf>,
     /// How the generator is called, by the name of a published recipe ([`Recipe::names`](crate::Recipe::names)). Without
     /// a generator the model's UNet is one: a few-step model in place of the teacher, such as SDXL-turbo.
     pub recipe: Option<String>,
+    /// LoRA files that are merged into the weights when they are read, in this order.
+    pub loras: Vec<LoraOption>,
+    /// The autoencoder in place of the model's own: a folder, or a file of weights for the model's configuration. How
+    /// latents are scaled stays what the model's own says.
+    pub autoencoder: Option<PathBuf>,
     /// The folder of an `AutoencoderTiny` (TAESD) in place of the full autoencoder.
     pub tiny_autoencoder: Option<PathBuf>,
     /// Code large pictures in overlapping tiles of so many latents a side.
@@ -50,8 +60,11 @@ impl OpenOptions {
     pub fn new(model: impl Into<PathBuf>, device: &Device) -> Self {
         Self {
             model: model.into(),
+            config: None,
             generator: None,
             recipe: None,
+            loras: Vec::new(),
+            autoencoder: None,
             tiny_autoencoder: None,
             tile: None,
             dtype: FloatDType::F32,
@@ -67,16 +80,18 @@ impl OpenOptions {
 
     /// Where the generator lies: where the options say, otherwise in the model folder. Where there is none, and a recipe
     /// is asked for or known by the model's name, the UNet is the generator; otherwise `None`.
-    pub(crate) fn generator_place(&self, folder: &ModelFolder) -> Option<PathBuf> {
-        let own = || folder.has(Part::Generator).then(|| folder.part(Part::Generator));
-        let few_steps = || self.asked_recipe().map(|_| folder.part(Part::UNet));
-        self.generator.clone().or_else(own).or_else(few_steps)
+    pub(crate) fn generator_place(&self, source: &Source) -> Option<NetworkPlace> {
+        let own = || source.has(Part::Generator).then_some(NetworkPlace::Part(Part::Generator));
+        let few_steps = || self.asked_recipe().map(|_| NetworkPlace::Part(Part::UNet));
+        self.generator.clone().map(NetworkPlace::At).or_else(own).or_else(few_steps)
     }
 
-    /// The name of the recipe that is asked for, or that the model's name stands for where no generator is named.
+    /// The name of the recipe that is asked for, or that a LoRA's name or, where no generator is named, the model's stands
+    /// for.
     pub(crate) fn asked_recipe(&self) -> Option<&str> {
-        let guessed = || published::guess(&self.model).filter(|_| self.generator.is_none());
-        self.recipe.as_deref().or_else(guessed)
+        let of_lora = || self.loras.iter().find_map(|lora| published::guess(&lora.path));
+        let of_model = || published::guess(&self.model).filter(|_| self.generator.is_none());
+        self.recipe.as_deref().or_else(of_lora).or_else(of_model)
     }
 }
 

@@ -15,7 +15,9 @@ use crate::families::{Kind, Part};
 use crate::family::Family;
 use crate::fit::Misfits;
 use crate::folder::{ModelFolder, scheduler_file};
+use crate::loras::Loras;
 use crate::networks::NetworkFiles;
+use crate::source::Source;
 use crate::{Codec, Error, Model, Noising, OpenOptions};
 
 /// The family of class-conditional models on pixels.
@@ -31,15 +33,22 @@ struct Parts {
 
 impl Parts {
     fn read(options: &OpenOptions) -> Result<Self, Error> {
-        let folder = ModelFolder::open(&options.model)?;
+        let source = Source::open(options)?;
+        let folder = ModelFolder::new(source.path());
+        if options.autoencoder.is_some() || !options.loras.is_empty() {
+            return Err(Error::Setting {
+                setting: "another autoencoder or a LoRA (--vae, --lora)".to_owned(),
+                hint: "it draws pixels; these belong to Stable Diffusion".to_owned(),
+            });
+        }
         if options.tiny_autoencoder.is_some() || options.tile.is_some() {
             return Err(Error::Setting {
                 setting: "a tiny autoencoder or a tile size (--taesd, --tile)".to_owned(),
                 hint: "it draws pixels and has no autoencoder".to_owned(),
             });
         }
-        let noising = PixelClasses::noising(&folder)?;
-        let networks = NetworkFiles::<ClassUNet2d>::read(&folder, options, Kind::Classes, &noising)?;
+        let noising = PixelClasses::noising(&source)?;
+        let networks = NetworkFiles::<ClassUNet2d>::read(&source, options, Kind::Classes, &noising)?;
         let classes = networks.sizes().first().map_or(0, |(_, sizes)| sizes.classes);
         Ok(Self { networks, names: class_names(&folder, classes)?, noising })
     }
@@ -85,8 +94,8 @@ impl Family for PixelClasses {
     const DESCRIPTION: &'static str = "classes to pictures, on pixels";
     const PARTS: &'static [Part] = &[Part::UNet, Part::Generator, Part::Scheduler];
 
-    fn noising(folder: &ModelFolder) -> Result<Noising, Error> {
-        Ok(Noising::exploding(folder.scheduler()?))
+    fn noising(source: &Source) -> Result<Noising, Error> {
+        Ok(Noising::exploding(source.scheduler()?))
     }
 
     fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
@@ -97,7 +106,7 @@ impl Family for PixelClasses {
         options.check_dtype()?;
         let parts = Parts::read(options)?;
         parts.misfits().refuse(&options.model)?;
-        let (teacher, generator) = parts.networks.load(options, &parts.noising)?;
+        let (teacher, generator) = parts.networks.load(options, &parts.noising, &mut Loras::none())?;
         let config = parts.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
         // An EDM model is not guided unless its generator's teacher was.
         let guidance_scale = parts.networks.recipe.and_then(|recipe| recipe.guidance_scale).unwrap_or(1.0);
@@ -109,6 +118,7 @@ impl Family for PixelClasses {
             generator,
             guidance_scale,
             noising: parts.noising,
+            notes: Vec::new(),
             device: options.device.clone(),
         })
     }
@@ -135,6 +145,7 @@ impl Model<PixelClasses> {
             noising: Noising::exploding(edm),
             codec: Codec::identity(config.in_channels),
             config,
+            notes: Vec::new(),
             device: device.clone(),
         })
     }

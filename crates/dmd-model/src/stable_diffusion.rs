@@ -4,15 +4,17 @@ use burn::tensor::Device;
 use dmd_clip::{CLIP_KEYS, ClipTextModel, TextConfig, TextEncoder, Tokenizer, Vocabulary};
 use dmd_scheduler::SchedulerConfig;
 use dmd_unet::{Autoencoder, Network, UNet2d, UNetConfig};
-use dmd_weights::{ModelIndex, Precision, write_json};
+use dmd_weights::{LoraPart, ModelIndex, Precision, write_json};
 use serde_json::{Value, json};
 
-use crate::autoencoder::{AutoencoderFiles, read_autoencoder};
+use crate::autoencoder::AutoencoderFiles;
 use crate::families::{Kind, Part};
 use crate::family::Family;
 use crate::fit::Misfits;
 use crate::folder::{ModelFolder, scheduler_file};
+use crate::loras::Loras;
 use crate::networks::NetworkFiles;
+use crate::source::Source;
 use crate::text::TextConditioner;
 use crate::{Error, Model, Noising, OpenOptions};
 
@@ -27,7 +29,7 @@ const DEFAULT_GUIDANCE: f64 = 7.5;
 /// [`Family::open`].
 #[derive(Debug, Clone)]
 pub struct TextToImage {
-    folder: ModelFolder,
+    source: Source,
     /// The text encoder's configuration.
     pub text: TextConfig,
     /// Prompts to tokens.
@@ -58,14 +60,13 @@ impl TextToImage {
     ///
     /// When a configuration is missing, damaged or not supported.
     pub fn read(options: &OpenOptions) -> Result<Self, Error> {
-        let folder = ModelFolder::open(&options.model)?;
-        let noising = StableDiffusion::noising(&folder)?;
-        let text = TextConfig::from_dir(&folder.need(Part::TextEncoder)?)?;
-        text.validate()?;
-        let tokenizer = read_tokenizer(&folder, text.max_position_embeddings)?;
-        let networks = NetworkFiles::read(&folder, options, Kind::StableDiffusion, &noising)?;
-        let autoencoder = AutoencoderFiles::read(&folder, options)?;
-        Ok(Self { folder, text, tokenizer, networks, autoencoder, noising })
+        let source = Source::open(options)?;
+        let noising = StableDiffusion::noising(&source)?;
+        let text = source.text_config(Part::TextEncoder)?;
+        let tokenizer = source.tokenizer(Part::Tokenizer, text.max_position_embeddings)?;
+        let networks = NetworkFiles::read(&source, options, Kind::StableDiffusion, &noising)?;
+        let autoencoder = AutoencoderFiles::read(&source, options)?;
+        Ok(Self { source, text, tokenizer, networks, autoencoder, noising })
     }
 
     fn compare(&self) -> Misfits {
@@ -90,7 +91,12 @@ impl TextToImage {
     ///
     /// When its weights are missing, damaged or do not fit.
     pub fn load_text(&self, device: &Device) -> Result<ClipTextModel, Error> {
-        Ok(ClipTextModel::from_dir(&self.folder.part(Part::TextEncoder), device)?.0)
+        self.load_text_with(&mut Loras::none(), device)
+    }
+
+    fn load_text_with(&self, loras: &mut Loras, device: &Device) -> Result<ClipTextModel, Error> {
+        let weights = loras.merged(LoraPart::TextEncoder, self.source.tensors(Part::TextEncoder)?)?;
+        Ok(dmd_weights::load(self.text.init(device)?, &weights, &CLIP_KEYS)?)
     }
 
     /// Reads the autoencoder; `None` where a tiny one takes its place.
@@ -99,10 +105,7 @@ impl TextToImage {
     ///
     /// As [`Self::load_text`].
     pub fn load_autoencoder(&self, device: &Device) -> Result<Option<Autoencoder>, Error> {
-        match &self.autoencoder {
-            AutoencoderFiles::Full(_) => Ok(Some(read_autoencoder(&self.folder, device)?.0)),
-            AutoencoderFiles::Tiny { .. } => Ok(None),
-        }
+        self.autoencoder.load(&self.source, device)
     }
 }
 
@@ -120,8 +123,8 @@ impl Family for StableDiffusion {
         Part::Scheduler,
     ];
 
-    fn noising(folder: &ModelFolder) -> Result<Noising, Error> {
-        Noising::stable_diffusion(folder.scheduler()?)
+    fn noising(source: &Source) -> Result<Noising, Error> {
+        Noising::stable_diffusion(source.scheduler()?)
     }
 
     fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
@@ -132,13 +135,17 @@ impl Family for StableDiffusion {
         options.check_dtype()?;
         let parts = TextToImage::open(options)?;
         let device = &options.device;
-        let (teacher, generator) = parts.networks.load(options, &parts.noising)?;
+        let mut loras = Loras::open(options)?;
+        let (teacher, generator) = parts.networks.load(options, &parts.noising, &mut loras)?;
         let config = parts.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
-        let mut codec = parts.autoencoder.load_codec(&parts.folder, device)?.in_precision(options.dtype);
+        let mut codec = parts.autoencoder.load_codec(&parts.source, device)?.in_precision(options.dtype);
         if let Some(side) = options.tile {
             codec = codec.with_tiles(side)?;
         }
-        let text = TextEncoder::new(parts.tokenizer.clone(), parts.load_text(device)?, device);
+        let text =
+            TextEncoder::new(parts.tokenizer.clone(), parts.load_text_with(&mut loras, device)?, device);
+        let mut notes = parts.source.notes();
+        notes.extend(loras.report()?);
         Ok(Model {
             conditioner: TextConditioner::new(text, parts.text.hidden_size),
             guidance_scale: parts.guidance_scale(),
@@ -147,6 +154,7 @@ impl Family for StableDiffusion {
             generator,
             noising: parts.noising,
             codec,
+            notes,
             device: device.clone(),
         })
     }

@@ -4,18 +4,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use dmd_clip::{ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer};
+use dmd_clip::{
+    CLIP_KEYS, ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer,
+};
 use dmd_core::Condition;
 use dmd_unet::{Network, XlCondition, XlUNet2d};
-use dmd_weights::read_json;
-use serde::Deserialize;
+use dmd_weights::{KeyMap, LoraPart};
 
 use crate::autoencoder::AutoencoderFiles;
 use crate::families::{Kind, Part};
 use crate::family::{Conditioner, Family, SizeConditions, TextFeatures};
 use crate::fit::Misfits;
-use crate::folder::ModelFolder;
+use crate::loras::Loras;
 use crate::networks::NetworkFiles;
+use crate::source::Source;
 use crate::{Error, Model, Noising, OpenOptions};
 
 /// The family of Stable Diffusion XL.
@@ -39,10 +41,9 @@ struct TextFiles {
 }
 
 impl TextFiles {
-    fn read(folder: &ModelFolder, encoder: Part, tokenizer: Part) -> Result<Self, Error> {
-        let config = TextConfig::from_dir(&folder.need(encoder)?)?;
-        config.validate()?;
-        let tokenizer = Tokenizer::from_dir(&folder.need(tokenizer)?, config.max_position_embeddings)?;
+    fn read(source: &Source, encoder: Part, tokenizer: Part) -> Result<Self, Error> {
+        let config = source.text_config(encoder)?;
+        let tokenizer = source.tokenizer(tokenizer, config.max_position_embeddings)?;
         Ok(Self { config, tokenizer })
     }
 }
@@ -50,7 +51,7 @@ impl TextFiles {
 /// A model folder whose configurations were read.
 #[derive(Debug, Clone)]
 struct Files {
-    folder: ModelFolder,
+    source: Source,
     first: TextFiles,
     second: TextFiles,
     networks: NetworkFiles<XlUNet2d>,
@@ -59,28 +60,16 @@ struct Files {
     zeros: bool,
 }
 
-/// `model_index.json`, as far as it decides about pictures.
-#[derive(Deserialize)]
-struct Index {
-    #[serde(default = "yes")]
-    force_zeros_for_empty_prompt: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
 impl Files {
     fn read(options: &OpenOptions) -> Result<Self, Error> {
-        let folder = ModelFolder::open(&options.model)?;
-        let noising = StableDiffusionXl::noising(&folder)?;
-        let first = TextFiles::read(&folder, Part::TextEncoder, Part::Tokenizer)?;
-        let second = TextFiles::read(&folder, Part::TextEncoder2, Part::Tokenizer2)?;
-        let networks = NetworkFiles::read(&folder, options, Kind::StableDiffusionXl, &noising)?;
-        let autoencoder = AutoencoderFiles::read(&folder, options)?;
-        let index = folder.index_file();
-        let zeros = !index.is_file() || read_json::<Index>(&index)?.force_zeros_for_empty_prompt;
-        Ok(Self { folder, first, second, networks, autoencoder, noising, zeros })
+        let source = Source::open(options)?;
+        let noising = StableDiffusionXl::noising(&source)?;
+        let first = TextFiles::read(&source, Part::TextEncoder, Part::Tokenizer)?;
+        let second = TextFiles::read(&source, Part::TextEncoder2, Part::Tokenizer2)?;
+        let networks = NetworkFiles::read(&source, options, Kind::StableDiffusionXl, &noising)?;
+        let autoencoder = AutoencoderFiles::read(&source, options)?;
+        let zeros = source.forces_zeros()?;
+        Ok(Self { source, first, second, networks, autoencoder, noising, zeros })
     }
 
     fn compare(&self) -> Misfits {
@@ -107,12 +96,14 @@ impl Files {
         misfits
     }
 
-    fn load_conditioner(&self, device: &Device) -> Result<XlConditioner, Error> {
-        let Self { folder, first, second, .. } = self;
-        let network = ClipTextModel::from_dir(&folder.part(Part::TextEncoder), device)?.0;
+    fn load_conditioner(&self, loras: &mut Loras, device: &Device) -> Result<XlConditioner, Error> {
+        let Self { source, first, second, .. } = self;
+        let weights = loras.merged(LoraPart::TextEncoder, source.tensors(Part::TextEncoder)?)?;
+        let network: ClipTextModel = dmd_weights::load(first.config.init(device)?, &weights, &CLIP_KEYS)?;
         let one = TextEncoder::new(first.tokenizer.clone(), network, device);
-        let path = folder.part(Part::TextEncoder2);
-        let network = ProjectedTextModel::from_dir(&path, &second.config, device)?;
+        let weights = loras.merged(LoraPart::TextEncoder2, source.tensors(Part::TextEncoder2)?)?;
+        let network = ProjectedTextModel::init(&second.config, device)?;
+        let network = dmd_weights::load(network, &weights, &KeyMap::default())?;
         let two = ProjectedTextEncoder::new(second.tokenizer.clone(), network, &second.config, device);
         Ok(XlConditioner {
             one,
@@ -134,8 +125,8 @@ impl Family for StableDiffusionXl {
     const DESCRIPTION: &'static str = "Stable Diffusion XL, text to pictures";
     const PARTS: &'static [Part] = &Part::ALL;
 
-    fn noising(folder: &ModelFolder) -> Result<Noising, Error> {
-        Ok(Noising::preserving(folder.scheduler()?))
+    fn noising(source: &Source) -> Result<Noising, Error> {
+        Ok(Noising::preserving(source.scheduler()?))
     }
 
     fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
@@ -147,9 +138,10 @@ impl Family for StableDiffusionXl {
         let files = Files::read(options)?;
         files.compare().refuse(&options.model)?;
         let device = &options.device;
-        let (teacher, generator) = files.networks.load(options, &files.noising)?;
+        let mut loras = Loras::open(options)?;
+        let (teacher, generator) = files.networks.load(options, &files.noising, &mut loras)?;
         let config = files.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
-        let mut codec = files.autoencoder.load_codec(&files.folder, device)?;
+        let mut codec = files.autoencoder.load_codec(&files.source, device)?;
         // The decoder's values exceed what f16 holds: as in diffusers, it stays in single precision.
         if options.dtype != FloatDType::F16 || !files.autoencoder.must_upcast() {
             codec = codec.in_precision(options.dtype);
@@ -157,10 +149,12 @@ impl Family for StableDiffusionXl {
         if let Some(side) = options.tile {
             codec = codec.with_tiles(side)?;
         }
-        let mut conditioner = files.load_conditioner(device)?;
+        let mut conditioner = files.load_conditioner(&mut loras, device)?;
         let side = XlUNet2d::sizes(&config).sample_size * codec.factor();
         conditioner.picture = (side, side);
         let recipe = files.networks.recipe.as_ref();
+        let mut notes = files.source.notes();
+        notes.extend(loras.report()?);
         Ok(Model {
             conditioner,
             guidance_scale: recipe.and_then(|recipe| recipe.guidance_scale).unwrap_or(DEFAULT_GUIDANCE),
@@ -169,6 +163,7 @@ impl Family for StableDiffusionXl {
             generator,
             noising: files.noising,
             codec,
+            notes,
             device: device.clone(),
         })
     }

@@ -123,7 +123,8 @@ fn a_folder_without_a_generator() {
     let here = tempfile::tempdir().unwrap();
     let folder = model.path().to_str().unwrap();
     let drawn = |arguments: &[&str], out: &str| {
-        let output = dmd(here.path(), &[&["generate", "x", "--model", folder, "--out", out], arguments].concat());
+        let output =
+            dmd(here.path(), &[&["generate", "x", "--model", folder, "--out", out], arguments].concat());
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };

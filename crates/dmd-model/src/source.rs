@@ -1,0 +1,304 @@
+//! Where a model's parts are read from: a folder in diffusers' layout, or a single file, whose configurations are those of
+//! the published model of its family or of a folder beside it.
+
+use std::path::{Path, PathBuf};
+
+use dmd_clip::{TextConfig, Tokenizer};
+use dmd_weights::{Checkpoint, read, read_config, read_json, weight_file};
+use dmd_weights::{Family as FileFamily, Part as FilePart, Tensors};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::builtin::Published;
+use crate::families::Part;
+use crate::folder::ModelFolder;
+use crate::{Error, OpenOptions};
+
+/// Where a model's parts are read from.
+#[derive(Debug, Clone)]
+pub struct Source(Place);
+
+#[derive(Debug, Clone)]
+enum Place {
+    Folder(ModelFolder),
+    File(Box<SingleFile>),
+}
+
+/// A single file that holds a model, whole or in part.
+#[derive(Debug, Clone)]
+struct SingleFile {
+    path: PathBuf,
+    checkpoint: Checkpoint,
+    family: Published,
+    /// Whose configurations, tokenizers and missing parts it shares.
+    beside: Option<ModelFolder>,
+}
+
+/// `model_index.json`, as far as it decides about pictures.
+#[derive(Deserialize)]
+struct Index {
+    #[serde(default = "yes")]
+    force_zeros_for_empty_prompt: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl From<ModelFolder> for Source {
+    fn from(folder: ModelFolder) -> Self {
+        Self(Place::Folder(folder))
+    }
+}
+
+impl Source {
+    /// The model that the options name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoModel`] when it does not look like one; what a single file is refused for.
+    pub fn open(options: &OpenOptions) -> Result<Self, Error> {
+        let path = &options.model;
+        if !path.is_file() {
+            if options.config.is_some() {
+                return Err(Error::Setting {
+                    setting: "configurations of another model (--config)".to_owned(),
+                    hint: "they belong to a single file; a folder has its own".to_owned(),
+                });
+            }
+            return Ok(ModelFolder::open(path)?.into());
+        }
+        let checkpoint = Checkpoint::open(read(path)?)?;
+        let beside = options.config.as_deref().map(ModelFolder::open).transpose()?;
+        let family = match checkpoint.family() {
+            Some(FileFamily::StableDiffusion1) => Published::One,
+            Some(FileFamily::StableDiffusion2) => Published::Two {
+                velocity: checkpoint.v_prediction().map_or_else(|| predicts_velocity(&checkpoint), Ok)?,
+            },
+            Some(FileFamily::StableDiffusionXl) => Published::Xl {
+                velocity: checkpoint.v_prediction().unwrap_or(false),
+                zero_snr: checkpoint.zero_terminal_snr(),
+            },
+            None => {
+                let reason =
+                    "it holds a part of a model without a UNet: give it as --vae, beside a model".to_owned();
+                return Err(Error::NoModel { folder: path.clone(), reason });
+            }
+        };
+        Ok(Self(Place::File(Box::new(SingleFile { path: path.clone(), checkpoint, family, beside }))))
+    }
+
+    /// Where the model lies.
+    pub fn path(&self) -> &Path {
+        match &self.0 {
+            Place::Folder(folder) => folder.path(),
+            Place::File(file) => &file.path,
+        }
+    }
+
+    /// The folder, where it is one.
+    pub(crate) fn folder(&self) -> Option<&ModelFolder> {
+        match &self.0 {
+            Place::Folder(folder) => Some(folder),
+            Place::File(_) => None,
+        }
+    }
+
+    /// The family of a single file.
+    pub(crate) fn published(&self) -> Option<Published> {
+        match &self.0 {
+            Place::Folder(_) => None,
+            Place::File(file) => Some(file.family),
+        }
+    }
+
+    /// Whether a part is there.
+    pub fn has(&self, part: Part) -> bool {
+        match &self.0 {
+            Place::Folder(folder) => folder.has(part),
+            Place::File(file) => {
+                file.part(part).is_some() || file.beside.as_ref().is_some_and(|b| b.has(part))
+            }
+        }
+    }
+
+    /// The configuration of a part.
+    ///
+    /// # Errors
+    ///
+    /// When the part is missing, or its configuration cannot be read.
+    pub(crate) fn config<T: DeserializeOwned>(&self, part: Part) -> Result<T, Error> {
+        match &self.0 {
+            Place::Folder(folder) => Ok(read_config(&folder.need(part)?)?),
+            Place::File(file) => match &file.beside {
+                Some(beside) => Ok(read_config(&beside.need(part)?)?),
+                None => file.built_in(part),
+            },
+        }
+    }
+
+    /// The configuration of a text encoder.
+    pub(crate) fn text_config(&self, part: Part) -> Result<TextConfig, Error> {
+        let of = |folder: &ModelFolder| Ok(TextConfig::from_dir(&folder.need(part)?)?);
+        let config = match &self.0 {
+            Place::Folder(folder) => of(folder),
+            Place::File(file) => file.beside.as_ref().map_or_else(|| file.built_in(part), of),
+        }?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// `scheduler_config.json`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::config`].
+    pub(crate) fn scheduler<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        match &self.0 {
+            Place::Folder(folder) => folder.scheduler(),
+            Place::File(file) => match &file.beside {
+                Some(beside) => beside.scheduler(),
+                None => file.built_in(Part::Scheduler),
+            },
+        }
+    }
+
+    /// The weights of a part, of which headers were read.
+    ///
+    /// # Errors
+    ///
+    /// When there are none, or their file is damaged.
+    pub(crate) fn tensors(&self, part: Part) -> Result<Tensors, Error> {
+        let of = |folder: &ModelFolder| of_folder(&folder.need(part)?);
+        match &self.0 {
+            Place::Folder(folder) => of(folder),
+            Place::File(file) => match (file.part(part), &file.beside) {
+                (Some(found), _) => Ok(found),
+                (None, Some(beside)) => of(beside),
+                (None, None) => Err(Error::NoModel {
+                    folder: file.path.clone(),
+                    reason: format!(
+                        "it has no {}; name a model folder that has one (--config FOLDER)",
+                        part.description()
+                    ),
+                }),
+            },
+        }
+    }
+
+    /// A tokenizer for a text encoder of so many positions.
+    ///
+    /// # Errors
+    ///
+    /// When its files are missing, damaged or not supported.
+    pub(crate) fn tokenizer(&self, part: Part, positions: usize) -> Result<Tokenizer, Error> {
+        let of = |folder: &ModelFolder| Ok(Tokenizer::from_dir(&folder.need(part)?, positions)?);
+        match &self.0 {
+            Place::Folder(folder) => of(folder),
+            Place::File(file) => match (&file.beside, file.family.padding(part)) {
+                (Some(beside), _) => of(beside),
+                (None, Some(padding)) => Ok(Tokenizer::openai(padding, positions)),
+                (None, None) => Err(Error::NoModel {
+                    folder: file.path.clone(),
+                    reason: format!("its family has no {}", part.name()),
+                }),
+            },
+        }
+    }
+
+    /// Whether guidance without a negative prompt points away from zeros: SDXL's, unless `model_index.json` says no.
+    pub(crate) fn forces_zeros(&self) -> Result<bool, Error> {
+        let folder = match &self.0 {
+            Place::Folder(folder) => Some(folder),
+            Place::File(file) => file.beside.as_ref(),
+        };
+        match folder.map(ModelFolder::index_file).filter(|path| path.is_file()) {
+            Some(path) => Ok(read_json::<Index>(&path)?.force_zeros_for_empty_prompt),
+            None => Ok(true),
+        }
+    }
+
+    /// What a user should know of a single file, a sentence each.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let Place::File(file) = &self.0 else { return Vec::new() };
+        let mut notes = Vec::new();
+        let leftover = file.checkpoint.leftover();
+        if let Some(first) = leftover.first() {
+            notes
+                .push(format!("{} tensors belong to no part and are not used: {first:?} ..", leftover.len()));
+        }
+        if let (None, Published::Two { velocity }) = (&file.beside, file.family) {
+            let what = if velocity { "the velocity, of 768 pixels" } else { "the noise, of 512 pixels" };
+            notes.push(format!(
+                "the file does not say what it predicts; by its weights it is a Stable Diffusion 2 that predicts {what}"
+            ));
+        }
+        notes
+    }
+}
+
+impl SingleFile {
+    fn part(&self, part: Part) -> Option<Tensors> {
+        self.checkpoint.part(match part {
+            Part::UNet => FilePart::UNet,
+            Part::Autoencoder => FilePart::Vae,
+            Part::TextEncoder => FilePart::TextEncoder,
+            Part::TextEncoder2 => FilePart::TextEncoder2,
+            _ => return None,
+        })
+    }
+
+    fn built_in<T: DeserializeOwned>(&self, part: Part) -> Result<T, Error> {
+        let config = self.family.config(part).ok_or_else(|| Error::NoModel {
+            folder: self.path.clone(),
+            reason: format!("its family has no {}", part.name()),
+        })?;
+        // The same checks as of a file's text.
+        dmd_weights::parse_json(&config.to_string()).map_err(|error| Error::NoModel {
+            folder: self.path.clone(),
+            reason: format!("the configuration of its family cannot be used: {error}"),
+        })
+    }
+}
+
+/// The weights in a component's folder.
+pub(crate) fn of_folder(folder: &Path) -> Result<Tensors, Error> {
+    Ok(read(&weight_file(folder, &["diffusion_pytorch_model", "model"])?)?)
+}
+
+/// The weights of one network in a file: a bare state dict under diffusers' names, or a single file of which the network is
+/// a part.
+pub(crate) fn of_file(path: &Path, part: FilePart) -> Result<Tensors, Error> {
+    let tensors = read(path)?;
+    let begins = |prefixes: &[&str]| {
+        tensors.entries().keys().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+    };
+    // Names of "latent diffusion"; diffusers' own are taken as they are, whatever the network's size.
+    let original =
+        ["model.diffusion_model.", "input_blocks.", "first_stage_model.", "decoder.up.", "state_dict."];
+    if !begins(&original) {
+        return Ok(tensors);
+    }
+    let checkpoint = Checkpoint::open(tensors)?;
+    checkpoint.part(part).ok_or_else(|| Error::NoModel {
+        folder: path.to_owned(),
+        reason: match part {
+            FilePart::UNet => "it has no UNet".to_owned(),
+            _ => "it has no autoencoder".to_owned(),
+        },
+    })
+}
+
+/// Whether a Stable Diffusion 2 predicts the velocity, which its files do not say: the biases of its last attention's first
+/// normalisation are spread more widely, as ComfyUI found. Their deviation is above 0.09 there.
+fn predicts_velocity(checkpoint: &Checkpoint) -> Result<bool, Error> {
+    let name = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias";
+    let Some(unet) = checkpoint.unet().filter(|unet| unet.entries().contains_key(name)) else {
+        return Ok(false);
+    };
+    let values = unet.floats(name)?;
+    let count = values.len().max(1) as f64;
+    let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
+    let variance = values.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / count;
+    Ok(variance.sqrt() > 0.09)
+}
