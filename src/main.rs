@@ -60,6 +60,10 @@ enum Command {
         after_help = "Examples:\n  dmd pull stabilityai/sdxl-turbo --dtype f16\n  dmd pull tianweiy/DMD2:dmd2_sdxl_4step_lora_fp16.safetensors"
     )]
     Pull(commands::pull::PullArgs),
+    #[command(
+        after_help = "Example:\n  dmd convert dreamshaper.safetensors dreamshaper --lora detail.safetensors:0.6"
+    )]
+    Convert(commands::convert::ConvertArgs),
     #[command(after_help = "Examples:\n  dmd inspect sd15\n  dmd inspect unet.safetensors --tensors")]
     Inspect(commands::inspect::InspectArgs),
 }
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => commands::devices::devices(&args),
         #[cfg(feature = "hub")]
         Command::Pull(args) => commands::pull::pull(&args),
+        Command::Convert(args) => commands::convert::convert(&args),
         Command::Inspect(args) => commands::inspect::inspect(&args),
     };
     let result = result.and_then(|()| console::finish().context("cannot write to standard output"));

@@ -123,7 +123,7 @@ fn size(text: &str) -> Result<(usize, usize), String> {
 }
 
 /// `FILE`, or `FILE:STRENGTH`.
-fn lora(text: &str) -> Result<LoraOption, String> {
+pub(crate) fn lora(text: &str) -> Result<LoraOption, String> {
     let (path, strength) = match text.rsplit_once(':').map(|(path, number)| (path, number.parse())) {
         Some((path, Ok(strength))) => (path, strength),
         _ => (text, 1.0),

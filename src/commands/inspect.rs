@@ -7,7 +7,7 @@ use clap::Args;
 use dmd_infer::Steps;
 use dmd_kernels::device;
 use dmd_model::{Description, Kind, ModelFolder, OpenOptions, Part, Source, describe, generator_recipe};
-use dmd_weights::{Tensors, read};
+use dmd_weights::{Checkpoint, Family, LoraFile, Part as FilePart, Spelling, Tensors, read};
 
 use crate::console::say;
 
@@ -158,25 +158,64 @@ fn list(file: &Tensors) {
     }
 }
 
-/// A bare weight file: what it is by its names.
+/// A weight file: what it is by its names and shapes.
 fn file(file: &Tensors, tensors: bool) -> anyhow::Result<()> {
-    let has = |part: &str| file.entries().keys().any(|name| name.starts_with(part));
-    let kind = if has("down_blocks.") && has("mid_block.") && has("time_embedding.") {
-        "a UNet's state dict (diffusers' names)"
-    } else if has("encoder.down_blocks.") {
-        "an autoencoder's state dict (diffusers' names)"
-    } else if has("text_model.") || has("encoder.layers.0.self_attn") {
-        "a CLIP text encoder's state dict"
-    } else if has("decoder.layers.") {
-        "a tiny autoencoder's state dict"
-    } else if has("model.diffusion_model.") {
-        "a single-file checkpoint with the original names, which is not read; convert it to a diffusers folder"
-    } else {
-        "tensors of an unknown kind"
-    };
-    say!("{}: {kind}; {}", file.path().display(), summary(file));
+    say!("{}: {}; {}", file.path().display(), kind_of(file), summary(file));
     if tensors {
         list(file);
     }
     Ok(())
+}
+
+fn kind_of(file: &Tensors) -> String {
+    let has = |part: &str| file.entries().keys().any(|name| name.starts_with(part));
+    if has("decoder.layers.") {
+        return "a tiny autoencoder's state dict".to_owned();
+    }
+    if let Ok(lora) = LoraFile::open(file.clone(), None) {
+        let base =
+            lora.metadata().get("ss_base_model_version").or(lora.metadata().get("modelspec.architecture"));
+        return format!(
+            "a LoRA file{}",
+            base.map(|base| format!(", by its header of {base}")).unwrap_or_default()
+        );
+    }
+    let checkpoint = match Checkpoint::open(file.clone()) {
+        Ok(checkpoint) => checkpoint,
+        // Networks of unusual sizes have the names of diffusers all the same.
+        Err(_) if has("down_blocks.") && has("time_embedding.") => {
+            return "a UNet's state dict (diffusers' names)".to_owned();
+        }
+        Err(error) => return format!("not a model that can be opened, {error}"),
+    };
+    let family = match checkpoint.family() {
+        Some(Family::StableDiffusion1) => "Stable Diffusion 1.x",
+        Some(Family::StableDiffusion2) => "Stable Diffusion 2.x",
+        Some(Family::StableDiffusionXl) => "Stable Diffusion XL",
+        None => "a part of Stable Diffusion",
+    };
+    let parts = checkpoint.parts().map(|(part, spelling)| {
+        let part = match part {
+            FilePart::UNet => "UNet",
+            FilePart::Vae => "autoencoder",
+            FilePart::TextEncoder => "text encoder",
+            FilePart::TextEncoder2 => "second text encoder",
+        };
+        match spelling {
+            Spelling::Diffusers => format!("{part} (diffusers' names)"),
+            _ => part.to_owned(),
+        }
+    });
+    let parts: Vec<String> = parts.collect();
+    let mut text = format!("{family}: {}", parts.join(", "));
+    if checkpoint.unet_average().is_some() {
+        text.push_str(", and the UNet's moving average");
+    }
+    if checkpoint.v_prediction() == Some(true) {
+        text.push_str("; predicts the velocity");
+    }
+    if !checkpoint.leftover().is_empty() {
+        text.push_str(&format!("; {} tensors belong to no part", checkpoint.leftover().len()));
+    }
+    text
 }

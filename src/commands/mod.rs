@@ -3,6 +3,7 @@
 pub(crate) mod average;
 pub(crate) mod bench;
 pub(crate) mod compare;
+pub(crate) mod convert;
 pub(crate) mod devices;
 pub(crate) mod distill;
 pub(crate) mod evaluate;

@@ -1,12 +1,14 @@
 //! Stable Diffusion XL against diffusers: every part, and whole pictures. Fixtures made by `scripts/golden_sdxl.py`.
 
 use std::fs;
+use std::path::PathBuf;
 
 use burn::tensor::Tensor;
 use dmd::clip::{
     ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer,
 };
-use dmd::infer::{Pipeline, Request, SizeConditions, TeacherSettings};
+use dmd::infer::{Pipeline, PipelineBuilder, Request, SizeConditions, TeacherSettings};
+use dmd::model::{AnyModel, OpenOptions};
 use dmd::unet::{Autoencoder, Network, XlCondition, XlUNet2d, XlUNetConfig};
 use tempfile::TempDir;
 
@@ -185,4 +187,70 @@ fn recipes_of_a_sampler() {
         drawn(recipe, request())[0].as_raw(),
         drawn(plain, request().with_method(settings))[0].as_raw()
     );
+}
+
+fn lora(name: &str) -> PathBuf {
+    golden(&format!("files/lora/{name}.safetensors"))
+}
+
+/// The UNet's output with a LoRA merged, as peft computes it with the adapter beside the weights, in both of kohya's
+/// spellings and in PEFT's; at a strength below 1, twice at half of it.
+#[test]
+fn loras_on_the_unet() {
+    let (io, reference) = (Fixture::open("sdxl/io"), Fixture::open("files/lora/reference"));
+    let condition =
+        XlCondition { text: io.tensor("text"), pooled: io.tensor("pooled"), sizes: io.tensor("sizes") };
+    let output = |pipeline: Pipeline| {
+        let AnyModel::StableDiffusionXl(model) = pipeline.model() else { panic!("an SDXL model") };
+        let t = Tensor::from_floats([399.0, 399.0], &device());
+        model.teacher().unwrap().network.forward(io.tensor("x"), t, &condition)
+    };
+    let builder = || Pipeline::builder(golden("sdxl"), &device());
+    for name in ["kohya", "kohya_sgm", "peft_metadata"] {
+        let pipeline = builder().lora(lora(name), 1.0).build().unwrap();
+        let notes = pipeline.notes().join(" ");
+        assert!(notes.contains(name) && notes.contains("layers") && !notes.contains("not used"), "{notes}");
+        assert_close(name, output(pipeline), reference.tensor("unet_1"));
+    }
+    let some = builder().lora(lora("kohya"), 0.7).build().unwrap();
+    assert_close("0.7", output(some), reference.tensor("unet_0.7"));
+    let twice = builder().lora(lora("kohya"), 0.35).lora(lora("kohya_sgm"), 0.35).build().unwrap();
+    assert_close("0.35 twice", output(twice), reference.tensor("unet_0.7"));
+    // Text encoders alone: the UNet is as it was.
+    let text = builder().lora(lora("text_kohya"), 1.0).build().unwrap();
+    assert_ne!(
+        text.encode_prompt(&["red"]).unwrap().words.into_data(),
+        builder().build().unwrap().encode_prompt(&["red"]).unwrap().words.into_data()
+    );
+    // Of another family.
+    let error =
+        Pipeline::builder(golden("sdxl"), &device()).lora(golden("sdxl/unet/config.json"), 1.0).build();
+    assert!(error.is_err());
+}
+
+/// A single file draws what the folder draws that it was made from, bit for bit; so does the folder that is converted from
+/// it.
+#[test]
+fn a_single_file_is_the_folder_it_was_made_from() {
+    let draw = |builder: PipelineBuilder| {
+        let pipeline = builder.recipe("dmd2-4step").build().unwrap();
+        pipeline.generate(&Request::new([PROMPTS[2]]).with_seeds([5])).unwrap().pictures.remove(0).into_raw()
+    };
+    let expected = draw(Pipeline::builder(golden("sdxl"), &device()));
+    let file = golden("files/sdxl.safetensors");
+    assert_eq!(draw(Pipeline::builder(&file, &device()).config(golden("sdxl"))), expected);
+    // Its UNet and its autoencoder alone, in a folder's model.
+    let with_parts = Pipeline::builder(golden("sdxl"), &device()).generator(&file).autoencoder(&file);
+    assert_eq!(draw(with_parts), expected);
+
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().join("converted");
+    let mut options = OpenOptions::new(&file, &device());
+    options.config = Some(golden("sdxl"));
+    dmd::model::convert(&options, &folder).unwrap();
+    assert_eq!(draw(Pipeline::builder(&folder, &device())), expected);
+
+    // Without the configurations of its unusual sizes it is refused, by what does not fit.
+    let message = Pipeline::builder(&file, &device()).build().unwrap_err().to_string();
+    assert!(message.len() < 2000, "{message}");
 }

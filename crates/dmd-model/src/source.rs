@@ -206,6 +206,14 @@ impl Source {
         }
     }
 
+    /// The folder of a tokenizer, where it has one.
+    pub(crate) fn tokenizer_folder(&self, part: Part) -> Option<Result<PathBuf, Error>> {
+        match &self.0 {
+            Place::Folder(folder) => Some(folder.need(part)),
+            Place::File(file) => file.beside.as_ref().map(|beside| beside.need(part)),
+        }
+    }
+
     /// Whether guidance without a negative prompt points away from zeros: SDXL's, unless `model_index.json` says no.
     pub(crate) fn forces_zeros(&self) -> Result<bool, Error> {
         let folder = match &self.0 {

@@ -140,3 +140,71 @@ fn a_folder_without_a_generator() {
     let said = refused(here.path(), &["generate", "x", "--model", folder, "--recipe", "lightning-4step"]);
     assert!(said.contains("XL"), "{said}");
 }
+
+/// A repository of the hub that the cache holds, as Python's huggingface_hub leaves it, is opened without a connection, and
+/// a single file with a LoRA is converted.
+#[test]
+#[cfg(feature = "hub")]
+fn a_model_from_the_hubs_cache() {
+    let here = tempfile::tempdir().unwrap();
+    let cache = here.path().join("hub/models--someone--tiny");
+    let snapshot = cache.join("snapshots/0123456789abcdef0123456789abcdef01234567");
+    fs::create_dir_all(cache.join("refs")).unwrap();
+    fs::write(cache.join("refs/main"), "0123456789abcdef0123456789abcdef01234567").unwrap();
+    copy_folder(tiny_model().path(), &snapshot);
+    let offline = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_dmd"))
+            .current_dir(here.path())
+            .env("HF_HUB_CACHE", here.path().join("hub"))
+            .env("HF_HUB_OFFLINE", "1")
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let drawn = offline(&["generate", "a red circle", "--model", "someone/tiny", "--out", "hub.png"]);
+    assert!(drawn.status.success(), "{drawn:?}");
+    let path = snapshot.to_string_lossy().into_owned();
+    let drawn = offline(&["generate", "a red circle", "--model", &path, "--out", "folder.png"]);
+    assert!(drawn.status.success(), "{drawn:?}");
+    let picture = |name: &str| image::open(here.path().join(name)).unwrap().to_rgb8();
+    assert_eq!(picture("hub.png"), picture("folder.png"));
+    let pulled = offline(&["pull", "someone/tiny"]);
+    assert_eq!(String::from_utf8_lossy(&pulled.stdout).trim(), path, "{pulled:?}");
+    let absent = offline(&["generate", "x", "--model", "someone/else"]);
+    let said = String::from_utf8_lossy(&absent.stderr).into_owned();
+    assert!(!absent.status.success() && said.contains("someone/else"), "{said}");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let place = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &place);
+        } else {
+            fs::copy(&path, &place).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_single_file_is_converted_and_drawn_with_a_lora() {
+    let here = tempfile::tempdir().unwrap();
+    let (file, config) = (golden("files/sdxl.safetensors"), golden("sdxl"));
+    let (file, config) = (file.to_str().unwrap(), config.to_str().unwrap());
+    let lora = format!("{}:0.7", golden("files/lora/kohya.safetensors").display());
+    let run = |arguments: &[&str]| {
+        let output = dmd(here.path(), arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = run(&["convert", file, "whole", "--config", config, "--lora", &lora]);
+    assert!(said.contains("kohya") && said.contains("strength 0.7"), "{said}");
+    run(&["generate", "red", "--model", "whole", "--recipe", "dmd2-1step", "--out", "a.png"]);
+    let two = ["--config", config, "--lora", &lora, "--recipe", "dmd2-1step", "--out", "b.png"];
+    run(&[&["generate", "red", "--model", file], &two[..]].concat());
+    let picture = |name: &str| image::open(here.path().join(name)).unwrap().to_rgb8();
+    assert_eq!(picture("a.png"), picture("b.png"));
+    assert!(refused(here.path(), &["convert", file, "whole", "--config", config]).contains("exists already"));
+}

@@ -1,0 +1,130 @@
+//! Writing a model as a folder in diffusers' layout.
+
+use std::fs;
+use std::path::Path;
+
+use dmd_clip::Vocabulary;
+use dmd_weights::{Dtype, LoraPart, ModelIndex, Precision, Tensors, WholeFolder, write, write_json};
+use serde_json::{Value, json};
+
+use crate::families::{Kind, Part};
+use crate::folder::{ModelFolder, scheduler_file};
+use crate::loras::Loras;
+use crate::source::Source;
+use crate::stable_diffusion::MAX_TOKENS;
+use crate::{Error, OpenOptions};
+
+/// Writes the model that the options name, a single file say, as a folder in diffusers' layout, with LoRA files merged.
+/// Weights keep the precision of their file; 8-bit ones become f16. Nothing is written unless all of it can be. Returns what
+/// a user should know, a sentence each.
+///
+/// # Errors
+///
+/// When a part is missing, damaged or does not fit the others, a LoRA file changes nothing, or a file cannot be written.
+pub fn convert(options: &OpenOptions, folder: &Path) -> Result<Vec<String>, Error> {
+    let source = Source::open(options)?;
+    let kind = Kind::of(&source)?;
+    let mut loras = Loras::open(options)?;
+    // What would be refused when the folder is opened is refused before it is written.
+    let misfits = crate::misfits(options)?;
+    if !misfits.is_empty() {
+        return Err(Error::Misfit { folder: options.model.clone(), reasons: misfits });
+    }
+    WholeFolder::new(folder).replace(|fresh| {
+        let out = ModelFolder::new(fresh);
+        for part in kind.parts().iter().filter(|part| **part != Part::Generator || source.has(**part)) {
+            write_part(&source, *part, &mut loras, &out)?;
+        }
+        Ok::<_, Error>(write_json(&out.index_file(), &index(&source, kind)?)?)
+    })?;
+    let mut notes = source.notes();
+    notes.extend(loras.report()?);
+    Ok(notes)
+}
+
+fn write_part(source: &Source, part: Part, loras: &mut Loras, out: &ModelFolder) -> Result<(), Error> {
+    let place = out.part(part);
+    if part.is_tokenizer() {
+        return match source.tokenizer_folder(part) {
+            Some(folder) => copy_files(&folder?, &place),
+            None => {
+                let padding = source.published().and_then(|family| family.padding(part));
+                let padding =
+                    padding.ok_or(Error::Missing { wanted: "tokenizer", hint: "name one with --config" })?;
+                Ok(Vocabulary::openai().save_padded(&place, MAX_TOKENS, padding)?)
+            }
+        };
+    }
+    if part == Part::Scheduler {
+        return Ok(write_json(&scheduler_file(&place), &source.scheduler::<Value>()?)?);
+    }
+    let weights = source.tensors(part)?;
+    let (weights, name) = match part {
+        Part::TextEncoder => (loras.merged(LoraPart::TextEncoder, weights)?, "model.safetensors"),
+        Part::TextEncoder2 => (loras.merged(LoraPart::TextEncoder2, weights)?, "model.safetensors"),
+        Part::UNet | Part::Generator => {
+            (loras.merged(LoraPart::UNet, weights)?, "diffusion_pytorch_model.safetensors")
+        }
+        _ => (weights, "diffusion_pytorch_model.safetensors"),
+    };
+    write(&place.join(name), &weights, precision_of(&weights))?;
+    Ok(write_json(&place.join("config.json"), &source.config::<Value>(part)?)?)
+}
+
+/// The precision of most of the values.
+fn precision_of(weights: &Tensors) -> Precision {
+    let count = |wanted: &[Dtype]| -> usize {
+        let of = weights.entries().values().filter(|entry| wanted.contains(&entry.dtype));
+        of.map(|entry| entry.len()).sum()
+    };
+    let half = count(&[Dtype::F16, Dtype::F8_E4M3, Dtype::F8_E5M2]);
+    let (brain, single) = (count(&[Dtype::BF16]), count(&[Dtype::F32, Dtype::F64]));
+    match single.max(half).max(brain) {
+        most if most == single => Precision::Single,
+        most if most == half => Precision::Half,
+        _ => Precision::Brain,
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
+    let failed = |path: &Path, source| dmd_weights::Error::Write { path: path.to_owned(), source };
+    fs::create_dir_all(to).map_err(|source| failed(to, source))?;
+    let read = |source| dmd_weights::Error::Read { path: from.to_owned(), source };
+    for entry in fs::read_dir(from).map_err(read)? {
+        let path = entry.map_err(read)?.path();
+        if let Some(name) = path.file_name().filter(|_| path.is_file()) {
+            fs::copy(&path, to.join(name)).map_err(|source| failed(&to.join(name), source))?;
+        }
+    }
+    Ok(())
+}
+
+/// `model_index.json`.
+fn index(source: &Source, kind: Kind) -> Result<ModelIndex, Error> {
+    let xl = kind == Kind::StableDiffusionXl;
+    let scheduler: Value = source.scheduler()?;
+    let mut entries = std::collections::BTreeMap::new();
+    for part in kind.parts() {
+        let (library, class) = match part {
+            Part::Tokenizer | Part::Tokenizer2 => ("transformers", "CLIPTokenizer"),
+            Part::TextEncoder => ("transformers", "CLIPTextModel"),
+            Part::TextEncoder2 => ("transformers", "CLIPTextModelWithProjection"),
+            Part::UNet => ("diffusers", "UNet2DConditionModel"),
+            Part::Autoencoder => ("diffusers", "AutoencoderKL"),
+            Part::Scheduler => ("diffusers", scheduler["_class_name"].as_str().unwrap_or("DDIMScheduler")),
+            Part::Generator => continue,
+        };
+        entries.insert(part.name().to_owned(), json!([library, class]));
+    }
+    let nothing = || json!([null, null]);
+    entries.insert("feature_extractor".to_owned(), nothing());
+    if xl {
+        entries.insert("image_encoder".to_owned(), nothing());
+        entries.insert("force_zeros_for_empty_prompt".to_owned(), source.forces_zeros()?.into());
+    } else {
+        entries.insert("safety_checker".to_owned(), nothing());
+        entries.insert("requires_safety_checker".to_owned(), false.into());
+    }
+    let class_name = if xl { "StableDiffusionXLPipeline" } else { "StableDiffusionPipeline" };
+    Ok(ModelIndex { class_name: class_name.to_owned(), entries })
+}
