@@ -1,12 +1,13 @@
 //! `dmd generate` and `dmd compare`: the files they write.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use image::ImageFormat;
 
 use super::{dmd, refused};
-use crate::support::tiny_model;
+use crate::support::{golden, tiny_model};
 
 #[test]
 fn generate_writes_pictures() {

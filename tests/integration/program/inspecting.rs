@@ -28,7 +28,10 @@ fn a_model_a_part_and_a_file() {
     let file = shown(golden("vae/diffusion_pytorch_model.safetensors").to_str().unwrap());
     assert!(file.contains("Stable Diffusion: autoencoder"), "{file}");
     let file = shown(golden("files/sdxl.safetensors").to_str().unwrap());
-    assert!(file.contains("Stable Diffusion XL: UNet, autoencoder, text encoder, second text encoder"), "{file}");
+    assert!(
+        file.contains("Stable Diffusion XL: UNet, autoencoder, text encoder, second text encoder"),
+        "{file}"
+    );
     let file = shown(golden("files/lora/kohya.safetensors").to_str().unwrap());
     assert!(file.contains("a LoRA file, by its header of sdxl_base_v1-0"), "{file}");
     assert!(refused(here.path(), &["inspect", "nowhere"]).contains("nowhere"));
