@@ -1,5 +1,7 @@
 //! One request on one model: checked and planned once, then drawn a few pictures at a time.
 
+mod conditions;
+
 use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
@@ -9,9 +11,7 @@ use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan, SizeConditions, TextFeatures, with_model};
 use image::RgbImage;
 
-use crate::checks::{
-    check, check_inputs, finite, finite_condition, given_condition, given_latents, seeds_of, size_of,
-};
+use crate::checks::{check, check_inputs, finite, given_latents, seeds_of, size_of};
 use crate::observer::{Observer, Progress, Stage};
 use crate::request::{Drawn, Request, TeacherSettings, Timings};
 use crate::{Error, Pipeline};
@@ -188,41 +188,6 @@ impl<'a, F: Family> Drawing<'a, F> {
         let x = self.start(z);
         let mut chunk = Chunk { rows: 0..self.seeds.len(), condition, noises };
         self.denoise(x, &mut chunk, observer)
-    }
-
-    /// What the pictures of some rows are conditioned on.
-    fn condition(&self, rows: Range<usize>) -> Result<ConditionOf<F>, Error> {
-        let conditioner = &self.model.conditioner;
-        if let Some(embeddings) = &self.request.embeddings {
-            let features = embeddings.prompt.rows(rows.start, rows.len());
-            return given_condition::<F>(self.sized(conditioner.features(features)?));
-        }
-        let prompts: Vec<&str> = self.request.prompts[rows].iter().map(String::as_str).collect();
-        let condition = conditioner.condition_skipping(&prompts, self.request.clip_skip)?;
-        finite_condition::<F>(self.sized(condition), "text encoder")
-    }
-
-    /// The same condition, told the sizes that the request asks for.
-    fn sized(&self, condition: ConditionOf<F>) -> ConditionOf<F> {
-        let factor = self.model.codec.factor();
-        let picture = (self.size.0 * factor, self.size.1 * factor);
-        let sizes = self.request.sizes.unwrap_or(SizeConditions::of_picture(picture));
-        self.model.conditioner.sized(condition, &sizes)
-    }
-
-    /// The unconditional branch of guidance; as in diffusers, no layer of it is skipped.
-    fn negative(&self, rows: Range<usize>, settings: &TeacherSettings) -> Result<ConditionOf<F>, Error> {
-        let conditioner = &self.model.conditioner;
-        if let Some(negative) = self.request.embeddings.as_ref().and_then(|e| e.negative.clone()) {
-            let own = negative.words.dims()[0] > 1;
-            let negative = if own { negative.rows(rows.start, rows.len()) } else { negative };
-            return given_condition::<F>(self.sized(conditioner.features(negative)?));
-        }
-        let condition = match &settings.negative_prompt {
-            Some(prompt) => conditioner.condition(&[prompt])?,
-            None => conditioner.unconditional()?,
-        };
-        finite_condition::<F>(self.sized(condition), "text encoder")
     }
 
     fn unit_noise(&self, noises: &mut [Noise]) -> Tensor<4> {

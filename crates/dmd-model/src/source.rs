@@ -1,10 +1,12 @@
 //! Where a model's parts are read from: a folder in diffusers' layout, or a single file, whose configurations are those of
 //! the published model of its family or of a folder beside it.
 
+mod files;
+
 use std::path::{Path, PathBuf};
 
 use dmd_clip::{TextConfig, Tokenizer};
-use dmd_weights::{Checkpoint, read, read_config, read_json, weight_file};
+use dmd_weights::{Checkpoint, read, read_config, read_json};
 use dmd_weights::{Family as FileFamily, Part as FilePart, Tensors};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -13,6 +15,8 @@ use crate::builtin::Published;
 use crate::families::Part;
 use crate::folder::ModelFolder;
 use crate::{Error, OpenOptions};
+use files::predicts_velocity;
+pub(crate) use files::{of_file, of_folder};
 
 /// Where a model's parts are read from.
 #[derive(Debug, Clone)]
@@ -267,46 +271,4 @@ impl SingleFile {
             reason: format!("the configuration of its family cannot be used: {error}"),
         })
     }
-}
-
-/// The weights in a component's folder.
-pub(crate) fn of_folder(folder: &Path) -> Result<Tensors, Error> {
-    Ok(read(&weight_file(folder, &["diffusion_pytorch_model", "model"])?)?)
-}
-
-/// The weights of one network in a file: a bare state dict under diffusers' names, or a single file of which the network is
-/// a part.
-pub(crate) fn of_file(path: &Path, part: FilePart) -> Result<Tensors, Error> {
-    let tensors = read(path)?;
-    let begins = |prefixes: &[&str]| {
-        tensors.entries().keys().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
-    };
-    // Names of "latent diffusion"; diffusers' own are taken as they are, whatever the network's size.
-    let original =
-        ["model.diffusion_model.", "input_blocks.", "first_stage_model.", "decoder.up.", "state_dict."];
-    if !begins(&original) {
-        return Ok(tensors);
-    }
-    let checkpoint = Checkpoint::open(tensors)?;
-    checkpoint.part(part).ok_or_else(|| Error::NoModel {
-        folder: path.to_owned(),
-        reason: match part {
-            FilePart::UNet => "it has no UNet".to_owned(),
-            _ => "it has no autoencoder".to_owned(),
-        },
-    })
-}
-
-/// Whether a Stable Diffusion 2 predicts the velocity, which its files do not say: the biases of its last attention's first
-/// normalisation are spread more widely, as ComfyUI found. Their deviation is above 0.09 there.
-fn predicts_velocity(checkpoint: &Checkpoint) -> Result<bool, Error> {
-    let name = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias";
-    let Some(unet) = checkpoint.unet().filter(|unet| unet.entries().contains_key(name)) else {
-        return Ok(false);
-    };
-    let values = unet.floats(name)?;
-    let count = values.len().max(1) as f64;
-    let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
-    let variance = values.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / count;
-    Ok(variance.sqrt() > 0.09)
 }

@@ -1,24 +1,25 @@
 //! Stable Diffusion XL: a latent UNet under two text encoders, told the sizes of the picture.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod conditioner;
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use std::sync::Arc;
+
+use burn::tensor::{Device, FloatDType};
 use dmd_clip::{
     CLIP_KEYS, ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer,
 };
-use dmd_core::Condition;
-use dmd_unet::{Network, XlCondition, XlUNet2d};
+use dmd_unet::{Network, XlUNet2d};
 use dmd_weights::{KeyMap, LoraPart};
 
 use crate::autoencoder::AutoencoderFiles;
 use crate::families::{Kind, Part};
-use crate::family::{Conditioner, Family, SizeConditions, TextFeatures};
+use crate::family::Family;
 use crate::fit::Misfits;
 use crate::loras::Loras;
 use crate::networks::NetworkFiles;
 use crate::source::Source;
 use crate::{Error, Model, Noising, OpenOptions};
+pub use conditioner::XlConditioner;
 
 /// The family of Stable Diffusion XL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +27,6 @@ pub struct StableDiffusionXl;
 
 /// Guidance where nobody names one: diffusers' default for Stable Diffusion XL.
 const DEFAULT_GUIDANCE: f64 = 5.0;
-
-/// Layers that are left out for the features of the words.
-const LEFT_OUT: usize = 1;
-
-/// Most bytes of features that are kept.
-const KEPT: usize = 1 << 30;
 
 /// One text encoder's folder whose configuration was read.
 #[derive(Debug, Clone)]
@@ -166,147 +161,5 @@ impl Family for StableDiffusionXl {
             notes,
             device: device.clone(),
         })
-    }
-}
-
-/// Prompts to what Stable Diffusion XL is conditioned on, by two frozen text encoders.
-#[derive(Debug, Clone)]
-pub struct XlConditioner {
-    one: TextEncoder,
-    two: ProjectedTextEncoder,
-    /// Width of the joined features of the words.
-    width: usize,
-    /// Width of the features of the whole prompt.
-    pooled: usize,
-    /// Whether guidance without a negative prompt points away from zeros, and not from the empty prompt.
-    zeros: bool,
-    /// Height and width of the pictures that the model was trained on.
-    picture: (usize, usize),
-    device: Device,
-    /// Conditions by caption, on the host, see [`Conditioner::remembered`].
-    kept: Arc<Mutex<HashMap<String, (TensorData, TensorData)>>>,
-}
-
-impl XlConditioner {
-    /// The sizes of a picture as rows of the condition.
-    fn rows(&self, sizes: &SizeConditions, count: usize) -> Tensor<2> {
-        let row = sizes.numbers();
-        let values: Vec<f32> = std::iter::repeat_n(row, count).flatten().collect();
-        Tensor::from_data(TensorData::new(values, [count, row.len()]), &self.device)
-    }
-
-    fn told(&self, text: Tensor<3>, pooled: Tensor<2>) -> XlCondition {
-        let [count, ..] = text.dims();
-        let sizes = self.rows(&SizeConditions::of_picture(self.picture), count);
-        XlCondition { text, pooled, sizes }
-    }
-
-    fn encode(&self, prompts: &[&str], left_out: usize) -> Result<(Tensor<3>, Tensor<2>), Error> {
-        let layers = self.one.model().layers().min(self.two.layers());
-        if left_out > layers {
-            let hint = format!("the text encoders have {layers} layers, and {LEFT_OUT} is always left out");
-            return Err(Error::Setting { setting: format!("clip skip {}", left_out - LEFT_OUT), hint });
-        }
-        let words = self.one.hidden(prompts, left_out)?;
-        let text = self.two.encode(prompts, left_out)?;
-        Ok((Tensor::cat(vec![words, text.hidden], 2), text.pooled))
-    }
-}
-
-impl Conditioner for XlConditioner {
-    type Condition = XlCondition;
-
-    const IS_TOLD_SIZES: bool = true;
-
-    fn check(&self, prompt: &str) -> Result<(), Error> {
-        self.one.tokenizer().encode(prompt)?;
-        self.two.tokenizer().encode(prompt)?;
-        Ok(())
-    }
-
-    fn condition(&self, prompts: &[&str]) -> Result<XlCondition, Error> {
-        self.condition_skipping(prompts, 0)
-    }
-
-    fn condition_skipping(&self, prompts: &[&str], layers: usize) -> Result<XlCondition, Error> {
-        let (text, pooled) = self.encode(prompts, LEFT_OUT + layers)?;
-        Ok(self.told(text, pooled))
-    }
-
-    fn unconditional(&self) -> Result<XlCondition, Error> {
-        if !self.zeros {
-            return self.condition(&[""]);
-        }
-        let tokens = self.one.tokenizer().max_tokens();
-        let text = Tensor::zeros([1, tokens, self.width], &self.device);
-        Ok(self.told(text, Tensor::zeros([1, self.pooled], &self.device)))
-    }
-
-    fn sized(&self, condition: XlCondition, sizes: &SizeConditions) -> XlCondition {
-        let [count, ..] = condition.text.dims();
-        XlCondition { sizes: self.rows(sizes, count), ..condition }
-    }
-
-    fn remembered(&self, captions: &[&str]) -> Result<XlCondition, Error> {
-        let of = |caption: &&str| -> Result<XlCondition, Error> {
-            let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((text, pooled)) = kept().get(*caption) {
-                let text = Tensor::from_data(text.clone(), &self.device);
-                return Ok(self.told(text, Tensor::from_data(pooled.clone(), &self.device)));
-            }
-            let (text, pooled) = self.encode(&[*caption], LEFT_OUT)?;
-            let data = (text.clone().into_data(), pooled.clone().into_data());
-            let bytes = (data.0.num_elements() + data.1.num_elements()) * size_of::<f32>();
-            let mut kept = kept();
-            if (kept.len() + 1) * bytes <= KEPT {
-                kept.insert((*caption).to_owned(), data);
-            }
-            Ok(self.told(text, pooled))
-        };
-        let rows = captions.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-        let joined = rows.into_iter().reduce(|all, row| all.cat(&row));
-        joined.map_or_else(|| self.condition(captions), Ok)
-    }
-
-    fn text_features(&self, prompts: &[&str]) -> Result<TextFeatures, Error> {
-        let (words, pooled) = self.encode(prompts, LEFT_OUT)?;
-        Ok(TextFeatures { words, pooled: Some(pooled) })
-    }
-
-    fn features(&self, features: TextFeatures) -> Result<XlCondition, Error> {
-        let [rows, tokens, width] = features.words.dims();
-        let most = self.one.tokenizer().max_tokens();
-        let pooled = features.pooled.filter(|pooled| pooled.dims() == [rows, self.pooled]);
-        match pooled {
-            Some(pooled) if width == self.width && (1..=most).contains(&tokens) => {
-                Ok(self.told(features.words, pooled))
-            }
-            pooled => Err(Error::Setting {
-                setting: match pooled {
-                    Some(_) => format!("features of {tokens} tokens, {width} wide"),
-                    None => "features without fitting ones of the whole prompt".to_owned(),
-                },
-                hint: format!(
-                    "it takes 1 to {most} tokens, {} wide, and {} numbers of the whole prompt",
-                    self.width, self.pooled
-                ),
-            }),
-        }
-    }
-
-    fn max_tokens(&self) -> Option<usize> {
-        Some(self.one.tokenizer().max_tokens())
-    }
-
-    fn is_finite(condition: &XlCondition) -> bool {
-        // A sum is finite only if every term is.
-        let sum = condition.text.clone().abs().sum() + condition.pooled.clone().abs().sum();
-        sum.into_scalar::<f32>().is_finite()
-    }
-
-    fn tokens(&self, caption: &str) -> Result<Option<(usize, usize)>, Error> {
-        let count = |tokenizer: &Tokenizer| tokenizer.tokens(caption).map(|tokens| tokens.len());
-        let found = count(self.one.tokenizer())?.max(count(self.two.tokenizer())?);
-        Ok(Some((found, self.one.tokenizer().max_tokens())))
     }
 }
