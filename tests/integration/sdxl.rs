@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use dmd::clip::{
     ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer,
 };
@@ -253,4 +253,23 @@ fn a_single_file_is_the_folder_it_was_made_from() {
     // Without the configurations of its unusual sizes it is refused, by what does not fit.
     let message = Pipeline::builder(&file, &device()).build().unwrap_err().to_string();
     assert!(message.len() < 2000, "{message}");
+}
+
+/// Under f16 the autoencoder stays in single precision, whose values exceed what f16 holds (`force_upcast`); under bf16,
+/// which holds them, it does not.
+#[test]
+fn half_precision_without_black_pictures() {
+    let latents = || Fixture::open("sdxl/io").tensor::<4>("latent");
+    let decode = |dtype| {
+        let pipeline = Pipeline::builder(golden("sdxl"), &device()).dtype(dtype).build().unwrap();
+        let AnyModel::StableDiffusionXl(model) = pipeline.model() else { panic!("an SDXL model") };
+        model.codec.decode(latents()).into_data().iter::<f32>().collect::<Vec<f32>>()
+    };
+    let single = decode(FloatDType::F32);
+    if device().supports_dtype(FloatDType::F16) {
+        assert_eq!(decode(FloatDType::F16), single);
+    }
+    if device().supports_dtype(FloatDType::BF16) {
+        assert_ne!(decode(FloatDType::BF16), single);
+    }
 }
