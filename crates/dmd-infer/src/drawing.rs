@@ -8,7 +8,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use dmd_core::{Guided, Noise};
 use dmd_model::pixels::{from_rgb8, to_rgb8};
-use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan, SizeConditions, TextFeatures, with_model};
+use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan, TextFeatures, with_model};
 use image::RgbImage;
 
 use crate::checks::{check, check_inputs, finite, given_latents, seeds_of, size_of};
