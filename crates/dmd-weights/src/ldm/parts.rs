@@ -84,6 +84,9 @@ pub(super) fn unet(file: &Tensors) -> Result<Option<Found>, Error> {
                 "conv_out.",
                 "time_embedding.",
                 "add_embedding.",
+                // Of networks that are refused for them.
+                "class_embedding.",
+                "encoder_hid_proj.",
             ];
             let becomes = |name: &str, entry: &Entry| {
                 let known = inside.iter().any(|inside| name.starts_with(inside));

@@ -18,7 +18,7 @@ pub(super) fn foreign(file: &Tensors) -> Result<(), String> {
         };
         names().any(network)
     };
-    let few = file.entries().len() <= 2;
+    let few = (1..=2).contains(&file.entries().len());
     let reason = if any(&[".absmax", ".quant_map", ".quant_state.", ".SCB"]) {
         "a model in bitsandbytes' quantisation (NF4 or 8 bits), which is not read; use the model's file in 16 bits"
     } else if any(&[".comfy_quant", ".weight_scale_2"]) {
@@ -95,6 +95,9 @@ pub(super) fn family(unet: &Tensors) -> Result<Family, String> {
             "a UNet with another input of text, such as Kandinsky's",
             "use Stable Diffusion 1.x, 2.x or XL",
         );
+    }
+    if starts("class_embedding.") {
+        return unfit("a UNet with an input of classes, as upscalers and unCLIP models have", ordinary);
     }
     if starts("time_embedding.cond_proj.") {
         return unfit(
