@@ -162,6 +162,15 @@ fn parts_alone_are_read_under_every_prefix() {
     // A model without an autoencoder says so.
     let pruned = Checkpoint::open(whole().select(|name| !name.starts_with("first_stage_model."))).unwrap();
     assert_eq!(pruned.missing(), [Part::Vae]);
+    // The family of text encoders alone, and the last block that one of them does not use.
+    let text = |name: &str, prefix: &'static str| {
+        Checkpoint::open(file(name).select(|name| name.starts_with(prefix))).unwrap()
+    };
+    let second = text("sd2", "cond_stage_model.");
+    assert_eq!(second.family(), Some(Family::StableDiffusion2));
+    same(&second.text_encoder().unwrap(), &folder("clip_gelu/model"), "text of 2.x alone");
+    assert_eq!(text("sdxl", "conditioner.").family(), Some(Family::StableDiffusionXl));
+    assert_eq!(text("sd1", "cond_stage_model.").family(), None);
 }
 
 /// Half-precision files stay so: rows of a packed matrix and a transpose have its type and its values.
@@ -432,7 +441,7 @@ fn other_models_are_refused_by_name() {
         (vec![], "empty"),
     ] {
         let error = opened([tensors]).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("\"test.safetensors\" is {expected}")), "{error}");
+        assert!(error.starts_with(&format!("\"test.safetensors\" is {expected}")), "{expected}: {error}");
     }
     let folder = tempfile::tempdir().unwrap();
     for name in ["model.gguf", "model.safetensors"] {
