@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import diffusers
+import peft
 import safetensors.torch as st
 import torch
 import transformers
@@ -288,7 +289,13 @@ if __name__ == "__main__":
     import golden_training
 
     golden_training.make()
-    versions = {m.__name__: m.__version__ for m in (torch, diffusers, transformers)}
+    import golden_sdxl
+
+    golden_sdxl.make()
+    import golden_files
+
+    golden_files.make()
+    versions = {m.__name__: m.__version__ for m in (torch, diffusers, transformers, peft)}
     (ROOT / "README.md").write_text(
         "# Golden files\n\nMade by `scripts/golden.py`; never edited by hand. Weights are random, sizes tiny.\n\n"
         + "".join(f"- {k} {v}\n" for k, v in versions.items()) + f"- Python {platform.python_version()}\n"

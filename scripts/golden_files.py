@@ -1,5 +1,5 @@
 """Makes tests/golden/files/: LoRA files and single files in the spellings that people have, made from the tiny networks of
-golden.py and golden_sdxl.py, with what diffusers and peft compute from them. Alone: `python scripts/golden_files.py`."""
+golden.py and golden_sdxl.py, with what diffusers and peft compute from them. Called by golden.py; alone: `python scripts/golden_files.py`."""
 
 import json
 import re

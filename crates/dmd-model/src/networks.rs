@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use dmd_unet::{Network, Preconditioned, Sizes};
 use dmd_weights::{LoraPart, Part as FilePart, read_config};
 
@@ -80,7 +80,7 @@ impl<N: Network> NetworkFiles<N> {
     ///
     /// When its weights are missing, damaged or do not fit.
     pub fn load_teacher(&self, device: &Device) -> Result<Option<N>, Error> {
-        self.teacher_with(&mut Loras::none(), device)
+        self.teacher_with(&mut Loras::none(), FloatDType::F32, device)
     }
 
     /// Reads the generator's network; `None` where there is no generator.
@@ -89,17 +89,27 @@ impl<N: Network> NetworkFiles<N> {
     ///
     /// As [`Self::load_teacher`].
     pub fn load_generator(&self, device: &Device) -> Result<Option<N>, Error> {
-        self.generator_with(&mut Loras::none(), device)
+        self.generator_with(&mut Loras::none(), FloatDType::F32, device)
     }
 
-    fn teacher_with(&self, loras: &mut Loras, device: &Device) -> Result<Option<N>, Error> {
+    fn teacher_with(
+        &self,
+        loras: &mut Loras,
+        dtype: FloatDType,
+        device: &Device,
+    ) -> Result<Option<N>, Error> {
         let Some(config) = &self.teacher else { return Ok(None) };
-        self.load_from(&NetworkPlace::Part(Part::UNet), config, loras, device).map(Some)
+        self.load_from(&NetworkPlace::Part(Part::UNet), config, loras, dtype, device).map(Some)
     }
 
-    fn generator_with(&self, loras: &mut Loras, device: &Device) -> Result<Option<N>, Error> {
+    fn generator_with(
+        &self,
+        loras: &mut Loras,
+        dtype: FloatDType,
+        device: &Device,
+    ) -> Result<Option<N>, Error> {
         let Some((place, config)) = &self.generator else { return Ok(None) };
-        self.load_from(place, config, loras, device).map(Some)
+        self.load_from(place, config, loras, dtype, device).map(Some)
     }
 
     fn load_from(
@@ -107,6 +117,7 @@ impl<N: Network> NetworkFiles<N> {
         place: &NetworkPlace,
         config: &N::Config,
         loras: &mut Loras,
+        dtype: FloatDType,
         device: &Device,
     ) -> Result<N, Error> {
         let weights = match place {
@@ -114,7 +125,7 @@ impl<N: Network> NetworkFiles<N> {
             NetworkPlace::At(path) if path.is_dir() => of_folder(path)?,
             NetworkPlace::At(path) => of_file(path, FilePart::UNet)?,
         };
-        Ok(N::from_tensors(config, &loras.merged(LoraPart::UNet, weights)?, device)?)
+        Ok(N::from_tensors_in(config, &loras.merged(LoraPart::UNet, weights)?, dtype, device)?)
     }
 
     /// Reads the networks that are asked for, at least one.
@@ -131,19 +142,18 @@ impl<N: Network> NetworkFiles<N> {
             Networks::GeneratorFirst => (self.generator.is_none(), true),
         };
         let own = noising.prediction();
-        let denoiser =
-            |network: N, prediction| Preconditioned::new(network, prediction).in_precision(options.dtype);
-        let generator = if generator { self.generator_with(loras, &options.device)? } else { None };
+        let generator =
+            if generator { self.generator_with(loras, options.dtype, &options.device)? } else { None };
         let generator = generator.zip(self.recipe.clone());
         let generator = generator.map(|(network, recipe)| {
-            let network = denoiser(network, recipe.prediction.unwrap_or(own));
+            let network = Preconditioned::new(network, recipe.prediction.unwrap_or(own));
             Distilled::new(network, recipe, noising)
         });
-        let teacher = if teacher { self.teacher_with(loras, &options.device)? } else { None };
+        let teacher = if teacher { self.teacher_with(loras, options.dtype, &options.device)? } else { None };
         match (&teacher, &generator) {
             (None, None) if options.networks == Networks::Teacher => Err(Error::NO_TEACHER),
             (None, None) => Err(Error::NO_GENERATOR),
-            _ => Ok((teacher.map(|network| denoiser(network, own)), generator)),
+            _ => Ok((teacher.map(|network| Preconditioned::new(network, own)), generator)),
         }
     }
 }

@@ -2,7 +2,7 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use burn::module::{Module, ModuleDisplay};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_core::Condition;
 use dmd_weights::{KeyMap, Precision, Tensors, write_json};
 use serde::Serialize;
@@ -69,6 +69,20 @@ pub trait Network: Module + ModuleDisplay + Sync {
     /// As [`Self::init`], and when the file's tensors are not the network's.
     fn from_tensors(config: &Self::Config, file: &Tensors, device: &Device) -> Result<Self, Error> {
         Ok(dmd_weights::load(Self::init(config, device)?, file, &Self::KEYS)?)
+    }
+
+    /// [`Self::from_tensors`], frozen, with the parameters in a float type.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_tensors`].
+    fn from_tensors_in(
+        config: &Self::Config,
+        file: &Tensors,
+        dtype: FloatDType,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        Ok(dmd_weights::load_in(Self::init(config, device)?, file, &Self::KEYS, dtype)?)
     }
 
     /// Writes a diffusers folder: the weights, then `config.json`, whose presence says that the folder is whole.

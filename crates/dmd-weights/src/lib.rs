@@ -36,7 +36,7 @@ pub use error::Error;
 pub use folder::{ModelIndex, weight_file};
 pub use json::{parse_json, read_config, read_json, write_json};
 pub use ldm::{Checkpoint, Family, Part, Spelling};
-pub use load::{load, load_for_training};
+pub use load::{load, load_for_training, load_in};
 pub use lock::FolderLock;
 pub use lora::{Lora, LoraFile, LoraPart, LoraReport, Update};
 pub use mean::mean;

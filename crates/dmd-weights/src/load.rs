@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::parameters::PathStack;
@@ -23,6 +23,8 @@ enum LinearWeights {
 /// The second pass: every parameter takes the values of its name, which are read a few tensors ahead.
 struct Loader<'a> {
     linear: LinearWeights,
+    /// The parameters' float type.
+    dtype: DType,
     file: &'a Tensors,
     path: PathStack,
     wanted: VecDeque<Wanted>,
@@ -49,7 +51,8 @@ impl Loader<'_> {
                 batch.push(wanted);
             }
             let file = self.file;
-            let read = |wanted: Wanted| Ok((wanted.path, file.data(&wanted.stored, wanted.shape)?));
+            let dtype = self.dtype;
+            let read = |wanted: Wanted| Ok((wanted.path, file.data(&wanted.stored, wanted.shape, dtype)?));
             self.ready.extend(batch.into_par_iter().map(read).collect::<Result<Vec<_>, Error>>()?);
         }
     }
@@ -64,13 +67,13 @@ impl Loader<'_> {
         if data.shape().len() != D {
             return Err(self.unfilled(&path));
         }
-        let mut tensor = Tensor::<D>::from_data(data, &param.lazy_device());
+        let mut tensor = Tensor::<D>::from_data(data, (&param.lazy_device(), self.dtype));
         // PyTorch's `[out, in]` as burn's `[in, out]`: a view, which matrix products take as it is.
         if transposed {
             tensor = tensor.swap_dims(0, 1);
             if self.linear == LinearWeights::Rewritten {
                 // Through the host, for a copy in the new order.
-                tensor = Tensor::from_data(tensor.into_data(), &param.lazy_device());
+                tensor = Tensor::from_data(tensor.into_data(), (&param.lazy_device(), self.dtype));
             }
         }
         Ok(tensor)
@@ -114,7 +117,7 @@ impl ModuleMapper for Loader<'_> {
 /// report counts them all. [`Error::DataType`] as [`Tensors::floats`]. [`Error::Unfilled`] if the module shows other
 /// parameters when they are to be filled than when they were counted.
 pub fn load<M: Module>(module: M, file: &Tensors, keys: &KeyMap) -> Result<M, Error> {
-    load_as(LinearWeights::Viewed, module, file, keys)
+    load_as(LinearWeights::Viewed, DType::F32, module, file, keys)
 }
 
 /// [`load`] with every parameter in burn's own order in memory, as training leaves it: a product of
@@ -124,13 +127,29 @@ pub fn load<M: Module>(module: M, file: &Tensors, keys: &KeyMap) -> Result<M, Er
 ///
 /// As [`load`].
 pub fn load_for_training<M: Module>(module: M, file: &Tensors, keys: &KeyMap) -> Result<M, Error> {
-    load_as(LinearWeights::Rewritten, module, file, keys)
+    load_as(LinearWeights::Rewritten, DType::F32, module, file, keys)
 }
 
-fn load_as<M: Module>(linear: LinearWeights, module: M, file: &Tensors, keys: &KeyMap) -> Result<M, Error> {
+/// [`load`] of a frozen module with its parameters in a float type. Values that the file has in that type are used where they
+/// lie in it; no copy in single precision is made of the others beyond a few at a time.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_in<M: Module>(module: M, file: &Tensors, keys: &KeyMap, dtype: FloatDType) -> Result<M, Error> {
+    load_as(LinearWeights::Viewed, dtype.into(), module, file, keys)
+}
+
+fn load_as<M: Module>(
+    linear: LinearWeights,
+    dtype: DType,
+    module: M,
+    file: &Tensors,
+    keys: &KeyMap,
+) -> Result<M, Error> {
     let wanted = plan(&module, file, keys)?;
     let (path, ready) = (PathStack::default(), BTreeMap::new());
-    let mut loader = Loader { linear, file, path, wanted, ready, error: None };
+    let mut loader = Loader { linear, dtype, file, path, wanted, ready, error: None };
     let module = module.map(&mut loader);
     let left = loader.ready.keys().next().or(loader.wanted.front().map(|wanted| &wanted.path));
     let unfilled = left.map(|path| loader.unfilled(path));

@@ -63,8 +63,11 @@ fn file_len(path: &Path) -> Result<u64, Error> {
     Ok(metadata.len())
 }
 
+/// The tensors of a file, and what it says about itself.
+type Header = (BTreeMap<String, Entry>, BTreeMap<String, String>);
+
 /// The tensors that a safetensors header describes, all of them inside the file, and the header's metadata.
-fn header(path: &Path) -> Result<(BTreeMap<String, Entry>, BTreeMap<String, String>), Error> {
+fn header(path: &Path) -> Result<Header, Error> {
     let invalid = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
     let content = Region::open(path)?;
     if content.as_ref().starts_with(b"GGUF") {

@@ -325,20 +325,26 @@ impl Tensors {
         })
     }
 
-    /// A float tensor's data in f32: of an f32 tensor the file's own bytes, without a copy.
-    pub(crate) fn data(&self, name: &str, shape: Vec<usize>) -> Result<TensorData, Error> {
+    /// A float tensor's data in a float type: of a tensor that has it in the file the file's own bytes, without a copy.
+    pub(crate) fn data(&self, name: &str, shape: Vec<usize>, dtype: DType) -> Result<TensorData, Error> {
         let entry = self.entry(name)?;
-        if let (Dtype::F32, Source::Mapped(region)) = (entry.dtype, &entry.source)
+        let stored = match entry.dtype {
+            Dtype::F32 => Some(DType::F32),
+            Dtype::F16 => Some(DType::F16),
+            Dtype::BF16 => Some(DType::BF16),
+            _ => None,
+        };
+        if let (true, Source::Mapped(region)) = (stored == Some(dtype), &entry.source)
             && cfg!(target_endian = "little")
             && region.len() >= SHARED
         {
             let bytes = region.read();
-            if bytes.as_ptr().cast::<f32>().is_aligned() {
+            if (bytes.as_ptr() as usize).is_multiple_of(dtype.size()) {
                 let bytes = Bytes::from_shared(bytes, AllocationProperty::File);
-                return Ok(TensorData::from_bytes(bytes, shape, DType::F32));
+                return Ok(TensorData::from_bytes(bytes, shape, dtype));
             }
         }
-        Ok(TensorData::new(self.floats(name)?, shape))
+        Ok(TensorData::new(self.floats(name)?, shape).convert_dtype(dtype))
     }
 
     /// The values of an integer tensor.

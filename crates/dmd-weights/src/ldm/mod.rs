@@ -93,10 +93,14 @@ impl Checkpoint {
         let unet = parts::unet(&tensors)?;
         let family =
             unet.as_ref().map(|found| recognise::family(&found.tensors)).transpose().map_err(refused)?;
-        let text = parts::text_encoders(&tensors, family)?;
-        // A file without a UNet can still tell its family by its pair of text encoders.
-        let both = text.iter().any(|(part, _)| *part == Part::TextEncoder2);
-        let family = family.or(both.then_some(Family::StableDiffusionXl));
+        let text = parts::text_encoders(&tensors)?;
+        // A file without a UNet can still show its family: two text encoders, or one of open_clip's.
+        let shown = text.iter().find_map(|(part, found)| match (part, found.spelling) {
+            (Part::TextEncoder2, _) => Some(Family::StableDiffusionXl),
+            (_, Spelling::OpenClip) => Some(Family::StableDiffusion2),
+            _ => None,
+        });
+        let family = family.or(shown);
         let vae = parts::vae(&tensors)?;
         if let Some(found) = &vae {
             recognise::autoencoder(&found.tensors).map_err(refused)?;

@@ -299,8 +299,8 @@ mod tests {
         }
         let names = UNetNames { per_level: 2, attention_up: BTreeSet::new() };
         assert_eq!(
-            names.to_diffusers("input_blocks.2.0.op.bias").unwrap(),
-            "down_blocks.0.downsamplers.0.conv.bias"
+            names.to_diffusers("input_blocks.2.0.op.bias").as_deref(),
+            Some("down_blocks.0.downsamplers.0.conv.bias")
         );
         for foreign in
             ["input_blocks.1.2.x.weight", "betas", "output_blocks.0.0.unknown.weight", "middle_block.3.a"]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::names::{OpenClip, UNetNames, autoencoder, open_clip};
-use super::{Family, Part, Spelling};
+use super::{Part, Spelling};
 use crate::tensors::Entry;
 use crate::{Error, Tensors};
 
@@ -84,6 +84,9 @@ pub(super) fn unet(file: &Tensors) -> Result<Option<Found>, Error> {
                 "conv_out.",
                 "time_embedding.",
                 "add_embedding.",
+                // Of networks that are refused for them.
+                "class_embedding.",
+                "encoder_hid_proj.",
             ];
             let becomes = |name: &str, entry: &Entry| {
                 let known = inside.iter().any(|inside| name.starts_with(inside));
@@ -143,7 +146,7 @@ pub(super) fn vae(file: &Tensors) -> Result<Option<Found>, Error> {
 }
 
 /// The text encoders, each with the part that it is.
-pub(super) fn text_encoders(file: &Tensors, family: Option<Family>) -> Result<Vec<(Part, Found)>, Error> {
+pub(super) fn text_encoders(file: &Tensors) -> Result<Vec<(Part, Found)>, Error> {
     let firsts = [
         "conditioner.embedders.0.transformer.",
         "conditioner.embedders.0.model.",
@@ -163,7 +166,7 @@ pub(super) fn text_encoders(file: &Tensors, family: Option<Family>) -> Result<Ve
         if let Some((prefix, spelling)) =
             prefixes.iter().find_map(|prefix| Some((*prefix, clip(file, prefix)?)))
         {
-            all.push((part, text_encoder(file, (spelling, prefix), part, family)?));
+            all.push((part, text_encoder(file, (spelling, prefix), part)?));
         }
     }
     if !all.is_empty() {
@@ -188,8 +191,7 @@ pub(super) fn text_encoders(file: &Tensors, family: Option<Family>) -> Result<Ve
         _ if projects => Part::TextEncoder2,
         _ => Part::TextEncoder,
     };
-    let family = family.or((width == Some(1024)).then_some(Family::StableDiffusion2));
-    Ok(vec![(part, text_encoder(file, (spelling, prefix), part, family)?)])
+    Ok(vec![(part, text_encoder(file, (spelling, prefix), part)?)])
 }
 
 /// The spelling of a text encoder under a prefix, if one is there.
@@ -202,12 +204,7 @@ fn clip(file: &Tensors, prefix: &str) -> Option<Spelling> {
     (has(first) || has(&format!("text_model.{first}"))).then_some(Spelling::Transformers)
 }
 
-fn text_encoder(
-    file: &Tensors,
-    (spelling, prefix): (Spelling, &str),
-    part: Part,
-    family: Option<Family>,
-) -> Result<Found, Error> {
+fn text_encoder(file: &Tensors, (spelling, prefix): (Spelling, &str), part: Part) -> Result<Found, Error> {
     // transformers writes the second one's names with `text_model.`, beside its projection, and the first one's without.
     let second = part == Part::TextEncoder2;
     let named = |name: &str| match name {
@@ -221,8 +218,9 @@ fn text_encoder(
         .filter_map(|name| block(name.strip_prefix(prefix)?))
         .max()
         .map_or(0, |last| last + 1);
-    // Stable Diffusion 2.x stops before the last of its 24 blocks; in transformers' names it may be gone already.
-    let cut = family == Some(Family::StableDiffusion2) && (spelling == Spelling::OpenClip || layers == 24);
+    // Only Stable Diffusion 2.x has a first encoder of open_clip's. It stops before the last of the 24 blocks, which in
+    // transformers' names may be gone already.
+    let cut = !second && (spelling == Spelling::OpenClip || layers == 24);
     let used = if cut { layers.saturating_sub(1) } else { layers };
     let idle = |name: &str| name.ends_with("position_ids") || name == "logit_scale" || name == "attn_mask";
     found(file, (spelling, prefix), |name, entry| {

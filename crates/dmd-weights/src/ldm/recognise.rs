@@ -18,7 +18,7 @@ pub(super) fn foreign(file: &Tensors) -> Result<(), String> {
         };
         names().any(network)
     };
-    let few = file.entries().len() <= 2;
+    let few = (1..=2).contains(&file.entries().len());
     let reason = if any(&[".absmax", ".quant_map", ".quant_state.", ".SCB"]) {
         "a model in bitsandbytes' quantisation (NF4 or 8 bits), which is not read; use the model's file in 16 bits"
     } else if any(&[".comfy_quant", ".weight_scale_2"]) {
@@ -96,6 +96,9 @@ pub(super) fn family(unet: &Tensors) -> Result<Family, String> {
             "use Stable Diffusion 1.x, 2.x or XL",
         );
     }
+    if starts("class_embedding.") {
+        return unfit("a UNet with an input of classes, as upscalers and unCLIP models have", ordinary);
+    }
     if starts("time_embedding.cond_proj.") {
         return unfit(
             "a UNet with an input for guidance, such as the full LCM model",
@@ -120,21 +123,17 @@ pub(super) fn family(unet: &Tensors) -> Result<Family, String> {
     };
     let down: Vec<Vec<usize>> = (0..levels).map(|level| depths("down_blocks", level)).collect();
     let up: Vec<Vec<usize>> = (0..levels).map(|level| depths("up_blocks", level)).collect();
-    let published: Option<(&[&[usize]], &[usize], &[&[usize]])> = match (family, width) {
+    let whole = match (family, width) {
         (Family::StableDiffusionXl, Some(2048)) => {
-            Some((&[&[], &[2, 2], &[10, 10]], &[10], &[&[10, 10, 10], &[2, 2, 2], &[]]))
+            down == [vec![], vec![2; 2], vec![10; 2]]
+                && mid == [10]
+                && up == [vec![10; 3], vec![2; 3], vec![]]
         }
         (_, Some(768 | 1024)) => {
-            Some((&[&[1, 1], &[1, 1], &[1, 1], &[]], &[1], &[&[], &[1, 1, 1], &[1, 1, 1], &[1, 1, 1]]))
+            let one = |layers: usize| vec![1; layers];
+            down == [one(2), one(2), one(2), vec![]] && mid == [1] && up == [vec![], one(3), one(3), one(3)]
         }
-        _ => None,
-    };
-    let same = |found: &[Vec<usize>], expected: &[&[usize]]| {
-        found.iter().map(Vec::as_slice).eq(expected.iter().copied())
-    };
-    let whole = match published {
-        Some((d, m, u)) => same(&down, d) && mid == m && same(&up, u),
-        None => mid.len() == 1,
+        _ => mid.len() == 1,
     };
     if whole {
         return Ok(family);
