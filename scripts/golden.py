@@ -147,6 +147,8 @@ WALKS = {
     "tcd_full": ("TCD", dict(eta=1.0), 8),
     "tcd_none_v": ("TCD", dict(eta=0.0, prediction_type="v_prediction"), 5),
     "tcd_list": ("TCD", dict(eta=0.3), [999, 600, 200]),
+    # Timesteps whose 0.7-fold is a whole number in single precision and less in double precision.
+    "tcd_list_rounded": ("TCD", dict(eta=0.3), [999, 700, 330, 90]),
     # How published few-step models are called; guidance is for this test alone.
     "dmd2_1step": ("LCM", {}, [399]),
     "dmd2_4step": ("LCM", {}, [999, 749, 499, 249]),

@@ -169,7 +169,7 @@ fn walks_of_every_sampler() {
         .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(names.len(), 47);
+    assert_eq!(names.len(), 48);
     let failed: Vec<_> =
         names.iter().filter(|name| std::panic::catch_unwind(|| walk(name)).is_err()).collect();
     assert!(failed.is_empty(), "{failed:?}");

@@ -85,12 +85,12 @@ impl Betas {
             ("squaredcos_cap_v2", BetaSchedule::SquaredCosine),
         ];
         let (default_start, default_end) = match sampler {
-            Some(Sampler::Heun | Sampler::Lcm) => (Some(0.00085), Some(0.012)),
+            Some(Sampler::Heun | Sampler::Lcm | Sampler::Tcd) => (Some(0.00085), Some(0.012)),
             Some(_) => (Some(0.0001), Some(0.02)),
             None => (None, None),
         };
         let default_schedule = match sampler {
-            Some(Sampler::Lcm) => Some(BetaSchedule::ScaledLinear),
+            Some(Sampler::Lcm | Sampler::Tcd) => Some(BetaSchedule::ScaledLinear),
             other => other.map(|_| BetaSchedule::Linear),
         };
         options.off(&["trained_betas"])?;

@@ -53,7 +53,8 @@ impl SchedulerConfig {
         }
         if let Solver::Tcd { eta } = method.solver {
             for step in &mut walk.steps {
-                step.via = schedule.level_at(((1.0 - eta) * step.to.t) as usize);
+                // In single precision, as diffusers: 0.7 · 700 is 490 there and 489.99.. in double precision.
+                step.via = schedule.level_at(((1.0 - eta) as f32 * step.to.t as f32) as usize);
             }
         }
         if let Grid::Open(..) = method.grid {

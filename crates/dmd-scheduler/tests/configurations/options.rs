@@ -1,8 +1,8 @@
 //! The options of a file: computed, neutral, refused by name or reported.
 
 use dmd_core::Prediction;
-use dmd_scheduler::{EdmConfig, Sampler, SchedulerConfig};
-use serde_json::json;
+use dmd_scheduler::{EdmConfig, Sampler, SchedulerConfig, Steps};
+use serde_json::{Value, json};
 
 use crate::{changed, parse, written};
 
@@ -53,7 +53,7 @@ fn every_option_is_read() {
 
 #[test]
 fn options_that_are_not_computed_are_refused_by_name() {
-    use Sampler::{Ddim, Ddpm, DpmPlusPlus, Euler, Heun, Pndm, UniPc};
+    use Sampler::{Ddim, Ddpm, DpmPlusPlus, Euler, Heun, Lcm, Pndm, Tcd, UniPc};
     for (sampler, key, value) in [
         (Ddim, "clip_sample", json!(true)),
         (Ddim, "thresholding", json!(true)),
@@ -70,6 +70,11 @@ fn options_that_are_not_computed_are_refused_by_name() {
         (DpmPlusPlus, "lambda_min_clipped", json!("Infinity")),
         (UniPc, "disable_corrector", json!([0])),
         (UniPc, "shift_terminal", json!(0.1)),
+        (Lcm, "clip_sample", json!(true)),
+        (Lcm, "thresholding", json!(true)),
+        (Tcd, "thresholding", json!(true)),
+        (Tcd, "eta", json!(1.5)),
+        (Tcd, "eta", json!(-0.1)),
     ] {
         // The folder opens, since another sampler can walk it.
         let config = changed(sampler, key, value).unwrap();
@@ -115,9 +120,129 @@ fn absent_options_have_the_defaults_of_their_class() {
     let first = |class: &str| bare(class).schedule().alpha_cumprod(0);
     assert!((first("EulerDiscreteScheduler") - 0.9999).abs() < 1e-12);
     assert!((first("HeunDiscreteScheduler") - 0.99915).abs() < 1e-12);
+    for class in ["LCMScheduler", "TCDScheduler"] {
+        assert_eq!(bare(class).schedule(), SchedulerConfig::stable_diffusion().schedule(), "{class}");
+    }
     // diffusers clamps samples unless told not to, and PNDM starts with Runge-Kutta steps.
     assert!(bare("DDIMScheduler").walk(20).unwrap_err().to_string().contains("clip_sample"));
     assert!(bare("PNDMScheduler").walk(20).unwrap_err().to_string().contains("skip_prk_steps"));
+}
+
+/// Options that a sampler computes, with values other than diffusers' defaults.
+fn unusual(sampler: Sampler) -> Value {
+    match sampler {
+        Sampler::Ddim => json!({"set_alpha_to_one": false, "rescale_betas_zero_snr": true}),
+        Sampler::Ddpm => json!({"variance_type": "fixed_large", "rescale_betas_zero_snr": true}),
+        Sampler::Pndm => json!({"set_alpha_to_one": true}),
+        Sampler::Euler => json!({"use_karras_sigmas": true, "final_sigmas_type": "sigma_min",
+            "rescale_betas_zero_snr": true}),
+        Sampler::EulerAncestral => json!({"rescale_betas_zero_snr": true}),
+        Sampler::Heun => json!({"use_karras_sigmas": true}),
+        Sampler::DpmPlusPlus => json!({"solver_order": 1, "solver_type": "heun", "lower_order_final": false,
+            "euler_at_final": true, "use_karras_sigmas": true, "final_sigmas_type": "sigma_min",
+            "rescale_betas_zero_snr": true}),
+        Sampler::UniPc => json!({"solver_order": 1, "solver_type": "bh1", "use_karras_sigmas": true,
+            "final_sigmas_type": "sigma_min", "rescale_betas_zero_snr": true}),
+        Sampler::Lcm => json!({"original_inference_steps": 25, "timestep_scaling": 5.0,
+            "rescale_betas_zero_snr": true}),
+        Sampler::Tcd => json!({"original_inference_steps": 25, "eta": 0.7, "rescale_betas_zero_snr": true}),
+    }
+}
+
+/// A key that the file states counts for every sampler that has it, whichever sampler's file it is, as in diffusers'
+/// `from_config`: one key at a time, for every pair of samplers.
+#[test]
+fn keys_of_a_file_count_for_every_sampler() {
+    for to in Sampler::ALL {
+        let Value::Object(options) = unusual(to) else { panic!("an object") };
+        for (key, value) in options {
+            let mut own = written(to);
+            own["prediction_type"] = json!("v_prediction");
+            let usual = parse(own.clone()).unwrap();
+            own[&key] = value.clone();
+            let expected = parse(own).unwrap();
+            let differ = usual.walk(8).unwrap() != expected.walk(8).unwrap();
+            assert!(differ, "{key} = {value} makes no difference to {to:?}");
+            for from in Sampler::ALL {
+                // Of the file only what no sampler has alone, and the key.
+                let shared = ["beta_start", "beta_end", "beta_schedule", "steps_offset", "timestep_spacing"];
+                let mut file = json!({"_class_name": from.class_name(), "prediction_type": "v_prediction",
+                    "clip_sample": false, "skip_prk_steps": true});
+                for key in shared {
+                    file[key] = written(from)[key].clone();
+                }
+                if to == Sampler::Pndm || to == Sampler::Ddim {
+                    file["set_alpha_to_one"] = written(to)["set_alpha_to_one"].clone();
+                }
+                file[&key] = value.clone();
+                let config = parse(file).unwrap().with_sampler(to).unwrap();
+                assert_eq!(
+                    config.walk(8).unwrap(),
+                    expected.walk(8).unwrap(),
+                    "{key} in a file of {from:?}, walked by {to:?}"
+                );
+            }
+        }
+    }
+}
+
+/// `scheduler/scheduler_config.json` of stable-diffusion-xl-base-1.0.
+fn sdxl() -> SchedulerConfig {
+    let file = json!({"_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.19.0.dev0",
+        "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": false,
+        "interpolation_type": "linear", "num_train_timesteps": 1000, "prediction_type": "epsilon",
+        "sample_max_value": 1.0, "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1,
+        "timestep_spacing": "leading", "trained_betas": null, "use_karras_sigmas": false});
+    parse(file).unwrap()
+}
+
+/// The recorded walks of published few-step models, from SDXL's own file with another sampler and these options: its
+/// keys for other samplers are honoured. Without them DDIM refuses to walk, and ends elsewhere.
+#[test]
+fn published_walks_from_the_file_of_sdxl() {
+    use Sampler::{Ddim, Euler, EulerAncestral, Lcm, Tcd};
+    let trailing = || json!({"timestep_spacing": "trailing"});
+    for (name, sampler, options, steps) in [
+        ("dmd2_1step", Lcm, json!({}), Steps::Timesteps(vec![399])),
+        ("dmd2_4step", Lcm, json!({}), Steps::Timesteps(vec![999, 749, 499, 249])),
+        ("lcm", Lcm, json!({}), Steps::Count(4)),
+        (
+            "lightning_1step",
+            Euler,
+            json!({"timestep_spacing": "trailing", "prediction_type": "sample"}),
+            Steps::Count(1),
+        ),
+        ("lightning_2step", Euler, trailing(), Steps::Count(2)),
+        ("lightning_4step", Euler, trailing(), Steps::Count(4)),
+        ("lightning_8step", Euler, trailing(), Steps::Count(8)),
+        ("hyper_1step", Tcd, json!({"eta": 1.0}), Steps::Count(1)),
+        ("hyper_1step_unet", Lcm, json!({}), Steps::Timesteps(vec![800])),
+        ("hyper_2step", Ddim, trailing(), Steps::Count(2)),
+        ("hyper_4step", Ddim, trailing(), Steps::Count(4)),
+        ("hyper_8step", Ddim, trailing(), Steps::Count(8)),
+        ("turbo_1step", Euler, trailing(), Steps::Count(1)),
+        ("turbo_xl_1step", EulerAncestral, trailing(), Steps::Count(1)),
+        ("turbo_xl_4step", EulerAncestral, trailing(), Steps::Count(4)),
+        ("tcd", Tcd, json!({}), Steps::Count(4)),
+    ] {
+        let path = format!("{}/../../tests/golden/walks/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let recorded: SchedulerConfig = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let mut config = sdxl().with_sampler(sampler).unwrap();
+        for (key, value) in options.as_object().unwrap() {
+            config = config.with_option(key, value.clone()).unwrap();
+        }
+        assert_eq!(config.sampler(), recorded.sampler(), "{name}");
+        assert_eq!(config.prediction(), recorded.prediction(), "{name}");
+        assert_eq!(config.walk(steps.clone()).unwrap(), recorded.walk(steps).unwrap(), "{name}");
+    }
+    let without = |key: &str| {
+        let Value::Object(mut file) = serde_json::to_value(sdxl()).unwrap() else { panic!("an object") };
+        file.remove(key);
+        parse(file.into()).unwrap().with_sampler(Sampler::Ddim).unwrap().walk(4)
+    };
+    assert!(without("clip_sample").unwrap_err().to_string().contains("clip_sample"));
+    let walk = sdxl().with_sampler(Sampler::Ddim).unwrap().walk(4).unwrap();
+    assert!(without("set_alpha_to_one").unwrap() != walk, "the last step ends at timestep 0");
 }
 
 /// A folder of a sampler that is not known here opens; its schedule is read, and another sampler walks it.
