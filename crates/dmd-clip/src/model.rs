@@ -167,6 +167,22 @@ impl ClipTextModel {
         Ok((network, config))
     }
 
+    /// This network with vectors for new tokens, `[count, width]`, which get the numbers from `first` on: those that
+    /// [`Tokenizer::with_word`](crate::Tokenizer::with_word) gives. Rows of the token embedding from there on, which belonged
+    /// to no token, are left out, as in diffusers.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer than `first` rows, or of another width.
+    pub fn with_rows(mut self, first: usize, rows: Tensor<2>) -> Self {
+        let embedding = &mut self.embeddings.token_embedding;
+        embedding.weight = embedding
+            .weight
+            .clone()
+            .map(|weight| Tensor::cat(vec![weight.narrow(0, 0, first), rows.clone()], 0));
+        self
+    }
+
     /// The last hidden state.
     ///
     /// # Shapes
