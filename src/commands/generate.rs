@@ -412,3 +412,26 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_stands_behind_the_ending_of_its_file() {
+        for (text, path, word) in [
+            ("a.pt", "a.pt", None),
+            ("a.pt:sks", "a.pt", Some("sks")),
+            ("b/c.SafeTensors:<a:b>", "b/c.SafeTensors", Some("<a:b>")),
+            ("C:/a.bin", "C:/a.bin", None),
+            ("owner/name:a.safetensors", "owner/name:a.safetensors", None),
+            ("owner/name:a.safetensors:sks", "owner/name:a.safetensors", Some("sks")),
+            ("folder", "folder", None),
+        ] {
+            let option = EmbeddingOption { path: path.into(), word: word.map(str::to_owned) };
+            assert_eq!(embedding(text).unwrap(), option, "{text}");
+        }
+        assert!(embedding("").is_err() && embedding("a.pt:").is_err());
+    }
+}
