@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use dmd::infer::{Pipeline, PipelineBuilder, TextFeatures};
 use dmd::model::{EmbeddingOption, OpenOptions};
 
+use crate::opening::class_model;
 use crate::support::{Fixture, Weights, assert_close, device, golden, tiny_model};
 
 fn file(name: &str) -> PathBuf {
@@ -171,7 +172,8 @@ fn an_embedding_belongs_to_prompts() {
     let message = dmd::model::convert(&options, &folder.path().join("new")).unwrap_err().to_string();
     assert!(message.contains("embedding"), "{message}");
     assert!(!folder.path().join("new").exists());
-    let refused =
-        Pipeline::builder(golden("class_unet"), &device()).embedding(file("sdxl_one.safetensors")).build();
-    assert!(refused.is_err());
+    let classes = class_model("class_unet");
+    let message =
+        refusal(Pipeline::builder(classes.path(), &device()).embedding(file("sdxl_one.safetensors")));
+    assert!(message.contains("--embedding") && message.contains("draws pixels"), "{message}");
 }
