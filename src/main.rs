@@ -28,9 +28,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(
-        after_help = "Examples:\n  dmd generate \"a red circle above a blue square\" --seed 7 --out shapes.png\n  dmd generate \"a red fox\" --model sd15 --steps 30 --guidance 7.5 --negative \"blurry\"\n  dmd generate \"a green triangle\" --count 600 --out choose/from.webp"
+        after_help = "Examples:\n  dmd generate \"a red circle above a blue square\" --seed 7 --out shapes.png\n  dmd generate \"a red fox\" --model sd15 --steps 30 --guidance 7.5 --negative \"blurry\"\n  dmd generate \"a <cat-toy> on a roof\" --model sd15 --steps 30 --embedding learned_embeds.safetensors\n  dmd generate \"a green triangle\" --count 600 --out choose/from.webp"
     )]
-    Generate(commands::generate::GenerateArgs),
+    Generate(Box<commands::generate::GenerateArgs>),
     #[command(
         after_help = "Example:\n  dmd compare \"a red circle\" \"a blue square\" --steps 50 --out compare.png"
     )]

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
@@ -7,7 +7,7 @@ use dmd_infer::{
     Method, NoiseSource, Observer, Pipeline, PipelineBuilder, Progress, Request, Sampler, SizeConditions,
     Stage, Steps, TeacherSettings,
 };
-use dmd_model::{LoraOption, Recipe};
+use dmd_model::{EmbeddingOption, LoraOption, Recipe};
 use image::RgbImage;
 
 use super::progress::{Interrupted, Steps as ShownSteps, interrupted, listen};
@@ -78,6 +78,10 @@ pub(crate) struct GenerateArgs {
     /// LoRA file to merge into the weights, with :STRENGTH behind it where that is not 1; can be given several times
     #[arg(long, value_name = "FILE[:STRENGTH]", value_parser = lora)]
     lora: Vec<LoraOption>,
+    /// Textual inversion, a word that prompts can have then: the tensor's name in diffusers' files, otherwise the file's name
+    /// without its ending, or what stands behind it as :WORD; can be given several times
+    #[arg(long, value_name = "FILE[:WORD]", value_parser = embedding)]
+    embedding: Vec<EmbeddingOption>,
     /// Autoencoder in place of the model's own: a folder, or a single file
     #[arg(long, value_name = "FILE | FOLDER", conflicts_with = "taesd")]
     vae: Option<PathBuf>,
@@ -134,6 +138,29 @@ pub(crate) fn lora(text: &str) -> Result<LoraOption, String> {
     Ok(LoraOption { path: path.into(), strength })
 }
 
+/// Endings of files of weights, after which a colon begins a word.
+const ENDINGS: [&str; 5] = ["safetensors", "pt", "pth", "bin", "ckpt"];
+
+/// `FILE`, or `FILE:WORD`. A colon before the file's ending is part of the file's name.
+fn embedding(text: &str) -> Result<EmbeddingOption, String> {
+    let ends = |path: &str| {
+        let ending = Path::new(path).extension().and_then(|ending| ending.to_str());
+        ending.is_some_and(|ending| ENDINGS.contains(&ending.to_lowercase().as_str()))
+    };
+    let mut colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let (path, word) = match colons.find(|(path, _)| ends(path)) {
+        Some((path, word)) => (path, Some(word.to_owned())),
+        None => (text, None),
+    };
+    if path.is_empty() {
+        return Err("name a file".to_owned());
+    }
+    if word.as_deref() == Some("") {
+        return Err("name a word behind the colon, or leave the colon out".to_owned());
+    }
+    Ok(EmbeddingOption { path: path.into(), word })
+}
+
 /// Steps of a model without a distilled generator, where nobody names a number: diffusers' default.
 const USUAL_STEPS: usize = 50;
 
@@ -157,6 +184,13 @@ impl GenerateArgs {
         }
         for LoraOption { path, strength } in &self.lora {
             builder = builder.lora(super::place(path, self.dtype.float())?, *strength);
+        }
+        for EmbeddingOption { path, word } in &self.embedding {
+            let path = super::place(path, self.dtype.float())?;
+            builder = match word {
+                Some(word) => builder.embedding_as(path, word),
+                None => builder.embedding(path),
+            };
         }
         if let Some(path) = &self.vae {
             builder = builder.autoencoder(super::place(path, self.dtype.float())?);
@@ -377,4 +411,27 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         ms(loading)
     );
     Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_stands_behind_the_ending_of_its_file() {
+        for (text, path, word) in [
+            ("a.pt", "a.pt", None),
+            ("a.pt:sks", "a.pt", Some("sks")),
+            ("b/c.SafeTensors:<a:b>", "b/c.SafeTensors", Some("<a:b>")),
+            ("C:/a.bin", "C:/a.bin", None),
+            ("owner/name:a.safetensors", "owner/name:a.safetensors", None),
+            ("owner/name:a.safetensors:sks", "owner/name:a.safetensors", Some("sks")),
+            ("folder", "folder", None),
+        ] {
+            let option = EmbeddingOption { path: path.into(), word: word.map(str::to_owned) };
+            assert_eq!(embedding(text).unwrap(), option, "{text}");
+        }
+        assert!(embedding("").is_err() && embedding("a.pt:").is_err());
+    }
 }

@@ -5,6 +5,7 @@
 
 mod doors;
 mod embedded;
+mod embeddings;
 mod golden_measures;
 mod golden_training;
 mod opening;

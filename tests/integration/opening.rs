@@ -107,7 +107,7 @@ fn other_places_are_named() {
 }
 
 /// A model of classes, put together from a golden network.
-fn class_model(network: &str) -> tempfile::TempDir {
+pub fn class_model(network: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for part in ["unet", "unet_one_step"] {
         fs::create_dir(folder.path().join(part)).unwrap();

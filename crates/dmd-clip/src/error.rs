@@ -37,6 +37,14 @@ pub enum Error {
         /// What would be accepted.
         must: String,
     },
+    /// A word cannot be added to the tokenizer.
+    #[error("the word {word:?} cannot be added to the tokenizer: {reason}")]
+    Word {
+        /// The word.
+        word: String,
+        /// Why.
+        reason: String,
+    },
     /// A prompt cannot be split into tokens.
     #[error("the prompt {prompt:?} cannot be split into tokens: {reason}")]
     Prompt {

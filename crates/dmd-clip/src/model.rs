@@ -167,6 +167,22 @@ impl ClipTextModel {
         Ok((network, config))
     }
 
+    /// This network with vectors for new tokens, `[count, width]`, which get the numbers from `first` on: those that
+    /// [`Tokenizer::with_word`](crate::Tokenizer::with_word) gives. Rows of the token embedding from there on, which belonged
+    /// to no token, are left out, as in diffusers.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer than `first` rows, or of another width.
+    pub fn with_rows(mut self, first: usize, rows: Tensor<2>) -> Self {
+        let embedding = &mut self.embeddings.token_embedding;
+        embedding.weight = embedding
+            .weight
+            .clone()
+            .map(|weight| Tensor::cat(vec![weight.narrow(0, 0, first), rows.clone()], 0));
+        self
+    }
+
     /// The last hidden state.
     ///
     /// # Shapes
@@ -217,5 +233,33 @@ impl ClipTextModel {
         let [_, tokens] = ids.dims();
         let positions = self.embeddings.position_embedding.weight.val().narrow(0, 0, tokens);
         self.embeddings.token_embedding.forward(ids) + positions.unsqueeze()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A token that gets the vector of another one is that one, and the rows behind the vocabulary are left out.
+    #[test]
+    fn a_new_token_has_its_row() {
+        let device = Device::flex();
+        let config: TextConfig = serde_json::from_value(json!({
+            "vocab_size": 8, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "max_position_embeddings": 4,
+        }))
+        .unwrap();
+        let network = config.init(&device).unwrap();
+        let row = network.embeddings.token_embedding.weight.val().narrow(0, 3, 1);
+        let taught = network.clone().with_rows(6, row);
+        assert_eq!(taught.embeddings.token_embedding.weight.dims(), [7, 16]);
+        let of = |network: &ClipTextModel, ids: [i32; 3]| {
+            network.forward(Tensor::from_ints([ids], &device)).into_data()
+        };
+        assert_eq!(of(&taught, [5, 6, 0]), of(&network, [5, 3, 0]));
+        assert_eq!(of(&taught, [5, 3, 0]), of(&network, [5, 3, 0]));
     }
 }

@@ -56,6 +56,15 @@ impl ProjectedTextModel {
         Ok(dmd_weights::load(network, &dmd_weights::read(&path)?, &KeyMap::default())?)
     }
 
+    /// As [`ClipTextModel::with_rows`].
+    ///
+    /// # Panics
+    ///
+    /// As [`ClipTextModel::with_rows`].
+    pub fn with_rows(self, first: usize, rows: Tensor<2>) -> Self {
+        Self { text_model: self.text_model.with_rows(first, rows), ..self }
+    }
+
     /// `ids`: `[batch, tokens]`; `ends`: the place of each prompt's end token.
     ///
     /// # Panics

@@ -183,6 +183,24 @@ fn a_word_of_several_vectors() {
     assert_eq!(tokenizer.count("a <cat-toy> circle").unwrap(), 7);
 }
 
+/// The same, of words that are added when the folder is read already.
+#[test]
+fn words_are_added() {
+    let tokenizer = open(&[]).with_word("<cat-toy>", 3).unwrap().with_word("<dog>", 1).unwrap();
+    assert_eq!(inner(&tokenizer, "a <Cat-Toy> circle"), [320, 528, 529, 530, 518]);
+    assert_eq!(inner(&tokenizer, "<dog> <cat-toy>_1"), [531, 529]);
+    assert_eq!(tokenizer.largest_id(), 531);
+    // The whole vocabulary of the published models: "cat" is one of its tokens.
+    let tokenizer = Tokenizer::openai(Padding::End, 77);
+    let taught = tokenizer.with_word("cat-toy", 2).unwrap();
+    assert_eq!(taught.tokens("a cat-toy").unwrap(), [49406, 320, 49408, 49409, 49407]);
+    assert_eq!(taught.tokens("a cat").unwrap(), tokenizer.tokens("a cat").unwrap());
+    for word in ["cat", "<|endoftext|>", "", " "] {
+        let message = tokenizer.with_word(word, 1).unwrap_err().to_string();
+        assert!(message.contains(&format!("{word:?}")) && message.len() < 200, "{message}");
+    }
+}
+
 fn refused(folder: &Path) -> String {
     let error = Tokenizer::from_dir(folder, 77).unwrap_err().to_string();
     assert!(error.len() < 600, "{error}");

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Device, FloatDType};
-use dmd_model::{AnyModel, LoraOption, Networks, OpenOptions, Recipe};
+use dmd_model::{AnyModel, EmbeddingOption, LoraOption, Networks, OpenOptions, Recipe};
 
 use crate::{Error, Pipeline};
 
@@ -35,6 +35,19 @@ impl PipelineBuilder {
     /// diffusers' and PEFT's spellings are known. [`Pipeline::notes`] says what became of it.
     pub fn lora(mut self, path: impl Into<PathBuf>, strength: f64) -> Self {
         self.options.loras.push(LoraOption { path: path.into(), strength });
+        self
+    }
+
+    /// Adds the word of a file of textual inversion, which prompts can have then. The word is the file's own: the tensor's name
+    /// in diffusers' files, otherwise the file's name without its ending. [`Pipeline::notes`] says it.
+    pub fn embedding(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.embeddings.push(EmbeddingOption { path: path.into(), word: None });
+        self
+    }
+
+    /// [`Self::embedding`] under another word.
+    pub fn embedding_as(mut self, path: impl Into<PathBuf>, word: impl Into<String>) -> Self {
+        self.options.embeddings.push(EmbeddingOption { path: path.into(), word: Some(word.into()) });
         self
     }
 

@@ -55,8 +55,8 @@ impl Pipeline {
         with_model!(&self.model, model => &model.noising)
     }
 
-    /// What a user should know of how the model was opened, a sentence each: what became of each LoRA file, and what a
-    /// single file does not say.
+    /// What a user should know of how the model was opened, a sentence each: what became of each LoRA file, the word of
+    /// each embedding, and what a single file does not say.
     pub fn notes(&self) -> &[String] {
         with_model!(&self.model, model => &model.notes)
     }

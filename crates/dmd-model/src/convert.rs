@@ -22,6 +22,12 @@ use crate::{Error, OpenOptions};
 ///
 /// When a part is missing, damaged or does not fit the others, a LoRA file changes nothing, or a file cannot be written.
 pub fn convert(options: &OpenOptions, folder: &Path) -> Result<Vec<String>, Error> {
+    if !options.embeddings.is_empty() {
+        return Err(Error::Setting {
+            setting: "an embedding in a converted model".to_owned(),
+            hint: "it stays a file of its own, and is given when the model draws".to_owned(),
+        });
+    }
     let source = Source::open(options)?;
     let kind = Kind::of(&source)?;
     let mut loras = Loras::open(options)?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, FloatDType};
 
+use crate::embeddings::EmbeddingOption;
 use crate::families::Part;
 use crate::loras::LoraOption;
 use crate::networks::NetworkPlace;
@@ -40,6 +41,8 @@ pub struct OpenOptions {
     pub recipe: Option<String>,
     /// LoRA files that are merged into the weights when they are read, in this order.
     pub loras: Vec<LoraOption>,
+    /// Files of textual inversion, whose words prompts can have then.
+    pub embeddings: Vec<EmbeddingOption>,
     /// The autoencoder in place of the model's own: a folder, or a file of weights for the model's configuration. How
     /// latents are scaled stays what the model's own says.
     pub autoencoder: Option<PathBuf>,
@@ -64,6 +67,7 @@ impl OpenOptions {
             generator: None,
             recipe: None,
             loras: Vec::new(),
+            embeddings: Vec::new(),
             autoencoder: None,
             tiny_autoencoder: None,
             tile: None,

@@ -35,9 +35,10 @@ impl Parts {
     fn read(options: &OpenOptions) -> Result<Self, Error> {
         let source = Source::open(options)?;
         let folder = ModelFolder::new(source.path());
-        if options.autoencoder.is_some() || !options.loras.is_empty() {
+        if options.autoencoder.is_some() || !options.loras.is_empty() || !options.embeddings.is_empty() {
             return Err(Error::Setting {
-                setting: "another autoencoder or a LoRA (--vae, --lora)".to_owned(),
+                setting: "another autoencoder, a LoRA or an embedding (--vae, --lora, --embedding)"
+                    .to_owned(),
                 hint: "it draws pixels; these belong to Stable Diffusion".to_owned(),
             });
         }

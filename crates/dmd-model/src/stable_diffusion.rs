@@ -8,6 +8,7 @@ use dmd_weights::{LoraPart, ModelIndex, Precision, write_json};
 use serde_json::{Value, json};
 
 use crate::autoencoder::AutoencoderFiles;
+use crate::embeddings::Embeddings;
 use crate::families::{Kind, Part};
 use crate::family::Family;
 use crate::fit::Misfits;
@@ -135,6 +136,8 @@ impl Family for StableDiffusion {
         options.check_dtype()?;
         let parts = TextToImage::open(options)?;
         let device = &options.device;
+        let words = Embeddings::open(options, &[&parts.text])?;
+        let tokenizer = words.taught(&parts.tokenizer)?;
         let mut loras = Loras::open(options)?;
         let (teacher, generator) = parts.networks.load(options, &parts.noising, &mut loras)?;
         let config = parts.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
@@ -142,10 +145,14 @@ impl Family for StableDiffusion {
         if let Some(side) = options.tile {
             codec = codec.with_tiles(side)?;
         }
-        let text =
-            TextEncoder::new(parts.tokenizer.clone(), parts.load_text_with(&mut loras, device)?, device);
+        let mut text = parts.load_text_with(&mut loras, device)?;
+        if let Some((first, rows)) = words.rows(0, &parts.tokenizer, device) {
+            text = text.with_rows(first, rows);
+        }
+        let text = TextEncoder::new(tokenizer, text, device);
         let mut notes = parts.source.notes();
         notes.extend(loras.report()?);
+        notes.extend(words.report());
         Ok(Model {
             conditioner: TextConditioner::new(text, parts.text.hidden_size),
             guidance_scale: parts.guidance_scale(),

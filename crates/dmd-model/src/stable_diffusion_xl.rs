@@ -12,6 +12,7 @@ use dmd_unet::{Network, XlUNet2d};
 use dmd_weights::{KeyMap, LoraPart};
 
 use crate::autoencoder::AutoencoderFiles;
+use crate::embeddings::Embeddings;
 use crate::families::{Kind, Part};
 use crate::family::Family;
 use crate::fit::Misfits;
@@ -91,15 +92,28 @@ impl Files {
         misfits
     }
 
-    fn load_conditioner(&self, loras: &mut Loras, device: &Device) -> Result<XlConditioner, Error> {
+    fn load_conditioner(
+        &self,
+        loras: &mut Loras,
+        words: &Embeddings,
+        tokenizers: [Tokenizer; 2],
+        device: &Device,
+    ) -> Result<XlConditioner, Error> {
         let Self { source, first, second, .. } = self;
+        let [first_tokenizer, second_tokenizer] = tokenizers;
         let weights = loras.merged(LoraPart::TextEncoder, source.tensors(Part::TextEncoder)?)?;
-        let network: ClipTextModel = dmd_weights::load(first.config.init(device)?, &weights, &CLIP_KEYS)?;
-        let one = TextEncoder::new(first.tokenizer.clone(), network, device);
+        let mut network: ClipTextModel = dmd_weights::load(first.config.init(device)?, &weights, &CLIP_KEYS)?;
+        if let Some((from, rows)) = words.rows(0, &first.tokenizer, device) {
+            network = network.with_rows(from, rows);
+        }
+        let one = TextEncoder::new(first_tokenizer, network, device);
         let weights = loras.merged(LoraPart::TextEncoder2, source.tensors(Part::TextEncoder2)?)?;
         let network = ProjectedTextModel::init(&second.config, device)?;
-        let network = dmd_weights::load(network, &weights, &KeyMap::default())?;
-        let two = ProjectedTextEncoder::new(second.tokenizer.clone(), network, &second.config, device);
+        let mut network = dmd_weights::load(network, &weights, &KeyMap::default())?;
+        if let Some((from, rows)) = words.rows(1, &second.tokenizer, device) {
+            network = network.with_rows(from, rows);
+        }
+        let two = ProjectedTextEncoder::new(second_tokenizer, network, &second.config, device);
         Ok(XlConditioner {
             one,
             two,
@@ -133,6 +147,8 @@ impl Family for StableDiffusionXl {
         let files = Files::read(options)?;
         files.compare().refuse(&options.model)?;
         let device = &options.device;
+        let words = Embeddings::open(options, &[&files.first.config, &files.second.config])?;
+        let tokenizers = [words.taught(&files.first.tokenizer)?, words.taught(&files.second.tokenizer)?];
         let mut loras = Loras::open(options)?;
         let (teacher, generator) = files.networks.load(options, &files.noising, &mut loras)?;
         let config = files.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
@@ -144,12 +160,13 @@ impl Family for StableDiffusionXl {
         if let Some(side) = options.tile {
             codec = codec.with_tiles(side)?;
         }
-        let mut conditioner = files.load_conditioner(&mut loras, device)?;
+        let mut conditioner = files.load_conditioner(&mut loras, &words, tokenizers, device)?;
         let side = XlUNet2d::sizes(&config).sample_size * codec.factor();
         conditioner.picture = (side, side);
         let recipe = files.networks.recipe.as_ref();
         let mut notes = files.source.notes();
         notes.extend(loras.report()?);
+        notes.extend(words.report());
         Ok(Model {
             conditioner,
             guidance_scale: recipe.and_then(|recipe| recipe.guidance_scale).unwrap_or(DEFAULT_GUIDANCE),

@@ -80,6 +80,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A file of textual inversion that cannot be used.
+    #[error("the embedding {path:?} cannot be used: {reason}")]
+    Embedding {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The file's tensors are not the module's.
     #[error("{path:?} does not fit this network: {mismatch}")]
     Mismatch {

@@ -10,6 +10,7 @@
 mod atomic;
 mod convert;
 mod disk;
+mod embedding;
 mod error;
 mod folder;
 mod json;
@@ -32,6 +33,7 @@ mod write;
 pub use atomic::write_atomic;
 #[doc(hidden)]
 pub use disk::{Fault, with_fault};
+pub use embedding::EmbeddingFile;
 pub use error::Error;
 pub use folder::{ModelIndex, weight_file};
 pub use json::{parse_json, read_config, read_json, write_json};

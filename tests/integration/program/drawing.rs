@@ -209,3 +209,39 @@ fn a_single_file_is_converted_and_drawn_with_a_lora() {
     assert_eq!(picture("a.png"), picture("b.png"));
     assert!(refused(here.path(), &["convert", file, "whole", "--config", config]).contains("exists already"));
 }
+
+#[test]
+fn a_picture_of_a_word_of_an_embedding() {
+    let (model, here) = (tiny_model(), tempfile::tempdir().unwrap());
+    let file = golden("embeddings/web_ui_three.safetensors").display().to_string();
+    let arguments = |embedding: &str, out: &str| {
+        [
+            "generate",
+            "a sks circle",
+            "--model",
+            model.path().to_str().unwrap(),
+            "--embedding",
+            embedding,
+            "--out",
+            out,
+        ]
+        .map(str::to_owned)
+    };
+    let said = |embedding: &str, out: &str| {
+        let all = arguments(embedding, out);
+        let output = dmd(here.path(), &all.each_ref().map(String::as_str));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let note = said(&format!("{file}:sks"), "a.png");
+    assert!(note.contains("note: ") && note.contains("the word \"sks\", 3 vectors"), "{note}");
+    let note = said(&file, "b.png");
+    assert!(note.contains("the word \"web_ui_three\", 3 vectors"), "{note}");
+    let picture = |name: &str| image::open(here.path().join(name)).unwrap().to_rgb8();
+    assert_ne!(picture("a.png"), picture("b.png"), "the prompt has the first word alone");
+
+    let all = arguments(&format!("{file}:re"), "c.png");
+    let refused = refused(here.path(), &all.each_ref().map(String::as_str));
+    assert!(refused.contains("\"re\"") && refused.contains("another word"), "{refused}");
+    assert!(!here.path().join("c.png").exists());
+}

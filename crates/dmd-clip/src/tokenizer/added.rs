@@ -1,7 +1,7 @@
 //! Tokens that were added to a vocabulary: words taught by textual inversion, special tokens. They are found in the
 //! text before it is split into words.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -118,4 +118,47 @@ pub(super) fn followers(pipeline: &Pipeline) -> HashMap<u32, Vec<u32>> {
         (1..).map_while(|i| added.get(&format!("{token}_{i}")).copied()).collect()
     };
     added.iter().map(|(token, id)| (*id, of(token))).filter(|(_, ids)| !ids.is_empty()).collect()
+}
+
+/// A pipeline with a word of `count` tokens whose numbers begin with `first`, and then the followers of all words; otherwise
+/// why the word cannot be added.
+pub(super) fn with_word(
+    pipeline: &Pipeline,
+    known: &HashMap<u32, Vec<u32>>,
+    word: &str,
+    first: u32,
+    count: usize,
+) -> Result<(Pipeline, HashMap<u32, Vec<u32>>), String> {
+    if word.trim().is_empty() {
+        return Err("it is blank".to_owned());
+    }
+    let names: Vec<String> =
+        (0..count).map(|i| if i == 0 { word.to_owned() } else { format!("{word}_{i}") }).collect();
+    // Prompts are compared in small letters.
+    let added = pipeline.get_added_vocabulary().get_vocab();
+    let added: HashSet<String> = added.keys().map(|token| token.to_lowercase()).collect();
+    let exists =
+        |name: &&String| pipeline.token_to_id(name).is_some() || added.contains(&name.to_lowercase());
+    if let Some(name) = names.iter().find(exists) {
+        return Err(format!("its vocabulary has the token {name:?} already; choose another word"));
+    }
+    let tokens =
+        names.iter().map(|name| Added { special: false, ..Added::special(name.clone()) }.into_token());
+    let mut pipeline = pipeline.clone();
+    pipeline.add_tokens(tokens).map_err(|error| error.to_string())?;
+    let mut numbers = first..;
+    if names.iter().any(|name| pipeline.token_to_id(name) != numbers.next()) {
+        return Err(format!("the numbers of its vocabulary have gaps below {first}"));
+    }
+    let mut expected = known.clone();
+    if count > 1 {
+        expected.insert(first, (first..).skip(1).take(count - 1).collect());
+    }
+    let followers = followers(&pipeline);
+    if followers != expected {
+        return Err("it and a word that was added before it differ by a number at the end alone, which is how the tokens \
+                    of one word are told apart; choose another word"
+            .to_owned());
+    }
+    Ok((pipeline, followers))
 }

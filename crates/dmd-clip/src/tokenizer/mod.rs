@@ -121,6 +121,21 @@ impl Tokenizer {
         })
     }
 
+    /// This tokenizer with a new word that stands for `count` tokens, which get the numbers after [`Self::largest_id`]. As in
+    /// diffusers they are called `word`, `word_1`, `word_2`, …, and a prompt that has the first is given them all. Capital and
+    /// small letters of the word are the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Word`] when the word is blank, or when it or one of its tokens exists already.
+    pub fn with_word(&self, word: &str, count: usize) -> Result<Self, Error> {
+        let refused = |reason: String| Error::Word { word: word.to_owned(), reason };
+        let first = self.largest_id().saturating_add(1);
+        let (pipeline, followers) =
+            added::with_word(&self.pipeline, &self.followers, word, first, count).map_err(refused)?;
+        Ok(Self { pipeline, followers, ..self.clone() })
+    }
+
     /// Tokens per prompt.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens

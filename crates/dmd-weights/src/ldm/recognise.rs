@@ -26,7 +26,7 @@ pub(super) fn foreign(file: &Tensors) -> Result<(), String> {
     } else if any(&["string_to_param", "emb_params"])
         || (few && names().all(|name| matches!(name, "clip_l" | "clip_g")))
     {
-        "a textual inversion, an embedding for a prompt's word, and no model; embeddings are not supported"
+        "a textual inversion, an embedding for a prompt's word, and no model; open a model, and give this file as its embedding"
     } else if any(&["lllite_unet", "controlnet_cond_embedding", "controlnet_down_blocks", "input_hint_block"])
         || starts(&["control_model."])
     {
