@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use dmd_clip::{
     CLIP_KEYS, ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer,
+    ids_tensor,
 };
 use dmd_core::Condition;
-use dmd_unet::{Network, XlCondition, XlUNet2d};
+use dmd_unet::{Autoencoder, Network, XlCondition, XlUNet2d};
 use dmd_weights::{KeyMap, LoraPart};
 
 use crate::autoencoder::AutoencoderFiles;
@@ -18,6 +19,7 @@ use crate::fit::Misfits;
 use crate::loras::Loras;
 use crate::networks::NetworkFiles;
 use crate::source::Source;
+use crate::text_parts::{TextParts, lists};
 use crate::{Error, Model, Noising, OpenOptions};
 
 /// The family of Stable Diffusion XL.
@@ -48,9 +50,10 @@ impl TextFiles {
     }
 }
 
-/// A model folder whose configurations were read.
+/// A model folder whose configurations were read. Its parts are read one by one by [`TextParts`], or all by
+/// [`Family::open`].
 #[derive(Debug, Clone)]
-struct Files {
+pub struct TextToImageXl {
     source: Source,
     first: TextFiles,
     second: TextFiles,
@@ -60,7 +63,18 @@ struct Files {
     zeros: bool,
 }
 
-impl Files {
+impl TextToImageXl {
+    /// Reads every configuration and compares the parts.
+    ///
+    /// # Errors
+    ///
+    /// When a configuration is missing, damaged or not supported; [`Error::Misfit`] when parts do not fit.
+    pub fn open(options: &OpenOptions) -> Result<Self, Error> {
+        let found = Self::read(options)?;
+        found.compare().refuse(&options.model)?;
+        Ok(found)
+    }
+
     fn read(options: &OpenOptions) -> Result<Self, Error> {
         let source = Source::open(options)?;
         let noising = StableDiffusionXl::noising(&source)?;
@@ -96,15 +110,25 @@ impl Files {
         misfits
     }
 
-    fn load_conditioner(&self, loras: &mut Loras, device: &Device) -> Result<XlConditioner, Error> {
-        let Self { source, first, second, .. } = self;
-        let weights = loras.merged(LoraPart::TextEncoder, source.tensors(Part::TextEncoder)?)?;
-        let network: ClipTextModel = dmd_weights::load(first.config.init(device)?, &weights, &CLIP_KEYS)?;
-        let one = TextEncoder::new(first.tokenizer.clone(), network, device);
-        let weights = loras.merged(LoraPart::TextEncoder2, source.tensors(Part::TextEncoder2)?)?;
-        let network = ProjectedTextModel::init(&second.config, device)?;
+    fn load_first(&self, loras: &mut Loras, device: &Device) -> Result<TextEncoder, Error> {
+        let weights = loras.merged(LoraPart::TextEncoder, self.source.tensors(Part::TextEncoder)?)?;
+        let network: ClipTextModel =
+            dmd_weights::load(self.first.config.init(device)?, &weights, &CLIP_KEYS)?;
+        Ok(TextEncoder::new(self.first.tokenizer.clone(), network, device))
+    }
+
+    fn load_second(&self, loras: &mut Loras, device: &Device) -> Result<ProjectedTextEncoder, Error> {
+        let TextFiles { config, tokenizer } = &self.second;
+        let weights = loras.merged(LoraPart::TextEncoder2, self.source.tensors(Part::TextEncoder2)?)?;
+        let network = ProjectedTextModel::init(config, device)?;
         let network = dmd_weights::load(network, &weights, &KeyMap::default())?;
-        let two = ProjectedTextEncoder::new(second.tokenizer.clone(), network, &second.config, device);
+        Ok(ProjectedTextEncoder::new(tokenizer.clone(), network, config, device))
+    }
+
+    fn load_conditioner(&self, loras: &mut Loras, device: &Device) -> Result<XlConditioner, Error> {
+        let Self { first, second, .. } = self;
+        let one = self.load_first(loras, device)?;
+        let two = self.load_second(loras, device)?;
         Ok(XlConditioner {
             one,
             two,
@@ -115,6 +139,53 @@ impl Files {
             device: device.clone(),
             kept: Arc::default(),
         })
+    }
+}
+
+impl TextParts for TextToImageXl {
+    type Network = XlUNet2d;
+
+    fn networks(&self) -> &NetworkFiles<XlUNet2d> {
+        &self.networks
+    }
+
+    fn autoencoder(&self) -> &AutoencoderFiles {
+        &self.autoencoder
+    }
+
+    fn noising(&self) -> &Noising {
+        &self.noising
+    }
+
+    fn text_encoders(&self) -> Vec<&TextConfig> {
+        vec![&self.first.config, &self.second.config]
+    }
+
+    fn pooled_width(&self) -> Option<usize> {
+        self.second.config.projection_dim
+    }
+
+    fn load_features(&self, tokens: &[Vec<Vec<u32>>], device: &Device) -> Result<TextFeatures, Error> {
+        let [first, second] = lists(tokens)?;
+        let loras = &mut Loras::none();
+        let words = self.load_first(loras, device)?.model().hidden(ids_tensor(first, device), LEFT_OUT);
+        let text = self.load_second(loras, device)?.encode_tokens(second, LEFT_OUT);
+        Ok(TextFeatures { words: Tensor::cat(vec![words, text.hidden], 2), pooled: Some(text.pooled) })
+    }
+
+    fn condition(&self, features: TextFeatures, sizes: Option<Tensor<2>>) -> Result<XlCondition, Error> {
+        let TextFeatures { words: text, pooled } = features;
+        let (Some(pooled), Some(sizes)) = (pooled, sizes) else {
+            return Err(Error::Setting {
+                setting: "a condition of words alone".to_owned(),
+                hint: "it takes features of the whole prompt and the picture's sizes too".to_owned(),
+            });
+        };
+        Ok(XlCondition { text, pooled, sizes })
+    }
+
+    fn load_autoencoder(&self, device: &Device) -> Result<Option<Autoencoder>, Error> {
+        self.autoencoder.load(&self.source, device)
     }
 }
 
@@ -130,13 +201,12 @@ impl Family for StableDiffusionXl {
     }
 
     fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
-        Ok(Files::read(options)?.compare().into_reasons())
+        Ok(TextToImageXl::read(options)?.compare().into_reasons())
     }
 
     fn open(options: &OpenOptions) -> Result<Model<Self>, Error> {
         options.check_dtype()?;
-        let files = Files::read(options)?;
-        files.compare().refuse(&options.model)?;
+        let files = TextToImageXl::open(options)?;
         let device = &options.device;
         let mut loras = Loras::open(options)?;
         let (teacher, generator) = files.networks.load(options, &files.noising, &mut loras)?;
