@@ -50,7 +50,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let out = Pictures::new(&args.out, 1)?;
     let pipeline = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?).build()?;
     print_notes(pipeline.noising());
-    print_opening(&pipeline);
+    print_opening(pipeline.notes());
     pipeline.generator_recipe().into_iter().for_each(print_recipe);
     let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
     let teacher = Method::teacher(args.steps, guidance_scale);

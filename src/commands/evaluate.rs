@@ -91,7 +91,7 @@ struct Measured {
 pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     ensure!(args.prompts >= 2, "--prompts {} is too few to measure anything", args.prompts);
     let pipeline = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?).build()?;
-    print_opening(&pipeline);
+    print_opening(pipeline.notes());
     let device = args.model.device()?;
     let task = args.task(&pipeline)?;
     let space: Box<dyn FeatureSpace> = match &args.inception {

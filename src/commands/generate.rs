@@ -299,7 +299,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     if let Method::Teacher(_) = method {
         print_notes(pipeline.noising());
     }
-    print_opening(&pipeline);
+    print_opening(pipeline.notes());
     args.say_how(&method, recipe.as_ref(), &pipeline);
     let request = args.request(method, pipeline.default_size());
     let mut writer = Writer {

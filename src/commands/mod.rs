@@ -23,7 +23,6 @@ use std::sync::Arc;
 use burn::tensor::{Device, FloatDType};
 use clap::{Args, ValueEnum};
 use dmd_data::{DataSection, Dataset};
-use dmd_infer::Pipeline;
 use dmd_model::{LoraOption, Noising, OpenOptions, Recipe};
 
 use crate::console::say_err;
@@ -58,8 +57,8 @@ pub(crate) fn print_notes(noising: &Noising) {
 }
 
 /// Prints what a user should know of how a model was opened.
-pub(crate) fn print_opening(pipeline: &Pipeline) {
-    pipeline.notes().iter().for_each(|note| say_err!("note: {note}"));
+pub(crate) fn print_opening(notes: &[String]) {
+    notes.iter().for_each(|note| say_err!("note: {note}"));
 }
 
 /// Prints by which published recipe a generator is called.

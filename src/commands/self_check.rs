@@ -4,10 +4,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use burn::tensor::FloatDType;
 use clap::Args;
-use dmd_infer::self_check::{Check, Outcome, self_check as run};
+use dmd_infer::self_check::{Check, Checked, Outcome, self_check as run};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{DtypeArgs, ModelArgs, PartsArgs};
+use super::{DtypeArgs, ModelArgs, PartsArgs, print_opening};
 use crate::console::say;
 
 /// Check that a device computes a model as the CPU does, operation by operation; also compiles and tunes its kernels
@@ -43,7 +43,8 @@ pub(crate) fn self_check(args: &SelfCheckArgs) -> anyhow::Result<()> {
     });
     panic::set_hook(hook);
     bar.finish_and_clear();
-    let mut all = checked?;
+    let Checked { checks: mut all, notes } = checked?;
+    print_opening(&notes);
 
     let times = |pick: fn(&Check) -> Duration| all.iter().map(pick).sum::<Duration>().as_secs_f64();
     let (first, warm) = (times(|check| time(check).0), times(|check| time(check).1));

@@ -27,6 +27,15 @@ pub struct Check {
     pub outcome: Outcome,
 }
 
+/// What a [`self_check`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// Every comparison.
+    pub checks: Vec<Check>,
+    /// What a user should know of how the model was opened, see [`Pipeline::notes`].
+    pub notes: Vec<String>,
+}
+
 /// A comparison's outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
@@ -99,7 +108,7 @@ pub fn self_check(
     options: &OpenOptions,
     reference: &Device,
     seen: &mut dyn FnMut(&Check, usize),
-) -> Result<Vec<Check>, Error> {
+) -> Result<Checked, Error> {
     let (device, dtype) = (&options.device, options.dtype);
     check_dtype(device, dtype)?;
     let plain = OpenOptions { device: reference.clone(), dtype: FloatDType::F32, ..options.clone() };
@@ -116,7 +125,7 @@ pub fn self_check(
         seen(&check, total);
         all.push(check);
     }
-    Ok(all)
+    Ok(Checked { checks: all, notes: stages.notes })
 }
 
 /// Compares one operation on random inputs.
@@ -203,6 +212,8 @@ struct Stages {
     latent_shape: [usize; 4],
     /// Levels of 0 to 1.
     picture: Vec<f32>,
+    /// What a user should know of how the model was opened.
+    notes: Vec<String>,
 }
 
 /// The model's own way to a picture: its generator's, or two steps of the teacher without guidance.
@@ -247,6 +258,7 @@ impl Stages {
             latent_shape: latents.dims(),
             latents: read(latents.clone()),
             picture: picture(&pipeline, latents)?,
+            notes: pipeline.notes().to_vec(),
         })
     }
 
