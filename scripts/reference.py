@@ -3,10 +3,12 @@ of a diffusers folder, computed by diffusers and transformers in f32.
 
     venv/bin/python scripts/reference.py MODEL [--out FILE] [--generator UNET] [--side 64] [--steps 4]
     venv/bin/python scripts/reference.py MODEL --random sd15     # makes MODEL first, with random weights
-    venv/bin/python scripts/reference.py MODEL --random tiny1    # tiny1 tiny2 tiny3: small and quick
+    venv/bin/python scripts/reference.py MODEL --random tiny1    # tiny1 tiny2 tiny3 tinyxl: small and quick
+    venv/bin/python scripts/reference.py MODEL --random sdxl     # 14 GB
 
 The keys are listed in crates/dmd-infer/src/verify.rs. The one-step recipe uses --generator (a UNet
-folder), else MODEL/unet_one_step, else MODEL/unet.
+folder), else MODEL/unet_one_step, else MODEL/unet, at --timestep, else the one of its one_step.json, else 999, or 399
+for Stable Diffusion XL as in DMD2.
 """
 
 import argparse
@@ -43,8 +45,30 @@ def tiny_text(**options):
                 max_position_embeddings=77) | options
 
 
+def xl_unet(**options):
+    return dict(sample_size=128, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), block_out_channels=(320, 640, 1280),
+                transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
+                addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
+                use_linear_projection=True) | options
+
+
+XL_VAE = SD15_VAE | dict(sample_size=1024, scaling_factor=0.13025)
+XL_TEXTS = (SD15_TEXT | dict(projection_dim=768),
+            dict(vocab_size=49408, hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20,
+                 max_position_embeddings=77, hidden_act="gelu", projection_dim=1280))
+
+# Two text encoders make a Stable Diffusion XL.
 SHAPES = {
     "sd15": (SD15_UNET, SD15_VAE, SD15_TEXT, "epsilon"),
+    "sdxl": (xl_unet(), XL_VAE, XL_TEXTS, "epsilon"),
+    "tinyxl": (xl_unet(sample_size=8, norm_num_groups=4, block_out_channels=(8, 16, 32), attention_head_dim=(1, 2, 4),
+                       transformer_layers_per_block=(1, 2, 3), cross_attention_dim=56, addition_time_embed_dim=8,
+                       projection_class_embeddings_input_dim=68),
+               tiny_vae(scaling_factor=0.13025),
+               (tiny_text(projection_dim=24),
+                tiny_text(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, hidden_act="gelu",
+                          projection_dim=20)), "epsilon"),
     # One attention width everywhere, two residual blocks, quick GELU: Stable Diffusion 1.x.
     "tiny1": (tiny_unet(attention_head_dim=4), tiny_vae(), tiny_text(), "epsilon"),
     # Heads per level, linear projections, v-prediction, GELU: Stable Diffusion 2.x.
@@ -63,27 +87,42 @@ def make(folder, shape):
     """A model folder of random weights, every parameter of them, and CLIP's vocabulary cut down."""
     unet, vae, text, prediction = SHAPES[shape]
     vocabulary = json.loads((GOLDEN / "clip_gelu" / "vocab.json").read_text())
-    (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
-    for name in ("vocab.json", "merges.txt"):
-        (folder / "tokenizer" / name).write_text((GOLDEN / "clip_gelu" / name).read_text())
-    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
-    text = dict(vocab_size=len(vocabulary)) | text
+    xl = isinstance(text, tuple)
+    texts = [dict(vocab_size=len(vocabulary)) | each for each in (text if xl else (text,))]
+    # Stable Diffusion XL's second tokenizer pads with "!", whose number is 0.
+    for number, padding in (("", "<|endoftext|>"), ("_2", "!"))[:len(texts)]:
+        tokenizer = folder / f"tokenizer{number}"
+        tokenizer.mkdir(parents=True, exist_ok=True)
+        for name in ("vocab.json", "merges.txt"):
+            (tokenizer / name).write_text((GOLDEN / "clip_gelu" / name).read_text())
+        options = {"tokenizer_class": "CLIPTokenizer"} | ({"pad_token": padding} if xl else {})
+        (tokenizer / "tokenizer_config.json").write_text(json.dumps(options))
     parts = {
         "unet": diffusers.UNet2DConditionModel(**unet),
         "vae": diffusers.AutoencoderKL(**vae),
-        "text_encoder": transformers.CLIPTextModel(transformers.CLIPTextConfig(**text)),
+        "text_encoder": transformers.CLIPTextModel(transformers.CLIPTextConfig(**texts[0])),
     }
+    if xl:
+        parts["text_encoder_2"] = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**texts[1]))
     for seed, (name, network) in enumerate(parts.items()):
         randomise(network, 20 + seed).save_pretrained(folder / name, max_shard_size="1GB" if shape == "tiny3" else "10GB")
-    diffusers.PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
-                            skip_prk_steps=True, prediction_type=prediction if prediction != "sample" else "epsilon",
-                            ).save_pretrained(folder / "scheduler")
+    schedule = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+                    prediction_type=prediction if prediction != "sample" else "epsilon")
+    kind = "EulerDiscreteScheduler" if xl else "PNDMScheduler"
+    if xl:
+        diffusers.EulerDiscreteScheduler(**schedule, timestep_spacing="leading").save_pretrained(folder / "scheduler")
+    else:
+        diffusers.PNDMScheduler(**schedule, skip_prk_steps=True).save_pretrained(folder / "scheduler")
     if prediction == "sample":
         path = folder / "scheduler" / "scheduler_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "sample"}))
-    index = {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "PNDMScheduler"],
+    index = {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", kind],
              "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
              "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    if xl:
+        index |= {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True,
+                  "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+                  "tokenizer_2": ["transformers", "CLIPTokenizer"]}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
 
 
@@ -100,17 +139,48 @@ def to_x0(scheduler, output, x, t):
     return ((x.double() - (1 - alpha).sqrt() * output.double()) / alpha.sqrt()).float()
 
 
-@torch.no_grad()
-def reference(model, generator, side, steps, only):
-    found = {}
-    wanted = lambda part: only is None or part in only
+def texts(model):
+    """Tokens and features of a prompt, and the features that guidance points away from."""
     config = json.loads((model / "text_encoder" / "config.json").read_text())
     ids = torch.randint(0, config["vocab_size"], (1, config["max_position_embeddings"]), generator=torch.Generator().manual_seed(1))
     text_encoder = transformers.CLIPTextModel.from_pretrained(model / "text_encoder", torch_dtype=torch.float32)
-    text = text_encoder(ids).last_hidden_state
-    empty = text_encoder(torch.full_like(ids, config["vocab_size"] - 1)).last_hidden_state
+    if not (model / "text_encoder_2").is_dir():
+        empty = text_encoder(torch.full_like(ids, config["vocab_size"] - 1)).last_hidden_state
+        return dict(input_ids=ids, text_hidden=text_encoder(ids).last_hidden_state, uncond_hidden=empty)
+    # A prompt that ends, and the two paddings.
+    ids[:, 60:] = config["vocab_size"] - 1
+    ids_2 = ids.clone()
+    ids_2[:, 61:] = 0
+    one = text_encoder(ids, output_hidden_states=True).hidden_states[-2]
     del text_encoder
-    found |= dict(input_ids=ids, text_hidden=text)
+    two = transformers.CLIPTextModelWithProjection.from_pretrained(model / "text_encoder_2", torch_dtype=torch.float32)
+    two = two(ids_2, output_hidden_states=True)
+    text, pooled = torch.cat([one, two.hidden_states[-2]], -1), two.text_embeds
+    return dict(input_ids=ids, input_ids_2=ids_2, text_hidden=text, text_pooled=pooled,
+                time_ids=torch.tensor([[512.0, 640.0, 8.0, 16.0, 1024.0, 768.0]]),
+                uncond_hidden=torch.zeros_like(text), uncond_pooled=torch.zeros_like(pooled))
+
+
+def called_at(generator, xl):
+    """The timestep of a one-step generator."""
+    path = generator / "one_step.json"
+    written = json.loads(path.read_text()) if path.is_file() else {}
+    return (written.get("timesteps") or [written.get("timestep", 399 if xl else 999)])[0]
+
+
+@torch.no_grad()
+def reference(model, generator, side, steps, timestep, only):
+    wanted = lambda part: only is None or part in only
+    found = texts(model)
+    text, empty = found["text_hidden"], found["uncond_hidden"]
+    xl = "time_ids" in found
+
+    def call(unet, x, t, text, *pooled):
+        """The UNet, told the whole prompt and the sizes where it is Stable Diffusion XL's."""
+        added = dict(text_embeds=torch.cat(pooled), time_ids=found["time_ids"].expand(len(x), -1)) if xl else None
+        return unet(x, t, text, added_cond_kwargs=added).sample
+
+    pooled, empty_pooled = found.get("text_pooled"), found.get("uncond_pooled")
     kind = json.loads((model / "scheduler" / "scheduler_config.json").read_text())
     # One table for all: DDIM's options over the folder's schedule.
     kept = {k: v for k, v in kind.items() if k in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule",
@@ -125,24 +195,28 @@ def reference(model, generator, side, steps, only):
         channels = unet.config.in_channels
         if wanted("unet"):
             x, t = normal(2, 1, channels, side, side), torch.tensor([500.0])
-            found |= dict(latents=x, timesteps=t, unet_out=unet(x, t, text).sample)
+            found |= dict(latents=x, timesteps=t, unet_out=call(unet, x, t, text, pooled))
         if wanted("ddim"):
             z, guidance = normal(3, 1, channels, side, side), 3.0
             scheduler.set_timesteps(steps)
             x = z
             for t in scheduler.timesteps:
-                uncond, cond = unet(torch.cat([x, x]), t, torch.cat([empty, text])).sample.chunk(2)
+                both = call(unet, torch.cat([x, x]), t, torch.cat([empty, text]), empty_pooled, pooled)
+                uncond, cond = both.chunk(2)
                 x = scheduler.step(uncond + guidance * (cond - uncond), t, x).prev_sample
             found |= dict(ddim_noise=z, ddim_steps=torch.tensor([steps]), ddim_guidance=torch.tensor([guidance]),
-                          uncond_hidden=empty, ddim_latents=x)
+                          ddim_latents=x)
         del unet
     if wanted("onestep"):
         own = model / "unet_one_step"
-        unet = load(generator or (own if own.is_dir() else model / "unet"))
+        folder = generator or (own if own.is_dir() else model / "unet")
+        unet = load(folder)
+        at = called_at(folder, xl) if timestep is None else timestep
         side = side or unet.config.sample_size
         z = normal(4, 1, unet.config.in_channels, side, side)
-        x0 = to_x0(scheduler, unet(z, 999, text).sample, z, 999)
-        found |= dict(onestep_noise=z, onestep_image=vae.decode(x0 / vae.config.scaling_factor).sample)
+        x0 = to_x0(scheduler, call(unet, z, at, text, pooled), z, at)
+        found |= dict(onestep_noise=z, onestep_timestep=torch.tensor([at]),
+                      onestep_image=vae.decode(x0 / vae.config.scaling_factor).sample)
         del unet
     if wanted("vae"):
         side = side or vae.config.sample_size // factor
@@ -161,11 +235,12 @@ if __name__ == "__main__":
     parser.add_argument("--random", choices=SHAPES)
     parser.add_argument("--side", type=int, help="latents a side; default: the model's own")
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--timestep", type=int, help="of the one-step generator's call")
     parser.add_argument("--only", nargs="+", choices=["unet", "ddim", "onestep", "vae"])
     args = parser.parse_args()
     if args.random:
         make(args.model, args.random)
-    tensors = reference(args.model, args.generator, args.side, args.steps, args.only)
+    tensors = reference(args.model, args.generator, args.side, args.steps, args.timestep, args.only)
     out = args.out or args.model / "reference.safetensors"
     st.save_file({k: v.contiguous() for k, v in tensors.items()}, out)
     for name, tensor in tensors.items():

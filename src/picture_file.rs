@@ -169,6 +169,7 @@ mod tests {
         };
         assert_eq!(names("a/fox.jpg", 1), ["a/fox.jpg", "a/fox.jpg"]);
         assert_eq!(names("a/fox.jpg", 4), ["a/fox-1.jpg", "a/fox-4.jpg"]);
+        assert_eq!(names("a/fox.jpg", 10), ["a/fox-01.jpg", "a/fox-10.jpg"]);
         assert_eq!(names("fox", 600), ["fox-001.png", "fox-600.png"]);
     }
 

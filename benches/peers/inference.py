@@ -6,6 +6,9 @@ encoder, one call of the UNet, decoder, and the whole from prompt to pixels.
     (cd benches/peers/candle && cargo build --release)
     venv/bin/python benches/peers/inference.py target/release/dmd SD15 --taesd TAESD --candle benches/peers/candle/target/release/candle-peer
     venv/bin/python benches/peers/inference.py target/release/dmd SD15 --device cuda:0 --torch cuda --dtype f16 --compile
+    venv/bin/python benches/peers/inference.py target/release/dmd SDXL --recipe dmd2-1step --dtype bf16
+
+Stable Diffusion XL has two text encoders; its one-step picture is one call at t = 399, as DMD2's.
 """
 
 import argparse
@@ -25,6 +28,7 @@ arguments.add_argument("--torch", default="cpu", help="PyTorch's device")
 arguments.add_argument("--dtype", default="f32", choices=["f32", "f16", "bf16"])
 arguments.add_argument("--compile", action="store_true", help="torch.compile beside eager, channels last")
 arguments.add_argument("--parts", default="text,unet,decode,picture")
+arguments.add_argument("--recipe", help="for our program, of a folder without unet_one_step; for Stable Diffusion XL dmd2-1step")
 arguments.add_argument("--taesd", type=Path, help="folder of a TAESD: adds the part picture-taesd")
 arguments.add_argument("--candle", type=Path, help="the program of benches/peers/candle: adds candle's times (f32 on a CPU)")
 arguments.add_argument("--threads", type=int, default=os.cpu_count())
@@ -44,37 +48,62 @@ device, model = arguments.torch, arguments.model
 folder = "unet_one_step" if (model / "unet_one_step").is_dir() else "unet"
 tokenizer = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer")
 text_encoder = transformers.CLIPTextModel.from_pretrained(model / "text_encoder").to(device, torch.float32).eval()
+xl = (model / "text_encoder_2").is_dir()
+if xl:
+    tokenizer_2 = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer_2")
+    text_encoder_2 = transformers.CLIPTextModelWithProjection.from_pretrained(model / "text_encoder_2").to(device, torch.float32).eval()
+    if not (model / "unet_one_step").is_dir():
+        arguments.recipe = arguments.recipe or "dmd2-1step"
 unet = diffusers.UNet2DConditionModel.from_pretrained(model / folder, torch_dtype=dtype).to(device).eval()
 vae = diffusers.AutoencoderKL.from_pretrained(model / "vae", torch_dtype=dtype).to(device).eval()
 tiny = arguments.taesd and diffusers.AutoencoderTiny.from_pretrained(arguments.taesd, torch_dtype=dtype).to(device).eval()
 alphas = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
-alpha, sigma = float(alphas[999].sqrt()), float((1 - alphas[999]).sqrt())
+timestep = 399 if xl else 999
+alpha, sigma = float(alphas[timestep].sqrt()), float((1 - alphas[timestep]).sqrt())
+# As in diffusers, an SDXL autoencoder decodes in f32 where its values exceed f16.
+vae_dtype = torch.float32 if xl and dtype == torch.float16 and vae.config.force_upcast else dtype
+vae = vae.to(vae_dtype)
 config = unet.config
 shape = (1, config.in_channels, config.sample_size, config.sample_size)
 prompt = "a red circle above a blue square"
+side = config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
+sizes = torch.tensor([[side, side, 0, 0, side, side]], dtype=dtype, device=device)
 
 
-def tokens():
+def tokens(tokenizer):
     return tokenizer([prompt], padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids.to(device)
+
+
+def encode():
+    """Features of the words, and of the whole prompt for Stable Diffusion XL."""
+    if not xl:
+        return text_encoder(tokens(tokenizer))[0], None
+    one = text_encoder(tokens(tokenizer), output_hidden_states=True).hidden_states[-2]
+    two = text_encoder_2(tokens(tokenizer_2), output_hidden_states=True)
+    return torch.cat([one, two.hidden_states[-2]], -1), two.text_embeds
 
 
 def parts(unet, vae):
     noise = torch.randn(shape, device=device)
-    text = text_encoder(tokens())[0]
 
-    def whole(vae=vae):
+    def call(x, text, pooled):
+        added = {"text_embeds": pooled.to(dtype), "time_ids": sizes} if xl else None
+        return unet(x.to(dtype), timestep, text.to(dtype), added_cond_kwargs=added).sample
+
+    def whole(vae=vae, vae_dtype=vae_dtype):
         z = torch.randn(shape, device=device)
-        eps = unet(z.to(dtype), 999, text_encoder(tokens())[0].to(dtype)).sample.float()
-        image = vae.decode(((z - sigma * eps) / alpha / vae.config.scaling_factor).to(dtype)).sample
+        eps = call(z, *encode()).float()
+        image = vae.decode(((z - sigma * eps) / alpha / vae.config.scaling_factor).to(vae_dtype)).sample
         return ((image.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().cpu()
 
-    half, half_text = noise.to(dtype), text.to(dtype)
+    half, latents, (text, pooled) = noise.to(dtype), noise.to(vae_dtype), encode()
+    text, pooled = text.to(dtype), pooled if pooled is None else pooled.to(dtype)
     return {
-        "text": lambda: text_encoder(tokens())[0].sum().item(),
-        "unet": lambda: unet(half, 999, half_text).sample.sum().item(),
-        "decode": lambda: vae.decode(half).sample.sum().item(),
+        "text": lambda: encode()[0].sum().item(),
+        "unet": lambda: call(half, text, pooled).sum().item(),
+        "decode": lambda: vae.decode(latents).sample.sum().item(),
         "picture": whole,
-        "picture-taesd": lambda: whole(tiny),
+        "picture-taesd": lambda: whole(tiny, dtype),
     }
 
 
@@ -95,7 +124,8 @@ def program(command):
 def our_round(part):
     command = [arguments.dmd, "bench", "--model", str(model), "--parts", part, "--runs", str(arguments.runs), "--json",
                "--device", arguments.device, "--dtype", arguments.dtype]
-    return program(command + (["--taesd", str(arguments.taesd)] if arguments.taesd else []))
+    command += ["--taesd", str(arguments.taesd)] if arguments.taesd else []
+    return program(command + (["--recipe", arguments.recipe] if arguments.recipe else []))
 
 
 def candle_round(part):

@@ -6,15 +6,18 @@ use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 use clap::{Args, ValueEnum};
 use dmd_core::{Denoiser, Distiller, FewStep, Noise, NoiseSchedule};
-use dmd_infer::{Method, Pipeline, Request};
+use dmd_infer::{Method, PipelineBuilder, Request};
 use dmd_kernels::{flops, recorded};
-use dmd_model::{AnyModel, Conditioner, Family, Model, Networks, OpenOptions, TextToImage, with_model};
+use dmd_model::{
+    AnyModel, AnyText, Conditioner, Family, Model, NetworkFiles, Networks, OpenOptions, TextParts,
+    generator_recipe, with_model, with_text,
+};
 use dmd_train::{Batch, LearningRate, Trainer, TrainerConfig};
-use dmd_unet::TinyAutoencoder;
+use dmd_unet::{Network, TinyAutoencoder};
 use serde_json::json;
 
-use super::{DtypeArgs, ModelArgs};
-use crate::console::say;
+use super::{DtypeArgs, ModelArgs, PartsArgs};
+use crate::console::{say, say_err};
 use crate::memory;
 
 /// Time a model's parts on this machine: median, tenth and ninetieth percentile, share of the machine's peak, memory
@@ -24,7 +27,9 @@ pub(crate) struct BenchArgs {
     model: ModelArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
-    /// Parts to time [default: text, unet, decode, picture, and with --taesd its two]
+    #[command(flatten)]
+    options: PartsArgs,
+    /// Parts to time [default: text, unet, decode, picture where there is a generator, and with --taesd its two]
     #[arg(long, value_enum, value_delimiter = ',')]
     parts: Vec<Part>,
     /// Timed runs of each part, after one that is not timed
@@ -45,7 +50,7 @@ pub(crate) struct BenchArgs {
 pub(crate) enum Part {
     /// The text encoder on one prompt
     Text,
-    /// One unguided call of the UNet
+    /// One unguided call of the generator's UNet, or of the teacher's where there is no generator
     Unet,
     /// One guided call of the UNet
     Guided,
@@ -89,27 +94,37 @@ fn settle<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<()> {
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     ensure!(args.runs > 0, "--runs 0 times nothing");
     ensure!(args.batch > 0, "--batch 0 has no samples");
-    let device = args.model.device()?;
+    let options = args.options.options(&args.model, args.dtype)?;
     let tiny = |part: &Part| matches!(part, Part::Taesd | Part::PictureTaesd);
     let mut parts = args.parts.clone();
     if parts.is_empty() {
         parts = vec![Part::Text, Part::Unet, Part::Decode, Part::Picture];
         parts.extend(args.taesd.iter().flat_map(|_| [Part::Taesd, Part::PictureTaesd]));
+        if generator_recipe(&options)?.is_none() {
+            parts.retain(|part| !matches!(part, Part::Picture | Part::PictureTaesd));
+            say_err!("note: without a distilled generator, no picture; --generator or --recipe names one");
+        }
     }
     ensure!(args.taesd.is_some() || !parts.iter().any(tiny), "give --taesd FOLDER to time its parts");
     ensure!(
         !parts.contains(&Part::Distillation) || args.dtype.float() == FloatDType::F32,
         "distillation trains in f32; leave --dtype out"
     );
-    let (folder, dtype) = (args.model.folder(args.dtype.float())?, args.dtype.float());
-    let taesd = args.taesd.as_deref();
-    let bench = Bench { folder: &folder, taesd, device: &device, dtype, batch: args.batch, runs: args.runs };
-    let peak = peak(&device, dtype)?;
+    let peak = peak(&options.device, options.dtype)?;
+    let bench = Bench { options: &options, taesd: args.taesd.as_deref(), batch: args.batch, runs: args.runs };
+    let mut said = Vec::new();
     if !args.json {
         say!("| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
     }
     for part in parts {
-        let Measured { mut times, flops } = bench.measure(part)?;
+        let Measured { mut times, flops, notes } = bench.measure(part)?;
+        // The model is opened for each part.
+        for note in notes {
+            if !said.contains(&note) {
+                say_err!("note: {note}");
+                said.push(note);
+            }
+        }
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
         let (median, low, high) = (at(0.5), at(0.1), at(0.9));
@@ -156,48 +171,56 @@ fn peak(device: &Device, dtype: FloatDType) -> anyhow::Result<f64> {
 
 /// What is timed where.
 struct Bench<'a> {
-    folder: &'a Path,
+    options: &'a OpenOptions,
     taesd: Option<&'a Path>,
-    device: &'a Device,
-    dtype: FloatDType,
     batch: usize,
     runs: usize,
 }
 
 impl Bench<'_> {
     fn measure(&self, part: Part) -> anyhow::Result<Measured> {
-        let Self { folder, taesd, device, dtype, runs, .. } = *self;
+        let Self { options, taesd, runs, .. } = *self;
+        let (device, dtype) = (&options.device, options.dtype);
+        let tiny = || OpenOptions {
+            autoencoder: None,
+            tiny_autoencoder: taesd.map(Path::to_owned),
+            ..options.clone()
+        };
         if let (Part::Taesd, Some(taesd)) = (part, taesd) {
             let (network, _) = TinyAutoencoder::from_dir(taesd, device)?;
             let network = dmd_weights::cast(network, dtype);
-            let tiny_autoencoder = Some(taesd.to_owned());
-            let parts =
-                TextToImage::open(&OpenOptions { tiny_autoencoder, ..OpenOptions::new(folder, device) })?;
-            let unet = parts.networks.config().context("the model has no UNet")?;
-            let shape = [1, unet.in_channels, unet.sample_size, unet.sample_size];
-            let x = Noise::from_seed(1).normal(shape, device).cast(dtype);
+            let [channels, height, width] =
+                with_text!(&AnyText::open(&tiny())?, parts => sample_of(parts.networks()))?;
+            let x = Noise::from_seed(1).normal([1, channels, height, width], device).cast(dtype);
             return timed(runs, || settle(network.decode(x.clone())));
         }
         if matches!(part, Part::Picture | Part::PictureTaesd | Part::Teacher) {
-            let mut builder = Pipeline::builder(folder, device).dtype(dtype);
-            if let (Part::PictureTaesd, Some(taesd)) = (part, taesd) {
-                builder = builder.tiny_autoencoder(taesd);
-            }
+            let options = if part == Part::PictureTaesd { tiny() } else { options.clone() };
+            let builder = PipelineBuilder::from(options);
             let (builder, method) = match part {
                 Part::Teacher => (builder.teacher_only(), Method::teacher(50, 2.0)),
                 _ => (builder.one_step_only(), Method::Distilled),
             };
             let pipeline = builder.build()?;
             let request = Request::new(["a red circle above a blue square"]).with_method(method);
-            return timed(runs, || pipeline.generate(&request).map(drop).map_err(Into::into));
+            let found = timed(runs, || pipeline.generate(&request).map(drop).map_err(Into::into))?;
+            return Ok(Measured { notes: pipeline.notes().to_vec(), ..found });
         }
-        let options = OpenOptions { networks: Networks::Teacher, dtype, ..OpenOptions::new(folder, device) };
-        with_model!(AnyModel::open(&options)?, model => self.measure_of(&model, part))
+        let networks = match part {
+            Part::Guided | Part::Distillation => Networks::Teacher,
+            _ => Networks::GeneratorFirst,
+        };
+        let options = OpenOptions { networks, ..options.clone() };
+        with_model!(AnyModel::open(&options)?, model => {
+            let found = self.measure_of(&model, part)?;
+            Ok(Measured { notes: model.notes, ..found })
+        })
     }
 
-    /// What an opened teacher does.
+    /// What an opened model does.
     fn measure_of<F: Family>(&self, model: &Model<F>, part: Part) -> anyhow::Result<Measured> {
-        let Self { device, dtype, batch, runs, .. } = *self;
+        let Self { options: OpenOptions { device, dtype, .. }, batch, runs, .. } = *self;
+        let dtype = *dtype;
         let [channels, height, width] = model.shape();
         let mut noise = Noise::from_seed(1);
         let prompt = "a red circle above a blue square";
@@ -207,7 +230,11 @@ impl Bench<'_> {
             Part::Unet => {
                 let x = noise.normal([1, channels, height, width], device);
                 let level = model.noising.level(Tensor::full([1], 999.0, device));
-                timed(runs, || settle(model.teacher()?.denoise(x.clone(), &level, &text)))
+                let network = match &model.generator {
+                    Some(generator) => &generator.network.denoiser,
+                    None => model.teacher()?,
+                };
+                timed(runs, || settle(network.denoise(x.clone(), &level, &text)))
             }
             Part::Guided => {
                 let x = noise.normal([1, channels, height, width], device);
@@ -260,6 +287,13 @@ struct Measured {
     times: Vec<f64>,
     /// Multiplications and additions of a run, recorded while it warmed up.
     flops: f64,
+    /// What a user should know of how the model was opened.
+    notes: Vec<String>,
+}
+
+/// Shape of a sample of a model's networks.
+fn sample_of<N: Network>(networks: &NetworkFiles<N>) -> anyhow::Result<[usize; 3]> {
+    Ok(N::sizes(networks.config().context("the model has no UNet")?).sample())
 }
 
 /// Times each run, after one that warms up and is recorded.
@@ -271,5 +305,6 @@ fn timed(runs: usize, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Re
         run()?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     });
-    Ok(Measured { times: times.collect::<anyhow::Result<_>>()?, flops: flops(&operations) })
+    let times = times.collect::<anyhow::Result<_>>()?;
+    Ok(Measured { times, flops: flops(&operations), notes: Vec::new() })
 }

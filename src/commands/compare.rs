@@ -2,12 +2,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use dmd_infer::{Method, Request};
+use dmd_infer::{Method, PipelineBuilder, Request};
 use font8x8::{BASIC_FONTS, UnicodeFonts};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use super::{DtypeArgs, ModelArgs, print_notes};
+use super::{DtypeArgs, ModelArgs, PartsArgs, print_notes, print_opening, print_recipe};
 use crate::console::say;
 use crate::picture_file::Pictures;
 
@@ -33,6 +33,8 @@ pub(crate) struct CompareArgs {
     model: ModelArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
+    #[command(flatten)]
+    parts: PartsArgs,
     /// Picture to write; its ending is its format: png, jpg or webp
     #[arg(long, default_value = "compare.png")]
     out: PathBuf,
@@ -46,8 +48,10 @@ const GAP: u32 = 8;
 
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let out = Pictures::new(&args.out, 1)?;
-    let pipeline = args.model.builder(args.dtype)?.build()?;
+    let pipeline = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?).build()?;
     print_notes(pipeline.noising());
+    print_opening(pipeline.notes());
+    pipeline.generator_recipe().into_iter().for_each(print_recipe);
     let guidance_scale = args.guidance.unwrap_or(pipeline.default_guidance());
     let teacher = Method::teacher(args.steps, guidance_scale);
     let mut rows = Vec::new();

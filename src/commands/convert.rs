@@ -6,7 +6,7 @@ use clap::Args;
 use dmd_kernels::device;
 use dmd_model::{Kind, LoraOption, OpenOptions, Source};
 
-use super::generate::lora;
+use super::lora;
 use crate::console::{say, say_err};
 
 /// Write a single file of Stable Diffusion as a folder in diffusers' layout

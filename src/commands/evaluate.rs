@@ -10,14 +10,14 @@ use dmd_data::{Dataset, grid, save};
 use dmd_eval::frechet::{Accumulated, Moments, ratio_error};
 use dmd_eval::manifold::{Coverage, coverage};
 use dmd_eval::{ClipScore, FeatureSpace, InceptionSpace, RandomConv};
-use dmd_infer::{Method, Pipeline, Request};
+use dmd_infer::{Method, Pipeline, PipelineBuilder, Request};
 use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_model::{Codec, with_model};
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::task::{Real, Task};
-use super::{DtypeArgs, ModelArgs, print_notes};
+use super::{DtypeArgs, ModelArgs, PartsArgs, print_notes, print_opening, print_recipe};
 use crate::console::{say, say_err, say_part};
 
 /// Measure a model: Fréchet distance, precision, recall, prompt accuracy, CLIP score
@@ -38,9 +38,8 @@ pub(crate) struct EvaluateArgs {
     seed: u64,
     #[command(flatten)]
     model: ModelArgs,
-    /// One-step generator: a UNet folder or a bare state dict [default: unet_one_step of the model]
-    #[arg(long)]
-    generator: Option<PathBuf>,
+    #[command(flatten)]
+    parts: PartsArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
     /// Folder of real pictures with metadata.jsonl in place of the shapes set; prompts are its captions (for a model of
@@ -91,11 +90,8 @@ struct Measured {
 
 pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     ensure!(args.prompts >= 2, "--prompts {} is too few to measure anything", args.prompts);
-    let mut builder = args.model.builder(args.dtype)?;
-    if let Some(path) = &args.generator {
-        builder = builder.generator(path);
-    }
-    let pipeline = builder.build()?;
+    let pipeline = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?).build()?;
+    print_opening(pipeline.notes());
     let device = args.model.device()?;
     let task = args.task(&pipeline)?;
     let space: Box<dyn FeatureSpace> = match &args.inception {
@@ -111,6 +107,9 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     let steps = if args.steps.is_empty() { default } else { args.steps.clone() };
     if steps.iter().any(|steps| Some(*steps) != generator) {
         print_notes(pipeline.noising());
+    }
+    if steps.iter().any(|steps| Some(*steps) == generator) {
+        pipeline.generator_recipe().into_iter().for_each(print_recipe);
     }
     let mut measured = Vec::new();
     for steps in steps {

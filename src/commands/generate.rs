@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
@@ -7,11 +7,11 @@ use dmd_infer::{
     Method, NoiseSource, Observer, Pipeline, PipelineBuilder, Progress, Request, Sampler, SizeConditions,
     Stage, Steps, TeacherSettings,
 };
-use dmd_model::{EmbeddingOption, LoraOption, Recipe};
+use dmd_model::Recipe;
 use image::RgbImage;
 
 use super::progress::{Interrupted, Steps as ShownSteps, interrupted, listen};
-use super::{DtypeArgs, ModelArgs, print_notes};
+use super::{DtypeArgs, ModelArgs, PartsArgs, print_notes, print_opening, print_recipe};
 use crate::console::{say, say_err};
 use crate::picture_file::Pictures;
 
@@ -67,27 +67,8 @@ pub(crate) struct GenerateArgs {
     model: ModelArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
-    /// Distilled generator: a UNet folder, a bare state dict or a single file [default: unet_one_step of the model]
-    #[arg(long)]
-    generator: Option<PathBuf>,
-    /// How the generator is called, by the name of a published recipe: dmd2-1step, dmd2-4step, lcm, lightning-1step to
-    /// -8step, hyper-1step to -8step, hyper-1step-unet, turbo, tcd. Without --generator the model itself is called so
-    /// [default: known from the file or its name]
-    #[arg(long, value_name = "NAME")]
-    recipe: Option<String>,
-    /// LoRA file to merge into the weights, with :STRENGTH behind it where that is not 1; can be given several times
-    #[arg(long, value_name = "FILE[:STRENGTH]", value_parser = lora)]
-    lora: Vec<LoraOption>,
-    /// Textual inversion, a word that prompts can have then: the tensor's name in diffusers' files, otherwise the file's name
-    /// without its ending, or what stands behind it as :WORD; can be given several times
-    #[arg(long, value_name = "FILE[:WORD]", value_parser = embedding)]
-    embedding: Vec<EmbeddingOption>,
-    /// Autoencoder in place of the model's own: a folder, or a single file
-    #[arg(long, value_name = "FILE | FOLDER", conflicts_with = "taesd")]
-    vae: Option<PathBuf>,
-    /// With a single file as --model: a model folder whose configurations, tokenizers and missing parts it shares
-    #[arg(long, value_name = "FOLDER")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    parts: PartsArgs,
     /// SDXL: the size that the picture is said to have had before it was resized, e.g. 4096x4096 [default: its own]
     #[arg(long, value_parser = size, value_name = "WIDTHxHEIGHT")]
     original_size: Option<(usize, usize)>,
@@ -126,41 +107,6 @@ fn size(text: &str) -> Result<(usize, usize), String> {
     parts.ok_or_else(|| format!("{text:?} is no size; write e.g. 512x768"))
 }
 
-/// `FILE`, or `FILE:STRENGTH`.
-pub(crate) fn lora(text: &str) -> Result<LoraOption, String> {
-    let (path, strength) = match text.rsplit_once(':').map(|(path, number)| (path, number.parse())) {
-        Some((path, Ok(strength))) => (path, strength),
-        _ => (text, 1.0),
-    };
-    if path.is_empty() {
-        return Err("name a file".to_owned());
-    }
-    Ok(LoraOption { path: path.into(), strength })
-}
-
-/// Endings of files of weights, after which a colon begins a word.
-const ENDINGS: [&str; 5] = ["safetensors", "pt", "pth", "bin", "ckpt"];
-
-/// `FILE`, or `FILE:WORD`. A colon before the file's ending is part of the file's name.
-fn embedding(text: &str) -> Result<EmbeddingOption, String> {
-    let ends = |path: &str| {
-        let ending = Path::new(path).extension().and_then(|ending| ending.to_str());
-        ending.is_some_and(|ending| ENDINGS.contains(&ending.to_lowercase().as_str()))
-    };
-    let mut colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
-    let (path, word) = match colons.find(|(path, _)| ends(path)) {
-        Some((path, word)) => (path, Some(word.to_owned())),
-        None => (text, None),
-    };
-    if path.is_empty() {
-        return Err("name a file".to_owned());
-    }
-    if word.as_deref() == Some("") {
-        return Err("name a word behind the colon, or leave the colon out".to_owned());
-    }
-    Ok(EmbeddingOption { path: path.into(), word })
-}
-
 /// Steps of a model without a distilled generator, where nobody names a number: diffusers' default.
 const USUAL_STEPS: usize = 50;
 
@@ -175,29 +121,7 @@ impl GenerateArgs {
     }
 
     fn builder(&self) -> anyhow::Result<PipelineBuilder> {
-        let mut builder = self.model.builder(self.dtype)?;
-        if let Some(path) = &self.generator {
-            builder = builder.generator(super::place(path, self.dtype.float())?);
-        }
-        if let Some(name) = &self.recipe {
-            builder = builder.recipe(name);
-        }
-        for LoraOption { path, strength } in &self.lora {
-            builder = builder.lora(super::place(path, self.dtype.float())?, *strength);
-        }
-        for EmbeddingOption { path, word } in &self.embedding {
-            let path = super::place(path, self.dtype.float())?;
-            builder = match word {
-                Some(word) => builder.embedding_as(path, word),
-                None => builder.embedding(path),
-            };
-        }
-        if let Some(path) = &self.vae {
-            builder = builder.autoencoder(super::place(path, self.dtype.float())?);
-        }
-        if let Some(folder) = &self.config {
-            builder = builder.config(super::place(folder, self.dtype.float())?);
-        }
+        let mut builder = PipelineBuilder::from(self.parts.options(&self.model, self.dtype)?);
         if let Some(folder) = &self.taesd {
             builder = builder.tiny_autoencoder(folder);
         }
@@ -252,11 +176,7 @@ impl GenerateArgs {
     /// Says how pictures are drawn where nobody asked for it.
     fn say_how(&self, method: &Method, recipe: Option<&Recipe>, pipeline: &Pipeline) {
         match (method, recipe) {
-            (Method::Distilled, Some(recipe)) => {
-                let Some(name) = &recipe.name else { return };
-                let at = recipe.timesteps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                say_err!("note: called by the recipe {name}, at t = {at}, without guidance");
-            }
+            (Method::Distilled, Some(recipe)) => print_recipe(recipe),
             (Method::Teacher(settings), None) if self.steps.is_none() && self.timesteps.is_none() => {
                 let scale = settings.guidance_scale.unwrap_or(pipeline.default_guidance());
                 say_err!(
@@ -379,7 +299,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     if let Method::Teacher(_) = method {
         print_notes(pipeline.noising());
     }
-    pipeline.notes().iter().for_each(|note| say_err!("note: {note}"));
+    print_opening(pipeline.notes());
     args.say_how(&method, recipe.as_ref(), &pipeline);
     let request = args.request(method, pipeline.default_size());
     let mut writer = Writer {
@@ -411,27 +331,4 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         ms(loading)
     );
     Ok(())
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_stands_behind_the_ending_of_its_file() {
-        for (text, path, word) in [
-            ("a.pt", "a.pt", None),
-            ("a.pt:sks", "a.pt", Some("sks")),
-            ("b/c.SafeTensors:<a:b>", "b/c.SafeTensors", Some("<a:b>")),
-            ("C:/a.bin", "C:/a.bin", None),
-            ("owner/name:a.safetensors", "owner/name:a.safetensors", None),
-            ("owner/name:a.safetensors:sks", "owner/name:a.safetensors", Some("sks")),
-            ("folder", "folder", None),
-        ] {
-            let option = EmbeddingOption { path: path.into(), word: word.map(str::to_owned) };
-            assert_eq!(embedding(text).unwrap(), option, "{text}");
-        }
-        assert!(embedding("").is_err() && embedding("a.pt:").is_err());
-    }
 }

@@ -23,8 +23,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, FloatDType};
 use clap::{Args, ValueEnum};
 use dmd_data::{DataSection, Dataset};
-use dmd_infer::{Pipeline, PipelineBuilder};
-use dmd_model::Noising;
+use dmd_model::{EmbeddingOption, LoraOption, Noising, OpenOptions, Recipe};
 
 use crate::console::say_err;
 
@@ -55,6 +54,18 @@ pub(crate) fn open_dataset(section: &DataSection) -> anyhow::Result<Arc<dyn Data
 /// Prints what a user should know of how a teacher's scheduler is read.
 pub(crate) fn print_notes(noising: &Noising) {
     noising.notes().iter().for_each(|note| say_err!("note: {note}"));
+}
+
+/// Prints what a user should know of how a model was opened.
+pub(crate) fn print_opening(notes: &[String]) {
+    notes.iter().for_each(|note| say_err!("note: {note}"));
+}
+
+/// Prints by which published recipe a generator is called.
+pub(crate) fn print_recipe(recipe: &Recipe) {
+    let Some(name) = &recipe.name else { return };
+    let at = recipe.timesteps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    say_err!("note: called by the recipe {name}, at t = {at}, without guidance");
 }
 
 /// In which float type networks compute.
@@ -136,15 +147,118 @@ impl ModelArgs {
     pub(crate) fn device_name(&self) -> &str {
         &self.device
     }
+}
 
-    pub(crate) fn builder(&self, dtype: DtypeArgs) -> anyhow::Result<PipelineBuilder> {
+/// Which parts of a model come from elsewhere, and how its generator is called.
+#[derive(Debug, Args)]
+pub(crate) struct PartsArgs {
+    /// Distilled generator: a UNet folder, a bare state dict or a single file [default: unet_one_step of the model]
+    #[arg(long)]
+    generator: Option<PathBuf>,
+    /// How the generator is called, by the name of a published recipe: dmd2-1step, dmd2-4step, lcm, lightning-1step to
+    /// -8step, hyper-1step to -8step, hyper-1step-unet, turbo, tcd. Without --generator the model itself is called so
+    /// [default: known from the file or its name]
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
+    /// LoRA file to merge into the weights, with :STRENGTH behind it where that is not 1; can be given several times
+    #[arg(long, value_name = "FILE[:STRENGTH]", value_parser = lora)]
+    lora: Vec<LoraOption>,
+    /// Textual inversion, a word that prompts can have then: the tensor's name in diffusers' files, otherwise the file's name
+    /// without its ending, or what stands behind it as :WORD; can be given several times
+    #[arg(long, value_name = "FILE[:WORD]", value_parser = embedding)]
+    embedding: Vec<EmbeddingOption>,
+    /// Autoencoder in place of the model's own: a folder, or a single file
+    #[arg(long, value_name = "FILE | FOLDER")]
+    vae: Option<PathBuf>,
+    /// With a single file as --model: a model folder whose configurations, tokenizers and missing parts it shares
+    #[arg(long, value_name = "FOLDER")]
+    config: Option<PathBuf>,
+}
+
+impl PartsArgs {
+    /// How a model is opened with these parts, each fetched from the hub where it lies there.
+    pub(crate) fn options(&self, model: &ModelArgs, dtype: DtypeArgs) -> anyhow::Result<OpenOptions> {
         let dtype = dtype.float();
-        Ok(Pipeline::builder(self.folder(dtype)?, &self.device()?).dtype(dtype))
+        let here = |path: &Option<PathBuf>| path.as_ref().map(|path| place(path, dtype)).transpose();
+        let lora = |option: &LoraOption| -> anyhow::Result<_> {
+            Ok(LoraOption { path: place(&option.path, dtype)?, strength: option.strength })
+        };
+        let embedding = |option: &EmbeddingOption| -> anyhow::Result<_> {
+            Ok(EmbeddingOption { path: place(&option.path, dtype)?, word: option.word.clone() })
+        };
+        Ok(OpenOptions {
+            generator: here(&self.generator)?,
+            recipe: self.recipe.clone(),
+            embeddings: self.embedding.iter().map(embedding).collect::<anyhow::Result<_>>()?,
+            loras: self.lora.iter().map(lora).collect::<anyhow::Result<_>>()?,
+            autoencoder: here(&self.vae)?,
+            config: here(&self.config)?,
+            dtype,
+            ..OpenOptions::new(model.folder(dtype)?, &model.device()?)
+        })
     }
+}
+
+/// `FILE`, or `FILE:STRENGTH`.
+pub(crate) fn lora(text: &str) -> Result<LoraOption, String> {
+    let (path, strength) = match text.rsplit_once(':').map(|(path, number)| (path, number.parse())) {
+        Some((path, Ok(strength))) => (path, strength),
+        _ => (text, 1.0),
+    };
+    if path.is_empty() {
+        return Err("name a file".to_owned());
+    }
+    Ok(LoraOption { path: path.into(), strength })
+}
+
+/// Endings of files of weights, after which a colon begins a word.
+const ENDINGS: [&str; 5] = ["safetensors", "pt", "pth", "bin", "ckpt"];
+
+/// `FILE`, or `FILE:WORD`. A colon before the file's ending is part of the file's name.
+fn embedding(text: &str) -> Result<EmbeddingOption, String> {
+    let ends = |path: &str| {
+        let ending = Path::new(path).extension().and_then(|ending| ending.to_str());
+        ending.is_some_and(|ending| ENDINGS.contains(&ending.to_lowercase().as_str()))
+    };
+    let mut colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let (path, word) = match colons.find(|(path, _)| ends(path)) {
+        Some((path, word)) => (path, Some(word.to_owned())),
+        None => (text, None),
+    };
+    if path.is_empty() {
+        return Err("name a file".to_owned());
+    }
+    if word.as_deref() == Some("") {
+        return Err("name a word behind the colon, or leave the colon out".to_owned());
+    }
+    Ok(EmbeddingOption { path: path.into(), word })
 }
 
 /// A seed, or a negative number as PyTorch's `manual_seed` takes it: −1 is 2⁶⁴ − 1.
 pub(crate) fn seed(text: &str) -> Result<u64, String> {
     let seed = text.parse::<u64>().ok().or_else(|| Some(text.parse::<i64>().ok()?.cast_unsigned()));
     seed.ok_or_else(|| format!("a seed is a whole number from {} to {}", i64::MIN, u64::MAX))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_stands_behind_the_ending_of_its_file() {
+        for (text, path, word) in [
+            ("a.pt", "a.pt", None),
+            ("a.pt:sks", "a.pt", Some("sks")),
+            ("b/c.SafeTensors:<a:b>", "b/c.SafeTensors", Some("<a:b>")),
+            ("C:/a.bin", "C:/a.bin", None),
+            ("owner/name:a.safetensors", "owner/name:a.safetensors", None),
+            ("owner/name:a.safetensors:sks", "owner/name:a.safetensors", Some("sks")),
+            ("folder", "folder", None),
+        ] {
+            let option = EmbeddingOption { path: path.into(), word: word.map(str::to_owned) };
+            assert_eq!(embedding(text).unwrap(), option, "{text}");
+        }
+        assert!(embedding("").is_err() && embedding("a.pt:").is_err());
+    }
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use burn::tensor::FloatDType;
 use clap::Args;
-use dmd_infer::self_check::{Check, Outcome, self_check as run};
+use dmd_infer::self_check::{Check, Checked, Outcome, self_check as run};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{DtypeArgs, ModelArgs};
+use super::{DtypeArgs, ModelArgs, PartsArgs, print_opening};
 use crate::console::say;
 
 /// Check that a device computes a model as the CPU does, operation by operation; also compiles and tunes its kernels
@@ -17,6 +17,8 @@ pub(crate) struct SelfCheckArgs {
     model: ModelArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
+    #[command(flatten)]
+    parts: PartsArgs,
     /// Print every check, not only the worst and the wrong ones
     #[arg(long)]
     all: bool,
@@ -26,22 +28,23 @@ pub(crate) struct SelfCheckArgs {
 const SHOWN: usize = 5;
 
 pub(crate) fn self_check(args: &SelfCheckArgs) -> anyhow::Result<()> {
-    let device = args.model.device()?;
+    let options = args.parts.options(&args.model, args.dtype)?;
+    let folder = &options.model;
     let reference = dmd_kernels::device::open("flex")?;
-    let folder = args.model.folder(args.dtype.float())?;
     let bar = ProgressBar::no_length();
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}")?);
     // A kernel that cannot be built panics: it is reported as a failed check, without the backend's own trace.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
-    let checked = run(&folder, &device, args.dtype.float(), &reference, &mut |check, total| {
+    let checked = run(&options, &reference, &mut |check, total| {
         bar.set_length(total as u64);
         bar.inc(1);
         bar.set_message(check.what.clone());
     });
     panic::set_hook(hook);
     bar.finish_and_clear();
-    let mut all = checked?;
+    let Checked { checks: mut all, notes } = checked?;
+    print_opening(&notes);
 
     let times = |pick: fn(&Check) -> Duration| all.iter().map(pick).sum::<Duration>().as_secs_f64();
     let (first, warm) = (times(|check| time(check).0), times(|check| time(check).1));

@@ -51,6 +51,13 @@ impl Fixture {
         (view.shape().to_vec(), values)
     }
 
+    /// A tensor as it is stored.
+    pub fn stored(&self, name: &str) -> (Dtype, Vec<usize>, Vec<u8>) {
+        let file = SafeTensors::deserialize(&self.0).expect("fixture is whole");
+        let view = file.tensor(name).expect("fixture has the tensor");
+        (view.dtype(), view.shape().to_vec(), view.data().to_vec())
+    }
+
     /// A float tensor on the device under test.
     pub fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
         let (shape, values) = self.values(name);
@@ -108,7 +115,7 @@ pub fn tiny_model() -> tempfile::TempDir {
 /// Tensors as a temporary safetensors file.
 pub struct Weights {
     folder: tempfile::TempDir,
-    tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
+    tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>,
 }
 
 impl Weights {
@@ -120,7 +127,19 @@ impl Weights {
     /// Adds a tensor.
     pub fn add(&mut self, name: String, shape: &[usize], values: impl IntoIterator<Item = f32>) {
         let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
-        self.tensors.push((name, shape.to_vec(), bytes));
+        self.tensors.push((name, Dtype::F32, shape.to_vec(), bytes));
+    }
+
+    /// Adds a tensor of a fixture under another name.
+    pub fn copy(&mut self, fixture: &Fixture, from: &str, to: &str) {
+        let (dtype, shape, bytes) = fixture.stored(from);
+        self.tensors.push((to.to_owned(), dtype, shape, bytes));
+    }
+
+    /// Adds a tensor that was computed.
+    pub fn add_tensor<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) {
+        let shape = tensor.dims();
+        self.add(name.to_owned(), &shape, tensor.into_data().iter::<f32>());
     }
 
     /// Adds what `torch.randn` draws from a seed, changed by `by`.
@@ -131,8 +150,8 @@ impl Weights {
 
     /// Writes the tensors given so far as a file of this name, and forgets them.
     pub fn write(&mut self, name: &str) -> PathBuf {
-        let views = self.tensors.iter().map(|(name, shape, bytes)| {
-            (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+        let views = self.tensors.iter().map(|(name, dtype, shape, bytes)| {
+            (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
         });
         let path = self.folder.path().join(name);
         std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{device, golden, tiny_model};
+use crate::support::{Fixture, Weights, device, golden, tiny_model};
 use burn::tensor::Tensor;
 use dmd::infer::verify::{Comparison, Tolerances, verify};
-use dmd::infer::{Error, Pipeline};
+use dmd::infer::{Error, Pipeline, Request, Sampler, SizeConditions, TeacherSettings};
 use serde_json::{Value, json};
 
 /// A reference of the tiny model's own outputs in the golden files.
@@ -48,6 +48,88 @@ fn a_whole_model_agrees() {
         assert_eq!(found.beyond, 0, "{found:?}");
         assert!(found.max_absolute > 0.0 && found.relative < 1e-5, "{found:?}");
     }
+}
+
+/// Stable Diffusion XL: two token lists, features of the words and of the whole prompt, the UNet that is told sizes, one
+/// call at t = 399, guidance away from zeros, the autoencoder. Modules and pictures are diffusers'; the walk is the
+/// pipeline's own.
+#[test]
+fn a_whole_xl_model_agrees() {
+    let model = golden("sdxl");
+    let (io, pictures) = (Fixture::open("sdxl/io"), Fixture::open("sdxl/pictures"));
+    let prompt = "a red circle above a blue square";
+    let pipeline = Pipeline::builder(&model, &device()).teacher_only().build().unwrap();
+    let (network, config) = dmd::unet::Autoencoder::from_dir(&model.join("vae"), &device()).unwrap();
+    let z = pipeline.noise(&[5], 64, 96);
+    let sizes = SizeConditions::of_picture((64, 96));
+    let mut settings = TeacherSettings::new(3).with_guidance(3.0);
+    settings.sampler = Some(Sampler::Ddim);
+    let request = Request::new([prompt]).with_method(settings).with_seeds([5]).with_size_conditions(sizes);
+    let text = pipeline.encode_prompt(&[prompt]).unwrap();
+    let walked = pipeline.denoise_from(&request.with_size(64, 96), z.clone(), &text, &mut ()).unwrap();
+
+    let mut weights = Weights::new();
+    for (from, to) in [
+        ("ids_2", "input_ids"),
+        ("ids_2_2", "input_ids_2"),
+        ("context_2", "text_hidden"),
+        ("pooled_2", "text_pooled"),
+        ("decoded", "vae_decoded"),
+    ] {
+        weights.copy(&io, from, to);
+    }
+    let latent: Tensor<4> = io.tensor("latent");
+    weights.add_tensor("latents_scaled", latent / config.scaling_factor);
+    weights.add("time_ids".to_owned(), &[1, 6], [64.0, 96.0, 0.0, 0.0, 64.0, 96.0]);
+    weights.add_tensor("onestep_noise", z.clone());
+    weights.add("onestep_timestep".to_owned(), &[1], [399.0]);
+    weights.add_tensor("onestep_image", network.decode(pictures.tensor("one_step_latents")));
+    weights.add_tensor("ddim_noise", z);
+    weights.add("ddim_steps".to_owned(), &[1], [3.0]);
+    weights.add("ddim_guidance".to_owned(), &[1], [3.0]);
+    weights.add("uncond_hidden".to_owned(), &[1, 77, 56], vec![0.0; 77 * 56]);
+    weights.add("uncond_pooled".to_owned(), &[1, 20], [0.0; 20]);
+    weights.add_tensor("ddim_latents", walked);
+    let all = run(&model, &weights.write("reference.safetensors")).unwrap();
+    // One text for all: the golden call of the UNet had another.
+    for (from, to) in [("x", "latents"), ("text", "text_hidden"), ("pooled", "text_pooled")] {
+        weights.copy(&io, from, to);
+    }
+    weights.copy(&io, "sizes", "time_ids");
+    weights.copy(&io, "unet_399", "unet_out");
+    weights.add("timesteps".to_owned(), &[2], [399.0; 2]);
+    let unet = run(&model, &weights.write("unet.safetensors")).unwrap();
+    let modules = ["text_hidden", "text_pooled", "ddim_latents", "vae_decoded", "onestep_image", "unet_out"];
+    let all: Vec<&Comparison> = all.iter().chain(&unet).collect();
+    assert_eq!(all.iter().map(|found| found.module).collect::<Vec<_>>(), modules);
+    for found in all {
+        assert_eq!(found.beyond, 0, "{found:?}");
+        assert!(found.relative < 1e-5, "{found:?}");
+    }
+
+    // Sizes of one sample for two; features of another width; no sizes, and so no module.
+    let mut call = |sizes: Option<usize>, pooled: usize| {
+        for (from, to) in [("x", "latents"), ("text", "text_hidden"), ("unet_399", "unet_out")] {
+            weights.copy(&io, from, to);
+        }
+        weights.add("timesteps".to_owned(), &[2], [399.0; 2]);
+        weights.add("text_pooled".to_owned(), &[2, pooled], vec![0.0; 2 * pooled]);
+        if let Some(rows) = sizes {
+            weights.add("time_ids".to_owned(), &[rows, 6], vec![64.0; rows * 6]);
+        }
+        run(&model, &weights.write("strange.safetensors")).unwrap_err().to_string()
+    };
+    assert!(call(Some(1), 20).contains("time_ids"));
+    assert!(call(Some(2), 21).contains("text_pooled"));
+    assert!(call(None, 20).contains("no complete set of keys"));
+    weights.copy(&io, "ids_2", "input_ids");
+    weights.copy(&io, "context_2", "text_hidden");
+    weights.copy(&io, "ids_2_2", "input_ids_2");
+    let whole = run(&model, &weights.write("text.safetensors")).unwrap();
+    assert_eq!(whole.len(), 1);
+    // A model of classes has no such reference.
+    let classes = golden("class_unet");
+    assert!(run(&classes, &golden("sdxl/io.safetensors")).is_err());
 }
 
 /// One number of one weight: the comparison says so, and says how far.

@@ -78,7 +78,7 @@ pub(crate) fn tokens_of(tokenizer: &Tokenizer, prompts: &[&str]) -> Result<Vec<V
 }
 
 /// Tokens of one length as a tensor `[prompts, tokens]`.
-pub(crate) fn ids_tensor(tokens: &[Vec<u32>], device: &Device) -> Tensor<2, Int> {
+pub fn ids_tensor(tokens: &[Vec<u32>], device: &Device) -> Tensor<2, Int> {
     let length = tokens.first().map_or(0, Vec::len);
     let ids: Vec<i32> = tokens.iter().flatten().map(|id| *id as i32).collect();
     Tensor::from_data(TensorData::new(ids, [tokens.len(), length]), device)

@@ -13,7 +13,7 @@ mod vocabulary;
 mod weights;
 
 pub use config::{HiddenActivation, TextConfig};
-pub use encoder::TextEncoder;
+pub use encoder::{TextEncoder, ids_tensor};
 pub use error::Error;
 pub use model::ClipTextModel;
 pub use projected::{ProjectedText, ProjectedTextEncoder, ProjectedTextModel};

@@ -125,9 +125,17 @@ impl ProjectedTextEncoder {
     ///
     /// If there are not as many layers as are left out.
     pub fn encode(&self, prompts: &[&str], left_out: usize) -> Result<ProjectedText, Error> {
-        let tokens = tokens_of(&self.tokenizer, prompts)?;
+        Ok(self.encode_tokens(&tokens_of(&self.tokenizer, prompts)?, left_out))
+    }
+
+    /// [`Self::encode`] of tokens, all prompts of one length.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many layers as are left out.
+    pub fn encode_tokens(&self, tokens: &[Vec<u32>], left_out: usize) -> ProjectedText {
         let ends: Vec<usize> = tokens.iter().map(|tokens| end_of(tokens, self.end)).collect();
-        Ok(self.model.forward(ids_tensor(&tokens, &self.device), &ends, left_out))
+        self.model.forward(ids_tensor(tokens, &self.device), &ends, left_out)
     }
 }
 

@@ -14,7 +14,7 @@ pub struct PipelineBuilder {
 
 impl PipelineBuilder {
     pub(crate) fn new(model: PathBuf, device: &Device) -> Self {
-        Self { options: OpenOptions::new(model, device), at_a_time: None }
+        OpenOptions::new(model, device).into()
     }
 
     /// The generator in place of `unet_one_step` in the model folder: a diffusers UNet folder, or a bare state dict
@@ -129,6 +129,13 @@ impl PipelineBuilder {
     ///
     /// When a file is missing or damaged, or the parts do not fit each other.
     pub fn build(self) -> Result<Pipeline, Error> {
-        Ok(Pipeline { model: AnyModel::open(&self.options)?, at_a_time: self.at_a_time })
+        let model = AnyModel::open(&self.options)?;
+        Ok(Pipeline { model, at_a_time: self.at_a_time, loras: self.options.loras })
+    }
+}
+
+impl From<OpenOptions> for PipelineBuilder {
+    fn from(options: OpenOptions) -> Self {
+        Self { options, at_a_time: None }
     }
 }

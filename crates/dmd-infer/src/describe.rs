@@ -5,12 +5,20 @@ use crate::request::{Method, NoiseSource, Request, TeacherSettings};
 
 impl Pipeline {
     /// The settings of a request's picture as text, in the form that other programs write into their PNGs under
-    /// `parameters`.
+    /// `parameters`. LoRA files stand behind the prompt as `<lora:NAME:STRENGTH>`.
     pub fn describe(&self, request: &Request, picture: usize, size: (u32, u32), model: &str) -> String {
         let mut text = request.prompts.get(picture).cloned().unwrap_or_default();
+        for lora in &self.loras {
+            let name = lora.path.file_stem().unwrap_or_default().to_string_lossy();
+            let between = if text.is_empty() { "" } else { " " };
+            text.push_str(&format!("{between}<lora:{name}:{}>", lora.strength));
+        }
         match &request.method {
             Method::Distilled => {
                 text.push_str(&format!("\nSteps: {}", self.generator_steps().unwrap_or(1)));
+                if let Some(name) = self.generator_recipe().and_then(|recipe| recipe.name.as_ref()) {
+                    text.push_str(&format!(", Recipe: {name}"));
+                }
             }
             Method::Teacher(settings) => self.describe_teacher(settings, &mut text),
         }

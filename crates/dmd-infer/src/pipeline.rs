@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use dmd_core::Noise;
 use dmd_model::pixels::to_rgb8;
-use dmd_model::{AnyModel, Conditioner, Noising, TextFeatures, with_model};
+use dmd_model::{AnyModel, Conditioner, LoraOption, Noising, Recipe, TextFeatures, with_model};
 use image::RgbImage;
 
 use crate::checks::finite;
@@ -17,6 +17,8 @@ pub struct Pipeline {
     pub(crate) model: AnyModel,
     /// Pictures that go through the networks together, where the builder's user says so.
     pub(crate) at_a_time: Option<usize>,
+    /// What was merged into the weights, where a builder did it.
+    pub(crate) loras: Vec<LoraOption>,
 }
 
 impl Pipeline {
@@ -37,7 +39,7 @@ impl Pipeline {
 
     /// The pipeline of an opened model.
     pub fn new(model: AnyModel) -> Self {
-        Self { model, at_a_time: None }
+        Self { model, at_a_time: None, loras: Vec::new() }
     }
 
     /// The model.
@@ -47,7 +49,12 @@ impl Pipeline {
 
     /// How many steps the distilled generator takes; `None` where there is no generator.
     pub fn generator_steps(&self) -> Option<usize> {
-        with_model!(&self.model, model => model.generator.as_ref().map(|generator| generator.recipe.steps()))
+        self.generator_recipe().map(Recipe::steps)
+    }
+
+    /// How the distilled generator is called; `None` where there is no generator.
+    pub fn generator_recipe(&self) -> Option<&Recipe> {
+        with_model!(&self.model, model => model.generator.as_ref().map(|generator| &generator.recipe))
     }
 
     /// Noise schedule and samplers.

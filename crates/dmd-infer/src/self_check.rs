@@ -6,16 +6,15 @@
 //! earlier one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use dmd_core::Noise;
 use dmd_kernels::{Operation, recorded};
 
-use dmd_model::{TextFeatures, check_dtype};
+use dmd_model::{OpenOptions, TextFeatures, check_dtype};
 
-use crate::{Error, Method, Pipeline, Request};
+use crate::{Error, Method, Pipeline, PipelineBuilder, Request};
 
 /// What was compared, and what came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +25,15 @@ pub struct Check {
     pub count: usize,
     /// The comparison.
     pub outcome: Outcome,
+}
+
+/// What a [`self_check`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// Every comparison.
+    pub checks: Vec<Check>,
+    /// What a user should know of how the model was opened, see [`Pipeline::notes`].
+    pub notes: Vec<String>,
 }
 
 /// A comparison's outcome.
@@ -89,21 +97,22 @@ const LATENTS: &str = "UNet and the step to x0";
 const PICTURE: &str = "decoder";
 
 /// Runs every distinct operation that the model needs for a picture, as the reference's own run recorded them, then the
-/// model itself, on `device` in `dtype` and on `reference` in single precision. `seen` is told of each check and of how many there are.
+/// model itself, on the options' device in their float type and on `reference` in single precision. `seen` is told of each
+/// check and of how many there are.
 ///
 /// # Errors
 ///
 /// When the model cannot be read, or the device does not know the type. A device that is wrong is no error: see
 /// [`Check::passed`].
 pub fn self_check(
-    model: &Path,
-    device: &Device,
-    dtype: FloatDType,
+    options: &OpenOptions,
     reference: &Device,
     seen: &mut dyn FnMut(&Check, usize),
-) -> Result<Vec<Check>, Error> {
+) -> Result<Checked, Error> {
+    let (device, dtype) = (&options.device, options.dtype);
     check_dtype(device, dtype)?;
-    let (stages, operations) = recorded(|| Stages::run(model, reference));
+    let plain = OpenOptions { device: reference.clone(), dtype: FloatDType::F32, ..options.clone() };
+    let (stages, operations) = recorded(|| Stages::run(plain));
     let stages = stages?;
     let total = operations.len() + 3;
     let mut all = Vec::with_capacity(total);
@@ -112,11 +121,11 @@ pub fn self_check(
         seen(&check, total);
         all.push(check);
     }
-    for check in stages.compare(model, device, dtype)? {
+    for check in stages.compare(options)? {
         seen(&check, total);
         all.push(check);
     }
-    Ok(all)
+    Ok(Checked { checks: all, notes: stages.notes })
 }
 
 /// Compares one operation on random inputs.
@@ -203,6 +212,8 @@ struct Stages {
     latent_shape: [usize; 4],
     /// Levels of 0 to 1.
     picture: Vec<f32>,
+    /// What a user should know of how the model was opened.
+    notes: Vec<String>,
 }
 
 /// The model's own way to a picture: its generator's, or two steps of the teacher without guidance.
@@ -237,8 +248,8 @@ fn picture(pipeline: &Pipeline, latents: Tensor<4>) -> Result<Vec<f32>, Error> {
 }
 
 impl Stages {
-    fn run(model: &Path, reference: &Device) -> Result<Self, Error> {
-        let pipeline = Pipeline::builder(model, reference).generator_first().build()?;
+    fn run(options: OpenOptions) -> Result<Self, Error> {
+        let pipeline = PipelineBuilder::from(options).generator_first().build()?;
         let text = pipeline.encode_prompt(&[PROMPT])?;
         let latents = pipeline.denoise_from(&request(&pipeline), noise(&pipeline), &text, &mut ())?;
         Ok(Self {
@@ -247,11 +258,13 @@ impl Stages {
             latent_shape: latents.dims(),
             latents: read(latents.clone()),
             picture: picture(&pipeline, latents)?,
+            notes: pipeline.notes().to_vec(),
         })
     }
 
-    fn compare(&self, model: &Path, device: &Device, dtype: FloatDType) -> Result<Vec<Check>, Error> {
-        let pipeline = Pipeline::builder(model, device).dtype(dtype).generator_first().build()?;
+    fn compare(&self, options: &OpenOptions) -> Result<Vec<Check>, Error> {
+        let (device, dtype) = (&options.device, options.dtype);
+        let pipeline = PipelineBuilder::from(options.clone()).generator_first().build()?;
         let pipeline = &pipeline;
         let check = |what: &str, outcome| Check { what: what.to_owned(), count: 1, outcome };
         let text = || TextFeatures {

@@ -9,8 +9,15 @@
 //! | `latents` `[b, c, h, w]`, `timesteps` `[b]`, `text_hidden` → `unet_out` | UNet |
 //! | `latents_scaled` → `vae_decoded` | decoder; its input itself, after division by the scaling factor |
 //! | `image` → `vae_mean` | encoder; the posterior's mean before scaling |
-//! | `onestep_noise`, `input_ids` → `onestep_image` | the one-step recipe at t = 999, decoded |
+//! | `onestep_noise`, `input_ids` → `onestep_image` | one call at `onestep_timestep` `[1]`, else t = 999, decoded |
 //! | `ddim_noise`, `ddim_steps` `[1]`, `ddim_guidance` `[1]`, `uncond_hidden`, `text_hidden` → `ddim_latents` | guided DDIM, eta 0 |
+//!
+//! Stable Diffusion XL has two text encoders and is told the whole prompt and the picture's sizes. There:
+//!
+//! - `input_ids_2` are the second encoder's tokens, `text_hidden` the joined features of the words without the last
+//!   layer, and `text_pooled` `[b, width]` those of the whole prompt, which are compared too;
+//! - the UNet's and DDIM's keys include `text_pooled` and `time_ids` `[b, 6]`, DDIM's `uncond_pooled`, the one-step
+//!   recipe's `time_ids`.
 //!
 //! Pictures are `[b, 3, h, w]` in [−1, 1], not clamped.
 
@@ -21,9 +28,11 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use dmd_core::Guided;
-use dmd_model::{AutoencoderFiles, Distilled, OpenOptions, Recipe, TextToImage};
+use dmd_model::{
+    AnyText, AutoencoderFiles, Distilled, OpenOptions, Recipe, TextFeatures, TextParts, with_text,
+};
 use dmd_scheduler::{Sampler, Steps};
-use dmd_unet::{Network, UNetConfig, UNetDenoiser};
+use dmd_unet::{Network, Preconditioned, Sizes};
 
 use self::reference::Reference;
 use crate::Error;
@@ -76,29 +85,58 @@ pub fn verify(
     let file = dmd_weights::read(reference)?;
     let reference = Reference { file: &file, device };
     let generator = generator.map(Path::to_owned);
-    let parts = TextToImage::open(&OpenOptions { generator, ..OpenOptions::new(model, device) })?;
+    let parts = AnyText::open(&OpenOptions { generator, ..OpenOptions::new(model, device) })?;
+    with_text!(&parts, parts => modules(parts, &reference, tolerances))
+}
+
+/// The keys of each text encoder's tokens.
+const TOKENS: [&str; 2] = ["input_ids", "input_ids_2"];
+
+/// Keys of a module, with those of what its network is told besides the words.
+fn keys<'a, P: TextParts>(parts: &P, common: &[&'a str], told: &[&'a str]) -> Vec<&'a str> {
+    let told = if parts.pooled_width().is_some() { told } else { &[] };
+    [common, told].concat()
+}
+
+fn modules<P: TextParts>(
+    parts: &P,
+    reference: &Reference<'_>,
+    tolerances: &Tolerances,
+) -> Result<Vec<Comparison>, Error> {
+    let device = reference.device;
     let mut all = Vec::new();
-    let mut one_step_text = None;
-    let one_step = reference.has(&["onestep_noise", "input_ids", "onestep_image"]);
-    if reference.has(&["input_ids"]) && (one_step || reference.has(&["text_hidden"])) {
-        let network = parts.load_text(device)?;
-        let ids = reference.ids(parts.text.vocab_size, parts.text.max_position_embeddings)?;
-        let hidden = network.forward(ids);
-        if reference.has(&["text_hidden"]) {
-            all.push(reference.compare("text_hidden", hidden.clone(), tolerances)?);
+    let encoders = parts.text_encoders();
+    let tokens = &TOKENS[..encoders.len().min(TOKENS.len())];
+    let one_step = reference.has(&keys(parts, &["onestep_noise", "onestep_image"], &["time_ids"]));
+    let outputs = ["text_hidden", "text_pooled"].map(|key| reference.has(&[key]));
+    let mut text = None;
+    if reference.has(tokens) && (one_step || outputs.contains(&true)) {
+        let pairs = tokens.iter().zip(&encoders);
+        let read = pairs.map(|(key, of)| reference.ids(key, of.vocab_size, of.max_position_embeddings));
+        let lists = read.collect::<Result<Vec<_>, _>>()?;
+        let shape = |lists: &Vec<Vec<u32>>| (lists.len(), lists[0].len());
+        if lists.iter().any(|list| shape(list) != shape(&lists[0])) {
+            return Err(reference.refuse(format!("{tokens:?} differ in their shape")));
         }
-        one_step_text = Some(hidden);
+        let found = parts.load_features(&lists, device)?;
+        if outputs[0] {
+            all.push(reference.compare("text_hidden", found.words.clone(), tolerances)?);
+        }
+        if let Some(pooled) = found.pooled.clone().filter(|_| outputs[1]) {
+            all.push(reference.compare("text_pooled", pooled, tolerances)?);
+        }
+        text = Some(found);
     }
-    all.extend(unet(&parts, &reference, tolerances)?);
+    all.extend(unet(parts, reference, tolerances)?);
     let mut x0 = None;
-    if let Some(text) = one_step_text.filter(|_| one_step) {
-        x0 = Some(one_step_latents(&parts, &reference, text)?);
+    if let Some(text) = text.filter(|_| one_step) {
+        x0 = Some(one_step_latents(parts, reference, text)?);
     }
     let decode = reference.has(&["latents_scaled", "vae_decoded"]);
     let encode = reference.has(&["image", "vae_mean"]);
     if (decode || encode || x0.is_some())
         && let (Some(network), AutoencoderFiles::Full { config, .. }) =
-            (parts.load_autoencoder(device)?, &parts.autoencoder)
+            (parts.load_autoencoder(device)?, parts.autoencoder())
     {
         if decode {
             reference.fits("latents_scaled", config.latent_channels, 1)?;
@@ -123,50 +161,55 @@ pub fn verify(
 }
 
 /// The UNet's output, and the guided walk of the same network.
-fn unet(
-    parts: &TextToImage,
+fn unet<P: TextParts>(
+    parts: &P,
     reference: &Reference<'_>,
     tolerances: &Tolerances,
 ) -> Result<Vec<Comparison>, Error> {
-    let call = reference.has(&["latents", "timesteps", "text_hidden", "unet_out"]);
-    let keys = ["ddim_noise", "ddim_steps", "ddim_guidance", "uncond_hidden", "text_hidden", "ddim_latents"];
-    let walk = reference.has(&keys);
+    let told = ["text_pooled", "time_ids"];
+    let call = ["latents", "timesteps", "text_hidden", "unet_out"];
+    let call = reference.has(&keys(parts, &call, &told));
+    let walk = ["ddim_noise", "ddim_steps", "ddim_guidance", "uncond_hidden", "text_hidden", "ddim_latents"];
+    let walk = reference.has(&keys(parts, &walk, &[&told[..], &["uncond_pooled"]].concat()));
     let mut all = Vec::new();
     if !call && !walk {
         return Ok(all);
     }
-    let (Some(network), Some(config)) =
-        (parts.networks.load_teacher(reference.device)?, parts.networks.config())
-    else {
+    let networks = parts.networks();
+    let (Some(network), Some(config)) = (networks.load_teacher(reference.device)?, networks.config()) else {
         return Err(
             reference.refuse("it compares a teacher's UNet, and the model has no folder unet".to_owned())
         );
     };
-    let text: Tensor<3> = reference.tensor("text_hidden")?;
-    check_text(reference, "text_hidden", config)?;
+    let sizes = P::Network::sizes(config);
+    let text = features(parts, reference, ["text_hidden", "text_pooled"], &sizes)?;
     if call {
-        reference.fits("latents", config.in_channels, config.downsampling())?;
+        reference.fits("latents", sizes.in_channels, sizes.downsampling)?;
         let (x, t): (Tensor<4>, Tensor<1>) = (reference.tensor("latents")?, reference.tensor("timesteps")?);
-        if x.dims()[0] != t.dims()[0] || x.dims()[0] != text.dims()[0] {
+        if x.dims()[0] != t.dims()[0] || x.dims()[0] != text.words.dims()[0] {
             return Err(
                 reference.refuse("latents, timesteps and text_hidden differ in their batch".to_owned())
             );
         }
-        all.push(reference.compare("unet_out", network.forward(x, t, &text), tolerances)?);
+        let condition = condition(parts, reference, text.clone())?;
+        all.push(reference.compare("unet_out", network.forward(x, t, &condition), tolerances)?);
     }
     if walk {
-        reference.fits("ddim_noise", config.in_channels, config.downsampling())?;
-        check_text(reference, "uncond_hidden", config)?;
-        let denoiser = UNetDenoiser::new(network, parts.noising.prediction());
-        let unconditional: Tensor<3> = reference.tensor("uncond_hidden")?;
-        let guided = Guided::new(&denoiser, unconditional, reference.scalar("ddim_guidance")?);
+        reference.fits("ddim_noise", sizes.in_channels, sizes.downsampling)?;
+        let unconditional = features(parts, reference, ["uncond_hidden", "uncond_pooled"], &sizes)?;
         let z: Tensor<4> = reference.tensor("ddim_noise")?;
-        if z.dims()[0] != text.dims()[0] {
-            return Err(reference.refuse("ddim_noise and text_hidden differ in their batch".to_owned()));
+        let count = z.dims()[0];
+        if text.words.dims()[0] != count || ![1, count].contains(&unconditional.words.dims()[0]) {
+            let reason = "ddim_noise, text_hidden and uncond_hidden differ in their batch";
+            return Err(reference.refuse(reason.to_owned()));
         }
+        let denoiser = Preconditioned::new(network, parts.noising().prediction());
+        let unconditional = condition(parts, reference, unconditional)?;
+        let guided = Guided::new(denoiser, unconditional, reference.scalar("ddim_guidance")?);
         let steps = reference.scalar("ddim_steps")? as usize;
-        let plan = parts.noising.plan(&Steps::Count(steps), Some(Sampler::Ddim))?;
+        let plan = parts.noising().plan(&Steps::Count(steps), Some(Sampler::Ddim))?;
         let none = z.zeros_like();
+        let text = condition(parts, reference, text)?;
         let go_on = &mut |_: usize, _: &Tensor<4>| ControlFlow::Continue(());
         if let Some(latents) = plan.run(&guided, plan.start(z), &text, &mut || none.clone(), go_on) {
             all.push(reference.compare("ddim_latents", latents, tolerances)?);
@@ -175,35 +218,67 @@ fn unet(
     Ok(all)
 }
 
-fn check_text(reference: &Reference<'_>, key: &str, config: &UNetConfig) -> Result<(), Error> {
-    let [.., width] = reference.shape::<3>(key)?;
-    let wanted = config.cross_attention_dim;
-    match width == wanted {
-        true => Ok(()),
-        false => Err(reference.refuse(format!("{key:?} is {width} wide, the UNet takes {wanted}"))),
+/// The features of these keys, which fit the network and each other.
+fn features<P: TextParts>(
+    parts: &P,
+    reference: &Reference<'_>,
+    [words, pooled]: [&str; 2],
+    network: &Sizes,
+) -> Result<TextFeatures, Error> {
+    let [rows, _, width] = reference.shape::<3>(words)?;
+    if let Some(wanted) = network.context_width.filter(|wanted| *wanted != width) {
+        return Err(reference.refuse(format!("{words:?} is {width} wide, the UNet takes {wanted}")));
     }
+    let words = reference.tensor(words)?;
+    let Some(wanted) = parts.pooled_width() else { return Ok(words.into()) };
+    reference.rows(pooled, [rows, wanted])?;
+    Ok(TextFeatures { words, pooled: Some(reference.tensor(pooled)?) })
 }
 
-/// The generator's latents by the published recipe, one call at the last timestep; the teacher's where there is no
-/// generator.
-fn one_step_latents(
-    parts: &TextToImage,
+/// What features and the reference's sizes of the picture are for the network.
+fn condition<P: TextParts>(
+    parts: &P,
     reference: &Reference<'_>,
-    text: Tensor<3>,
-) -> Result<Tensor<4>, Error> {
-    let network = match parts.networks.load_generator(reference.device)? {
-        Some(network) => Some(network),
-        None => parts.networks.load_teacher(reference.device)?,
+    features: TextFeatures,
+) -> Result<<P::Network as Network>::Condition, Error> {
+    let rows = features.words.dims()[0];
+    let sizes = match parts.pooled_width() {
+        None => None,
+        Some(_) => {
+            let [given, _] = reference.shape::<2>("time_ids")?;
+            reference.rows("time_ids", [given.max(rows), 6])?;
+            Some(reference.tensor::<2>("time_ids")?.narrow(0, 0, rows))
+        }
     };
-    let (Some(network), Some(config)) = (network, parts.networks.config()) else {
+    Ok(parts.condition(features, sizes)?)
+}
+
+/// The generator's latents by one call; the teacher's where there is no generator.
+fn one_step_latents<P: TextParts>(
+    parts: &P,
+    reference: &Reference<'_>,
+    text: TextFeatures,
+) -> Result<Tensor<4>, Error> {
+    let networks = parts.networks();
+    let network = match networks.load_generator(reference.device)? {
+        Some(network) => Some(network),
+        None => networks.load_teacher(reference.device)?,
+    };
+    let (Some(network), Some(config)) = (network, networks.config()) else {
         return Err(reference.refuse("it compares a UNet, and the model has none".to_owned()));
     };
-    reference.fits("onestep_noise", config.in_channels, config.downsampling())?;
-    let denoiser = UNetDenoiser::new(network, parts.noising.prediction());
-    let generator = Distilled::new(denoiser, Recipe::published(&parts.noising), &parts.noising);
+    let sizes = P::Network::sizes(config);
+    reference.fits("onestep_noise", sizes.in_channels, sizes.downsampling)?;
+    let noising = parts.noising();
+    let recipe = match reference.has(&["onestep_timestep"]) {
+        true => Recipe::new(vec![reference.scalar("onestep_timestep")? as usize], 1.0, noising)?,
+        false => Recipe::published(noising),
+    };
+    let denoiser = Preconditioned::new(network, noising.prediction());
+    let generator = Distilled::new(denoiser, recipe, noising);
     let z: Tensor<4> = reference.tensor("onestep_noise")?;
-    if z.dims()[0] != text.dims()[0] {
+    if z.dims()[0] != text.words.dims()[0] {
         return Err(reference.refuse("onestep_noise and input_ids differ in their batch".to_owned()));
     }
-    Ok(generator.network.first(z, &text))
+    Ok(generator.network.first(z, &condition(parts, reference, text)?))
 }

@@ -27,6 +27,10 @@ struct Word {
 }
 
 impl Embeddings {
+    pub(crate) fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Reads the files, and compares their widths with those of the model's text encoders.
     pub(crate) fn open(options: &OpenOptions, encoders: &[&TextConfig]) -> Result<Self, Error> {
         let taken: Vec<usize> = encoders.iter().map(|config| config.hidden_size).collect();

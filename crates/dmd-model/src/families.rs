@@ -6,7 +6,10 @@ use serde::Deserialize;
 use crate::classes::ClassConditioner;
 use crate::family::Family;
 use crate::source::Source;
-use crate::{Error, Model, Noising, OpenOptions, PixelClasses, StableDiffusion, StableDiffusionXl};
+use crate::{
+    Error, Model, Noising, OpenOptions, PixelClasses, StableDiffusion, StableDiffusionXl, TextToImage,
+    TextToImageXl,
+};
 
 /// A part of a model, in a folder of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -206,6 +209,43 @@ macro_rules! with_model {
             $crate::AnyModel::StableDiffusion($model) => $body,
             $crate::AnyModel::StableDiffusionXl($model) => $body,
             $crate::AnyModel::Classes($model) => $body,
+        }
+    };
+}
+
+/// A model of texts of whichever family a folder holds, read part by part ([`TextParts`](crate::TextParts)).
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a program holds one")]
+pub enum AnyText {
+    /// Stable Diffusion 1.x or 2.x.
+    StableDiffusion(TextToImage),
+    /// Stable Diffusion XL.
+    StableDiffusionXl(TextToImageXl),
+}
+
+impl AnyText {
+    /// Reads every configuration and compares the parts.
+    ///
+    /// # Errors
+    ///
+    /// When a configuration is missing, damaged or not supported; [`Error::Misfit`] when parts do not fit,
+    /// [`Error::NoText`] for a model of classes.
+    pub fn open(options: &OpenOptions) -> Result<Self, Error> {
+        match Kind::of(&Source::open(options)?)? {
+            Kind::StableDiffusion => TextToImage::open(options).map(Self::StableDiffusion),
+            Kind::StableDiffusionXl => TextToImageXl::open(options).map(Self::StableDiffusionXl),
+            Kind::Classes => Err(Error::NoText),
+        }
+    }
+}
+
+/// Runs an expression on an [`AnyText`], whichever family it is of.
+#[macro_export]
+macro_rules! with_text {
+    ($any:expr, $parts:ident => $body:expr) => {
+        match $any {
+            $crate::AnyText::StableDiffusion($parts) => $body,
+            $crate::AnyText::StableDiffusionXl($parts) => $body,
         }
     };
 }

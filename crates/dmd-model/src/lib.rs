@@ -31,6 +31,7 @@ mod stable_diffusion;
 mod stable_diffusion_xl;
 mod teacher_files;
 mod text;
+mod text_parts;
 
 pub use autoencoder::{AutoencoderFiles, read_autoencoder, write_autoencoder};
 pub use classes::ClassConditioner;
@@ -39,7 +40,7 @@ pub use convert::convert;
 pub use describe::{Description, describe};
 pub use embeddings::EmbeddingOption;
 pub use error::Error;
-pub use families::{AnyModel, Kind, Part, misfits};
+pub use families::{AnyModel, AnyText, Kind, Part, misfits};
 pub use family::{ConditionOf, Conditioner, Family, SizeConditions, TextFeatures};
 pub use folder::ModelFolder;
 pub use loras::LoraOption;
@@ -54,5 +55,6 @@ pub use source::Source;
 pub use stable_diffusion::{
     MAX_TOKENS, StableDiffusion, TextToImage, read_tokenizer, write_teacher, write_tokenizer,
 };
-pub use stable_diffusion_xl::{StableDiffusionXl, XlConditioner};
+pub use stable_diffusion_xl::{StableDiffusionXl, TextToImageXl, XlConditioner};
 pub use text::TextConditioner;
+pub use text_parts::TextParts;

@@ -1,7 +1,7 @@
 //! Stable Diffusion 1.x and 2.x: a latent UNet under CLIP's text features.
 
-use burn::tensor::Device;
-use dmd_clip::{CLIP_KEYS, ClipTextModel, TextConfig, TextEncoder, Tokenizer, Vocabulary};
+use burn::tensor::{Device, Tensor};
+use dmd_clip::{CLIP_KEYS, ClipTextModel, TextConfig, TextEncoder, Tokenizer, Vocabulary, ids_tensor};
 use dmd_scheduler::SchedulerConfig;
 use dmd_unet::{Autoencoder, Network, UNet2d, UNetConfig};
 use dmd_weights::{LoraPart, ModelIndex, Precision, write_json};
@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 use crate::autoencoder::AutoencoderFiles;
 use crate::embeddings::Embeddings;
 use crate::families::{Kind, Part};
-use crate::family::Family;
+use crate::family::{Family, TextFeatures};
 use crate::fit::Misfits;
 use crate::folder::{ModelFolder, scheduler_file};
 use crate::loras::Loras;
 use crate::networks::NetworkFiles;
 use crate::source::Source;
 use crate::text::TextConditioner;
+use crate::text_parts::{TextParts, lists};
 use crate::{Error, Model, Noising, OpenOptions};
 
 /// The family of Stable Diffusion 1.x and 2.x.
@@ -99,13 +100,41 @@ impl TextToImage {
         let weights = loras.merged(LoraPart::TextEncoder, self.source.tensors(Part::TextEncoder)?)?;
         Ok(dmd_weights::load(self.text.init(device)?, &weights, &CLIP_KEYS)?)
     }
+}
 
-    /// Reads the autoencoder; `None` where a tiny one takes its place.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::load_text`].
-    pub fn load_autoencoder(&self, device: &Device) -> Result<Option<Autoencoder>, Error> {
+impl TextParts for TextToImage {
+    type Network = UNet2d;
+
+    fn networks(&self) -> &NetworkFiles<UNet2d> {
+        &self.networks
+    }
+
+    fn autoencoder(&self) -> &AutoencoderFiles {
+        &self.autoencoder
+    }
+
+    fn noising(&self) -> &Noising {
+        &self.noising
+    }
+
+    fn text_encoders(&self) -> Vec<&TextConfig> {
+        vec![&self.text]
+    }
+
+    fn pooled_width(&self) -> Option<usize> {
+        None
+    }
+
+    fn load_features(&self, tokens: &[Vec<Vec<u32>>], device: &Device) -> Result<TextFeatures, Error> {
+        let [tokens] = lists(tokens)?;
+        Ok(self.load_text(device)?.forward(ids_tensor(tokens, device)).into())
+    }
+
+    fn condition(&self, features: TextFeatures, _: Option<Tensor<2>>) -> Result<Tensor<3>, Error> {
+        Ok(features.words)
+    }
+
+    fn load_autoencoder(&self, device: &Device) -> Result<Option<Autoencoder>, Error> {
         self.autoencoder.load(&self.source, device)
     }
 }

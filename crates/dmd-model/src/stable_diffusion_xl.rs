@@ -4,11 +4,12 @@ mod conditioner;
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_clip::{
     CLIP_KEYS, ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer,
+    ids_tensor,
 };
-use dmd_unet::{Network, XlUNet2d};
+use dmd_unet::{Autoencoder, Network, XlCondition, XlUNet2d};
 use dmd_weights::{KeyMap, LoraPart};
 
 use crate::autoencoder::AutoencoderFiles;
@@ -19,7 +20,9 @@ use crate::fit::Misfits;
 use crate::loras::Loras;
 use crate::networks::NetworkFiles;
 use crate::source::Source;
-use crate::{Error, Model, Noising, OpenOptions};
+use crate::text_parts::{TextParts, lists};
+use crate::{Error, Model, Noising, OpenOptions, TextFeatures};
+use conditioner::LEFT_OUT;
 pub use conditioner::XlConditioner;
 
 /// The family of Stable Diffusion XL.
@@ -44,9 +47,10 @@ impl TextFiles {
     }
 }
 
-/// A model folder whose configurations were read.
+/// A model folder whose configurations were read. Its parts are read one by one by [`TextParts`], or all by
+/// [`Family::open`].
 #[derive(Debug, Clone)]
-struct Files {
+pub struct TextToImageXl {
     source: Source,
     first: TextFiles,
     second: TextFiles,
@@ -56,7 +60,18 @@ struct Files {
     zeros: bool,
 }
 
-impl Files {
+impl TextToImageXl {
+    /// Reads every configuration and compares the parts.
+    ///
+    /// # Errors
+    ///
+    /// When a configuration is missing, damaged or not supported; [`Error::Misfit`] when parts do not fit.
+    pub fn open(options: &OpenOptions) -> Result<Self, Error> {
+        let found = Self::read(options)?;
+        found.compare().refuse(&options.model)?;
+        Ok(found)
+    }
+
     fn read(options: &OpenOptions) -> Result<Self, Error> {
         let source = Source::open(options)?;
         let noising = StableDiffusionXl::noising(&source)?;
@@ -92,28 +107,46 @@ impl Files {
         misfits
     }
 
+    fn load_first(
+        &self,
+        loras: &mut Loras,
+        words: &Embeddings,
+        device: &Device,
+    ) -> Result<TextEncoder, Error> {
+        let TextFiles { config, tokenizer } = &self.first;
+        let weights = loras.merged(LoraPart::TextEncoder, self.source.tensors(Part::TextEncoder)?)?;
+        let mut network: ClipTextModel = dmd_weights::load(config.init(device)?, &weights, &CLIP_KEYS)?;
+        if let Some((from, rows)) = words.rows(0, tokenizer, device) {
+            network = network.with_rows(from, rows);
+        }
+        Ok(TextEncoder::new(words.taught(tokenizer)?, network, device))
+    }
+
+    fn load_second(
+        &self,
+        loras: &mut Loras,
+        words: &Embeddings,
+        device: &Device,
+    ) -> Result<ProjectedTextEncoder, Error> {
+        let TextFiles { config, tokenizer } = &self.second;
+        let weights = loras.merged(LoraPart::TextEncoder2, self.source.tensors(Part::TextEncoder2)?)?;
+        let network = ProjectedTextModel::init(config, device)?;
+        let mut network = dmd_weights::load(network, &weights, &KeyMap::default())?;
+        if let Some((from, rows)) = words.rows(1, tokenizer, device) {
+            network = network.with_rows(from, rows);
+        }
+        Ok(ProjectedTextEncoder::new(words.taught(tokenizer)?, network, config, device))
+    }
+
     fn load_conditioner(
         &self,
         loras: &mut Loras,
         words: &Embeddings,
-        tokenizers: [Tokenizer; 2],
         device: &Device,
     ) -> Result<XlConditioner, Error> {
-        let Self { source, first, second, .. } = self;
-        let [first_tokenizer, second_tokenizer] = tokenizers;
-        let weights = loras.merged(LoraPart::TextEncoder, source.tensors(Part::TextEncoder)?)?;
-        let mut network: ClipTextModel = dmd_weights::load(first.config.init(device)?, &weights, &CLIP_KEYS)?;
-        if let Some((from, rows)) = words.rows(0, &first.tokenizer, device) {
-            network = network.with_rows(from, rows);
-        }
-        let one = TextEncoder::new(first_tokenizer, network, device);
-        let weights = loras.merged(LoraPart::TextEncoder2, source.tensors(Part::TextEncoder2)?)?;
-        let network = ProjectedTextModel::init(&second.config, device)?;
-        let mut network = dmd_weights::load(network, &weights, &KeyMap::default())?;
-        if let Some((from, rows)) = words.rows(1, &second.tokenizer, device) {
-            network = network.with_rows(from, rows);
-        }
-        let two = ProjectedTextEncoder::new(second_tokenizer, network, &second.config, device);
+        let Self { first, second, .. } = self;
+        let one = self.load_first(loras, words, device)?;
+        let two = self.load_second(loras, words, device)?;
         Ok(XlConditioner {
             one,
             two,
@@ -124,6 +157,53 @@ impl Files {
             device: device.clone(),
             kept: Arc::default(),
         })
+    }
+}
+
+impl TextParts for TextToImageXl {
+    type Network = XlUNet2d;
+
+    fn networks(&self) -> &NetworkFiles<XlUNet2d> {
+        &self.networks
+    }
+
+    fn autoencoder(&self) -> &AutoencoderFiles {
+        &self.autoencoder
+    }
+
+    fn noising(&self) -> &Noising {
+        &self.noising
+    }
+
+    fn text_encoders(&self) -> Vec<&TextConfig> {
+        vec![&self.first.config, &self.second.config]
+    }
+
+    fn pooled_width(&self) -> Option<usize> {
+        self.second.config.projection_dim
+    }
+
+    fn load_features(&self, tokens: &[Vec<Vec<u32>>], device: &Device) -> Result<TextFeatures, Error> {
+        let [first, second] = lists(tokens)?;
+        let (loras, none) = (&mut Loras::none(), &Embeddings::none());
+        let words = self.load_first(loras, none, device)?.model().hidden(ids_tensor(first, device), LEFT_OUT);
+        let text = self.load_second(loras, none, device)?.encode_tokens(second, LEFT_OUT);
+        Ok(TextFeatures { words: Tensor::cat(vec![words, text.hidden], 2), pooled: Some(text.pooled) })
+    }
+
+    fn condition(&self, features: TextFeatures, sizes: Option<Tensor<2>>) -> Result<XlCondition, Error> {
+        let TextFeatures { words: text, pooled } = features;
+        let (Some(pooled), Some(sizes)) = (pooled, sizes) else {
+            return Err(Error::Setting {
+                setting: "a condition of words alone".to_owned(),
+                hint: "it takes features of the whole prompt and the picture's sizes too".to_owned(),
+            });
+        };
+        Ok(XlCondition { text, pooled, sizes })
+    }
+
+    fn load_autoencoder(&self, device: &Device) -> Result<Option<Autoencoder>, Error> {
+        self.autoencoder.load(&self.source, device)
     }
 }
 
@@ -139,16 +219,17 @@ impl Family for StableDiffusionXl {
     }
 
     fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
-        Ok(Files::read(options)?.compare().into_reasons())
+        Ok(TextToImageXl::read(options)?.compare().into_reasons())
     }
 
     fn open(options: &OpenOptions) -> Result<Model<Self>, Error> {
         options.check_dtype()?;
-        let files = Files::read(options)?;
-        files.compare().refuse(&options.model)?;
+        let files = TextToImageXl::open(options)?;
         let device = &options.device;
         let words = Embeddings::open(options, &[&files.first.config, &files.second.config])?;
-        let tokenizers = [words.taught(&files.first.tokenizer)?, words.taught(&files.second.tokenizer)?];
+        // A word that a tokenizer cannot be taught is refused before anything is read.
+        words.taught(&files.first.tokenizer)?;
+        words.taught(&files.second.tokenizer)?;
         let mut loras = Loras::open(options)?;
         let (teacher, generator) = files.networks.load(options, &files.noising, &mut loras)?;
         let config = files.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
@@ -160,7 +241,7 @@ impl Family for StableDiffusionXl {
         if let Some(side) = options.tile {
             codec = codec.with_tiles(side)?;
         }
-        let mut conditioner = files.load_conditioner(&mut loras, &words, tokenizers, device)?;
+        let mut conditioner = files.load_conditioner(&mut loras, &words, device)?;
         let side = XlUNet2d::sizes(&config).sample_size * codec.factor();
         conditioner.picture = (side, side);
         let recipe = files.networks.recipe.as_ref();

@@ -245,3 +245,55 @@ fn a_picture_of_a_word_of_an_embedding() {
     assert!(refused.contains("\"re\"") && refused.contains("another word"), "{refused}");
     assert!(!here.path().join("c.png").exists());
 }
+
+/// The commands that draw take the same parts and say the same of them; a PNG holds the LoRA and the recipe as other
+/// programs write them.
+#[test]
+fn parts_of_every_command_that_draws() {
+    let here = tempfile::tempdir().unwrap();
+    let (file, config) = (golden("files/sdxl.safetensors"), golden("sdxl"));
+    let lora = format!("{}:0.7", golden("files/lora/kohya.safetensors").display());
+    let vae = golden("sdxl/vae");
+    let run = |command: &[&str]| {
+        let parts = [
+            "--model",
+            file.to_str().unwrap(),
+            "--config",
+            config.to_str().unwrap(),
+            "--lora",
+            &lora,
+            "--vae",
+            vae.to_str().unwrap(),
+            "--recipe",
+            "lightning-4step",
+        ];
+        let output = dmd(here.path(), &[command, &parts[..]].concat());
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said.matches("strength 0.7").count(), 1, "{command:?}: {said}");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), said)
+    };
+    let (_, said) = run(&["generate", "red", "--out", "a.png"]);
+    assert!(said.contains("lightning-4step"), "{said}");
+    let bytes = fs::read(here.path().join("a.png")).unwrap();
+    let text = b"red <lora:kohya:0.7>\nSteps: 4, Recipe: lightning-4step, Seed: 0";
+    assert!(bytes.windows(text.len()).any(|part| part == text));
+
+    let (said, notes) = run(&["compare", "red", "--steps", "2", "--repeats", "1", "--out", "c.png"]);
+    assert!(said.contains("generator, 4 steps") && notes.contains("lightning-4step"), "{said}{notes}");
+    let (said, notes) = run(&["evaluate", "--prompts", "2", "--steps", "4"]);
+    assert!(said.contains("  4 steps: ") && notes.contains("lightning-4step"), "{said}{notes}");
+    let (said, _) = run(&["bench", "--runs", "1", "--json"]);
+    let parts: Vec<serde_json::Value> =
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = parts.iter().map(|part| part["part"].as_str().unwrap()).collect();
+    assert_eq!(names, ["text", "unet", "decode", "picture"]);
+
+    let (said, _) = run(&["self-check", "--all"]);
+    assert!(said.contains("decoder"), "{said}");
+
+    // A model without a generator has no such picture.
+    let output = dmd(here.path(), &["bench", "--runs", "1", "--model", config.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("| unet |") && !said.contains("| picture |"), "{said}");
+}

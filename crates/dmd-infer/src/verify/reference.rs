@@ -1,6 +1,6 @@
 //! The file of a comparison.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use dmd_weights::Tensors;
 
 use super::{Comparison, Tolerances};
@@ -48,15 +48,24 @@ impl Reference<'_> {
         Ok(f64::from(value.narrow(0, 0, 1).into_scalar::<f32>()))
     }
 
-    pub(super) fn ids(&self, vocabulary: usize, positions: usize) -> Result<Tensor<2, Int>, Error> {
-        let shape: [usize; 2] = self.shape("input_ids")?;
-        let ids = self.file.integers("input_ids")?;
+    /// Lists of tokens, one per row.
+    pub(super) fn ids(&self, key: &str, vocabulary: usize, positions: usize) -> Result<Vec<Vec<u32>>, Error> {
+        let shape: [usize; 2] = self.shape(key)?;
+        let ids = self.file.integers(key)?;
         if shape[1] > positions || ids.iter().any(|id| *id < 0 || *id >= vocabulary as i64) {
-            let reason = format!("\"input_ids\" go beyond {positions} positions or {vocabulary} tokens");
+            let reason = format!("{key:?} go beyond {positions} positions or {vocabulary} tokens");
             return Err(self.refuse(reason));
         }
-        let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
-        Ok(Tensor::from_data(TensorData::new(ids, shape), self.device))
+        let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+        Ok(ids.chunks(shape[1]).map(<[u32]>::to_vec).collect())
+    }
+
+    /// Rows of numbers, of a known shape.
+    pub(super) fn rows(&self, key: &str, wanted: [usize; 2]) -> Result<(), Error> {
+        match self.shape::<2>(key)? {
+            found if found == wanted => Ok(()),
+            found => Err(self.refuse(format!("{key:?} is of shape {found:?}, here it is {wanted:?}"))),
+        }
     }
 
     /// Channels and divisibility, so that a strange file is refused and not panicked on.

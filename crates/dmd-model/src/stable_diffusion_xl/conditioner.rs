@@ -12,7 +12,7 @@ use crate::Error;
 use crate::family::{Conditioner, SizeConditions, TextFeatures};
 
 /// Layers that are left out for the features of the words.
-const LEFT_OUT: usize = 1;
+pub(super) const LEFT_OUT: usize = 1;
 
 /// Most bytes of features that are kept.
 const KEPT: usize = 1 << 30;
