@@ -110,7 +110,9 @@ def make(folder, shape):
                     prediction_type=prediction if prediction != "sample" else "epsilon")
     kind = "EulerDiscreteScheduler" if xl else "PNDMScheduler"
     if xl:
-        diffusers.EulerDiscreteScheduler(**schedule, timestep_spacing="leading").save_pretrained(folder / "scheduler")
+        # With keys of other schedulers, as in the published file.
+        keys = dict(timestep_spacing="leading", clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True)
+        diffusers.EulerDiscreteScheduler.from_config(schedule | keys).save_pretrained(folder / "scheduler")
     else:
         diffusers.PNDMScheduler(**schedule, skip_prk_steps=True).save_pretrained(folder / "scheduler")
     if prediction == "sample":
@@ -139,6 +141,13 @@ def to_x0(scheduler, output, x, t):
     return ((x.double() - (1 - alpha).sqrt() * output.double()) / alpha.sqrt()).float()
 
 
+def sizes(model):
+    """Six different sizes, up to that of the model's own picture."""
+    config = lambda part: json.loads((model / part / "config.json").read_text())
+    side = config("unet")["sample_size"] * 2 ** (len(config("vae")["block_out_channels"]) - 1)
+    return torch.tensor([[side // 2, side * 5 // 8, side // 16, side // 8, side, side * 3 // 4]]).float()
+
+
 def texts(model):
     """Tokens and features of a prompt, and the features that guidance points away from."""
     config = json.loads((model / "text_encoder" / "config.json").read_text())
@@ -157,7 +166,7 @@ def texts(model):
     two = two(ids_2, output_hidden_states=True)
     text, pooled = torch.cat([one, two.hidden_states[-2]], -1), two.text_embeds
     return dict(input_ids=ids, input_ids_2=ids_2, text_hidden=text, text_pooled=pooled,
-                time_ids=torch.tensor([[512.0, 640.0, 8.0, 16.0, 1024.0, 768.0]]),
+                time_ids=sizes(model),
                 uncond_hidden=torch.zeros_like(text), uncond_pooled=torch.zeros_like(pooled))
 
 

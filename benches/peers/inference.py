@@ -55,14 +55,14 @@ if xl:
     if not (model / "unet_one_step").is_dir():
         arguments.recipe = arguments.recipe or "dmd2-1step"
 unet = diffusers.UNet2DConditionModel.from_pretrained(model / folder, torch_dtype=dtype).to(device).eval()
-vae = diffusers.AutoencoderKL.from_pretrained(model / "vae", torch_dtype=dtype).to(device).eval()
+# As in diffusers, the autoencoder of Stable Diffusion XL decodes in f32 where its values exceed f16.
+upcast = xl and dtype == torch.float16 and diffusers.AutoencoderKL.load_config(model / "vae").get("force_upcast", True)
+vae_dtype = torch.float32 if upcast else dtype
+vae = diffusers.AutoencoderKL.from_pretrained(model / "vae", torch_dtype=vae_dtype).to(device).eval()
 tiny = arguments.taesd and diffusers.AutoencoderTiny.from_pretrained(arguments.taesd, torch_dtype=dtype).to(device).eval()
 alphas = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
 timestep = 399 if xl else 999
 alpha, sigma = float(alphas[timestep].sqrt()), float((1 - alphas[timestep]).sqrt())
-# As in diffusers, an SDXL autoencoder decodes in f32 where its values exceed f16.
-vae_dtype = torch.float32 if xl and dtype == torch.float16 and vae.config.force_upcast else dtype
-vae = vae.to(vae_dtype)
 config = unet.config
 shape = (1, config.in_channels, config.sample_size, config.sample_size)
 prompt = "a red circle above a blue square"
