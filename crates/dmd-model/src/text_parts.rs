@@ -59,7 +59,7 @@ pub trait TextParts {
 
 /// One list of tokens per text encoder.
 pub(crate) fn lists<const N: usize>(tokens: &[Vec<Vec<u32>>]) -> Result<&[Vec<Vec<u32>>; N], Error> {
-    tokens.try_into().map_err(|_| Error::Setting {
+    tokens.try_into().map_err(|_tokens| Error::Setting {
         setting: format!("tokens for {} text encoders", tokens.len()),
         hint: format!("it has {N}"),
     })
