@@ -34,13 +34,24 @@ pub(crate) fn pull(args: &PullArgs) -> anyhow::Result<()> {
 /// hub, in the hub's cache, fetched where that lacks it.
 pub(crate) fn place(model: &Path, dtype: FloatDType) -> anyhow::Result<PathBuf> {
     let Some(repository) =
-        model.to_str().filter(|_| !model.exists()).and_then(|text| Repository::parse(text).ok())
+        model.to_str().filter(|_| !is_local(model)).and_then(|text| Repository::parse(text).ok())
     else {
         return Ok(model.to_owned());
     };
+    say_err!("note: {} is not on this disk; looking on the Hugging Face hub", model.display());
     let found = fetch(&repository, dtype, false)
         .with_context(|| format!("{model:?} is not here, and was looked for on the Hugging Face hub"))?;
     Ok(found.model())
+}
+
+/// Whether a text means a file of this disk: it is there, it is misspelt in a folder that is there, or it ends as weights do.
+fn is_local(path: &Path) -> bool {
+    let weights = ["safetensors", "ckpt", "pt", "pth", "bin"];
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    let of_repository = path.to_str().is_some_and(|text| text.contains(':'));
+    let folder = path.components().next().is_some_and(|first| Path::new(first.as_os_str()).is_dir());
+    path.try_exists().unwrap_or(true)
+        || !of_repository && (folder || ending.is_some_and(|ending| weights.contains(&ending)))
 }
 
 fn fetch(repository: &Repository, dtype: FloatDType, offline: bool) -> anyhow::Result<Snapshot> {

@@ -12,7 +12,7 @@ use crate::folder::{ModelFolder, scheduler_file};
 use crate::loras::Loras;
 use crate::source::Source;
 use crate::stable_diffusion::MAX_TOKENS;
-use crate::{Error, OpenOptions};
+use crate::{Error, OpenOptions, RecipeFile};
 
 /// Writes the model that the options name, a single file say, as a folder in diffusers' layout, with LoRA files merged.
 /// Weights keep the precision of their file; 8-bit ones become f16. Nothing is written unless all of it can be. Returns what
@@ -30,6 +30,23 @@ pub fn convert(options: &OpenOptions, folder: &Path) -> Result<Vec<String>, Erro
     }
     let source = Source::open(options)?;
     let kind = Kind::of(&source)?;
+    let refused = [
+        (kind == Kind::Classes, "a model of classes", "it is no single file, and a folder already"),
+        (
+            options.autoencoder.is_some(),
+            "another autoencoder",
+            "leave it out: the model is written with its own",
+        ),
+        (
+            options.tiny_autoencoder.is_some(),
+            "a tiny autoencoder",
+            "leave it out: the model is written with its own",
+        ),
+        (options.generator.is_some(), "another generator", "leave it out, or convert it by itself"),
+    ];
+    if let Some((_, what, hint)) = refused.into_iter().find(|(refused, ..)| *refused) {
+        return Err(Error::Setting { setting: format!("converting with {what}"), hint: hint.to_owned() });
+    }
     let mut loras = Loras::open(options)?;
     // What would be refused when the folder is opened is refused before it is written.
     let misfits = crate::misfits(options)?;
@@ -45,6 +62,11 @@ pub fn convert(options: &OpenOptions, folder: &Path) -> Result<Vec<String>, Erro
     })?;
     let mut notes = source.notes();
     notes.extend(loras.report()?);
+    if let Some(name) = options.recipe.as_deref().or(options.guessed_recipe()) {
+        notes.push(format!(
+            "the folder does not say that it is drawn by the recipe {name}: add --recipe {name}"
+        ));
+    }
     Ok(notes)
 }
 
@@ -74,6 +96,11 @@ fn write_part(source: &Source, part: Part, loras: &mut Loras, out: &ModelFolder)
         _ => (weights, "diffusion_pytorch_model.safetensors"),
     };
     write(&place.join(name), &weights, precision_of(&weights))?;
+    if let (Part::Generator, Some(folder)) = (part, source.folder())
+        && let Some(recipe) = RecipeFile::beside(&folder.part(part))?
+    {
+        write_json(&RecipeFile::place(&place), &recipe)?;
+    }
     Ok(write_json(&place.join("config.json"), &source.config::<Value>(part)?)?)
 }
 

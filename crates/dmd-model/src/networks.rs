@@ -182,5 +182,5 @@ fn recipe_at(
         (NetworkPlace::Part(part), Some(folder)) => folder.part(*part),
         (NetworkPlace::Part(_), None) => source.path().to_owned(),
     };
-    Recipe::of(&path, options.asked_recipe(), kind, noising)
+    Recipe::of(&path, options.recipe.as_deref(), options.guessed_recipe(), kind, noising)
 }

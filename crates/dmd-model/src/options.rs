@@ -86,16 +86,24 @@ impl OpenOptions {
     /// is asked for or known by the model's name, the UNet is the generator; otherwise `None`.
     pub(crate) fn generator_place(&self, source: &Source) -> Option<NetworkPlace> {
         let own = || source.has(Part::Generator).then_some(NetworkPlace::Part(Part::Generator));
-        let few_steps = || self.asked_recipe().map(|_| NetworkPlace::Part(Part::UNet));
+        let few_steps = || {
+            let known = self.recipe.as_deref().or(self.guessed_recipe());
+            known.map(|_| NetworkPlace::Part(Part::UNet))
+        };
         self.generator.clone().map(NetworkPlace::At).or_else(own).or_else(few_steps)
     }
 
-    /// The name of the recipe that is asked for, or that a LoRA's name or, where no generator is named, the model's stands
-    /// for.
-    pub(crate) fn asked_recipe(&self) -> Option<&str> {
-        let of_lora = || self.loras.iter().find_map(|lora| published::guess(&lora.path));
-        let of_model = || published::guess(&self.model).filter(|_| self.generator.is_none());
-        self.recipe.as_deref().or_else(of_lora).or_else(of_model)
+    /// The recipe that the name of a LoRA or, where no generator is named, of the model stands for. Two LoRA files of
+    /// different recipes stand for none.
+    pub(crate) fn guessed_recipe(&self) -> Option<&'static str> {
+        let used = self.loras.iter().filter(|lora| lora.strength != 0.0);
+        let mut of_loras: Vec<_> = used.filter_map(|lora| published::guess(&lora.path)).collect();
+        of_loras.dedup();
+        match of_loras.as_slice() {
+            [] => published::guess(&self.model).filter(|_| self.generator.is_none()),
+            [one] => Some(one),
+            _ => None,
+        }
     }
 }
 

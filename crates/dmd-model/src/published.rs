@@ -217,7 +217,9 @@ pub(crate) fn guess(path: &Path) -> Option<&'static str> {
         words.iter().any(|word| **word == one || **word == many)
     };
     let of = |family: &str, counts: &[usize]| {
-        let count = counts.iter().find(|count| steps(**count))?;
+        let mut found = counts.iter().filter(|count| steps(**count));
+        // A name with two numbers of steps says neither.
+        let (Some(count), None) = (found.next(), found.next()) else { return None };
         names().into_iter().find(|name| *name == format!("{family}-{count}step"))
     };
     if has("dmd2") {
@@ -227,7 +229,7 @@ pub(crate) fn guess(path: &Path) -> Option<&'static str> {
         // The one-step files are published as `_1step_unet_x0`: without the mark they are something else.
         return of("lightning", &[2, 4, 8]).or(has("x0").then(|| of("lightning", &[1])).flatten());
     }
-    if has("hyper") && !has("cfglora") && (has("lora") || has("unet")) {
+    if has("hyper") && (has("sdxl") || has("sd15")) && !has("cfglora") && (has("lora") || has("unet")) {
         return match has("unet") {
             true => steps(1).then_some("hyper-1step-unet"),
             false => of("hyper", &[1, 2, 4, 8]),
@@ -281,6 +283,8 @@ mod tests {
             ("dmd2_finetune.safetensors", None),
             ("sdxl_lightning_1step.safetensors", None),
             ("Hyper-SDXL-8steps-CFGLora.safetensors", None),
+            ("Hyper-FLUX.1-dev-8steps-lora.safetensors", None),
+            ("dmd2_sdxl_1step_or_4step.safetensors", None),
             ("turboVisionXL.safetensors", None),
             ("14step.safetensors", None),
             ("pytorch_lora_weights.safetensors", None),

@@ -49,15 +49,18 @@ impl Recipe {
     }
 
     /// The recipe of a generator at a place: the published one that is asked for, otherwise that of the file beside it,
-    /// otherwise the published one that its name stands for, otherwise [`Self::published`].
+    /// otherwise the published one that its name, or the guess, stands for, otherwise [`Self::published`].
     pub(crate) fn of(
         generator: &Path,
         asked: Option<&str>,
+        guessed: Option<&str>,
         kind: Kind,
         noising: &Noising,
     ) -> Result<Self, Error> {
         let written = RecipeFile::beside(generator)?.is_some();
-        match asked.or_else(|| published::guess(generator).filter(|_| !written)) {
+        // A guess yields to what is written.
+        let guessed = || published::guess(generator).or(guessed).filter(|_| !written);
+        match asked.or_else(guessed) {
             Some(name) if written => Err(Error::Setting {
                 setting: format!("the recipe {name:?}"),
                 hint: format!("{:?} says how it is called", RecipeFile::place(generator)),

@@ -10,6 +10,7 @@ use dmd_weights::{Checkpoint, read, read_config, read_json};
 use dmd_weights::{Family as FileFamily, Part as FilePart, Tensors};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::builtin::Published;
 use crate::families::Part;
@@ -120,6 +121,8 @@ impl Source {
     pub fn has(&self, part: Part) -> bool {
         match &self.0 {
             Place::Folder(folder) => folder.has(part),
+            // Another model's generator is not this one's.
+            Place::File(_) if part == Part::Generator => false,
             Place::File(file) => {
                 file.part(part).is_some() || file.beside.as_ref().is_some_and(|b| b.has(part))
             }
@@ -161,7 +164,7 @@ impl Source {
         match &self.0 {
             Place::Folder(folder) => folder.scheduler(),
             Place::File(file) => match &file.beside {
-                Some(beside) => beside.scheduler(),
+                Some(beside) => file.own_prediction(beside.scheduler()?),
                 None => file.built_in(Part::Scheduler),
             },
         }
@@ -239,7 +242,9 @@ impl Source {
             notes
                 .push(format!("{} tensors belong to no part and are not used: {first:?} ..", leftover.len()));
         }
-        if let (None, Published::Two { velocity }) = (&file.beside, file.family) {
+        if let (None, None, Published::Two { velocity }) =
+            (&file.beside, file.checkpoint.v_prediction(), file.family)
+        {
             let what = if velocity { "the velocity, of 768 pixels" } else { "the noise, of 512 pixels" };
             notes.push(format!(
                 "the file does not say what it predicts; by its weights it is a Stable Diffusion 2 that predicts {what}"
@@ -250,6 +255,19 @@ impl Source {
 }
 
 impl SingleFile {
+    /// Another model's `scheduler_config.json` with what this file says of its own noise: that it predicts the velocity, or
+    /// that the schedule ends in pure noise.
+    fn own_prediction<T: DeserializeOwned>(&self, mut config: Value) -> Result<T, Error> {
+        if self.checkpoint.v_prediction() == Some(true) {
+            config["prediction_type"] = "v_prediction".into();
+        }
+        if self.checkpoint.zero_terminal_snr() {
+            config["rescale_betas_zero_snr"] = true.into();
+            config["timestep_spacing"] = "trailing".into();
+        }
+        self.parsed(&config)
+    }
+
     fn part(&self, part: Part) -> Option<Tensors> {
         self.checkpoint.part(match part {
             Part::UNet => FilePart::UNet,
@@ -265,7 +283,11 @@ impl SingleFile {
             folder: self.path.clone(),
             reason: format!("its family has no {}", part.name()),
         })?;
-        // The same checks as of a file's text.
+        self.parsed(&config)
+    }
+
+    /// With the same checks as of a file's text.
+    fn parsed<T: DeserializeOwned>(&self, config: &Value) -> Result<T, Error> {
         dmd_weights::parse_json(&config.to_string()).map_err(|error| Error::NoModel {
             folder: self.path.clone(),
             reason: format!("the configuration of its family cannot be used: {error}"),

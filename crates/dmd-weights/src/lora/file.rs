@@ -173,12 +173,14 @@ impl LoraFile {
                 }
                 (None, None) => None,
             };
-            self.silent += usize::from(factor.is_none());
-            self.zero += usize::from(factor == Some(0.0));
             update.alpha = factor.map(|factor| factor * rank);
-            self.found.push((shape.rank, factor.unwrap_or(1.0)));
-            self.used.insert(stem);
-            self.repeated.extend(again);
+            // A part may be read twice, as teacher and as generator.
+            if self.used.insert(stem) {
+                self.silent += usize::from(factor.is_none());
+                self.zero += usize::from(factor == Some(0.0));
+                self.found.push((shape.rank, factor.unwrap_or(1.0)));
+                self.repeated.extend(again);
+            }
             updates.push(update);
         }
         match mismatch.is_empty() {
