@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use safetensors::SafeTensors;
 use safetensors::tensor::TensorInfo;
+use safetensors::{SafeTensorError, SafeTensors};
+use serde_json::{Map, Value};
 
 use crate::mapped::Region;
 use crate::tensors::{Entry, Source};
@@ -76,8 +77,9 @@ fn header(path: &Path) -> Result<Header, Error> {
             reason: "a GGUF file, whose weights are quantised; use the model's safetensors file".to_owned(),
         });
     }
-    let (length, metadata) =
-        SafeTensors::read_metadata(content.as_ref()).map_err(|error| invalid(error.to_string()))?;
+    let (length, metadata) = SafeTensors::read_metadata(content.as_ref()).map_err(|error| {
+        invalid(wrong_length(content.as_ref(), &error).unwrap_or_else(|| error.to_string()))
+    })?;
     let start = length + size_of::<u64>();
     let entry = |name: &str, info: &TensorInfo| {
         let (from, to) = info.data_offsets;
@@ -89,6 +91,27 @@ fn header(path: &Path) -> Result<Header, Error> {
     let entries = named.map(|(name, info)| entry(&name, info).map(|entry| (name, entry)));
     let about = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
     Ok((entries.collect::<Result<_, _>>()?, about.collect()))
+}
+
+/// How a file's length differs from what its header says, where that is what is wrong with it.
+fn wrong_length(content: &[u8], error: &SafeTensorError) -> Option<String> {
+    let (first, rest) = content.split_first_chunk()?;
+    let found = content.len() as u64;
+    let values = u64::from_le_bytes(*first).checked_add(size_of::<u64>() as u64)?;
+    if matches!(error, SafeTensorError::InvalidHeaderLength) {
+        return (found < values).then(|| format!("truncated: {found} of more than {values} bytes"));
+    }
+    if !matches!(error, SafeTensorError::MetadataIncompleteBuffer) {
+        return None;
+    }
+    let header = rest.get(..usize::try_from(u64::from_le_bytes(*first)).ok()?)?;
+    let tensors: Map<String, Value> = serde_json::from_slice(header).ok()?;
+    let end = |tensor: &Value| tensor.get("data_offsets")?.get(1)?.as_u64();
+    let whole = values.checked_add(tensors.values().filter_map(end).max().unwrap_or(0))?;
+    Some(match found < whole {
+        true => format!("truncated: {found} of {whole} bytes"),
+        false => format!("{} bytes follow its last tensor", found - whole),
+    })
 }
 
 #[cfg(not(feature = "pytorch"))]

@@ -39,10 +39,18 @@ pub(super) fn foreign(file: &Tensors) -> Result<(), String> {
         "_lora.",
         ".lora.",
         "lora_linear_layer",
-        "hada_w1",
+        "hada_w",
         "lokr_w",
-    ]) {
+    ]) || names()
+        .any(|name| ["lora_unet_", "lora_te", "lycoris_"].iter().any(|start| name.starts_with(start)))
+    {
         "a LoRA, a change to a model and no model of its own; open a model, and give this file as its LoRA"
+    } else if starts(&["decoder.layers."])
+        || (names().next().is_some()
+            && names().all(|name| name.starts_with(|first: char| first.is_ascii_digit())))
+    {
+        "a tiny autoencoder (TAESD), which takes the place of a model's own; give its diffusers folder as the tiny \
+         autoencoder"
     } else if starts(&["image_proj.", "ip_adapter."]) {
         "an IP-Adapter, which gives a model a picture as a prompt, and no model of its own; it is not supported"
     } else if any(&["double_blocks.", "single_transformer_blocks."]) {

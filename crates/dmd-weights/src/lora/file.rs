@@ -100,7 +100,7 @@ impl LoraFile {
             return Err(refused(reason.to_owned()));
         }
         let mut layers: BTreeMap<String, Layer> = BTreeMap::new();
-        for key in names {
+        for key in names.clone() {
             let Some((stem, role)) = keys::split(key) else { continue };
             let layer = layers.entry(stem.to_owned()).or_default();
             let place = match role {
@@ -121,9 +121,11 @@ impl LoraFile {
             return Err(refused(format!("it is damaged, {alone:?} is there without its counterpart")));
         }
         if !layers.values().any(|layer| layer.down.is_some()) {
-            return Err(refused(
-                "it is no LoRA, it has no key that ends in lora_down, lora_A or the like".to_owned(),
-            ));
+            let reason = match names.clone().any(keys::of_model) {
+                true => "it is no LoRA but a model, or a part of one; give it as the model",
+                false => "it is no LoRA, it has no key that ends in lora_down, lora_A or the like",
+            };
+            return Err(refused(reason.to_owned()));
         }
         let text = tensors.metadata().get("lora_adapter_metadata");
         // The text is the file's own; a broken one is as none.

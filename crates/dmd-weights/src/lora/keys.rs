@@ -94,11 +94,20 @@ pub(super) fn foreign<'a>(keys: impl Iterator<Item = &'a str> + Clone) -> Option
     FOREIGN.iter().find(|(marks, _)| keys.clone().any(|key| said(marks, key))).map(|(_, reason)| *reason)
 }
 
+/// Whether a key is of a whole model's weights, which is said of a file without any update.
+pub(super) fn of_model(key: &str) -> bool {
+    let networks =
+        ["input_blocks.", "down_blocks.", "first_stage_model.", "resblocks.", "encoder.layers.", "decoder."];
+    networks.iter().any(|inside| key.contains(inside))
+}
+
 /// Whether a key has a mark: as its beginning, for what names a network, or else as a whole part of it.
 fn has(key: &str, mark: &str) -> bool {
     match mark {
         "transformer" => {
+            // open_clip's text encoder has the same beginning.
             ["transformer.", "base_model.model.transformer."].iter().any(|start| key.starts_with(start))
+                && !key.starts_with("transformer.resblocks.")
         }
         "lora_transformer" => key.starts_with("lora_transformer_"),
         "lllite_unet" | "control_model" => key.starts_with(mark),
