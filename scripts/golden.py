@@ -297,6 +297,9 @@ if __name__ == "__main__":
     import golden_files
 
     golden_files.make()
+    import golden_lcm
+
+    golden_lcm.make()
     versions = {m.__name__: m.__version__ for m in (torch, diffusers, transformers, peft)}
     (ROOT / "README.md").write_text(
         "# Golden files\n\nMade by `scripts/golden.py`; never edited by hand. Weights are random, sizes tiny.\n\n"

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::Args;
 use dmd_infer::{Method, PipelineBuilder, Request};
 use font8x8::{BASIC_FONTS, UnicodeFonts};
@@ -49,6 +50,11 @@ const GAP: u32 = 8;
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let out = Pictures::new(&args.out, 1)?;
     let pipeline = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?).build()?;
+    ensure!(
+        pipeline.has_teacher() && pipeline.generator_recipe().is_some(),
+        "there are no two to compare: this model has a {} alone; name a distilled generator of it (--generator, or a LoRA)",
+        if pipeline.has_teacher() { "teacher" } else { "generator" }
+    );
     print_notes(pipeline.noising());
     print_opening(pipeline.notes());
     pipeline.generator_recipe().into_iter().for_each(print_recipe);

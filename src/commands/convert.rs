@@ -19,6 +19,10 @@ pub(crate) struct ConvertArgs {
     /// LoRA file to merge into the weights, with :STRENGTH behind it where that is not 1; can be given several times
     #[arg(long, value_name = "FILE[:STRENGTH]", value_parser = lora)]
     lora: Vec<LoraOption>,
+    /// How the model is called in few steps, by the name of a published recipe: the folder says so then [default: known from
+    /// a name]
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
     /// A model folder whose configurations, tokenizers and missing parts a single file shares
     #[arg(long, value_name = "FOLDER")]
     config: Option<PathBuf>,
@@ -29,7 +33,8 @@ pub(crate) fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
     let dtype = FloatDType::F32;
     // Nothing is computed.
     let mut options = OpenOptions::new(super::place(&args.model, dtype)?, &device::open("flex")?);
-    options.config = args.config.clone();
+    options.config = args.config.as_ref().map(|path| super::place(path, dtype)).transpose()?;
+    options.recipe = args.recipe.clone();
     for LoraOption { path, strength } in &args.lora {
         options.loras.push(LoraOption { path: super::place(path, dtype)?, strength: *strength });
     }

@@ -103,7 +103,8 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     let measures = Measures { space, clip, real };
 
     let generator = pipeline.generator_steps();
-    let default = [Some(50), generator].into_iter().flatten().collect();
+    let teacher = pipeline.has_teacher().then_some(50);
+    let default = [teacher, generator].into_iter().flatten().collect();
     let steps = if args.steps.is_empty() { default } else { args.steps.clone() };
     if steps.iter().any(|steps| Some(*steps) != generator) {
         print_notes(pipeline.noising());

@@ -41,7 +41,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     sampler: Option<Sampler>,
     /// Classifier-free guidance of the teacher [default: what the generator was distilled with, or 7.5
-    /// (5 for SDXL)]
+    /// (5 for SDXL)]; or what a latent consistency model is told [default: 8.5]
     #[arg(long)]
     guidance: Option<f64>,
     /// Scale the guided prediction back to the deviation it has without guidance, by this share from 0 to 1: less
@@ -138,10 +138,11 @@ impl GenerateArgs {
     fn method(&self, generator: Option<&Recipe>) -> anyhow::Result<Method> {
         let steps = self.timesteps.as_ref().map(Vec::len).or(self.steps);
         let own = generator.map(Recipe::steps);
+        let told = generator.is_some_and(|generator| generator.told_guidance.is_some());
         if let (None, None) = (steps, own) {
             return Ok(self.teacher(USUAL_STEPS)?.into());
         }
-        let plain = self.guidance.is_none() && self.sampler.is_none() && self.timesteps.is_none();
+        let plain = self.guidance.is_none_or(|_| told) && self.sampler.is_none() && self.timesteps.is_none();
         let distilled = steps.is_none_or(|steps| steps == 1 || (plain && Some(steps) == own));
         if !distilled {
             return Ok(self.teacher(steps.unwrap_or(1))?.into());
@@ -164,9 +165,13 @@ impl GenerateArgs {
     /// An option that only a teacher can follow.
     fn contradiction(&self, generator: Option<&Recipe>) -> Option<String> {
         let other = self.timesteps.as_ref().filter(|list| generator.is_none_or(|g| g.timesteps != **list));
+        let told = generator.is_some_and(|generator| generator.told_guidance.is_some());
         let negative = self.negative.as_ref().filter(|prompt| !prompt.is_empty());
         None.or(other.map(|list| format!("--timesteps {list:?}")))
-            .or(self.guidance.filter(|scale| *scale != 1.0).map(|scale| format!("--guidance {scale}")))
+            .or(self
+                .guidance
+                .filter(|scale| *scale != 1.0 && !told)
+                .map(|scale| format!("--guidance {scale}")))
             .or(self.sampler.map(|sampler| format!("--sampler {}", sampler.name())))
             .or(negative.map(|_| "--negative".to_owned()))
             .or((self.guidance_rescale != 0.0).then(|| "--guidance-rescale".to_owned()))
@@ -287,7 +292,18 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     let out = Pictures::new(&args.out, count)?;
     let start = std::time::Instant::now();
     let builder = args.builder()?;
-    let recipe = builder.generator_recipe()?;
+    let mut builder = builder;
+    let mut recipe = builder.generator_recipe()?;
+    let told = recipe.as_ref().and_then(|recipe| recipe.told_guidance);
+    if let (Some(_), Some(scale)) = (told, args.guidance) {
+        builder = builder.told_guidance(scale);
+        recipe = builder.generator_recipe()?;
+    }
+    let open = recipe.as_ref().and_then(Recipe::possible_steps);
+    if let Some(steps) = args.steps.filter(|steps| open.is_some_and(|open| open.contains(steps))) {
+        builder = builder.recipe_steps(steps);
+        recipe = builder.generator_recipe()?;
+    }
     let method = args.method(recipe.as_ref())?;
     // Half the networks stay on the disk.
     let builder = match method {

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use clap::Args;
 use dmd_infer::Steps;
 use dmd_kernels::device;
@@ -14,7 +14,7 @@ use crate::console::say;
 /// Show what a model folder or a weight file holds, and what is missing
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A model folder, a component's folder, or a weight file
+    /// A model folder, a component's folder, a weight file, or a repository of the Hugging Face hub
     path: PathBuf,
     /// List every tensor
     #[arg(long)]
@@ -22,13 +22,13 @@ pub(crate) struct InspectArgs {
 }
 
 pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
-    let path = &args.path;
+    let path = &super::place(&args.path, FloatDType::F32)?;
     anyhow::ensure!(path.exists(), "{path:?} does not exist");
-    if path.is_file() {
-        return file(&read(path)?, args.tensors);
-    }
     // Networks are made without values, which takes any device.
     let device = device::open("flex")?;
+    if path.is_file() {
+        return file(&read(path)?, &device, args.tensors);
+    }
     match ModelFolder::open(path) {
         Ok(folder) => model(&folder, &device, args.tensors),
         // A part alone has its configuration beside its weights.
@@ -59,7 +59,7 @@ fn model(folder: &ModelFolder, device: &Device, tensors: bool) {
     } else {
         say!("not a complete model: {} missing", missing.join(", "));
     }
-    generator(folder, device);
+    generator(folder.path(), device);
 }
 
 /// What opening the model would refuse although every part is whole by itself.
@@ -71,18 +71,20 @@ fn misfits(folder: &ModelFolder, device: &Device) {
 }
 
 /// How the generator is called.
-fn generator(folder: &ModelFolder, device: &Device) {
-    if !folder.has(Part::Generator) {
-        say!("no one-step generator: draw with --steps 20 or more, or name one with --generator");
-        return;
-    }
-    match generator_recipe(&OpenOptions::new(folder.path(), device)) {
+fn generator(model: &Path, device: &Device) {
+    match generator_recipe(&OpenOptions::new(model, device)) {
         Ok(Some(recipe)) => {
             let at: Vec<String> = recipe.timesteps.iter().map(ToString::to_string).collect();
             let guidance = recipe.guidance_scale.map(|scale| format!(", distilled with guidance {scale}"));
-            say!("the generator is called at t = {}{}", at.join(", "), guidance.unwrap_or_default());
+            let name = recipe.name.map(|name| format!(", by the recipe {name}"));
+            let (name, guidance) = (name.unwrap_or_default(), guidance.unwrap_or_default());
+            say!("the generator is called at t = {}{name}{guidance}", at.join(", "));
         }
-        Ok(None) => {}
+        Ok(None) => {
+            say!(
+                "no distilled generator: it is drawn in many steps, unless --generator or --recipe names one"
+            );
+        }
         Err(error) => say!("the generator's recipe: {}", causes(error)),
     }
 }
@@ -159,35 +161,52 @@ fn list(file: &Tensors) {
 }
 
 /// A weight file: what it is by its names and shapes.
-fn file(file: &Tensors, tensors: bool) -> anyhow::Result<()> {
-    say!("{}: {}; {}", file.path().display(), kind_of(file), summary(file));
+fn file(file: &Tensors, device: &Device, tensors: bool) -> anyhow::Result<()> {
+    let (text, is_model) = kind_of(file);
+    say!("{}: {text}; {}", file.path().display(), summary(file));
+    if is_model {
+        generator(file.path(), device);
+    }
     if tensors {
         list(file);
     }
     Ok(())
 }
 
-fn kind_of(file: &Tensors) -> String {
+/// What a file is, and whether it is a whole model.
+fn kind_of(file: &Tensors) -> (String, bool) {
+    match checkpoint_of(file) {
+        Ok(checkpoint) => {
+            let whole = checkpoint.family().is_some() && checkpoint.parts().count() > 1;
+            (text_of(&checkpoint), whole)
+        }
+        Err(text) => (text, false),
+    }
+}
+
+/// A file's model, or what else it is.
+fn checkpoint_of(file: &Tensors) -> Result<Checkpoint, String> {
     let has = |part: &str| file.entries().keys().any(|name| name.starts_with(part));
     if has("decoder.layers.") {
-        return "a tiny autoencoder's state dict".to_owned();
+        return Err("a tiny autoencoder's state dict".to_owned());
     }
     if let Ok(lora) = LoraFile::open(file.clone(), None) {
         let base =
             lora.metadata().get("ss_base_model_version").or(lora.metadata().get("modelspec.architecture"));
-        return format!(
+        return Err(format!(
             "a LoRA file{}",
             base.map(|base| format!(", by its header of {base}")).unwrap_or_default()
-        );
+        ));
     }
-    let checkpoint = match Checkpoint::open(file.clone()) {
-        Ok(checkpoint) => checkpoint,
+    Checkpoint::open(file.clone()).map_err(|error| match has("down_blocks.") && has("time_embedding.") {
         // Networks of unusual sizes have the names of diffusers all the same.
-        Err(_) if has("down_blocks.") && has("time_embedding.") => {
-            return "a UNet's state dict (diffusers' names)".to_owned();
-        }
-        Err(error) => return format!("not a model that can be opened, {error}"),
-    };
+        true => "a UNet's state dict (diffusers' names)".to_owned(),
+        false => format!("not a model that can be opened, {error}"),
+    })
+}
+
+/// A model's line.
+fn text_of(checkpoint: &Checkpoint) -> String {
     let family = match checkpoint.family() {
         Some(Family::StableDiffusion1) => "Stable Diffusion 1.x",
         Some(Family::StableDiffusion2) => "Stable Diffusion 2.x",

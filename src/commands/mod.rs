@@ -65,7 +65,11 @@ pub(crate) fn print_opening(notes: &[String]) {
 pub(crate) fn print_recipe(recipe: &Recipe) {
     let Some(name) = &recipe.name else { return };
     let at = recipe.timesteps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    say_err!("note: called by the recipe {name}, at t = {at}, without guidance");
+    let guidance = match recipe.told_guidance {
+        Some(scale) => format!("told guidance {scale}"),
+        None => "without guidance".to_owned(),
+    };
+    say_err!("note: called by the recipe {name}, at t = {at}, {guidance}");
 }
 
 /// In which float type networks compute.
@@ -156,8 +160,8 @@ pub(crate) struct PartsArgs {
     #[arg(long)]
     generator: Option<PathBuf>,
     /// How the generator is called, by the name of a published recipe: dmd2-1step, dmd2-4step, lcm, lightning-1step to
-    /// -8step, hyper-1step to -8step, hyper-1step-unet, turbo, tcd. Without --generator the model itself is called so
-    /// [default: known from the file or its name]
+    /// -8step, hyper-1step to -8step, hyper-1step-unet, turbo, tcd; none, whatever a file's name says. Without --generator
+    /// the model itself is called so [default: known from the file or its name]
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
     /// LoRA file to merge into the weights, with :STRENGTH behind it where that is not 1; can be given several times

@@ -32,10 +32,15 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
         ensure!(value.is_finite() && value >= 0.0, "{name} {value} is no tolerance");
     }
     let tolerances = Tolerances { absolute: args.atol, relative: args.rtol };
-    let generator = args.generator.as_deref();
+    let generator = args.generator.as_ref().map(|path| super::place(path, FloatDType::F32)).transpose()?;
     let device = args.model.device()?;
-    let all =
-        compare(&args.model.folder(FloatDType::F32)?, &args.reference, generator, &tolerances, &device)?;
+    let all = compare(
+        &args.model.folder(FloatDType::F32)?,
+        &args.reference,
+        generator.as_deref(),
+        &tolerances,
+        &device,
+    )?;
     say!("{:14} {:>10} {:>11} {:>11}  verdict", "module", "values", "max |a-b|", "relative");
     let mut wrong = 0;
     for found in &all {

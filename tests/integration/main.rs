@@ -8,6 +8,7 @@ mod embedded;
 mod embeddings;
 mod golden_measures;
 mod golden_training;
+mod lcm;
 mod opening;
 mod parity;
 mod pipeline;

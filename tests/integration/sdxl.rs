@@ -1,14 +1,14 @@
 //! Stable Diffusion XL against diffusers: every part, and whole pictures. Fixtures made by `scripts/golden_sdxl.py`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{FloatDType, Tensor};
 use dmd::clip::{
     ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextConfig, TextEncoder, Tokenizer,
 };
-use dmd::infer::{Pipeline, PipelineBuilder, Request, SizeConditions, TeacherSettings};
-use dmd::model::{AnyModel, OpenOptions};
+use dmd::infer::{Method, Pipeline, PipelineBuilder, Request, SizeConditions, TeacherSettings};
+use dmd::model::{AnyModel, LoraOption, OpenOptions};
 use dmd::unet::{Autoencoder, Network, XlCondition, XlUNet2d, XlUNetConfig};
 use tempfile::TempDir;
 
@@ -79,18 +79,27 @@ fn autoencoder() {
 /// The golden model's folder with its UNet as a generator too, which is called at these timesteps.
 fn with_generator(timesteps: &[usize]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let parts = ["tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "scheduler"];
-    for (from, to) in parts.map(|part| (part, part)).into_iter().chain([("unet", "unet_one_step")]) {
-        fs::create_dir(folder.path().join(to)).unwrap();
-        for file in fs::read_dir(golden("sdxl").join(from)).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), folder.path().join(to).join(file.file_name())).unwrap();
-        }
-    }
-    fs::copy(golden("sdxl/model_index.json"), folder.path().join("model_index.json")).unwrap();
+    copy_model(folder.path());
+    copy_files(&golden("sdxl/unet"), &folder.path().join("unet_one_step"));
     let recipe = serde_json::json!({ "timesteps": timesteps });
     dmd::weights::write_json(&folder.path().join("unet_one_step/one_step.json"), &recipe).unwrap();
     folder
+}
+
+/// The tiny model without its fixtures.
+fn copy_model(to: &Path) {
+    for part in ["tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "scheduler"] {
+        copy_files(&golden("sdxl").join(part), &to.join(part));
+    }
+    fs::copy(golden("sdxl/model_index.json"), to.join("model_index.json")).unwrap();
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
 }
 
 /// Latents and pictures of a request beside diffusers' run of the same seed.
@@ -187,6 +196,94 @@ fn recipes_of_a_sampler() {
         drawn(recipe, request())[0].as_raw(),
         drawn(plain, request().with_method(settings))[0].as_raw()
     );
+}
+
+/// A model of few steps has no teacher, but for a LoRA that makes it one: without that, the model is the teacher.
+#[test]
+fn models_of_few_steps() {
+    let builder = || Pipeline::builder(golden("sdxl"), &device());
+    let turbo = builder().recipe("turbo").recipe_steps(3).build().unwrap();
+    assert_eq!((turbo.generator_steps(), turbo.has_teacher()), (Some(3), false));
+    for (wrong, said) in [
+        (builder().recipe("turbo").recipe_steps(9), "1 to 4 steps"),
+        (builder().recipe("dmd2-4step").recipe_steps(2), "4 steps, and no other"),
+        (builder().recipe("turbo").teacher_only(), "--recipe none"),
+        (builder().generator(golden("files/sd1.safetensors")), "Stable Diffusion XL"),
+    ] {
+        let message = wrong.build().unwrap_err().to_string();
+        assert!(message.contains(said), "{message}");
+    }
+    // By its name, unless the name is denied.
+    let folder = tempfile::tempdir().unwrap();
+    let named = folder.path().join("sdxl-turbo");
+    copy_model(&named);
+    let named = || Pipeline::builder(&named, &device());
+    assert_eq!(named().build().unwrap().generator_steps(), Some(1));
+    let plain = named().recipe("none").build().unwrap();
+    assert_eq!((plain.generator_steps(), plain.has_teacher()), (None, true));
+
+    let few = folder.path().join("dmd2_sdxl_4step_lora.safetensors");
+    fs::copy(lora("kohya"), &few).unwrap();
+    let both = builder().lora(&few, 1.0).build().unwrap();
+    let with_lora = builder().lora(lora("kohya"), 1.0).build().unwrap();
+    let drawn = |pipeline: &Pipeline, method: Method| {
+        let request = Request::new([PROMPTS[2]]).with_method(method);
+        pipeline.generate(&request).unwrap().pictures.remove(0).into_raw()
+    };
+    let teacher = || Method::teacher(2, 3.0);
+    assert_eq!(drawn(&both, teacher()), drawn(&plain, teacher()));
+    assert_ne!(drawn(&both, teacher()), drawn(&with_lora, teacher()));
+    let of_lora = builder().lora(lora("kohya"), 1.0).recipe("dmd2-4step").build().unwrap();
+    assert_eq!(drawn(&both, Method::Distilled), drawn(&of_lora, Method::Distilled));
+    let left_out = builder().lora(&few, 1.0).teacher_only().build().unwrap();
+    assert!(left_out.notes().join(" ").contains("left out"), "{:?}", left_out.notes());
+    assert_eq!(drawn(&left_out, teacher()), drawn(&plain, teacher()));
+
+    // A generator that nothing is known of.
+    let unknown = builder().generator(golden("sdxl/unet/diffusion_pytorch_model.safetensors"));
+    let notes = unknown.build().unwrap().notes().join(" ");
+    assert!(notes.contains("called once, at t = 999"), "{notes}");
+
+    // A folder that is written says how it is called.
+    let mut options = OpenOptions::new(golden("sdxl"), &device());
+    options.loras.push(LoraOption { path: few, strength: 1.0 });
+    let out = folder.path().join("merged");
+    dmd::model::convert(&options, &out).unwrap();
+    let merged = Pipeline::builder(&out, &device()).build().unwrap();
+    assert_eq!((merged.generator_steps(), merged.has_teacher()), (Some(4), false));
+    assert_eq!(drawn(&merged, Method::Distilled), drawn(&both, Method::Distilled));
+}
+
+/// Other LoRA files in an opened model: the picture of one that is built with them, bit for bit, whatever was there.
+#[test]
+fn changed_loras() {
+    let of = |all: &[(&str, f64)]| -> Vec<LoraOption> {
+        all.iter().map(|(name, strength)| LoraOption { path: lora(name), strength: *strength }).collect()
+    };
+    let drawn = |pipeline: &Pipeline| {
+        let request = Request::new([PROMPTS[2]]).with_method(Method::teacher(2, 3.0));
+        pipeline.generate(&request).unwrap().pictures.remove(0).into_raw()
+    };
+    for dtype in [FloatDType::F32, FloatDType::F16] {
+        let builder = || Pipeline::builder(golden("sdxl"), &device()).dtype(dtype);
+        let mut pipeline = builder().lora(lora("kohya"), 0.7).build().unwrap();
+        for all in [
+            &[("kohya", 0.3), ("text_kohya", 1.5)][..],
+            &[],
+            &[("text_kohya", -1.0)],
+            &[("peft_metadata", 1.0)],
+        ] {
+            pipeline.set_loras(of(all)).unwrap();
+            assert_eq!(pipeline.notes().len(), all.len());
+            let anew = all.iter().fold(builder(), |b, (name, strength)| b.lora(lora(name), *strength));
+            assert_eq!(drawn(&pipeline), drawn(&anew.build().unwrap()), "{all:?}");
+        }
+        // What is refused changes nothing.
+        let before = drawn(&pipeline);
+        let wrong = LoraOption { path: golden("sdxl/unet/config.json"), strength: 1.0 };
+        assert!(pipeline.set_loras([wrong]).is_err());
+        assert_eq!((drawn(&pipeline), pipeline.loras().len()), (before, 1));
+    }
 }
 
 fn lora(name: &str) -> PathBuf {

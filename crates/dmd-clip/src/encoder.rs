@@ -26,6 +26,11 @@ impl TextEncoder {
         &self.model
     }
 
+    /// The same encoder with another network.
+    pub fn with_model(self, model: ClipTextModel) -> Self {
+        Self { model, ..self }
+    }
+
     /// The prompts' tokens, `[batch, max_tokens]`.
     ///
     /// # Errors

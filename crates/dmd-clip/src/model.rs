@@ -4,7 +4,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::sigmoid;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 
 use dmd_kernels::{attention, gelu, layer_norm, linear};
 
@@ -110,7 +110,8 @@ impl Encoder {
     }
 }
 
-/// transformers' `CLIPTextModel`: a causal transformer over token and position embeddings.
+/// transformers' `CLIPTextModel`: a causal transformer over token and position embeddings. It computes in single
+/// precision, also where its parameters are stored in half.
 #[derive(Module, Debug)]
 pub struct ClipTextModel {
     embeddings: Embeddings,
@@ -176,10 +177,14 @@ impl ClipTextModel {
     /// If there are fewer than `first` rows, or of another width.
     pub fn with_rows(mut self, first: usize, rows: Tensor<2>) -> Self {
         let embedding = &mut self.embeddings.token_embedding;
-        embedding.weight = embedding
-            .weight
-            .clone()
-            .map(|weight| Tensor::cat(vec![weight.narrow(0, 0, first), rows.clone()], 0));
+        embedding.weight = embedding.weight.clone().map(|weight| {
+            let rows = match weight.dtype() {
+                DType::F16 => rows.clone().cast(FloatDType::F16),
+                DType::BF16 => rows.clone().cast(FloatDType::BF16),
+                _ => rows.clone(),
+            };
+            Tensor::cat(vec![weight.narrow(0, 0, first), rows], 0)
+        });
         self
     }
 
@@ -232,7 +237,8 @@ impl ClipTextModel {
     fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, tokens] = ids.dims();
         let positions = self.embeddings.position_embedding.weight.val().narrow(0, 0, tokens);
-        self.embeddings.token_embedding.forward(ids) + positions.unsqueeze()
+        let words = self.embeddings.token_embedding.forward(ids);
+        words.cast(FloatDType::F32) + positions.cast(FloatDType::F32).unsqueeze()
     }
 }
 

@@ -109,6 +109,16 @@ impl ProjectedTextEncoder {
         &self.tokenizer
     }
 
+    /// The network.
+    pub fn model(&self) -> &ProjectedTextModel {
+        &self.model
+    }
+
+    /// The same encoder with another network.
+    pub fn with_model(self, model: ProjectedTextModel) -> Self {
+        Self { model, ..self }
+    }
+
     /// Number of transformer layers.
     pub fn layers(&self) -> usize {
         self.model.text_model.layers()

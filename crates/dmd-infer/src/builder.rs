@@ -25,9 +25,23 @@ impl PipelineBuilder {
     }
 
     /// How the generator is called, by the name of a published recipe such as `dmd2-4step` or `lightning-4step`
-    /// ([`Recipe::names`]). Without a generator the model's UNet is one.
+    /// ([`Recipe::names`]). Without a generator the model's UNet is one. `none` says that no published recipe is meant, whatever
+    /// a file's name says.
     pub fn recipe(mut self, name: impl Into<String>) -> Self {
         self.options.recipe = Some(name.into());
+        self
+    }
+
+    /// Number of the generator's calls, for a published recipe that leaves it open ([`Recipe::possible_steps`]).
+    pub fn recipe_steps(mut self, steps: usize) -> Self {
+        self.options.recipe_steps = Some(steps);
+        self
+    }
+
+    /// The guidance that a generator is told as a number, for those that are: latent consistency models. 8.5 without this
+    /// call, as in diffusers.
+    pub fn told_guidance(mut self, scale: f64) -> Self {
+        self.options.told_guidance = Some(scale);
         self
     }
 
@@ -130,7 +144,7 @@ impl PipelineBuilder {
     /// When a file is missing or damaged, or the parts do not fit each other.
     pub fn build(self) -> Result<Pipeline, Error> {
         let model = AnyModel::open(&self.options)?;
-        Ok(Pipeline { model, at_a_time: self.at_a_time, loras: self.options.loras })
+        Ok(Pipeline { model, at_a_time: self.at_a_time, options: Some(self.options) })
     }
 }
 

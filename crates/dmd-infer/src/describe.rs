@@ -8,7 +8,7 @@ impl Pipeline {
     /// `parameters`. LoRA files stand behind the prompt as `<lora:NAME:STRENGTH>`.
     pub fn describe(&self, request: &Request, picture: usize, size: (u32, u32), model: &str) -> String {
         let mut text = request.prompts.get(picture).cloned().unwrap_or_default();
-        for lora in &self.loras {
+        for lora in self.loras() {
             let name = lora.path.file_stem().unwrap_or_default().to_string_lossy();
             let between = if text.is_empty() { "" } else { " " };
             text.push_str(&format!("{between}<lora:{name}:{}>", lora.strength));

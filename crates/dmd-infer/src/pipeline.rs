@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use dmd_core::Noise;
 use dmd_model::pixels::to_rgb8;
-use dmd_model::{AnyModel, Conditioner, LoraOption, Noising, Recipe, TextFeatures, with_model};
+use dmd_model::{AnyModel, Conditioner, LoraOption, Noising, OpenOptions, Recipe, TextFeatures, with_model};
 use image::RgbImage;
 
 use crate::checks::finite;
@@ -17,8 +17,8 @@ pub struct Pipeline {
     pub(crate) model: AnyModel,
     /// Pictures that go through the networks together, where the builder's user says so.
     pub(crate) at_a_time: Option<usize>,
-    /// What was merged into the weights, where a builder did it.
-    pub(crate) loras: Vec<LoraOption>,
+    /// What a builder opened.
+    pub(crate) options: Option<OpenOptions>,
 }
 
 impl Pipeline {
@@ -39,7 +39,30 @@ impl Pipeline {
 
     /// The pipeline of an opened model.
     pub fn new(model: AnyModel) -> Self {
-        Self { model, at_a_time: None, loras: Vec::new() }
+        Self { model, at_a_time: None, options: None }
+    }
+
+    /// The LoRA files in the weights.
+    pub fn loras(&self) -> &[LoraOption] {
+        self.options.as_ref().map_or(&[], |options| &options.loras)
+    }
+
+    /// Puts other LoRA files, or the same ones at other strengths, in the place of those in the weights; none takes all of
+    /// them out. Only the layers that one of them touches are read again, and pictures are those of a pipeline that was
+    /// built with the new files, bit for bit. [`Self::notes`] says what became of each.
+    ///
+    /// # Errors
+    ///
+    /// [`AnyModel::change_loras`]'s, after which the pipeline is what it was; also of a pipeline that no builder made.
+    pub fn set_loras(&mut self, loras: impl IntoIterator<Item = LoraOption>) -> Result<(), Error> {
+        let Some(options) = &mut self.options else {
+            return Err(dmd_model::Error::Setting {
+                setting: "a change of LoRA files".to_owned(),
+                hint: "it takes a pipeline that was built from files".to_owned(),
+            }
+            .into());
+        };
+        Ok(self.model.change_loras(options, loras.into_iter().collect())?)
     }
 
     /// The model.
@@ -55,6 +78,11 @@ impl Pipeline {
     /// How the distilled generator is called; `None` where there is no generator.
     pub fn generator_recipe(&self) -> Option<&Recipe> {
         with_model!(&self.model, model => model.generator.as_ref().map(|generator| &generator.recipe))
+    }
+
+    /// Whether there is a teacher's network: not where the model is itself one of few steps, or was opened without.
+    pub fn has_teacher(&self) -> bool {
+        with_model!(&self.model, model => model.teacher.is_some())
     }
 
     /// Noise schedule and samplers.

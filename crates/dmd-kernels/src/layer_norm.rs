@@ -5,14 +5,16 @@ use burn::tensor::{DType, FloatDType, Tensor};
 use crate::Operation;
 use crate::recording::note;
 
-/// Layer normalisation of the last axis of `x: [batch, rows, width]`, in single precision also where `x` is in half.
+/// Layer normalisation of the last axis of `x: [batch, rows, width]`, in single precision also where `x` or the parameters
+/// are in half.
 pub fn layer_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
     let [batch, rows, width] = x.dims();
     note(|| Operation::LayerNorm { rows: batch * rows, width });
     let dtype = match x.dtype() {
         DType::F16 => FloatDType::F16,
         DType::BF16 => FloatDType::BF16,
-        _ => return norm.forward(x),
+        _ if norm.gamma.val().dtype() == x.dtype() => return norm.forward(x),
+        _ => FloatDType::F32,
     };
     let single = |parameter: &Param<Tensor<1>>| Param::from_tensor(parameter.val().cast(FloatDType::F32));
     let mut wide = norm.clone();

@@ -1,5 +1,5 @@
 use burn::nn::Linear;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use crate::Operation;
 use crate::recording::note;
@@ -9,21 +9,40 @@ use crate::recording::note;
 /// The same numbers as `linear.forward(x)`; that one reshapes the weight, which copies it on every call
 /// where it is a transposed view of a checkpoint's `[output, input]`, as loaded weights are. On flex such a weight is
 /// multiplied where it lies when there are few rows: packing it would take longer than the product.
+///
+/// Parameters of another float type than `x` are converted for the call: a layer may be stored in half precision and
+/// computed in single.
 pub fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [batch, rows, input] = x.dims();
-    let weight = linear.weight.val();
+    let weight = of_type(x.dtype(), linear.weight.val());
     let [_, output] = weight.dims();
     note(|| Operation::Linear { rows: batch * rows, input, output });
     let x = x.reshape([batch * rows, input]);
-    let bias = linear.bias.as_ref().map(|bias| bias.val());
+    let bias = linear.bias.as_ref().map(|bias| of_type(x.dtype(), bias.val()));
     computed(x, weight, bias).reshape([batch, rows, output])
 }
 
-/// `layer.forward(x)` for `x: [rows, input]`, burn's own: what networks make of a few rows, such as an embedding.
+/// `layer.forward(x)` for `x: [rows, input]`, burn's own: what networks make of a few rows, such as an embedding. Parameters
+/// of another float type are converted as in [`linear()`].
 pub fn linear_rows(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
     let ([rows, input], [_, output]) = (x.dims(), layer.weight.dims());
     note(|| Operation::Linear { rows, input, output });
-    layer.forward(x)
+    if layer.weight.val().dtype() == x.dtype() {
+        return layer.forward(x);
+    }
+    let bias = layer.bias.as_ref().map(|bias| of_type(x.dtype(), bias.val()));
+    let weight = of_type(x.dtype(), layer.weight.val());
+    linear_composed(x, weight, bias)
+}
+
+/// A parameter in the type of what it meets.
+fn of_type<const D: usize>(dtype: DType, parameter: Tensor<D>) -> Tensor<D> {
+    match dtype {
+        _ if parameter.dtype() == dtype => parameter,
+        DType::F16 => parameter.cast(FloatDType::F16),
+        DType::BF16 => parameter.cast(FloatDType::BF16),
+        _ => parameter.cast(FloatDType::F32),
+    }
 }
 
 fn computed(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {

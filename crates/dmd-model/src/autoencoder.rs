@@ -42,6 +42,12 @@ impl AutoencoderFiles {
                     hint: "name one".to_owned(),
                 });
             }
+            if options.tile.is_some() {
+                return Err(Error::Setting {
+                    setting: "tiles of a tiny autoencoder (--tile and --taesd)".to_owned(),
+                    hint: "it needs none: leave one of them out".to_owned(),
+                });
+            }
             let config: TinyAutoencoderConfig = read_config(path)?;
             config.validate()?;
             return Ok(Self::Tiny { folder: path.clone(), config });
@@ -51,8 +57,8 @@ impl AutoencoderFiles {
             Some(folder) if folder.is_dir() => {
                 let mut other: AutoencoderConfig = read_config(folder)?;
                 // Latents are the network's: another autoencoder decodes them as the model's own would.
-                if let Ok(own) = own() {
-                    other.scaling_factor = own.scaling_factor;
+                if source.published().is_some() || source.has(Part::Autoencoder) {
+                    other.scaling_factor = own()?.scaling_factor;
                 }
                 other
             }

@@ -12,7 +12,7 @@ use crate::folder::{ModelFolder, scheduler_file};
 use crate::loras::Loras;
 use crate::source::Source;
 use crate::stable_diffusion::MAX_TOKENS;
-use crate::{Error, OpenOptions, RecipeFile};
+use crate::{Error, OpenOptions, RecipeFile, published};
 
 /// Writes the model that the options name, a single file say, as a folder in diffusers' layout, with LoRA files merged.
 /// Weights keep the precision of their file; 8-bit ones become f16. Nothing is written unless all of it can be. Returns what
@@ -53,19 +53,25 @@ pub fn convert(options: &OpenOptions, folder: &Path) -> Result<Vec<String>, Erro
     if !misfits.is_empty() {
         return Err(Error::Misfit { folder: options.model.clone(), reasons: misfits });
     }
+    let own = source.has(Part::Generator);
+    let few_steps = options.asked_recipe().or(options.guessed_recipe(None)).filter(|_| !own);
+    if let Some(name) = few_steps {
+        published::recipe(name, options.recipe_steps, kind, &kind.noising(&source)?)?;
+    }
     WholeFolder::new(folder).replace(|fresh| {
         let out = ModelFolder::new(fresh);
         for part in kind.parts().iter().filter(|part| **part != Part::Generator || source.has(**part)) {
             write_part(&source, *part, &mut loras, &out)?;
         }
+        if let Some(name) = few_steps {
+            RecipeFile::named(name).write(&out.part(Part::UNet))?;
+        }
         Ok::<_, Error>(write_json(&out.index_file(), &index(&source, kind)?)?)
     })?;
     let mut notes = source.notes();
     notes.extend(loras.report()?);
-    if let Some(name) = options.recipe.as_deref().or(options.guessed_recipe()) {
-        notes.push(format!(
-            "the folder does not say that it is drawn by the recipe {name}: add --recipe {name}"
-        ));
+    if let Some(name) = few_steps {
+        notes.push(format!("the folder says that its UNet is called by the recipe {name}"));
     }
     Ok(notes)
 }
@@ -96,7 +102,7 @@ fn write_part(source: &Source, part: Part, loras: &mut Loras, out: &ModelFolder)
         _ => (weights, "diffusion_pytorch_model.safetensors"),
     };
     write(&place.join(name), &weights, precision_of(&weights))?;
-    if let (Part::Generator, Some(folder)) = (part, source.folder())
+    if let (Part::Generator | Part::UNet, Some(folder)) = (part, source.folder())
         && let Some(recipe) = RecipeFile::beside(&folder.part(part))?
     {
         write_json(&RecipeFile::place(&place), &recipe)?;

@@ -99,6 +99,11 @@ impl Error {
         hint: "ask for the teacher with a number of steps (--steps 30), name a generator (--generator FILE), or distil one (`dmd distill`)",
     };
 
+    pub(crate) const FEW_STEPS: Self = Self::Missing {
+        wanted: "teacher: its UNet is itself a generator of few steps",
+        hint: "ask for its own number of steps, or say --recipe none to draw with it as with any other model",
+    };
+
     pub(crate) const NO_TEACHER: Self =
         Self::Missing { wanted: "teacher (folder unet)", hint: "ask for the distilled generator instead" };
 }

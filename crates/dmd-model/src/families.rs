@@ -5,6 +5,8 @@ use serde::Deserialize;
 
 use crate::classes::ClassConditioner;
 use crate::family::Family;
+use crate::loras::{Change, LoraOption, Loras};
+use crate::networks::generator_recipe;
 use crate::source::Source;
 use crate::{
     Error, Model, Noising, OpenOptions, PixelClasses, StableDiffusion, StableDiffusionXl, TextToImage,
@@ -190,6 +192,40 @@ impl AnyModel {
             Kind::StableDiffusionXl => Self::StableDiffusionXl(StableDiffusionXl::open(options)?),
             Kind::Classes => Self::Classes(PixelClasses::open(options)?),
         })
+    }
+
+    /// Puts other LoRA files, or the same ones at other strengths, in the place of those that the model was opened with:
+    /// only the layers that one of them touches are read again, and the result is that of opening the model with the new
+    /// ones, bit for bit. `options` are those of the opening; they name the new files afterwards. The model stays what it
+    /// was where this fails.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] when a file makes a generator of the model that it was not opened with, or the other way round;
+    /// what a LoRA file is refused for.
+    pub fn change_loras(&mut self, options: &mut OpenOptions, loras: Vec<LoraOption>) -> Result<(), Error> {
+        let after = OpenOptions { loras, ..options.clone() };
+        if generator_recipe(options)? != generator_recipe(&after)?
+            || options.few_step_loras() != after.few_step_loras()
+        {
+            return Err(Error::Setting {
+                setting: "a LoRA file that changes how the generator is called".to_owned(),
+                hint: "open the model anew".to_owned(),
+            });
+        }
+        let change = Change { before: Loras::open(options)?, after: Loras::open(&after)? };
+        match self {
+            Self::StableDiffusion(model) => StableDiffusion::change_loras(model, change, &after)?,
+            Self::StableDiffusionXl(model) => StableDiffusionXl::change_loras(model, change, &after)?,
+            Self::Classes(_) => {
+                return Err(Error::Setting {
+                    setting: "a LoRA file".to_owned(),
+                    hint: "there are none for models of classes".to_owned(),
+                });
+            }
+        }
+        *options = after;
+        Ok(())
     }
 
     /// The classes' conditioner of a model of classes.

@@ -1,8 +1,10 @@
 //! LoRA files that are merged into a model's weights when they are read.
 
+use std::collections::BTreeSet;
+
 use dmd_weights::{LoraFile, LoraPart, Tensors};
 
-use crate::{Error, OpenOptions};
+use crate::{Error, OpenOptions, published};
 
 /// A LoRA file, and how strongly its updates are added.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,8 +15,41 @@ pub struct LoraOption {
     pub strength: f64,
 }
 
+impl LoraOption {
+    /// The published recipe of a LoRA that makes a generator of few steps of a model, by its name.
+    pub(crate) fn recipe(&self) -> Option<&'static str> {
+        published::guess(&self.path).filter(|_| self.strength != 0.0)
+    }
+}
+
+/// LoRA files that take the place of others in an opened model.
+pub(crate) struct Change {
+    pub(crate) before: Loras,
+    pub(crate) after: Loras,
+}
+
+impl Change {
+    /// The weights of a part with the new files' updates, and the names of those that are not what they were.
+    pub(crate) fn merged(
+        &mut self,
+        part: LoraPart,
+        weights: Tensors,
+    ) -> Result<(Tensors, BTreeSet<String>), Error> {
+        let mut names = self.before.touched(part, &weights)?;
+        names.extend(self.after.touched(part, &weights)?);
+        Ok((self.after.merged(part, weights)?, names))
+    }
+}
+
 /// The LoRA files of a model that is being opened.
-pub(crate) struct Loras(Vec<(LoraFile, LoraOption)>);
+pub(crate) struct Loras(Vec<Opened>);
+
+struct Opened {
+    file: LoraFile,
+    option: LoraOption,
+    /// Whether a part was fitted to it.
+    used: bool,
+}
 
 impl Loras {
     pub(crate) fn none() -> Self {
@@ -29,18 +64,43 @@ impl Loras {
                     hint: "it must be a finite number".to_owned(),
                 });
             }
-            Ok((LoraFile::read(&option.path)?, option.clone()))
+            Ok(Opened { file: LoraFile::read(&option.path)?, option: option.clone(), used: false })
         };
         Ok(Self(options.loras.iter().map(open).collect::<Result<_, Error>>()?))
     }
 
     /// The weights of a part with every file's updates added, when they are read.
-    pub(crate) fn merged(&mut self, part: LoraPart, mut weights: Tensors) -> Result<Tensors, Error> {
-        for (file, option) in &mut self.0 {
+    pub(crate) fn merged(&mut self, part: LoraPart, weights: Tensors) -> Result<Tensors, Error> {
+        self.merged_if(|_| true, part, weights)
+    }
+
+    /// [`Self::merged`] without the files that make a generator of a model.
+    pub(crate) fn merged_for_teacher(&mut self, part: LoraPart, weights: Tensors) -> Result<Tensors, Error> {
+        self.merged_if(|option| option.recipe().is_none(), part, weights)
+    }
+
+    fn merged_if(
+        &mut self,
+        wanted: impl Fn(&LoraOption) -> bool,
+        part: LoraPart,
+        mut weights: Tensors,
+    ) -> Result<Tensors, Error> {
+        for Opened { file, option, used } in self.0.iter_mut().filter(|opened| wanted(&opened.option)) {
             let updates = file.fit(part, &weights)?;
             weights = weights.merged(&updates, option.strength)?;
+            // A text encoder alone says nothing: many files have no updates of it.
+            *used |= part == LoraPart::UNet;
         }
         Ok(weights)
+    }
+
+    /// The names of the weights of a part that a file touches.
+    pub(crate) fn touched(&mut self, part: LoraPart, weights: &Tensors) -> Result<BTreeSet<String>, Error> {
+        let mut names = BTreeSet::new();
+        for Opened { file, .. } in &mut self.0 {
+            names.extend(file.fit(part, weights)?.updates.into_iter().map(|update| update.target));
+        }
+        Ok(names)
     }
 
     /// What became of each file, a sentence each.
@@ -49,7 +109,11 @@ impl Loras {
     ///
     /// When a file changed nothing.
     pub(crate) fn report(self) -> Result<Vec<String>, Error> {
-        let sentence = |(file, option): &(LoraFile, LoraOption)| {
+        let sentence = |Opened { file, option, used }: &Opened| {
+            if !used {
+                let path = option.path.display();
+                return Ok(format!("{path}: left out, since the teacher draws without it"));
+            }
             Ok(format!("{}: {}, strength {}", option.path.display(), file.report()?, option.strength))
         };
         self.0.iter().map(sentence).collect()

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Device, FloatDType};
-use dmd_unet::{Network, Preconditioned, Sizes};
-use dmd_weights::{LoraPart, Part as FilePart, read_config};
+use dmd_unet::{Network, Preconditioned, Sizes, TOLD_GUIDANCE};
+use dmd_weights::{LoraPart, Part as FilePart, Tensors, read_config};
+use serde_json::Value;
 
 use crate::families::{Kind, Part};
-use crate::loras::Loras;
-use crate::source::{Source, of_file, of_folder};
+use crate::loras::{Change, Loras};
+use crate::source::{Source, of_file, of_folder, of_generator};
 use crate::{Distilled, Error, Networks, Noising, OpenOptions, Recipe};
 
 /// Where a network's weights lie.
@@ -20,6 +21,19 @@ pub(crate) enum NetworkPlace {
     At(PathBuf),
 }
 
+impl NetworkPlace {
+    /// Whether the network is told its guidance as a number. No where its configuration cannot be read, which is said when
+    /// it has to be.
+    pub(crate) fn told_guidance(&self, source: &Source) -> bool {
+        let config: Result<Value, Error> = match self {
+            Self::Part(part) => source.config(*part),
+            Self::At(path) if path.is_dir() => read_config(path).map_err(Into::into),
+            Self::At(_) => source.config(Part::UNet),
+        };
+        config.is_ok_and(|config| config["time_cond_proj_dim"].is_number())
+    }
+}
+
 /// Configurations of teacher and generator, and where their weights lie.
 #[derive(Debug, Clone)]
 pub struct NetworkFiles<N: Network> {
@@ -28,6 +42,8 @@ pub struct NetworkFiles<N: Network> {
     generator: Option<(NetworkPlace, N::Config)>,
     /// How the generator is called; `None` where there is no generator.
     pub recipe: Option<Recipe>,
+    /// Whether the UNet is itself the generator, and by no LoRA: there is no teacher then.
+    few_steps: bool,
 }
 
 /// Teacher and generator of a model.
@@ -59,12 +75,22 @@ impl<N: Network> NetworkFiles<N> {
             }
         };
         let recipe = generator.as_ref().map(|(place, _)| recipe_at(place, source, options, kind, noising));
-        Ok(Self { source: source.clone(), teacher, generator, recipe: recipe.transpose()? })
+        let recipe = recipe.transpose()?;
+        let few_steps = matches!(generator, Some((NetworkPlace::Part(Part::UNet), _)))
+            && options.loras.iter().all(|lora| lora.recipe().is_none());
+        Ok(Self { source: source.clone(), teacher, generator, recipe, few_steps })
     }
 
     /// The configuration of the network that is called: the teacher's, or the generator's where there is no teacher.
     pub fn config(&self) -> Option<&N::Config> {
         self.teacher.as_ref().or(self.generator.as_ref().map(|(_, config)| config))
+    }
+
+    /// What a user should know of a generator that is read.
+    pub(crate) fn note(&self, options: &OpenOptions) -> Option<String> {
+        let named = matches!(self.generator, Some((NetworkPlace::At(_), _)));
+        let recipe = self.recipe.as_ref().filter(|_| named && options.networks != Networks::Teacher);
+        recipe.and_then(Recipe::assumption)
     }
 
     /// The sizes of each network, under its name.
@@ -99,7 +125,12 @@ impl<N: Network> NetworkFiles<N> {
         device: &Device,
     ) -> Result<Option<N>, Error> {
         let Some(config) = &self.teacher else { return Ok(None) };
-        self.load_from(&NetworkPlace::Part(Part::UNet), config, loras, dtype, device).map(Some)
+        let weights = self.source.tensors(Part::UNet)?;
+        let weights = match self.generator {
+            Some(_) => loras.merged_for_teacher(LoraPart::UNet, weights)?,
+            None => loras.merged(LoraPart::UNet, weights)?,
+        };
+        Ok(Some(N::from_tensors_in(config, &weights, dtype, device)?))
     }
 
     fn generator_with(
@@ -109,23 +140,45 @@ impl<N: Network> NetworkFiles<N> {
         device: &Device,
     ) -> Result<Option<N>, Error> {
         let Some((place, config)) = &self.generator else { return Ok(None) };
-        self.load_from(place, config, loras, dtype, device).map(Some)
+        let weights = loras.merged(LoraPart::UNet, self.weights_at(place)?)?;
+        Ok(Some(N::from_tensors_in(config, &weights, dtype, device)?))
     }
 
-    fn load_from(
+    /// Puts other LoRA files in the place of those that the networks were opened with: only the layers that one of them
+    /// touches are read.
+    pub(crate) fn change(
         &self,
-        place: &NetworkPlace,
-        config: &N::Config,
-        loras: &mut Loras,
-        dtype: FloatDType,
-        device: &Device,
-    ) -> Result<N, Error> {
-        let weights = match place {
-            NetworkPlace::Part(part) => self.source.tensors(*part)?,
-            NetworkPlace::At(path) if path.is_dir() => of_folder(path)?,
-            NetworkPlace::At(path) => of_file(path, FilePart::UNet)?,
+        teacher: &mut Option<Preconditioned<N>>,
+        generator: &mut Option<Distilled<Preconditioned<N>>>,
+        change: &mut Change,
+        options: &OpenOptions,
+    ) -> Result<(), Error> {
+        let reload = |network: &mut N, weights: Tensors, names| -> Result<(), Error> {
+            *network = dmd_weights::reload(network.clone(), &weights, &N::KEYS, options.dtype, &names)?;
+            Ok(())
         };
-        Ok(N::from_tensors_in(config, &loras.merged(LoraPart::UNet, weights)?, dtype, device)?)
+        if let (Some(generator), Some((place, _))) = (generator, &self.generator) {
+            let (weights, names) = change.merged(LoraPart::UNet, self.weights_at(place)?)?;
+            reload(&mut generator.network.denoiser.network, weights, names)?;
+        }
+        if let Some(teacher) = teacher {
+            let base = self.source.tensors(Part::UNet)?;
+            let (merged, names) = change.merged(LoraPart::UNet, base.clone())?;
+            let weights = match self.generator {
+                Some(_) => change.after.merged_for_teacher(LoraPart::UNet, base)?,
+                None => merged,
+            };
+            reload(&mut teacher.network, weights, names)?;
+        }
+        Ok(())
+    }
+
+    fn weights_at(&self, place: &NetworkPlace) -> Result<Tensors, Error> {
+        match place {
+            NetworkPlace::Part(part) => self.source.tensors(*part),
+            NetworkPlace::At(path) if path.is_dir() => of_folder(path),
+            NetworkPlace::At(path) => of_file(path, FilePart::UNet),
+        }
     }
 
     /// Reads the networks that are asked for, at least one.
@@ -136,8 +189,9 @@ impl<N: Network> NetworkFiles<N> {
         loras: &mut Loras,
     ) -> Result<Both<N>, Error> {
         let (teacher, generator) = match options.networks {
-            Networks::All => (true, true),
+            Networks::All => (!self.few_steps, true),
             Networks::Generator => (false, true),
+            Networks::Teacher if self.few_steps => return Err(Error::FEW_STEPS),
             Networks::Teacher => (true, false),
             Networks::GeneratorFirst => (self.generator.is_none(), true),
         };
@@ -146,6 +200,10 @@ impl<N: Network> NetworkFiles<N> {
             if generator { self.generator_with(loras, options.dtype, &options.device)? } else { None };
         let generator = generator.zip(self.recipe.clone());
         let generator = generator.map(|(network, recipe)| {
+            let network = match recipe.told_guidance {
+                Some(scale) => network.with_guidance(scale),
+                None => network,
+            };
             let network = Preconditioned::new(network, recipe.prediction.unwrap_or(own));
             Distilled::new(network, recipe, noising)
         });
@@ -177,10 +235,34 @@ fn recipe_at(
     kind: Kind,
     noising: &Noising,
 ) -> Result<Recipe, Error> {
-    let path = match (place, source.folder()) {
-        (NetworkPlace::At(path), _) => path.clone(),
-        (NetworkPlace::Part(part), Some(folder)) => folder.part(*part),
-        (NetworkPlace::Part(_), None) => source.path().to_owned(),
+    let (path, described) = match (place, source.folder()) {
+        (NetworkPlace::At(path), _) => (path.clone(), true),
+        (NetworkPlace::Part(part), Some(folder)) => (folder.part(*part), true),
+        // Beside a single file of a model lie other models.
+        (NetworkPlace::Part(_), None) => (source.path().to_owned(), false),
     };
-    Recipe::of(&path, options.recipe.as_deref(), options.guessed_recipe(), kind, noising)
+    let told = place.told_guidance(source);
+    // What is told its guidance is a latent consistency model.
+    let usual = told.then_some("lcm");
+    let mut recipe = Recipe::of(&path, described.then_some(&*path), usual, options, kind, noising)?;
+    recipe.told_guidance = match options.told_guidance {
+        Some(scale) if told && scale.is_finite() && scale >= 1.0 => Some(scale),
+        Some(scale) => {
+            return Err(Error::Setting {
+                setting: format!("a generator under guidance {scale}"),
+                hint: match told {
+                    true => "it must be a number of at least 1".to_owned(),
+                    false => "its network is not told one".to_owned(),
+                },
+            });
+        }
+        None => told.then_some(TOLD_GUIDANCE),
+    };
+    if let NetworkPlace::At(file) = place
+        && file.is_file()
+    {
+        let found = of_generator(file, kind)?;
+        recipe.prediction = recipe.prediction.or(found.filter(|found| *found != noising.prediction()));
+    }
+    Ok(recipe)
 }

@@ -1,6 +1,6 @@
 //! Where a model's parts come from, and how they are read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 
@@ -9,7 +9,10 @@ use crate::families::Part;
 use crate::loras::LoraOption;
 use crate::networks::NetworkPlace;
 use crate::source::Source;
-use crate::{Error, published};
+use crate::{Error, RecipeFile, published};
+
+/// What [`OpenOptions::recipe`] is where no published recipe is meant.
+const NO_RECIPE: &str = "none";
 
 /// Which networks are read: all, or half of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,8 +40,15 @@ pub struct OpenOptions {
     /// architecture.
     pub generator: Option<PathBuf>,
     /// How the generator is called, by the name of a published recipe ([`Recipe::names`](crate::Recipe::names)). Without
-    /// a generator the model's UNet is one: a few-step model in place of the teacher, such as SDXL-turbo.
+    /// a generator the model's UNet is one: a few-step model in place of the teacher, such as SDXL-turbo. `none` says that
+    /// no published recipe is meant, whatever a file's name says.
     pub recipe: Option<String>,
+    /// Number of the generator's calls, for a published recipe that leaves it open
+    /// ([`Recipe::possible_steps`](crate::Recipe::possible_steps)); `None` for the usual number.
+    pub recipe_steps: Option<usize>,
+    /// The guidance that a generator is told as a number, for those that are: latent consistency models. `None` for
+    /// diffusers' default, 8.5.
+    pub told_guidance: Option<f64>,
     /// LoRA files that are merged into the weights when they are read, in this order.
     pub loras: Vec<LoraOption>,
     /// Files of textual inversion, whose words prompts can have then.
@@ -66,6 +76,8 @@ impl OpenOptions {
             config: None,
             generator: None,
             recipe: None,
+            recipe_steps: None,
+            told_guidance: None,
             loras: Vec::new(),
             embeddings: Vec::new(),
             autoencoder: None,
@@ -83,27 +95,50 @@ impl OpenOptions {
     }
 
     /// Where the generator lies: where the options say, otherwise in the model folder. Where there is none, and a recipe
-    /// is asked for or known by the model's name, the UNet is the generator; otherwise `None`.
+    /// is asked for, written beside the UNet or known by a name or by what the UNet is told, the UNet is the generator;
+    /// otherwise `None`.
     pub(crate) fn generator_place(&self, source: &Source) -> Option<NetworkPlace> {
         let own = || source.has(Part::Generator).then_some(NetworkPlace::Part(Part::Generator));
+        let written = || {
+            let folder = source.folder()?.part(Part::UNet);
+            RecipeFile::place(&folder).is_file().then_some(())
+        };
         let few_steps = || {
-            let known = self.recipe.as_deref().or(self.guessed_recipe());
-            known.map(|_| NetworkPlace::Part(Part::UNet))
+            let unet = NetworkPlace::Part(Part::UNet);
+            let known = self.asked_recipe().or_else(|| self.guessed_recipe(None)).map(|_| ());
+            let told = || unet.told_guidance(source).then_some(());
+            known.or_else(written).or_else(told).map(|()| unet)
         };
         self.generator.clone().map(NetworkPlace::At).or_else(own).or_else(few_steps)
     }
 
-    /// The recipe that the name of a LoRA or, where no generator is named, of the model stands for. Two LoRA files of
-    /// different recipes stand for none.
-    pub(crate) fn guessed_recipe(&self) -> Option<&'static str> {
-        let used = self.loras.iter().filter(|lora| lora.strength != 0.0);
-        let mut of_loras: Vec<_> = used.filter_map(|lora| published::guess(&lora.path)).collect();
-        of_loras.dedup();
-        match of_loras.as_slice() {
-            [] => published::guess(&self.model).filter(|_| self.generator.is_none()),
-            [one] => Some(one),
-            _ => None,
+    /// The LoRA files that make a generator of few steps.
+    pub(crate) fn few_step_loras(&self) -> Vec<&Path> {
+        let few = self.loras.iter().filter(|lora| lora.recipe().is_some());
+        few.map(|lora| &*lora.path).collect()
+    }
+
+    /// The published recipe that is asked for.
+    pub(crate) fn asked_recipe(&self) -> Option<&str> {
+        self.recipe.as_deref().filter(|name| *name != NO_RECIPE)
+    }
+
+    /// The recipe that a name stands for: a generator's, a LoRA's or, where no generator is named, the model's. Two LoRA
+    /// files of different recipes stand for none.
+    pub(crate) fn guessed_recipe(&self, generator: Option<&Path>) -> Option<&'static str> {
+        if self.recipe.is_some() {
+            return None;
         }
+        let of_loras = || {
+            let mut of_loras: Vec<_> = self.loras.iter().filter_map(LoraOption::recipe).collect();
+            of_loras.dedup();
+            match of_loras.as_slice() {
+                [] => published::guess(&self.model).filter(|_| self.generator.is_none()),
+                [one] => Some(*one),
+                _ => None,
+            }
+        };
+        generator.and_then(published::guess).or_else(of_loras)
     }
 }
 

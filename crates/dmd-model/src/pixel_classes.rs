@@ -109,6 +109,7 @@ impl Family for PixelClasses {
         parts.misfits().refuse(&options.model)?;
         let (teacher, generator) = parts.networks.load(options, &parts.noising, &mut Loras::none())?;
         let config = parts.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
+        let notes = parts.networks.note(options).into_iter().collect();
         // An EDM model is not guided unless its generator's teacher was.
         let guidance_scale = parts.networks.recipe.and_then(|recipe| recipe.guidance_scale).unwrap_or(1.0);
         Ok(Model {
@@ -119,7 +120,7 @@ impl Family for PixelClasses {
             generator,
             guidance_scale,
             noising: parts.noising,
-            notes: Vec::new(),
+            notes,
             device: options.device.clone(),
         })
     }

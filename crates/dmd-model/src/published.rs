@@ -1,6 +1,7 @@
 //! How published few-step models are called. Sources: the models' pages and, for each row, diffusers' scheduler, whose
 //! trajectories the tests compare (`tests/golden/walks`).
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use dmd_core::Prediction;
@@ -24,9 +25,15 @@ enum Way {
     /// The samples of each call are renoised for the next: at these timesteps.
     Renoised(&'static [usize]),
     /// A sampler without guidance.
-    Sampled { sampler: Sampler, options: &'static [(&'static str, Chosen)], steps: usize },
+    Sampled { sampler: Sampler, options: &'static [(&'static str, Chosen)], steps: Counts },
     /// A sampler at these timesteps.
     At { sampler: Sampler, timesteps: &'static [usize] },
+}
+
+/// Numbers of steps that a recipe is for.
+struct Counts {
+    usual: usize,
+    possible: RangeInclusive<usize>,
 }
 
 /// The value of a scheduler's option.
@@ -53,7 +60,16 @@ const TRAILING: (&str, Chosen) = ("timestep_spacing", Chosen::Word("trailing"));
 const DDIM: &[(&str, Chosen)] = &[TRAILING, ("clip_sample", Chosen::Off)];
 
 const fn sampled(sampler: Sampler, options: &'static [(&'static str, Chosen)], steps: usize) -> Way {
-    Way::Sampled { sampler, options, steps }
+    within(sampler, options, steps, steps..=steps)
+}
+
+const fn within(
+    sampler: Sampler,
+    options: &'static [(&'static str, Chosen)],
+    usual: usize,
+    possible: RangeInclusive<usize>,
+) -> Way {
+    Way::Sampled { sampler, options, steps: Counts { usual, possible } }
 }
 
 /// All of them.
@@ -76,7 +92,12 @@ const ALL: &[Published] = &[
         kinds: &[Sd, Xl],
         way: Way::Renoised(&[999, 749, 499, 249]),
     },
-    Published { name: "lcm", about: "LCM-LoRA", kinds: &[Sd, Xl], way: sampled(Sampler::Lcm, &[], 4) },
+    Published {
+        name: "lcm",
+        about: "latent consistency models and LCM-LoRA",
+        kinds: &[Sd, Xl],
+        way: within(Sampler::Lcm, &[], 4, 1..=8),
+    },
     Published {
         name: "lightning-1step",
         about: "SDXL-Lightning's one-step UNet, which predicts the picture",
@@ -105,7 +126,7 @@ const ALL: &[Published] = &[
         name: "hyper-1step",
         about: "Hyper-SD's one-step LoRA",
         kinds: &[Sd, Xl],
-        way: sampled(Sampler::Tcd, &[("eta", Chosen::Number(1.0))], 1),
+        way: within(Sampler::Tcd, &[("eta", Chosen::Number(1.0))], 1, 1..=8),
     },
     Published {
         name: "hyper-1step-unet",
@@ -135,15 +156,20 @@ const ALL: &[Published] = &[
         name: "turbo",
         about: "SDXL-turbo",
         kinds: &[Xl],
-        way: sampled(Sampler::EulerAncestral, &[TRAILING], 1),
+        way: within(Sampler::EulerAncestral, &[TRAILING], 1, 1..=4),
     },
     Published {
         name: "turbo",
         about: "SD-turbo",
         kinds: &[Sd],
-        way: sampled(Sampler::Euler, &[TRAILING], 1),
+        way: within(Sampler::Euler, &[TRAILING], 1, 1..=4),
     },
-    Published { name: "tcd", about: "TCD-LoRA", kinds: &[Sd, Xl], way: sampled(Sampler::Tcd, &[], 4) },
+    Published {
+        name: "tcd",
+        about: "TCD-LoRA",
+        kinds: &[Sd, Xl],
+        way: within(Sampler::Tcd, &[("eta", Chosen::Number(0.3))], 4, 1..=50),
+    },
 ];
 
 /// The names of published recipes.
@@ -153,12 +179,27 @@ pub(crate) fn names() -> Vec<&'static str> {
     names
 }
 
-/// The recipe of a name for a kind of model with its noise schedule.
+/// The numbers of steps that a recipe of a name can be called in, where that is not one alone.
+pub(crate) fn possible_steps(name: &str) -> Option<RangeInclusive<usize>> {
+    ALL.iter().filter(|published| published.name == name).find_map(|published| match &published.way {
+        Way::Sampled { steps, .. } if steps.possible.start() < steps.possible.end() => {
+            Some(steps.possible.clone())
+        }
+        _ => None,
+    })
+}
+
+/// The recipe of a name for a kind of model with its noise schedule, in so many steps, or in the usual number.
 ///
 /// # Errors
 ///
-/// [`Error::Setting`] for a name that is not known, or of another kind of model.
-pub(crate) fn recipe(name: &str, kind: Kind, noising: &Noising) -> Result<Recipe, Error> {
+/// [`Error::Setting`] for a name that is not known, or of another kind of model, or a number of steps that it is not for.
+pub(crate) fn recipe(
+    name: &str,
+    steps: Option<usize>,
+    kind: Kind,
+    noising: &Noising,
+) -> Result<Recipe, Error> {
     let refuse = |hint: String| Error::Setting { setting: format!("the recipe {name:?}"), hint };
     let named: Vec<&Published> = ALL.iter().filter(|published| published.name == name).collect();
     let Some(first) = named.first() else {
@@ -183,21 +224,42 @@ pub(crate) fn recipe(name: &str, kind: Kind, noising: &Noising) -> Result<Recipe
         prediction: (name == "lightning-1step").then_some(Prediction::Sample),
         timesteps,
         walk,
+        told_guidance: None,
+        assumed: false,
     };
+    let asked = steps;
     let walk = |scheduler: SchedulerConfig, steps: Steps| {
         let walk = scheduler.walk(steps)?;
         let timesteps = walk.timesteps().iter().map(|t| t.round() as usize).collect();
         Ok(made(timesteps, Some(walk)))
     };
     match &published.way {
+        Way::Renoised(timesteps) | Way::At { timesteps, .. }
+            if asked.is_some_and(|steps| steps != timesteps.len()) =>
+        {
+            Err(refuse(format!("it is for {} steps, and no other number", timesteps.len())))
+        }
         Way::Renoised(timesteps) => Ok(made(timesteps.to_vec(), None)),
-        Way::Sampled { sampler, options, steps } => {
+        Way::Sampled { sampler, options, steps: Counts { usual, possible } } => {
+            let steps = asked.unwrap_or(*usual);
+            if !possible.contains(&steps) {
+                return Err(refuse(match possible.start() == possible.end() {
+                    true => format!("it is for {usual} steps, and not for {steps}"),
+                    false => {
+                        format!(
+                            "it is for {} to {} steps, and not for {steps}",
+                            possible.start(),
+                            possible.end()
+                        )
+                    }
+                }));
+            }
             let mut scheduler = scheduler.clone();
             // A whole set of options, before the sampler that may refuse the file's.
             for (key, value) in *options {
                 scheduler = scheduler.with_option(key, *value)?;
             }
-            walk(scheduler.with_sampler(*sampler)?, (*steps).into())
+            walk(scheduler.with_sampler(*sampler)?, steps.into())
         }
         Way::At { sampler, timesteps } => walk(scheduler.with_sampler(*sampler)?, timesteps.to_vec().into()),
     }
@@ -209,7 +271,8 @@ pub(crate) fn guess(path: &Path) -> Option<&'static str> {
     let parts = path.components().rev().take(4).filter_map(|part| part.as_os_str().to_str());
     let mut parts = parts.map(str::to_lowercase);
     let name = parts.next()?;
-    let stem = name.trim_end_matches(".safetensors").trim_end_matches(".bin");
+    let stem = [".safetensors", ".bin", ".ckpt", ".pth", ".pt"].iter().find_map(|end| name.strip_suffix(end));
+    let stem = stem.unwrap_or(&name);
     let words: Vec<&str> = stem.split(['_', '-', '.']).collect();
     let has = |word: &str| words.contains(&word);
     let steps = |count: usize| {
@@ -272,6 +335,7 @@ mod tests {
             ("Hyper-SD15-1step-lora.safetensors", Some("hyper-1step")),
             ("Hyper-SDXL-1step-Unet.safetensors", Some("hyper-1step-unet")),
             ("sd_xl_turbo_1.0_fp16.safetensors", Some("turbo")),
+            ("sd_turbo.ckpt", Some("turbo")),
             ("models--stabilityai--sdxl-turbo/snapshots/abc", Some("turbo")),
             ("models/sdxl-turbo", Some("turbo")),
             (
@@ -299,20 +363,31 @@ mod tests {
         let noising = Noising::stable_diffusion(SchedulerConfig::stable_diffusion()).unwrap();
         for published in ALL {
             for kind in published.kinds {
-                let made = recipe(published.name, *kind, &noising).unwrap();
+                let made = recipe(published.name, None, *kind, &noising).unwrap();
                 assert!(made.timesteps[0] <= 999 && !made.timesteps.is_empty(), "{}", published.name);
             }
         }
-        let at = |name: &str, kind| recipe(name, kind, &noising).unwrap().timesteps;
+        let at = |name: &str, kind| recipe(name, None, kind, &noising).unwrap().timesteps;
         assert_eq!(at("dmd2-1step", Xl), [399]);
         assert_eq!(at("dmd2-1step", Sd), [999]);
         assert_eq!(at("lightning-4step", Xl), [999, 749, 499, 249]);
         assert_eq!(at("lightning-8step", Xl), [999, 874, 749, 624, 499, 374, 249, 124]);
         assert_eq!(at("lcm", Sd), [999, 759, 499, 259]);
         assert_eq!(at("hyper-1step-unet", Xl), [800]);
-        let message = recipe("lightning-4step", Sd, &noising).unwrap_err().to_string();
+        let in_steps = |name: &str, steps, kind| recipe(name, Some(steps), kind, &noising);
+        assert_eq!(in_steps("lcm", 2, Sd).unwrap().timesteps, [999, 499]);
+        assert_eq!(in_steps("turbo", 4, Xl).unwrap().timesteps, [999, 749, 499, 249]);
+        for (name, steps, kind, said) in [
+            ("turbo", 5, Xl, "for 1 to 4 steps"),
+            ("lightning-4step", 8, Xl, "for 4 steps, and not for 8"),
+            ("dmd2-4step", 1, Xl, "for 4 steps, and no other number"),
+        ] {
+            let message = in_steps(name, steps, kind).unwrap_err().to_string();
+            assert!(message.contains(said), "{message}");
+        }
+        let message = recipe("lightning-4step", None, Sd, &noising).unwrap_err().to_string();
         assert!(message.contains("XL") && message.contains("Lightning"), "{message}");
-        let message = recipe("lightning", Xl, &noising).unwrap_err().to_string();
+        let message = recipe("lightning", None, Xl, &noising).unwrap_err().to_string();
         assert!(message.contains("lightning-4step") && message.contains("turbo"), "{message}");
     }
 }

@@ -1,12 +1,13 @@
 //! `one_step.json`: how a distilled generator is called.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use dmd_core::Prediction;
 use dmd_scheduler::Walk;
 
 use crate::families::Kind;
-use crate::{Error, Noising, RecipeFile, published};
+use crate::{Error, Noising, OpenOptions, RecipeFile, published};
 
 /// How a distilled generator is called.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,10 @@ pub struct Recipe {
     pub prediction: Option<Prediction>,
     /// A sampler's way between the calls, for recipes whose samples are not renoised.
     pub walk: Option<Walk>,
+    /// The guidance that the network is told as a number, for one that is.
+    pub told_guidance: Option<f64>,
+    /// Whether nothing says so: neither a file nor a name.
+    pub assumed: bool,
 }
 
 impl Recipe {
@@ -41,33 +46,77 @@ impl Recipe {
     /// DMD's own recipe, for weights without a file: one call at the last timestep.
     pub fn published(noising: &Noising) -> Self {
         let last = noising.last_timestep();
-        Self::renoised(vec![last], noising.noise_scale(last), None)
+        Self { assumed: true, ..Self::renoised(vec![last], noising.noise_scale(last), None) }
+    }
+
+    /// What a user should know where nothing says how the generator is called.
+    pub(crate) fn assumption(&self) -> Option<String> {
+        let at = self.timesteps.first().filter(|_| self.assumed)?;
+        let file = RecipeFile::NAME;
+        Some(format!(
+            "nothing says how this generator is called: it is called once, at t = {at}, as DMD's first ones; {file} beside \
+             it, or a recipe by name (--recipe), says otherwise"
+        ))
     }
 
     fn renoised(timesteps: Vec<usize>, noise_scale: f64, guidance_scale: Option<f64>) -> Self {
-        Self { timesteps, noise_scale, guidance_scale, name: None, prediction: None, walk: None }
+        Self {
+            timesteps,
+            noise_scale,
+            guidance_scale,
+            name: None,
+            prediction: None,
+            walk: None,
+            told_guidance: None,
+            assumed: false,
+        }
     }
 
-    /// The recipe of a generator at a place: the published one that is asked for, otherwise that of the file beside it,
-    /// otherwise the published one that its name, or the guess, stands for, otherwise [`Self::published`].
+    /// The recipe of a generator: the published one that is asked for, otherwise that of the file beside it, otherwise the
+    /// published one that a name stands for, otherwise the `usual` one of such networks, otherwise [`Self::published`].
+    /// `described` is where a file beside it may be.
     pub(crate) fn of(
         generator: &Path,
-        asked: Option<&str>,
-        guessed: Option<&str>,
+        described: Option<&Path>,
+        usual: Option<&'static str>,
+        options: &OpenOptions,
         kind: Kind,
         noising: &Noising,
     ) -> Result<Self, Error> {
-        let written = RecipeFile::beside(generator)?.is_some();
-        // A guess yields to what is written.
-        let guessed = || published::guess(generator).or(guessed).filter(|_| !written);
-        match asked.or_else(guessed) {
-            Some(name) if written => Err(Error::Setting {
+        let written = described.map(RecipeFile::beside).transpose()?.flatten();
+        let place = RecipeFile::place(described.unwrap_or(generator));
+        let (name, steps) = (options.asked_recipe(), options.recipe_steps);
+        if let (Some(name), Some(written)) = (name, &written)
+            && written.recipe.as_deref() != Some(name)
+        {
+            return Err(Error::Setting {
                 setting: format!("the recipe {name:?}"),
-                hint: format!("{:?} says how it is called", RecipeFile::place(generator)),
-            }),
-            Some(name) => published::recipe(name, kind, noising),
-            None => Self::beside(generator, noising),
+                hint: format!("{place:?} says how it is called"),
+            });
         }
+        // A guess yields to what is written.
+        let guessed = || options.guessed_recipe(Some(generator)).or(usual).filter(|_| written.is_none());
+        let named = name.or_else(|| written.as_ref()?.recipe.as_deref()).or_else(guessed);
+        if let Some(name) = named {
+            return published::recipe(name, steps, kind, noising);
+        }
+        let found = match &written {
+            Some(written) => Self::written(written, &place, noising)?,
+            None => Self::published(noising),
+        };
+        match steps.filter(|steps| *steps != found.steps()) {
+            Some(steps) => Err(Error::Setting {
+                setting: format!("a generator in {steps} steps"),
+                hint: format!("it was distilled for {}", found.steps()),
+            }),
+            None => Ok(found),
+        }
+    }
+
+    /// The numbers of steps that the generator can be called in, where its recipe leaves them open
+    /// ([`OpenOptions::recipe_steps`]).
+    pub fn possible_steps(&self) -> Option<RangeInclusive<usize>> {
+        self.name.as_deref().and_then(published::possible_steps)
     }
 
     /// The names of the recipes of published models, see [`OpenOptions::recipe`](crate::OpenOptions::recipe).
@@ -80,19 +129,10 @@ impl Recipe {
         self.timesteps.len()
     }
 
-    /// Reads the file beside a generator's weights (a folder, or a file); without one the recipe is
-    /// [`Self::published`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Recipe`] when a value is not possible, [`Error::Weights`] when the file is not valid JSON of known
-    /// keys.
-    pub(crate) fn beside(generator: &Path, noising: &Noising) -> Result<Self, Error> {
-        let Some(written) = RecipeFile::beside(generator)? else {
-            return Ok(Self::published(noising));
-        };
-        let wrong = |reason: String| Error::Recipe { path: RecipeFile::place(generator), reason };
-        let timesteps = match (written.timesteps, written.timestep) {
+    /// What a file says.
+    fn written(written: &RecipeFile, path: &Path, noising: &Noising) -> Result<Self, Error> {
+        let wrong = |reason: String| Error::Recipe { path: path.to_owned(), reason };
+        let timesteps = match (written.timesteps.clone(), written.timestep) {
             (Some(list), Some(first)) if list.first() != Some(&first) => {
                 return Err(wrong(format!("timestep is {first}, but timesteps begin otherwise: {list:?}")));
             }
@@ -122,7 +162,9 @@ impl Recipe {
             noise_scale: Some(self.noise_scale),
             guidance_scale: self.guidance_scale,
             timesteps: (self.timesteps.len() > 1).then(|| self.timesteps.clone()),
+            recipe: None,
         };
+        let written = self.name.as_deref().map_or(written, RecipeFile::named);
         written.write(folder)
     }
 }

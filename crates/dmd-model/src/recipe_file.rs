@@ -18,11 +18,19 @@ pub struct RecipeFile {
     pub(crate) guidance_scale: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timesteps: Option<Vec<usize>>,
+    /// The name of a published recipe, in place of all else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) recipe: Option<String>,
 }
 
 impl RecipeFile {
     /// The file's name, beside the generator's weights.
     pub const NAME: &str = "one_step.json";
+
+    /// The file of a generator that is called by a published recipe.
+    pub(crate) fn named(recipe: &str) -> Self {
+        Self { recipe: Some(recipe.to_owned()), ..Self::default() }
+    }
 
     /// Reads the file beside a generator's weights (a folder, or a file), where there is one.
     ///

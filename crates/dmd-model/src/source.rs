@@ -17,7 +17,7 @@ use crate::families::Part;
 use crate::folder::ModelFolder;
 use crate::{Error, OpenOptions};
 use files::predicts_velocity;
-pub(crate) use files::{of_file, of_folder};
+pub(crate) use files::{of_file, of_folder, of_generator};
 
 /// Where a model's parts are read from.
 #[derive(Debug, Clone)]

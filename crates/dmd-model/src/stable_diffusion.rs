@@ -1,6 +1,6 @@
 //! Stable Diffusion 1.x and 2.x: a latent UNet under CLIP's text features.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_clip::{CLIP_KEYS, ClipTextModel, TextConfig, TextEncoder, Tokenizer, Vocabulary, ids_tensor};
 use dmd_scheduler::SchedulerConfig;
 use dmd_unet::{Autoencoder, Network, UNet2d, UNetConfig};
@@ -13,11 +13,11 @@ use crate::families::{Kind, Part};
 use crate::family::{Family, TextFeatures};
 use crate::fit::Misfits;
 use crate::folder::{ModelFolder, scheduler_file};
-use crate::loras::Loras;
+use crate::loras::{Change, Loras};
 use crate::networks::NetworkFiles;
 use crate::source::Source;
 use crate::text::TextConditioner;
-use crate::text_parts::{TextParts, lists};
+use crate::text_parts::{TextParts, change_encoder, lists, load_encoder};
 use crate::{Error, Model, Noising, OpenOptions};
 
 /// The family of Stable Diffusion 1.x and 2.x.
@@ -93,12 +93,17 @@ impl TextToImage {
     ///
     /// When its weights are missing, damaged or do not fit.
     pub fn load_text(&self, device: &Device) -> Result<ClipTextModel, Error> {
-        self.load_text_with(&mut Loras::none(), device)
+        self.load_text_with(&mut Loras::none(), FloatDType::F32, device)
     }
 
-    fn load_text_with(&self, loras: &mut Loras, device: &Device) -> Result<ClipTextModel, Error> {
+    fn load_text_with(
+        &self,
+        loras: &mut Loras,
+        dtype: FloatDType,
+        device: &Device,
+    ) -> Result<ClipTextModel, Error> {
         let weights = loras.merged(LoraPart::TextEncoder, self.source.tensors(Part::TextEncoder)?)?;
-        Ok(dmd_weights::load(self.text.init(device)?, &weights, &CLIP_KEYS)?)
+        load_encoder(self.text.init(device)?, &weights, &CLIP_KEYS, dtype)
     }
 }
 
@@ -174,12 +179,13 @@ impl Family for StableDiffusion {
         if let Some(side) = options.tile {
             codec = codec.with_tiles(side)?;
         }
-        let mut text = parts.load_text_with(&mut loras, device)?;
+        let mut text = parts.load_text_with(&mut loras, options.dtype, device)?;
         if let Some((first, rows)) = words.rows(0, &parts.tokenizer, device) {
             text = text.with_rows(first, rows);
         }
         let text = TextEncoder::new(tokenizer, text, device);
         let mut notes = parts.source.notes();
+        notes.extend(parts.networks.note(options));
         notes.extend(loras.report()?);
         notes.extend(words.report());
         Ok(Model {
@@ -193,6 +199,32 @@ impl Family for StableDiffusion {
             notes,
             device: device.clone(),
         })
+    }
+}
+
+impl StableDiffusion {
+    /// See [`AnyModel::change_loras`](crate::AnyModel::change_loras); `options` name the new files.
+    pub(crate) fn change_loras(
+        model: &mut Model<Self>,
+        mut change: Change,
+        options: &OpenOptions,
+    ) -> Result<(), Error> {
+        let parts = TextToImage::open(options)?;
+        let encoder = model.conditioner.encoder().model().clone();
+        let weights = parts.source.tensors(Part::TextEncoder)?;
+        let (encoder, _) =
+            change_encoder(encoder, LoraPart::TextEncoder, weights, &CLIP_KEYS, &mut change, options.dtype)?;
+        let mut networks = (model.teacher.clone(), model.generator.clone());
+        parts.networks.change(&mut networks.0, &mut networks.1, &mut change, options)?;
+        let mut notes = parts.source.notes();
+        notes.extend(parts.networks.note(options));
+        notes.extend(change.after.report()?);
+        notes.extend(Embeddings::open(options, &[&parts.text])?.report());
+        // Nothing is changed unless all is.
+        model.conditioner = model.conditioner.clone().with_model(encoder);
+        (model.teacher, model.generator) = networks;
+        model.notes = notes;
+        Ok(())
     }
 }
 

@@ -10,17 +10,17 @@ use dmd_clip::{
     ids_tensor,
 };
 use dmd_unet::{Autoencoder, Network, XlCondition, XlUNet2d};
-use dmd_weights::{KeyMap, LoraPart};
+use dmd_weights::{KeyMap, LoraPart, Tensors};
 
 use crate::autoencoder::AutoencoderFiles;
 use crate::embeddings::Embeddings;
 use crate::families::{Kind, Part};
 use crate::family::Family;
 use crate::fit::Misfits;
-use crate::loras::Loras;
+use crate::loras::{Change, Loras};
 use crate::networks::NetworkFiles;
 use crate::source::Source;
-use crate::text_parts::{TextParts, lists};
+use crate::text_parts::{TextParts, change_encoder, lists, load_encoder};
 use crate::{Error, Model, Noising, OpenOptions, TextFeatures};
 use conditioner::LEFT_OUT;
 pub use conditioner::XlConditioner;
@@ -111,42 +111,47 @@ impl TextToImageXl {
         &self,
         loras: &mut Loras,
         words: &Embeddings,
+        dtype: FloatDType,
         device: &Device,
-    ) -> Result<TextEncoder, Error> {
+    ) -> Result<(TextEncoder, Tensors), Error> {
         let TextFiles { config, tokenizer } = &self.first;
         let weights = loras.merged(LoraPart::TextEncoder, self.source.tensors(Part::TextEncoder)?)?;
-        let mut network: ClipTextModel = dmd_weights::load(config.init(device)?, &weights, &CLIP_KEYS)?;
+        let mut network: ClipTextModel = load_encoder(config.init(device)?, &weights, &CLIP_KEYS, dtype)?;
         if let Some((from, rows)) = words.rows(0, tokenizer, device) {
             network = network.with_rows(from, rows);
         }
-        Ok(TextEncoder::new(words.taught(tokenizer)?, network, device))
+        Ok((TextEncoder::new(words.taught(tokenizer)?, network, device), weights))
     }
 
     fn load_second(
         &self,
         loras: &mut Loras,
         words: &Embeddings,
+        dtype: FloatDType,
         device: &Device,
-    ) -> Result<ProjectedTextEncoder, Error> {
+    ) -> Result<(ProjectedTextEncoder, Tensors), Error> {
         let TextFiles { config, tokenizer } = &self.second;
         let weights = loras.merged(LoraPart::TextEncoder2, self.source.tensors(Part::TextEncoder2)?)?;
         let network = ProjectedTextModel::init(config, device)?;
-        let mut network = dmd_weights::load(network, &weights, &KeyMap::default())?;
+        let mut network = load_encoder(network, &weights, &KeyMap::default(), dtype)?;
         if let Some((from, rows)) = words.rows(1, tokenizer, device) {
             network = network.with_rows(from, rows);
         }
-        Ok(ProjectedTextEncoder::new(words.taught(tokenizer)?, network, config, device))
+        Ok((ProjectedTextEncoder::new(words.taught(tokenizer)?, network, config, device), weights))
     }
 
     fn load_conditioner(
         &self,
         loras: &mut Loras,
         words: &Embeddings,
+        dtype: FloatDType,
         device: &Device,
     ) -> Result<XlConditioner, Error> {
         let Self { first, second, .. } = self;
-        let one = self.load_first(loras, words, device)?;
-        let two = self.load_second(loras, words, device)?;
+        let (one, first_file) = self.load_first(loras, words, dtype, device)?;
+        let (two, second_file) = self.load_second(loras, words, dtype, device)?;
+        let files = [first_file, second_file];
+        files.iter().for_each(Tensors::release);
         Ok(XlConditioner {
             one,
             two,
@@ -154,6 +159,7 @@ impl TextToImageXl {
             pooled: second.config.projection_dim.unwrap_or(0),
             zeros: self.zeros,
             picture: (0, 0),
+            files,
             device: device.clone(),
             kept: Arc::default(),
         })
@@ -186,8 +192,11 @@ impl TextParts for TextToImageXl {
     fn load_features(&self, tokens: &[Vec<Vec<u32>>], device: &Device) -> Result<TextFeatures, Error> {
         let [first, second] = lists(tokens)?;
         let (loras, none) = (&mut Loras::none(), &Embeddings::none());
-        let words = self.load_first(loras, none, device)?.model().hidden(ids_tensor(first, device), LEFT_OUT);
-        let text = self.load_second(loras, none, device)?.encode_tokens(second, LEFT_OUT);
+        let (encoder, _) = self.load_first(loras, none, FloatDType::F32, device)?;
+        let words = encoder.model().hidden(ids_tensor(first, device), LEFT_OUT);
+        drop(encoder);
+        let (encoder, _) = self.load_second(loras, none, FloatDType::F32, device)?;
+        let text = encoder.encode_tokens(second, LEFT_OUT);
         Ok(TextFeatures { words: Tensor::cat(vec![words, text.hidden], 2), pooled: Some(text.pooled) })
     }
 
@@ -241,11 +250,12 @@ impl Family for StableDiffusionXl {
         if let Some(side) = options.tile {
             codec = codec.with_tiles(side)?;
         }
-        let mut conditioner = files.load_conditioner(&mut loras, &words, device)?;
+        let mut conditioner = files.load_conditioner(&mut loras, &words, options.dtype, device)?;
         let side = XlUNet2d::sizes(&config).sample_size * codec.factor();
         conditioner.picture = (side, side);
         let recipe = files.networks.recipe.as_ref();
         let mut notes = files.source.notes();
+        notes.extend(files.networks.note(options));
         notes.extend(loras.report()?);
         notes.extend(words.report());
         Ok(Model {
@@ -259,5 +269,37 @@ impl Family for StableDiffusionXl {
             notes,
             device: device.clone(),
         })
+    }
+}
+
+impl StableDiffusionXl {
+    /// See [`AnyModel::change_loras`](crate::AnyModel::change_loras); `options` name the new files.
+    pub(crate) fn change_loras(
+        model: &mut Model<Self>,
+        mut change: Change,
+        options: &OpenOptions,
+    ) -> Result<(), Error> {
+        let files = TextToImageXl::open(options)?;
+        let dtype = options.dtype;
+        let XlConditioner { one, two, .. } = &model.conditioner;
+        let weights = files.source.tensors(Part::TextEncoder)?;
+        let part = LoraPart::TextEncoder;
+        let (one, first) =
+            change_encoder(one.model().clone(), part, weights, &CLIP_KEYS, &mut change, dtype)?;
+        let weights = files.source.tensors(Part::TextEncoder2)?;
+        let part = LoraPart::TextEncoder2;
+        let keys = KeyMap::default();
+        let (two, second) = change_encoder(two.model().clone(), part, weights, &keys, &mut change, dtype)?;
+        let mut networks = (model.teacher.clone(), model.generator.clone());
+        files.networks.change(&mut networks.0, &mut networks.1, &mut change, options)?;
+        let mut notes = files.source.notes();
+        notes.extend(files.networks.note(options));
+        notes.extend(change.after.report()?);
+        notes.extend(Embeddings::open(options, &[&files.first.config, &files.second.config])?.report());
+        // Nothing is changed unless all is.
+        model.conditioner = model.conditioner.clone().with_models(one, two, [first, second]);
+        (model.teacher, model.generator) = networks;
+        model.notes = notes;
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Tensor;
-use dmd_clip::TextEncoder;
+use dmd_clip::{ClipTextModel, TextEncoder};
 
 use crate::Error;
 use crate::family::{Conditioner, TextFeatures};
@@ -28,6 +28,11 @@ impl TextConditioner {
     /// The text encoder.
     pub fn encoder(&self) -> &TextEncoder {
         &self.encoder
+    }
+
+    /// The conditioner with another network in its encoder.
+    pub(crate) fn with_model(self, model: ClipTextModel) -> Self {
+        Self::new(self.encoder.with_model(model), self.width)
     }
 
     fn of(&self, caption: &str) -> Result<Tensor<3>, Error> {

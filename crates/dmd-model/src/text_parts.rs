@@ -1,11 +1,14 @@
 //! A model of texts that is read part by part.
 
-use burn::tensor::{Device, Tensor};
+use burn::module::Module;
+use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_clip::TextConfig;
 use dmd_unet::{Autoencoder, Network};
+use dmd_weights::{KeyMap, LoraPart, Tensors};
 
 use crate::autoencoder::AutoencoderFiles;
 use crate::family::TextFeatures;
+use crate::loras::Change;
 use crate::networks::NetworkFiles;
 use crate::{Error, Noising};
 
@@ -55,6 +58,33 @@ pub trait TextParts {
     ///
     /// When its weights are missing, damaged or do not fit.
     fn load_autoencoder(&self, device: &Device) -> Result<Option<Autoencoder>, Error>;
+}
+
+/// Fills a text encoder. It computes in single precision, and stays in its file's half precision where the networks are in
+/// that too: the same numbers, in half the memory.
+pub(crate) fn load_encoder<M: Module>(
+    network: M,
+    weights: &Tensors,
+    keys: &KeyMap,
+    dtype: FloatDType,
+) -> Result<M, Error> {
+    let kept = weights.half().filter(|own| *own == dtype).unwrap_or(FloatDType::F32);
+    Ok(dmd_weights::load_in(network, weights, keys, kept)?)
+}
+
+/// Puts other LoRA files in the place of those that an encoder was filled with. `taught` words' rows, which no file has,
+/// are left as they are: a LoRA has no updates of the words.
+pub(crate) fn change_encoder<M: Module>(
+    network: M,
+    part: LoraPart,
+    weights: Tensors,
+    keys: &KeyMap,
+    change: &mut Change,
+    dtype: FloatDType,
+) -> Result<(M, Tensors), Error> {
+    let kept = weights.half().filter(|own| *own == dtype).unwrap_or(FloatDType::F32);
+    let (weights, names) = change.merged(part, weights)?;
+    Ok((dmd_weights::reload(network, &weights, keys, kept, &names)?, weights))
 }
 
 /// One list of tokens per text encoder.

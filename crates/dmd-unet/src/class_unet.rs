@@ -48,6 +48,7 @@ impl ClassUNetConfig {
             in_channels: self.in_channels,
             out_channels: self.out_channels,
             classes: self.num_class_embeds,
+            guidance: None,
             blocks: BlockConfig {
                 channels: &self.block_out_channels,
                 layers: self.layers_per_block,
@@ -96,6 +97,7 @@ impl Network for ClassUNet2d {
             downsampling: config.downsampling(),
             context_width: None,
             classes: config.classes(),
+            told_guidance: false,
             bottleneck_channels: config.block_out_channels.last().copied().unwrap_or(0),
             norm_num_groups: config.norm_num_groups,
         }

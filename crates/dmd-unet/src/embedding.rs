@@ -19,11 +19,29 @@ pub(crate) fn sinusoidal(t: Tensor<1>, width: usize) -> Tensor<2> {
     Tensor::cat(vec![angles.clone().cos(), angles.sin()], 1)
 }
 
+/// Sinusoids of a guidance scale, `[sin.., cos..]` over `width / 2` frequencies from 1 down to 1/10000, as latent
+/// consistency models are told it (diffusers' `get_guidance_scale_embedding` of `scale - 1`).
+fn guidance_sinusoids(scale: f64, width: usize, device: &Device) -> Tensor<2> {
+    let half = width / 2;
+    let frequency = |i: usize| (-(10_000_f64.ln()) * i as f64 / (half - 1) as f64).exp();
+    let angles: Vec<f64> = (0..half).map(|i| 1000.0 * (scale - 1.0) * frequency(i)).collect();
+    let values = angles.iter().map(|angle| angle.sin()).chain(angles.iter().map(|angle| angle.cos()));
+    let values: Vec<f32> = values.map(|value| value as f32).collect();
+    Tensor::from_data(TensorData::new(values, [1, width]), device)
+}
+
+/// Guidance that a network is told where nobody names one: of diffusers' `LatentConsistencyModelPipeline`.
+pub const TOLD_GUIDANCE: f64 = 8.5;
+
 /// The two-layer network that turns sinusoids into the embedding every residual block receives.
 #[derive(Module, Debug)]
 pub(crate) struct TimestepEmbedding {
     linear_1: Linear,
     linear_2: Linear,
+    /// Adds the guidance, for a network that is told it.
+    cond_proj: Option<Linear>,
+    /// The guidance that it is told.
+    guidance: f64,
 }
 
 impl TimestepEmbedding {
@@ -31,13 +49,32 @@ impl TimestepEmbedding {
         Self {
             linear_1: LinearConfig::new(width, embedding_width).init(device),
             linear_2: LinearConfig::new(embedding_width, embedding_width).init(device),
+            cond_proj: None,
+            guidance: TOLD_GUIDANCE,
         }
+    }
+
+    /// An embedding that is also told the guidance, in so many sinusoids.
+    pub(crate) fn told_guidance(self, sinusoids: usize, device: &Device) -> Self {
+        let [width, _] = self.linear_1.weight.dims();
+        let cond_proj = LinearConfig::new(sinusoids, width).with_bias(false).init(device);
+        Self { cond_proj: Some(cond_proj), ..self }
+    }
+
+    pub(crate) fn with_guidance(self, scale: f64) -> Self {
+        Self { guidance: scale, ..self }
     }
 
     /// `[batch, width]` → `[batch, embedding_width]`. Sinusoids are taken in single precision, whatever the
     /// network's: a half cannot tell neighbouring angles apart.
     pub(crate) fn forward(&self, sinusoids: Tensor<2>) -> Tensor<2> {
-        let sinusoids = sinusoids.cast(self.linear_1.weight.val().dtype());
+        let dtype = self.linear_1.weight.val().dtype();
+        let mut sinusoids = sinusoids.cast(dtype);
+        if let Some(project) = &self.cond_proj {
+            let [width, _] = project.weight.dims();
+            let told = guidance_sinusoids(self.guidance, width, &sinusoids.device());
+            sinusoids = sinusoids + linear_rows(project, told.cast(dtype));
+        }
         linear_rows(&self.linear_2, silu(linear_rows(&self.linear_1, sinusoids)))
     }
 }

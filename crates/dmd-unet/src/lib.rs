@@ -40,6 +40,7 @@ pub use config::{
     TinyAutoencoderConfig, UNetClass, UNetConfig, UpBlock, XlUNetConfig,
 };
 pub use critic::Discriminator;
+pub use embedding::TOLD_GUIDANCE;
 pub use error::Error;
 pub use network::{Network, Sizes};
 pub use preconditioned::{ClassDenoiser, Preconditioned, UNetDenoiser};

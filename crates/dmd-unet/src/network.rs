@@ -44,6 +44,13 @@ pub trait Network: Module + ModuleDisplay + Sync {
     /// What the parts around a network of this configuration have to match.
     fn sizes(config: &Self::Config) -> Sizes;
 
+    /// The network under a guidance that it is told as a number ([`Sizes::told_guidance`]); any other network is the same
+    /// as before.
+    fn with_guidance(self, scale: f64) -> Self {
+        let _ = scale;
+        self
+    }
+
     /// The network's output, `[batch, out_channels, height, width]`.
     ///
     /// # Shapes
@@ -112,6 +119,8 @@ pub struct Sizes {
     pub context_width: Option<usize>,
     /// Number of classes; 0 for a network without.
     pub classes: usize,
+    /// Whether the network is told its guidance as a number, as latent consistency models are.
+    pub told_guidance: bool,
     /// Channels of the bottleneck.
     pub bottleneck_channels: usize,
     /// Groups of every group normalisation.

@@ -36,6 +36,7 @@ impl UNetConfig {
             in_channels: self.in_channels,
             out_channels: self.out_channels,
             classes: None,
+            guidance: self.time_cond_proj_dim,
             blocks: BlockConfig {
                 channels: &self.block_out_channels,
                 layers: self.layers_per_block,
@@ -83,9 +84,14 @@ impl Network for UNet2d {
             downsampling: config.downsampling(),
             context_width: Some(config.cross_attention_dim),
             classes: 0,
+            told_guidance: config.time_cond_proj_dim.is_some(),
             bottleneck_channels: config.block_out_channels.last().copied().unwrap_or(0),
             norm_num_groups: config.norm_num_groups,
         }
+    }
+
+    fn with_guidance(self, scale: f64) -> Self {
+        self.guided_by(scale)
     }
 
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, text: &Tensor<3>) -> Tensor<4> {

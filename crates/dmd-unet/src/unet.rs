@@ -49,6 +49,8 @@ pub(crate) struct BodyConfig<'a, A> {
     pub(crate) in_channels: usize,
     pub(crate) out_channels: usize,
     pub(crate) classes: Option<usize>,
+    /// Sinusoids of the guidance, for a network that is told it.
+    pub(crate) guidance: Option<usize>,
     pub(crate) blocks: BlockConfig<'a, A>,
     /// The levels on the way down, from the top.
     pub(crate) down: Vec<Level>,
@@ -58,7 +60,7 @@ pub(crate) struct BodyConfig<'a, A> {
 
 impl<A: Attend> BodyConfig<'_, A> {
     pub(crate) fn init(&self) -> UNet<A> {
-        let Self { in_channels, out_channels, classes, blocks, down, up } = self;
+        let Self { in_channels, out_channels, classes, guidance, blocks, down, up } = self;
         let (channels, device) = (blocks.channels, blocks.device);
         let width = 4 * channels[0];
         let mut skips = skip_channels(channels, blocks.layers);
@@ -68,9 +70,13 @@ impl<A: Attend> BodyConfig<'_, A> {
             let taken: Vec<usize> = skips.drain(skips.len() - (blocks.layers + 1)..).rev().collect();
             UpBlock::new(blocks, level, &taken)
         });
+        let time_embedding = TimestepEmbedding::new(channels[0], width, device);
         UNet {
             conv_in: conv3x3(*in_channels, channels[0], device),
-            time_embedding: TimestepEmbedding::new(channels[0], width, device),
+            time_embedding: match guidance {
+                Some(sinusoids) => time_embedding.told_guidance(*sinusoids, device),
+                None => time_embedding,
+            },
             class_embedding: classes.map(|classes| EmbeddingConfig::new(classes, width).init(device)),
             down_blocks,
             mid_block,
@@ -104,6 +110,11 @@ fn in_single(x: Tensor<4>) -> Tensor<4> {
 }
 
 impl<A: Attend> UNet<A> {
+    pub(crate) fn guided_by(mut self, scale: f64) -> Self {
+        self.time_embedding = self.time_embedding.with_guidance(scale);
+        self
+    }
+
     /// The float type of the parameters.
     pub(crate) fn dtype(&self) -> DType {
         self.conv_in.weight.val().dtype()

@@ -102,6 +102,10 @@ impl Network for XlUNet2d {
         UNet2d::sizes(&config.unet)
     }
 
+    fn with_guidance(self, scale: f64) -> Self {
+        Self { body: self.body.guided_by(scale), ..self }
+    }
+
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, condition: &XlCondition) -> Tensor<4> {
         self.body.up(self.down_with(x, t, condition))
     }

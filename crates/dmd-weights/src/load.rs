@@ -1,6 +1,6 @@
 //! Filling a module's parameters.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
@@ -28,6 +28,8 @@ struct Loader<'a> {
     file: &'a Tensors,
     path: PathStack,
     wanted: VecDeque<Wanted>,
+    /// The paths that are filled, where not all are.
+    only: Option<BTreeSet<String>>,
     /// Values by the parameter's path.
     ready: BTreeMap<String, TensorData>,
     error: Option<Error>,
@@ -90,7 +92,8 @@ impl ModuleMapper for Loader<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.error.is_some() {
+        let left = |only: &BTreeSet<String>| !only.contains(&self.path.parameter().0);
+        if self.error.is_some() || self.only.as_ref().is_some_and(left) {
             return param;
         }
         match self.filled(&param) {
@@ -117,7 +120,7 @@ impl ModuleMapper for Loader<'_> {
 /// report counts them all. [`Error::DataType`] as [`Tensors::floats`]. [`Error::Unfilled`] if the module shows other
 /// parameters when they are to be filled than when they were counted.
 pub fn load<M: Module>(module: M, file: &Tensors, keys: &KeyMap) -> Result<M, Error> {
-    load_as(LinearWeights::Viewed, DType::F32, module, file, keys)
+    load_as(LinearWeights::Viewed, DType::F32, module, file, keys, None)
 }
 
 /// [`load`] with every parameter in burn's own order in memory, as training leaves it: a product of
@@ -127,7 +130,7 @@ pub fn load<M: Module>(module: M, file: &Tensors, keys: &KeyMap) -> Result<M, Er
 ///
 /// As [`load`].
 pub fn load_for_training<M: Module>(module: M, file: &Tensors, keys: &KeyMap) -> Result<M, Error> {
-    load_as(LinearWeights::Rewritten, DType::F32, module, file, keys)
+    load_as(LinearWeights::Rewritten, DType::F32, module, file, keys, None)
 }
 
 /// [`load`] of a frozen module with its parameters in a float type. Values that the file has in that type are used where they
@@ -137,7 +140,22 @@ pub fn load_for_training<M: Module>(module: M, file: &Tensors, keys: &KeyMap) ->
 ///
 /// As [`load`].
 pub fn load_in<M: Module>(module: M, file: &Tensors, keys: &KeyMap, dtype: FloatDType) -> Result<M, Error> {
-    load_as(LinearWeights::Viewed, dtype.into(), module, file, keys)
+    load_as(LinearWeights::Viewed, dtype.into(), module, file, keys, None)
+}
+
+/// [`load_in`] of some tensors alone, by their names in the file; the other parameters stay as they are.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn reload<M: Module>(
+    module: M,
+    file: &Tensors,
+    keys: &KeyMap,
+    dtype: FloatDType,
+    names: &BTreeSet<String>,
+) -> Result<M, Error> {
+    load_as(LinearWeights::Viewed, dtype.into(), module, file, keys, Some(names))
 }
 
 fn load_as<M: Module>(
@@ -146,10 +164,12 @@ fn load_as<M: Module>(
     module: M,
     file: &Tensors,
     keys: &KeyMap,
+    names: Option<&BTreeSet<String>>,
 ) -> Result<M, Error> {
-    let wanted = plan(&module, file, keys)?;
+    let wanted = plan(&module, file, keys, names)?;
+    let only = names.map(|_| wanted.iter().map(|wanted| wanted.path.clone()).collect());
     let (path, ready) = (PathStack::default(), BTreeMap::new());
-    let mut loader = Loader { linear, dtype, file, path, wanted, ready, error: None };
+    let mut loader = Loader { linear, dtype, file, path, wanted, only, ready, error: None };
     let module = module.map(&mut loader);
     let left = loader.ready.keys().next().or(loader.wanted.front().map(|wanted| &wanted.path));
     let unfilled = left.map(|path| loader.unfilled(path));

@@ -69,4 +69,17 @@ impl Region {
         }
         bytes::Bytes::from_owner(self.clone())
     }
+
+    /// Gives the memory of its pages back to the system, which reads them again when they are used: from its own copy of
+    /// the file, while it has one.
+    #[expect(unsafe_code, reason = "advice on a mapped file, see below")]
+    pub(crate) fn release(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(map) = &self.map {
+            // SAFETY: the mapping is read-only and of a file, so that a page which is dropped comes back with the bytes that
+            // it had. Without success the pages stay, as without this call.
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            let _ = unsafe { map.unchecked_advise_range(advice, self.range.start, self.range.len()) };
+        }
+    }
 }

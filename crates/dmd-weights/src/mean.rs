@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use crate::tensors::{Entry, Source};
+use crate::entry::{Entry, Source};
 use crate::{Error, Mismatch, Misshapen, Tensors};
 
 /// The mean of the weights of several checkpoints of one network, in f32 ("model soups", Wortsman et al. 2022): where

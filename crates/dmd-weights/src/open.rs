@@ -8,8 +8,8 @@ use safetensors::tensor::TensorInfo;
 use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::{Map, Value};
 
+use crate::entry::{Entry, Source};
 use crate::mapped::Region;
-use crate::tensors::{Entry, Source};
 use crate::{Error, Tensors, shards};
 
 /// Opens a model file and checks its header: safetensors, the `*.safetensors.index.json` of a

@@ -7,7 +7,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, FloatDType, Int, Tensor};
 use safetensors::Dtype;
 
-use crate::tensors::{Entry, NamedTensor, Source};
+use crate::entry::{Entry, Source};
+use crate::tensors::NamedTensor;
 use crate::write::{Precision, write};
 use crate::{Error, KeyMap, Tensors};
 

@@ -1,7 +1,7 @@
 //! Which tensor fills which parameter: by name, with one report of all that does not fit.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use burn::module::Module;
 
@@ -24,11 +24,18 @@ pub(crate) struct Wanted {
 ///
 /// [`Error::Mismatch`] as [`load`](crate::load).
 pub fn check<M: Module>(module: &M, file: &Tensors, keys: &KeyMap) -> Result<(), Error> {
-    plan(module, file, keys).map(|_| ())
+    plan(module, file, keys, None).map(|_| ())
 }
 
-/// The tensors that fill a module's parameters, in the parameters' order.
-pub(crate) fn plan<M: Module>(module: &M, file: &Tensors, keys: &KeyMap) -> Result<VecDeque<Wanted>, Error> {
+/// The tensors that fill a module's parameters, in the parameters' order; with `only`, those of these names, whatever else
+/// does not fit.
+pub(crate) fn plan<M: Module>(
+    module: &M,
+    file: &Tensors,
+    keys: &KeyMap,
+    only: Option<&BTreeSet<String>>,
+) -> Result<VecDeque<Wanted>, Error> {
+    let concerns = |stored: &str| only.is_none_or(|only| only.contains(stored));
     let parameters = parameters(module);
     let mut mismatch = Mismatch::default();
     let mut found: BTreeMap<String, &str> = BTreeMap::new();
@@ -48,9 +55,14 @@ pub(crate) fn plan<M: Module>(module: &M, file: &Tensors, keys: &KeyMap) -> Resu
     for (parameter, bare) in parameters.into_iter().zip(names) {
         let name = format!("{prefix}{bare}");
         let Some(stored) = found.remove(&name).filter(|_| parameter.float) else {
-            mismatch.missing.push(name);
+            if only.is_none() {
+                mismatch.missing.push(name);
+            }
             continue;
         };
+        if !concerns(stored) {
+            continue;
+        }
         match shape(&parameter, file, stored) {
             Ok(shape) => {
                 let Parameter { path, .. } = parameter;
@@ -61,7 +73,8 @@ pub(crate) fn plan<M: Module>(module: &M, file: &Tensors, keys: &KeyMap) -> Resu
             }
         }
     }
-    mismatch.unused.extend(found.into_values().map(str::to_owned));
+    mismatch.unused.retain(|stored| concerns(stored));
+    mismatch.unused.extend(found.into_values().filter(|stored| concerns(stored)).map(str::to_owned));
     match mismatch.is_empty() {
         true => Ok(wanted),
         false => Err(Error::Mismatch { path: file.path().to_owned(), mismatch }),

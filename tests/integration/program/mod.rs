@@ -17,7 +17,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-fn dmd(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn dmd(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dmd"))
         .current_dir(folder)
         .args(arguments)
@@ -26,7 +26,7 @@ fn dmd(folder: &Path, arguments: &[&str]) -> Output {
 }
 
 /// Runs, expects failure, and returns the one sentence.
-fn refused(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn refused(folder: &Path, arguments: &[&str]) -> String {
     let output = dmd(folder, arguments);
     let sentence = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     assert!(!output.status.success(), "{arguments:?} should fail");

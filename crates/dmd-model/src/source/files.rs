@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use dmd_weights::{Checkpoint, Part as FilePart, Tensors, read, weight_file};
+use dmd_core::Prediction;
+use dmd_weights::{Checkpoint, Family, Part as FilePart, Tensors, read, weight_file};
 
 use crate::Error;
+use crate::families::Kind;
 
 /// The weights in a component's folder.
 pub(crate) fn of_folder(folder: &Path) -> Result<Tensors, Error> {
@@ -32,6 +34,28 @@ pub(crate) fn of_file(path: &Path, part: FilePart) -> Result<Tensors, Error> {
             _ => "it has no autoencoder".to_owned(),
         },
     })
+}
+
+/// What a file with a generator's network says that it predicts.
+///
+/// # Errors
+///
+/// [`Error::Setting`] when the network is one of another kind of model.
+pub(crate) fn of_generator(path: &Path, kind: Kind) -> Result<Option<Prediction>, Error> {
+    // A network that is not one of the published ones says nothing of itself, and may still fit.
+    let Ok(checkpoint) = Checkpoint::open(read(path)?) else { return Ok(None) };
+    let own = match checkpoint.family() {
+        Some(Family::StableDiffusionXl) => Kind::StableDiffusionXl,
+        Some(Family::StableDiffusion1 | Family::StableDiffusion2) => Kind::StableDiffusion,
+        None => return Ok(None),
+    };
+    if own != kind {
+        return Err(Error::Setting {
+            setting: format!("the generator {path:?}"),
+            hint: format!("it is a network of: {}; this model is: {}", own.description(), kind.description()),
+        });
+    }
+    Ok((checkpoint.v_prediction() == Some(true)).then_some(Prediction::Velocity))
 }
 
 /// Whether a Stable Diffusion 2 predicts the velocity, which its files do not say: the biases of its last attention's first

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dmd_clip::{ProjectedTextEncoder, TextEncoder, Tokenizer};
+use dmd_clip::{ClipTextModel, ProjectedTextEncoder, ProjectedTextModel, TextEncoder, Tokenizer};
 use dmd_core::Condition;
 use dmd_unet::XlCondition;
+use dmd_weights::Tensors;
 
 use crate::Error;
 use crate::family::{Conditioner, SizeConditions, TextFeatures};
@@ -31,11 +32,24 @@ pub struct XlConditioner {
     /// Height and width of the pictures that the model was trained on.
     pub(super) picture: (usize, usize),
     pub(super) device: Device,
+    /// The encoders' weights, which are out of use between prompts.
+    pub(super) files: [Tensors; 2],
     /// Conditions by caption, on the host, see [`Conditioner::remembered`].
     pub(super) kept: Arc<Mutex<HashMap<String, (TensorData, TensorData)>>>,
 }
 
 impl XlConditioner {
+    /// The conditioner with other networks, of which `files` are the weights.
+    pub(super) fn with_models(
+        self,
+        one: ClipTextModel,
+        two: ProjectedTextModel,
+        files: [Tensors; 2],
+    ) -> Self {
+        let (one, two) = (self.one.with_model(one), self.two.with_model(two));
+        Self { one, two, files, kept: Arc::default(), ..self }
+    }
+
     /// The sizes of a picture as rows of the condition.
     fn rows(&self, sizes: &SizeConditions, count: usize) -> Tensor<2> {
         let row = sizes.numbers();
@@ -57,7 +71,9 @@ impl XlConditioner {
         }
         let words = self.one.hidden(prompts, left_out)?;
         let text = self.two.encode(prompts, left_out)?;
-        Ok((Tensor::cat(vec![words, text.hidden], 2), text.pooled))
+        let encoded = (Tensor::cat(vec![words, text.hidden], 2), text.pooled);
+        self.files.iter().for_each(Tensors::release);
+        Ok(encoded)
     }
 }
 

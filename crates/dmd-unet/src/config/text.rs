@@ -81,6 +81,9 @@ pub struct UNetConfig {
     /// Linear instead of 1×1-convolution projections around the transformers (SD 2.x).
     #[serde(default)]
     pub use_linear_projection: bool,
+    /// Sinusoids of the guidance, for a network that is told it: a latent consistency model.
+    #[serde(default)]
+    pub time_cond_proj_dim: Option<usize>,
     /// Everything else in the file.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
@@ -123,6 +126,7 @@ impl UNetConfig {
             norm_num_groups: thirty_two(),
             norm_eps: norm_eps(),
             use_linear_projection: false,
+            time_cond_proj_dim: None,
             other: [("act_fn".to_owned(), "silu".into())].into(),
         }
     }
@@ -183,6 +187,10 @@ impl UNetConfig {
                 &self.transformer_layers_per_block,
                 must,
             )?;
+        }
+        if let Some(sinusoids) = self.time_cond_proj_dim {
+            let sane = (4..=4096).contains(&sinusoids) && sinusoids.is_multiple_of(2);
+            options.require(sane, "time_cond_proj_dim", sinusoids, "an even number from 4 to 4096")?;
         }
         options.neutral(
             &self.other,

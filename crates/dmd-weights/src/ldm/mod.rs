@@ -10,7 +10,7 @@ use safetensors::Dtype;
 
 pub(crate) use names::UNetNames;
 
-use crate::tensors::Entry;
+use crate::entry::Entry;
 use crate::{Error, Tensors};
 use parts::Found;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::names::{OpenClip, UNetNames, autoencoder, open_clip};
 use super::{Part, Spelling};
-use crate::tensors::Entry;
+use crate::entry::Entry;
 use crate::{Error, Tensors};
 
 /// A part of the file.

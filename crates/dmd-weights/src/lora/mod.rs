@@ -2,14 +2,16 @@
 
 mod file;
 mod keys;
+mod report;
 mod settings;
 mod spellings;
 
-pub use file::{LoraFile, LoraPart, LoraReport};
+pub use file::{LoraFile, LoraPart};
+pub use report::LoraReport;
 
 use safetensors::Dtype;
 
-use crate::tensors::Entry;
+use crate::entry::Entry;
 use crate::{Error, Mismatch, Misshapen, Tensors};
 
 /// A file of low-rank updates, with what each belongs to.
