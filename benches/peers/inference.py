@@ -6,7 +6,7 @@ encoder, one call of the UNet, decoder, and the whole from prompt to pixels.
     (cd benches/peers/candle && cargo build --release)
     venv/bin/python benches/peers/inference.py target/release/dmd SD15 --taesd TAESD --candle benches/peers/candle/target/release/candle-peer
     venv/bin/python benches/peers/inference.py target/release/dmd SD15 --device cuda:0 --torch cuda --dtype f16 --compile
-    venv/bin/python benches/peers/inference.py target/release/dmd SDXL --recipe dmd2-1step --dtype bf16
+    venv/bin/python benches/peers/inference.py target/release/dmd SDXL --recipe dmd2-1step --runs 1 --rounds 3 --apart
 
 Stable Diffusion XL has two text encoders; its one-step picture is one call at t = 399, as DMD2's.
 """
@@ -17,6 +17,7 @@ import os
 import resource
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -34,77 +35,81 @@ arguments.add_argument("--candle", type=Path, help="the program of benches/peers
 arguments.add_argument("--threads", type=int, default=os.cpu_count())
 arguments.add_argument("--runs", type=int, default=5, help="per round")
 arguments.add_argument("--rounds", type=int, default=5)
+arguments.add_argument("--apart", action="store_true", help="PyTorch in a process of its own for each round: where memory does not hold both programs' models")
+arguments.add_argument("--worker", help=argparse.SUPPRESS)
 arguments = arguments.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 
-import diffusers
-import torch
-import transformers
+model = arguments.model
+if arguments.worker or not arguments.apart:
+    import diffusers
+    import torch
+    import transformers
 
-torch.set_num_threads(arguments.threads)
-torch.set_grad_enabled(False)
-dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[arguments.dtype]
-device, model = arguments.torch, arguments.model
-folder = "unet_one_step" if (model / "unet_one_step").is_dir() else "unet"
-tokenizer = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer")
-text_encoder = transformers.CLIPTextModel.from_pretrained(model / "text_encoder").to(device, torch.float32).eval()
-xl = (model / "text_encoder_2").is_dir()
-if xl:
-    tokenizer_2 = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer_2")
-    text_encoder_2 = transformers.CLIPTextModelWithProjection.from_pretrained(model / "text_encoder_2").to(device, torch.float32).eval()
-    if not (model / "unet_one_step").is_dir():
-        arguments.recipe = arguments.recipe or "dmd2-1step"
-unet = diffusers.UNet2DConditionModel.from_pretrained(model / folder, torch_dtype=dtype).to(device).eval()
-# As in diffusers, the autoencoder of Stable Diffusion XL decodes in f32 where its values exceed f16.
-upcast = xl and dtype == torch.float16 and diffusers.AutoencoderKL.load_config(model / "vae").get("force_upcast", True)
-vae_dtype = torch.float32 if upcast else dtype
-vae = diffusers.AutoencoderKL.from_pretrained(model / "vae", torch_dtype=vae_dtype).to(device).eval()
-tiny = arguments.taesd and diffusers.AutoencoderTiny.from_pretrained(arguments.taesd, torch_dtype=dtype).to(device).eval()
-alphas = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
-timestep = 399 if xl else 999
-alpha, sigma = float(alphas[timestep].sqrt()), float((1 - alphas[timestep]).sqrt())
-config = unet.config
-shape = (1, config.in_channels, config.sample_size, config.sample_size)
-prompt = "a red circle above a blue square"
-side = config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
-sizes = torch.tensor([[side, side, 0, 0, side, side]], dtype=dtype, device=device)
-
-
-def tokens(tokenizer):
-    return tokenizer([prompt], padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids.to(device)
+    torch.set_num_threads(arguments.threads)
+    torch.set_grad_enabled(False)
+    dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[arguments.dtype]
+    device = arguments.torch
+    folder = "unet_one_step" if (model / "unet_one_step").is_dir() else "unet"
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer")
+    text_encoder = transformers.CLIPTextModel.from_pretrained(model / "text_encoder").to(device, torch.float32).eval()
+    xl = (model / "text_encoder_2").is_dir()
+    if xl:
+        tokenizer_2 = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer_2")
+        text_encoder_2 = transformers.CLIPTextModelWithProjection.from_pretrained(model / "text_encoder_2").to(device, torch.float32).eval()
+        if not (model / "unet_one_step").is_dir():
+            arguments.recipe = arguments.recipe or "dmd2-1step"
+    unet = diffusers.UNet2DConditionModel.from_pretrained(model / folder, torch_dtype=dtype).to(device).eval()
+    # As in diffusers, the autoencoder of Stable Diffusion XL decodes in f32 where its values exceed f16.
+    upcast = xl and dtype == torch.float16 and diffusers.AutoencoderKL.load_config(model / "vae").get("force_upcast", True)
+    vae_dtype = torch.float32 if upcast else dtype
+    vae = diffusers.AutoencoderKL.from_pretrained(model / "vae", torch_dtype=vae_dtype).to(device).eval()
+    tiny = arguments.taesd and diffusers.AutoencoderTiny.from_pretrained(arguments.taesd, torch_dtype=dtype).to(device).eval()
+    alphas = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
+    timestep = 399 if xl else 999
+    alpha, sigma = float(alphas[timestep].sqrt()), float((1 - alphas[timestep]).sqrt())
+    config = unet.config
+    shape = (1, config.in_channels, config.sample_size, config.sample_size)
+    prompt = "a red circle above a blue square"
+    side = config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
+    sizes = torch.tensor([[side, side, 0, 0, side, side]], dtype=dtype, device=device)
 
 
-def encode():
-    """Features of the words, and of the whole prompt for Stable Diffusion XL."""
-    if not xl:
-        return text_encoder(tokens(tokenizer))[0], None
-    one = text_encoder(tokens(tokenizer), output_hidden_states=True).hidden_states[-2]
-    two = text_encoder_2(tokens(tokenizer_2), output_hidden_states=True)
-    return torch.cat([one, two.hidden_states[-2]], -1), two.text_embeds
+    def tokens(tokenizer):
+        return tokenizer([prompt], padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids.to(device)
 
 
-def parts(unet, vae):
-    noise = torch.randn(shape, device=device)
+    def encode():
+        """Features of the words, and of the whole prompt for Stable Diffusion XL."""
+        if not xl:
+            return text_encoder(tokens(tokenizer))[0], None
+        one = text_encoder(tokens(tokenizer), output_hidden_states=True).hidden_states[-2]
+        two = text_encoder_2(tokens(tokenizer_2), output_hidden_states=True)
+        return torch.cat([one, two.hidden_states[-2]], -1), two.text_embeds
 
-    def call(x, text, pooled):
-        added = {"text_embeds": pooled.to(dtype), "time_ids": sizes} if xl else None
-        return unet(x.to(dtype), timestep, text.to(dtype), added_cond_kwargs=added).sample
 
-    def whole(vae=vae, vae_dtype=vae_dtype):
-        z = torch.randn(shape, device=device)
-        eps = call(z, *encode()).float()
-        image = vae.decode(((z - sigma * eps) / alpha / vae.config.scaling_factor).to(vae_dtype)).sample
-        return ((image.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().cpu()
+    def parts(unet, vae):
+        noise = torch.randn(shape, device=device)
 
-    half, latents, (text, pooled) = noise.to(dtype), noise.to(vae_dtype), encode()
-    text, pooled = text.to(dtype), pooled if pooled is None else pooled.to(dtype)
-    return {
-        "text": lambda: encode()[0].sum().item(),
-        "unet": lambda: call(half, text, pooled).sum().item(),
-        "decode": lambda: vae.decode(latents).sample.sum().item(),
-        "picture": whole,
-        "picture-taesd": lambda: whole(tiny, dtype),
-    }
+        def call(x, text, pooled):
+            added = {"text_embeds": pooled.to(dtype), "time_ids": sizes} if xl else None
+            return unet(x.to(dtype), timestep, text.to(dtype), added_cond_kwargs=added).sample
+
+        def whole(vae=vae, vae_dtype=vae_dtype):
+            z = torch.randn(shape, device=device)
+            eps = call(z, *encode()).float()
+            image = vae.decode(((z - sigma * eps) / alpha / vae.config.scaling_factor).to(vae_dtype)).sample
+            return ((image.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().cpu()
+
+        half, latents, (text, pooled) = noise.to(dtype), noise.to(vae_dtype), encode()
+        text, pooled = text.to(dtype), pooled if pooled is None else pooled.to(dtype)
+        return {
+            "text": lambda: encode()[0].sum().item(),
+            "unet": lambda: call(half, text, pooled).sum().item(),
+            "decode": lambda: vae.decode(latents).sample.sum().item(),
+            "picture": whole,
+            "picture-taesd": lambda: whole(tiny, dtype),
+        }
 
 
 def torch_round(run):
@@ -132,19 +137,39 @@ def candle_round(part):
     return program([arguments.candle, str(model), part, str(arguments.runs)])["median_ms"]
 
 
-peers = {f"PyTorch {torch.__version__}": parts(unet, vae)}
+def apart(part):
+    found = program([sys.executable, __file__, *sys.argv[1:], "--worker", part])
+    peaks.append(found["peak"])
+    return found["median_ms"]
+
+
+def peak():
+    """Resident memory of this process at its highest."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+peaks = []
+if arguments.worker:
+    run = parts(unet, vae)[arguments.worker]
+    run()  # warm
+    print(json.dumps({"median_ms": torch_round(run), "peak": peak()}))
+    sys.exit()
+peers = {"PyTorch": None} if arguments.apart else {f"PyTorch {torch.__version__}": parts(unet, vae)}
 if arguments.compile:
     last = dict(memory_format=torch.channels_last)
     peers["compiled"] = parts(torch.compile(unet.to(**last)), torch.compile(vae.to(**last)))
-print(f"{model.name}, {arguments.dtype}, ours on {arguments.device}, PyTorch's on {device}, {arguments.threads} threads\n")
+print(f"{model.name}, {arguments.dtype}, ours on {arguments.device}, PyTorch's on {arguments.torch}, {arguments.threads} threads\n")
 names = list(peers) + (["candle"] if arguments.candle else [])
 print("| part | ours ms | " + " | ".join(f"{name} ms | ratio" for name in names) + " |")
 print("| --- | --- |" + " --- | --- |" * len(names))
 memory = 0
 for part in arguments.parts.split(",") + (["picture-taesd"] if arguments.taesd else []):
-    for each in peers.values():
-        each[part]()  # warm
-    rounds = {name: (lambda run=each[part]: torch_round(run)) for name, each in peers.items()}
+    if arguments.apart:
+        rounds = {"PyTorch": lambda part=part: apart(part)}
+    else:
+        for each in peers.values():
+            each[part]()  # warm
+        rounds = {name: (lambda run=each[part]: torch_round(run)) for name, each in peers.items()}
     if arguments.candle and part != "picture-taesd":
         rounds["candle"] = lambda: candle_round(part)
     ours, theirs = [], {name: [] for name in rounds}
@@ -158,5 +183,4 @@ for part in arguments.parts.split(",") + (["picture-taesd"] if arguments.taesd e
     mine = statistics.median(ours)
     cells = [f"{statistics.median(theirs[name]):.2f} | {mine / statistics.median(theirs[name]):.2f}" if name in theirs else "– | –" for name in names]
     print(f"| {part} | {mine:.2f} | " + " | ".join(cells) + " |", flush=True)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(f"\npeak memory: ours {memory / 2**30:.2f} GiB for a picture, PyTorch's process {peak / 2**30:.2f} GiB")
+print(f"\npeak memory: ours {memory / 2**30:.2f} GiB for a picture, PyTorch's process {max(peaks, default=peak()) / 2**30:.2f} GiB")

@@ -254,6 +254,38 @@ fn models_of_few_steps() {
     assert_eq!(drawn(&merged, Method::Distilled), drawn(&both, Method::Distilled));
 }
 
+/// Text encoders that stay in their file's half precision compute the same numbers as widened ones, bit for bit, with and
+/// without a LoRA.
+#[test]
+fn text_encoders_in_half_precision() {
+    let folder = tempfile::tempdir().unwrap();
+    copy_model(folder.path());
+    for part in ["text_encoder", "text_encoder_2"] {
+        let file = folder.path().join(part).join("model.safetensors");
+        let whole = dmd::weights::read(&golden("sdxl").join(part).join("model.safetensors")).unwrap();
+        dmd::weights::write(&file, &whole, dmd::weights::Precision::Half).unwrap();
+        assert_eq!(dmd::weights::read(&file).unwrap().half(), Some(FloatDType::F16));
+        assert_eq!(whole.half(), None);
+    }
+    if !device().supports_dtype(FloatDType::F16) {
+        return;
+    }
+    let features = |dtype, loras: &[&str]| {
+        let builder = Pipeline::builder(folder.path(), &device()).dtype(dtype);
+        let pipeline =
+            loras.iter().fold(builder, |builder, name| builder.lora(lora(name), 1.0)).build().unwrap();
+        let found = pipeline.encode_prompt(&PROMPTS).unwrap();
+        [
+            found.words.into_data().try_to_vec::<f32>().unwrap(),
+            found.pooled.unwrap().into_data().try_to_vec().unwrap(),
+        ]
+    };
+    for loras in [&[][..], &["text_kohya"]] {
+        assert_eq!(features(FloatDType::F16, loras), features(FloatDType::F32, loras), "{loras:?}");
+    }
+    assert_ne!(features(FloatDType::F16, &[]), features(FloatDType::F16, &["text_kohya"]));
+}
+
 /// Other LoRA files in an opened model: the picture of one that is built with them, bit for bit, whatever was there.
 #[test]
 fn changed_loras() {

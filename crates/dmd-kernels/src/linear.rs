@@ -14,7 +14,7 @@ use crate::recording::note;
 /// computed in single.
 pub fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [batch, rows, input] = x.dims();
-    let weight = of_type(x.dtype(), linear.weight.val());
+    let weight = weight_of_type(x.dtype(), linear.weight.val());
     let [_, output] = weight.dims();
     note(|| Operation::Linear { rows: batch * rows, input, output });
     let x = x.reshape([batch * rows, input]);
@@ -31,8 +31,17 @@ pub fn linear_rows(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
         return layer.forward(x);
     }
     let bias = layer.bias.as_ref().map(|bias| of_type(x.dtype(), bias.val()));
-    let weight = of_type(x.dtype(), layer.weight.val());
+    let weight = weight_of_type(x.dtype(), layer.weight.val());
     linear_composed(x, weight, bias)
+}
+
+/// A weight in the type of what it meets, with its values in the same order in memory: a loaded one is a view of the
+/// checkpoint's `[output, input]`, which is then multiplied as one that was loaded in that type, bit for bit.
+fn weight_of_type(dtype: DType, weight: Tensor<2>) -> Tensor<2> {
+    match weight.dtype() == dtype {
+        true => weight,
+        false => of_type(dtype, weight.swap_dims(0, 1)).swap_dims(0, 1),
+    }
 }
 
 /// A parameter in the type of what it meets.

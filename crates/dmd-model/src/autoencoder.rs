@@ -123,7 +123,10 @@ fn load_full(
         Some(folder) if folder.is_dir() => of_folder(folder)?,
         Some(file) => of_file(file, FilePart::Vae)?,
     };
-    Ok(dmd_weights::load(config.init(device)?, &weights, &AUTOENCODER_KEYS)?)
+    let network = dmd_weights::load(config.init(device)?, &weights, &AUTOENCODER_KEYS)?;
+    // Who draws never uses the encoder.
+    weights.release();
+    Ok(network)
 }
 
 /// Reads the autoencoder of a model folder.

@@ -38,6 +38,7 @@ fn opening_reads_the_header_alone() {
     // The header and what the system maps around it.
     assert!(header < 8 << 20, "{header} bytes in memory after opening");
     assert_eq!(opened.floats("x.100").unwrap(), vec![0.0; LENGTH / 4]);
+    // The values are a copy, and the file's pages are given back.
     let one = mapped_in_memory() - before;
-    assert!((LENGTH..16 << 20).contains(&one), "{one} bytes in memory after one of {VALUES} values");
+    assert!(one < header + LENGTH / 2, "{one} bytes in memory after one of {VALUES} values");
 }

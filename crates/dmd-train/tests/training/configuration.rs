@@ -37,14 +37,17 @@ fn shipped_configurations_parse() {
         }
         names.push(path.file_name().unwrap().to_string_lossy().into_owned());
     }
-    assert_eq!(names, ["shapes-distill.toml", "shapes-regression.toml", "shapes-teacher.toml"]);
+    assert_eq!(
+        names,
+        ["emoji-teacher.toml", "shapes-distill.toml", "shapes-regression.toml", "shapes-teacher.toml"]
+    );
 }
 
 #[test]
 fn wrong_configurations_name_the_key() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.toml");
-    let shipped = configs().into_iter().find(|p| p.to_string_lossy().contains("teacher")).unwrap();
+    let shipped = configs().into_iter().find(|p| p.to_string_lossy().contains("shapes-teacher")).unwrap();
     let text = fs::read_to_string(shipped).unwrap();
     for (from, to, word) in [
         ("[text]", "[text]\nwitdh = 3", "witdh"),
