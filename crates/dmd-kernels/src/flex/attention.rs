@@ -112,20 +112,16 @@ impl AttentionOps for Flex {
             for head in 0..heads {
                 let [keys, rows] = &laid[sample * heads + head];
                 let at = head * width;
-                let blocks = queries.chunks(BLOCK * columns).zip(out.chunks_mut(BLOCK * columns));
-                for (block, (queries, out)) in blocks.enumerate() {
-                    let first = chunk * CHUNK + block * BLOCK;
-                    attend(Queries {
-                        head: Head { keys, values: rows, count: m, padded, width, padded_width },
-                        count: queries.len() / columns,
-                        queries: &queries[at..],
-                        out: &mut out[at..],
-                        stride: columns,
-                        scale: scale(width),
-                        visible: if causal == 1 { first + 1 } else { m },
-                        workspace,
-                    });
-                }
+                attend(Queries {
+                    head: Head { keys, values: rows, count: m, padded, width, padded_width },
+                    count: queries.len() / columns,
+                    queries: &queries[at..],
+                    out: &mut out[at..],
+                    stride: columns,
+                    scale: scale(width),
+                    visible: if causal == 1 { chunk * CHUNK + 1 } else { m },
+                    workspace,
+                });
             }
         });
         tensor(out, shape)

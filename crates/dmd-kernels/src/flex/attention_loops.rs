@@ -1,5 +1,6 @@
-//! Attention of a block of queries to all keys, a tile of keys at a time, with a running maximum and sum: the scores of
-//! a tile stay in a core's first cache, and nothing of the size of queries times keys is ever stored.
+//! Attention of some blocks of queries to all keys, a tile of keys at a time, with a running maximum and sum: the scores of
+//! a block and a tile stay in a core's first cache, a tile's keys and values in its second, and nothing of the size of
+//! queries times keys is ever stored.
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -39,7 +40,7 @@ pub(super) struct Queries<'a, 'b> {
     /// Likewise, written.
     pub(super) out: &'b mut [f32],
     pub(super) stride: usize,
-    /// How many, up to [`BLOCK`].
+    /// How many; they are taken in blocks of [`BLOCK`].
     pub(super) count: usize,
     /// What scores are multiplied by.
     pub(super) scale: f32,
@@ -53,15 +54,30 @@ pub(super) struct Queries<'a, 'b> {
 pub(super) struct Workspace {
     /// `[BLOCK, TILE]`.
     scores: Vec<f32>,
-    /// `[BLOCK, padded width]`.
+    /// `[blocks, BLOCK, padded width]`.
     sums: Vec<f32>,
-    /// The queries, scaled, `[width, BLOCK]`.
+    /// The queries, scaled, `[blocks, width, BLOCK]`.
     scaled: Vec<f32>,
+    /// What each block has seen so far.
+    running: Vec<Running>,
 }
 
-/// Runs a block with the processor's widest vectors.
+/// The running softmax of a block of queries.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    largest: [f32; BLOCK],
+    total: [f32; BLOCK],
+}
+
+/// Runs queries with the processor's widest vectors.
 pub(super) fn attend(queries: Queries<'_, '_>) {
     Arch::new().dispatch(queries);
+}
+
+/// Keys of a tile for heads of a width: keys and values of a tile stay in a core's second cache, where every block of
+/// queries finds them.
+fn tile_of(width: usize) -> usize {
+    if width > 256 { TILE / 2 } else { TILE }
 }
 
 impl WithSimd for Queries<'_, '_> {
@@ -70,51 +86,79 @@ impl WithSimd for Queries<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { head, queries, out, stride, count, scale, visible, workspace } = self;
-        let Workspace { scores, sums, scaled } = workspace;
+        let Workspace { scores, sums, scaled, running } = workspace;
+        let blocks = count.div_ceil(BLOCK);
         scores.resize(BLOCK * TILE, 0.0);
         sums.clear();
-        sums.resize(BLOCK * head.padded_width, 0.0);
+        sums.resize(blocks * BLOCK * head.padded_width, 0.0);
         scaled.clear();
-        scaled.resize(BLOCK * head.width, 0.0);
+        scaled.resize(blocks * BLOCK * head.width, 0.0);
+        running.clear();
+        running.resize(blocks, Running { largest: [f32::NEG_INFINITY; BLOCK], total: [0.0; BLOCK] });
         // Absent queries of the last block are computed as zeros and not written.
         for (i, row) in queries.chunks(stride).take(count).enumerate() {
+            let scaled = &mut scaled[i / BLOCK * head.width * BLOCK..];
             for (c, value) in row[..head.width].iter().enumerate() {
-                scaled[c * BLOCK + i] = value * scale;
+                scaled[c * BLOCK + i % BLOCK] = value * scale;
             }
         }
-        let mut largest = [f32::NEG_INFINITY; BLOCK];
-        let mut total = [0.0_f32; BLOCK];
         let seen = head.count.min(visible + count - 1);
-        let mut first = 0;
+        let (mut first, tile) = (0, tile_of(head.width));
         while first < seen {
-            let keys = TILE.min(head.padded - first);
-            products(simd, head, scaled, scores, first, keys);
-            for i in 0..BLOCK {
-                let row = &mut scores[i * TILE..i * TILE + keys];
-                let there = head.count.min(visible + i).saturating_sub(first).min(keys);
-                row[there..].fill(f32::NEG_INFINITY);
-                let top = maximum(row).max(largest[i]);
-                if top == f32::NEG_INFINITY {
-                    row.fill(0.0); // sees nothing of this tile, and nothing yet
+            let keys = tile.min(head.padded - first);
+            for (block, running) in running.iter_mut().enumerate() {
+                // The keys that the block's first query sees at most, and its last.
+                let visible = visible + block * BLOCK;
+                let queries = BLOCK.min(count - block * BLOCK);
+                if first >= head.count.min(visible + queries - 1) {
                     continue;
                 }
-                let shrink = if largest[i] == top { 1.0 } else { exponential(largest[i] - top) };
-                largest[i] = top;
-                total[i] = total[i] * shrink + exponentiate(row, top, there);
-                if shrink != 1.0 {
-                    for sum in &mut sums[i * head.padded_width..(i + 1) * head.padded_width] {
-                        *sum *= shrink;
-                    }
-                }
+                let scaled = &scaled[block * head.width * BLOCK..(block + 1) * head.width * BLOCK];
+                let sums = &mut sums[block * BLOCK * head.padded_width..];
+                products(simd, head, scaled, scores, first, keys);
+                running.add(head, scores, sums, visible, (first, keys));
+                weighted(simd, head, scores, sums, first, keys);
             }
-            weighted(simd, head, scores, sums, first, keys);
-            first += TILE;
+            first += tile;
         }
         for (i, row) in out.chunks_mut(stride).take(count).enumerate() {
-            let by = 1.0 / total[i];
+            let by = 1.0 / running[i / BLOCK].total[i % BLOCK];
             let sums = &sums[i * head.padded_width..];
             for (out, sum) in row[..head.width].iter_mut().zip(sums) {
                 *out = sum * by;
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Turns a tile's scores into weights, and shrinks what was summed before where a larger score has come.
+    #[inline(always)]
+    fn add(
+        &mut self,
+        head: Head<'_>,
+        scores: &mut [f32],
+        sums: &mut [f32],
+        visible: usize,
+        (first, keys): (usize, usize),
+    ) {
+        let Self { largest, total } = self;
+        for i in 0..BLOCK {
+            let row = &mut scores[i * TILE..i * TILE + keys];
+            let there = head.count.min(visible + i).saturating_sub(first).min(keys);
+            row[there..].fill(f32::NEG_INFINITY);
+            let top = maximum(row).max(largest[i]);
+            if top == f32::NEG_INFINITY {
+                row.fill(0.0); // sees nothing of this tile, and nothing yet
+                continue;
+            }
+            let shrink = if largest[i] == top { 1.0 } else { exponential(largest[i] - top) };
+            largest[i] = top;
+            total[i] = total[i] * shrink + exponentiate(row, top, there);
+            if shrink != 1.0 {
+                for sum in &mut sums[i * head.padded_width..(i + 1) * head.padded_width] {
+                    *sum *= shrink;
+                }
             }
         }
     }
