@@ -37,10 +37,15 @@ arguments.add_argument("--runs", type=int, default=5, help="per round")
 arguments.add_argument("--rounds", type=int, default=5)
 arguments.add_argument("--apart", action="store_true", help="PyTorch in a process of its own for each round: where memory does not hold both programs' models")
 arguments.add_argument("--worker", help=argparse.SUPPRESS)
-arguments = arguments.parse_args()
+parser, arguments = arguments, arguments.parse_args()
+if arguments.apart and arguments.compile:
+    parser.error("--compile does not go with --apart")
 os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 
 model = arguments.model
+xl = (model / "text_encoder_2").is_dir()
+if xl and not (model / "unet_one_step").is_dir():
+    arguments.recipe = arguments.recipe or "dmd2-1step"
 if arguments.worker or not arguments.apart:
     import diffusers
     import torch
@@ -53,12 +58,9 @@ if arguments.worker or not arguments.apart:
     folder = "unet_one_step" if (model / "unet_one_step").is_dir() else "unet"
     tokenizer = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer")
     text_encoder = transformers.CLIPTextModel.from_pretrained(model / "text_encoder").to(device, torch.float32).eval()
-    xl = (model / "text_encoder_2").is_dir()
     if xl:
         tokenizer_2 = transformers.CLIPTokenizer.from_pretrained(model / "tokenizer_2")
         text_encoder_2 = transformers.CLIPTextModelWithProjection.from_pretrained(model / "text_encoder_2").to(device, torch.float32).eval()
-        if not (model / "unet_one_step").is_dir():
-            arguments.recipe = arguments.recipe or "dmd2-1step"
     unet = diffusers.UNet2DConditionModel.from_pretrained(model / folder, torch_dtype=dtype).to(device).eval()
     # As in diffusers, the autoencoder of Stable Diffusion XL decodes in f32 where its values exceed f16.
     upcast = xl and dtype == torch.float16 and diffusers.AutoencoderKL.load_config(model / "vae").get("force_upcast", True)

@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::Args;
 use dmd_infer::{Method, PipelineBuilder, Request};
+use dmd_model::TeacherOf;
 use font8x8::{BASIC_FONTS, UnicodeFonts};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
@@ -49,12 +50,19 @@ const GAP: u32 = 8;
 
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let out = Pictures::new(&args.out, 1)?;
-    let pipeline = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?).build()?;
-    ensure!(
-        pipeline.has_teacher() && pipeline.generator_recipe().is_some(),
-        "there are no two to compare: this model has a {} alone; name a distilled generator of it (--generator, or a LoRA)",
-        if pipeline.has_teacher() { "teacher" } else { "generator" }
-    );
+    let builder = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?);
+    match builder.generator_recipe()? {
+        None => bail!(
+            "there are no two to compare: this model has a teacher alone; name a distilled generator of it (--generator), or a \
+             LoRA that makes one"
+        ),
+        Some(recipe) => ensure!(
+            recipe.teacher != TeacherOf::Nothing,
+            "there are no two to compare: this model is itself a generator of few steps; name its teacher as the model, and \
+             this one by --generator"
+        ),
+    }
+    let pipeline = builder.build()?;
     print_notes(pipeline.noising());
     print_opening(pipeline.notes());
     pipeline.generator_recipe().into_iter().for_each(print_recipe);

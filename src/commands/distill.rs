@@ -35,7 +35,12 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
 
 /// The teacher of a distillation.
 fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
-    let options = OpenOptions { networks: Networks::Teacher, ..OpenOptions::new(&config.teacher, device) };
+    let options = OpenOptions {
+        networks: Networks::Teacher,
+        // A teacher is one, whatever its folder's name.
+        recipe: Some("none".to_owned()),
+        ..OpenOptions::new(&config.teacher, device)
+    };
     let model = AnyModel::open(&options)?;
     print_notes(with_model!(&model, model => &model.noising));
     Ok(model)

@@ -90,7 +90,25 @@ struct Measured {
 
 pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     ensure!(args.prompts >= 2, "--prompts {} is too few to measure anything", args.prompts);
-    let pipeline = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?).build()?;
+    let mut builder = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?);
+    if let Some(recipe) = builder.generator_recipe()? {
+        if let (Some(_), Some(scale)) = (recipe.told_guidance, args.guidance) {
+            builder = builder.told_guidance(scale);
+        }
+        // Where the recipe leaves the number open, the one that is asked for.
+        let own = args.steps.contains(&recipe.steps());
+        let possible =
+            |steps: &&usize| recipe.possible_steps().is_some_and(|possible| possible.contains(*steps));
+        let open: Vec<usize> = args.steps.iter().filter(possible).copied().collect();
+        ensure!(
+            own || open.len() <= 1,
+            "the generator can be called in {open:?} steps; measure one number at a time"
+        );
+        if let (false, [steps]) = (own, open.as_slice()) {
+            builder = builder.recipe_steps(*steps);
+        }
+    }
+    let pipeline = builder.build()?;
     print_opening(pipeline.notes());
     let device = args.model.device()?;
     let task = args.task(&pipeline)?;

@@ -7,7 +7,7 @@ use dmd_infer::{
     Method, NoiseSource, Observer, Pipeline, PipelineBuilder, Progress, Request, Sampler, SizeConditions,
     Stage, Steps, TeacherSettings,
 };
-use dmd_model::Recipe;
+use dmd_model::{Recipe, TeacherOf};
 use image::RgbImage;
 
 use super::progress::{Interrupted, Steps as ShownSteps, interrupted, listen};
@@ -30,8 +30,8 @@ pub(crate) struct GenerateArgs {
     /// Pictures per prompt
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Steps to draw in: as many as the generator was distilled for (usually 1) draws with the generator, any other
-    /// number with its teacher [default: the generator's number, or 50 of a model without one]
+    /// Steps to draw in: as many as the generator is called in (usually 1) draws with the generator, any other number with
+    /// the teacher beside it [default: the generator's number, or 50 of a model without one]
     #[arg(long)]
     steps: Option<usize>,
     /// The teacher's timesteps instead of a number of steps, e.g. 981,721,441,181
@@ -137,35 +137,47 @@ impl GenerateArgs {
     /// The way that the options ask for. What a distilled generator would ignore is refused.
     fn method(&self, generator: Option<&Recipe>) -> anyhow::Result<Method> {
         let steps = self.timesteps.as_ref().map(Vec::len).or(self.steps);
-        let own = generator.map(Recipe::steps);
-        let told = generator.is_some_and(|generator| generator.told_guidance.is_some());
-        if let (None, None) = (steps, own) {
-            return Ok(self.teacher(USUAL_STEPS)?.into());
+        let Some(recipe) = generator else { return Ok(self.teacher(steps.unwrap_or(USUAL_STEPS))?.into()) };
+        let own = recipe.steps();
+        let setting = self.contradiction(recipe);
+        if setting.is_none() && steps.is_none_or(|steps| steps == own) {
+            return Ok(Method::Distilled);
         }
-        let plain = self.guidance.is_none_or(|_| told) && self.sampler.is_none() && self.timesteps.is_none();
-        let distilled = steps.is_none_or(|steps| steps == 1 || (plain && Some(steps) == own));
-        if !distilled {
-            return Ok(self.teacher(steps.unwrap_or(1))?.into());
-        }
-        if let (Some(recipe), Some(setting)) = (generator, self.contradiction(generator)) {
-            let at = recipe.timesteps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            bail!(
+        let at = recipe.timesteps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match (recipe.teacher, setting, steps) {
+            // Any other number is the teacher's.
+            (TeacherOf::UNet, _, Some(steps)) if steps != 1 => Ok(self.teacher(steps)?.into()),
+            (TeacherOf::UNet, Some(setting), _) => bail!(
                 "{setting} does not go with this distilled generator: it is called at t = {at}, without guidance (its \
                  teacher was guided); leave it out, or ask for the teacher's steps, e.g. --steps 30"
-            );
+            ),
+            (TeacherOf::UNet, None, _) => bail!(
+                "this generator was distilled for {own} steps; ask for --steps {own}, or leave --steps out"
+            ),
+            (_, Some(setting), _) if recipe.told_guidance.is_some() => bail!(
+                "{setting} does not go with a latent consistency model, which is called at t = {at}; leave it out"
+            ),
+            // With a setting that no recipe has, the model is drawn as any other.
+            (_, Some(_), _) => Ok(self.teacher(steps.unwrap_or(own))?.into()),
+            (_, None, _) => {
+                let name = recipe.name.as_ref().map(|name| format!(" (recipe {name})")).unwrap_or_default();
+                let possible = match recipe.possible_steps() {
+                    Some(steps) => format!("{} to {}", steps.start(), steps.end()),
+                    None => own.to_string(),
+                };
+                bail!(
+                    "this model is called in {possible} steps{name}, and not in {}; to draw with it as with any other, say \
+                     --recipe none",
+                    steps.unwrap_or(own)
+                )
+            }
         }
-        ensure!(
-            self.steps != Some(1) || own.is_none_or(|own| own == 1),
-            "this generator was distilled for {} steps; ask for --steps {0}, or leave --steps out",
-            own.unwrap_or(1)
-        );
-        Ok(Method::Distilled)
     }
 
-    /// An option that only a teacher can follow.
-    fn contradiction(&self, generator: Option<&Recipe>) -> Option<String> {
-        let other = self.timesteps.as_ref().filter(|list| generator.is_none_or(|g| g.timesteps != **list));
-        let told = generator.is_some_and(|generator| generator.told_guidance.is_some());
+    /// An option that a generator cannot follow.
+    fn contradiction(&self, generator: &Recipe) -> Option<String> {
+        let other = self.timesteps.as_ref().filter(|list| generator.timesteps != **list);
+        let told = generator.told_guidance.is_some();
         let negative = self.negative.as_ref().filter(|prompt| !prompt.is_empty());
         None.or(other.map(|list| format!("--timesteps {list:?}")))
             .or(self
@@ -176,6 +188,40 @@ impl GenerateArgs {
             .or(negative.map(|_| "--negative".to_owned()))
             .or((self.guidance_rescale != 0.0).then(|| "--guidance-rescale".to_owned()))
             .or(self.init.as_ref().map(|_| "--init".to_owned()))
+    }
+
+    /// The builder for the way that the options ask for, the way, and how a generator is called. Half the networks stay on
+    /// the disk.
+    fn choose(
+        &self,
+        mut builder: PipelineBuilder,
+    ) -> anyhow::Result<(PipelineBuilder, Method, Option<Recipe>)> {
+        let mut recipe = builder.generator_recipe()?;
+        let open = recipe.as_ref().filter(|recipe| self.contradiction(recipe).is_none());
+        let open = open.and_then(Recipe::possible_steps);
+        if let Some(steps) = self.steps.filter(|steps| open.is_some_and(|open| open.contains(steps))) {
+            builder = builder.recipe_steps(steps);
+            recipe = builder.generator_recipe()?;
+        }
+        let method = self.method(recipe.as_ref())?;
+        let told = recipe.as_ref().and_then(|recipe| recipe.told_guidance);
+        match (&method, &recipe) {
+            (Method::Distilled, _) => {
+                if let (Some(_), Some(scale)) = (told, self.guidance) {
+                    builder = builder.told_guidance(scale);
+                    recipe = builder.generator_recipe()?;
+                }
+                Ok((builder.one_step_only(), method, recipe))
+            }
+            (Method::Teacher(_), Some(of_unet)) if of_unet.teacher != TeacherOf::UNet => {
+                let name = of_unet.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+                say_err!(
+                    "note: drawn as any other model, and not by its recipe{name}, which has no such setting"
+                );
+                Ok((builder.recipe("none").teacher_only(), method, None))
+            }
+            (Method::Teacher(_), _) => Ok((builder.teacher_only(), method, recipe)),
+        }
     }
 
     /// Says how pictures are drawn where nobody asked for it.
@@ -291,25 +337,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     );
     let out = Pictures::new(&args.out, count)?;
     let start = std::time::Instant::now();
-    let builder = args.builder()?;
-    let mut builder = builder;
-    let mut recipe = builder.generator_recipe()?;
-    let told = recipe.as_ref().and_then(|recipe| recipe.told_guidance);
-    if let (Some(_), Some(scale)) = (told, args.guidance) {
-        builder = builder.told_guidance(scale);
-        recipe = builder.generator_recipe()?;
-    }
-    let open = recipe.as_ref().and_then(Recipe::possible_steps);
-    if let Some(steps) = args.steps.filter(|steps| open.is_some_and(|open| open.contains(steps))) {
-        builder = builder.recipe_steps(steps);
-        recipe = builder.generator_recipe()?;
-    }
-    let method = args.method(recipe.as_ref())?;
-    // Half the networks stay on the disk.
-    let builder = match method {
-        Method::Distilled => builder.one_step_only(),
-        Method::Teacher(_) => builder.teacher_only(),
-    };
+    let (builder, method, recipe) = args.choose(args.builder()?)?;
     let pipeline = builder.build()?;
     let loading = start.elapsed();
     if let Method::Teacher(_) = method {

@@ -108,5 +108,7 @@ fn steps_and_guidance_of_the_program() {
     assert!(output.status.success(), "{said}");
     assert!(said.contains("recipe lcm, at t = 999, 499, told guidance 3"), "{said}");
     let said = refused(here.path(), &["generate", "red", "--steps", "30", "--model", model]);
-    assert!(said.contains("itself a generator of few steps"), "{said}");
+    assert!(said.contains("in 1 to 8 steps (recipe lcm), and not in 30"), "{said}");
+    let said = refused(here.path(), &["generate", "red", "--sampler", "ddim", "--model", model]);
+    assert!(said.contains("--sampler ddim does not go with a latent consistency model"), "{said}");
 }

@@ -207,7 +207,9 @@ fn models_of_few_steps() {
     for (wrong, said) in [
         (builder().recipe("turbo").recipe_steps(9), "1 to 4 steps"),
         (builder().recipe("dmd2-4step").recipe_steps(2), "4 steps, and no other"),
-        (builder().recipe("turbo").teacher_only(), "--recipe none"),
+        (builder().recipe("turbo").teacher_only(), "1 to 4, by the recipe turbo"),
+        (builder().recipe_steps(3), "no distilled generator"),
+        (builder().recipe("turbo").told_guidance(3.0), "not told one"),
         (builder().generator(golden("files/sd1.safetensors")), "Stable Diffusion XL"),
     ] {
         let message = wrong.build().unwrap_err().to_string();
@@ -251,6 +253,23 @@ fn models_of_few_steps() {
     dmd::model::convert(&options, &out).unwrap();
     let merged = Pipeline::builder(&out, &device()).build().unwrap();
     assert_eq!((merged.generator_steps(), merged.has_teacher()), (Some(4), false));
+    // It can be drawn with as any other all the same; what is written is not overruled, by a LoRA's name neither.
+    let any = Pipeline::builder(&out, &device()).recipe("none").build().unwrap();
+    assert_eq!((any.generator_steps(), any.has_teacher()), (None, true));
+    let lcm = folder.path().join("lcm");
+    copy_model(&lcm);
+    let file = lcm.join("unet/one_step.json");
+    fs::write(&file, "{\"recipe\": \"lcm\"}").unwrap();
+    options.model.clone_from(&lcm);
+    let again = folder.path().join("again");
+    dmd::model::convert(&options, &again).unwrap();
+    let again = Pipeline::builder(&again, &device()).build().unwrap();
+    assert_eq!(again.generator_recipe().unwrap().name.as_deref(), Some("lcm"));
+    for text in ["{\"recipe\": \"lcm\", \"timesteps\": [999, 499]}", "{\"recipe\": \"lcn\"}"] {
+        fs::write(&file, text).unwrap();
+        let message = Pipeline::builder(&lcm, &device()).build().unwrap_err().to_string();
+        assert!(message.contains("one_step.json"), "{message}");
+    }
     assert_eq!(drawn(&merged, Method::Distilled), drawn(&both, Method::Distilled));
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::sigmoid;
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 
 use dmd_kernels::{attention, gelu, layer_norm, linear};
 
@@ -178,12 +178,8 @@ impl ClipTextModel {
     pub fn with_rows(mut self, first: usize, rows: Tensor<2>) -> Self {
         let embedding = &mut self.embeddings.token_embedding;
         embedding.weight = embedding.weight.clone().map(|weight| {
-            let rows = match weight.dtype() {
-                DType::F16 => rows.clone().cast(FloatDType::F16),
-                DType::BF16 => rows.clone().cast(FloatDType::BF16),
-                _ => rows.clone(),
-            };
-            Tensor::cat(vec![weight.narrow(0, 0, first), rows], 0)
+            // New rows are not rounded to the type of the file's.
+            Tensor::cat(vec![weight.narrow(0, 0, first).cast(FloatDType::F32), rows.clone()], 0)
         });
         self
     }

@@ -94,7 +94,7 @@ impl PipelineBuilder {
     }
 
     /// The float type of UNets and autoencoder, f32 by default. The statistics of normalisations, the time's
-    /// embedding, the text encoder and every step of the sampler stay in single precision.
+    /// embedding, the text encoder and every step of the sampler are computed in single precision.
     pub fn dtype(mut self, dtype: FloatDType) -> Self {
         self.options.dtype = dtype;
         self

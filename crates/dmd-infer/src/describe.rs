@@ -8,7 +8,11 @@ impl Pipeline {
     /// `parameters`. LoRA files stand behind the prompt as `<lora:NAME:STRENGTH>`.
     pub fn describe(&self, request: &Request, picture: usize, size: (u32, u32), model: &str) -> String {
         let mut text = request.prompts.get(picture).cloned().unwrap_or_default();
-        for lora in self.loras() {
+        let named = |recipe: &Option<String>| recipe.as_deref() != Some("none");
+        // A teacher beside a generator is drawn without the files that make the generator.
+        let left_out = matches!(request.method, Method::Teacher(_))
+            && self.options.as_ref().is_some_and(|options| named(&options.recipe));
+        for lora in self.loras().iter().filter(|lora| !left_out || lora.recipe().is_none()) {
             let name = lora.path.file_stem().unwrap_or_default().to_string_lossy();
             let between = if text.is_empty() { "" } else { " " };
             text.push_str(&format!("{between}<lora:{name}:{}>", lora.strength));
@@ -18,6 +22,9 @@ impl Pipeline {
                 text.push_str(&format!("\nSteps: {}", self.generator_steps().unwrap_or(1)));
                 if let Some(name) = self.generator_recipe().and_then(|recipe| recipe.name.as_ref()) {
                     text.push_str(&format!(", Recipe: {name}"));
+                }
+                if let Some(scale) = self.generator_recipe().and_then(|recipe| recipe.told_guidance) {
+                    text.push_str(&format!(", CFG scale: {scale}"));
                 }
             }
             Method::Teacher(settings) => self.describe_teacher(settings, &mut text),

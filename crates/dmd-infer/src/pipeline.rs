@@ -102,7 +102,7 @@ impl Pipeline {
     }
 
     /// The teacher's guidance where a request names none: what the generator was distilled with, otherwise 7.5 for
-    /// Stable Diffusion and 1 for classes.
+    /// Stable Diffusion, 5 for Stable Diffusion XL and 1 for classes.
     pub fn default_guidance(&self) -> f64 {
         with_model!(&self.model, model => model.guidance_scale)
     }

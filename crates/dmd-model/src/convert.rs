@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use crate::families::{Kind, Part};
 use crate::folder::{ModelFolder, scheduler_file};
 use crate::loras::Loras;
+use crate::networks::generator_recipe;
 use crate::source::Source;
 use crate::stable_diffusion::MAX_TOKENS;
-use crate::{Error, OpenOptions, RecipeFile, published};
+use crate::{Error, OpenOptions, RecipeFile};
 
 /// Writes the model that the options name, a single file say, as a folder in diffusers' layout, with LoRA files merged.
 /// Weights keep the precision of their file; 8-bit ones become f16. Nothing is written unless all of it can be. Returns what
@@ -43,6 +44,11 @@ pub fn convert(options: &OpenOptions, folder: &Path) -> Result<Vec<String>, Erro
             "leave it out: the model is written with its own",
         ),
         (options.generator.is_some(), "another generator", "leave it out, or convert it by itself"),
+        (
+            options.of_generator_alone().is_some(),
+            "a number of steps or a guidance",
+            "they are given when the model draws",
+        ),
     ];
     if let Some((_, what, hint)) = refused.into_iter().find(|(refused, ..)| *refused) {
         return Err(Error::Setting { setting: format!("converting with {what}"), hint: hint.to_owned() });
@@ -53,25 +59,29 @@ pub fn convert(options: &OpenOptions, folder: &Path) -> Result<Vec<String>, Erro
     if !misfits.is_empty() {
         return Err(Error::Misfit { folder: options.model.clone(), reasons: misfits });
     }
-    let own = source.has(Part::Generator);
-    let few_steps = options.asked_recipe().or(options.guessed_recipe(None)).filter(|_| !own);
-    if let Some(name) = few_steps {
-        published::recipe(name, options.recipe_steps, kind, &kind.noising(&source)?)?;
-    }
+    // What a model is drawn by, the folder says; what is written already is copied.
+    let place = match source.has(Part::Generator) {
+        true => Part::Generator,
+        false => Part::UNet,
+    };
+    let recipe = generator_recipe(options)?;
+    let written =
+        source.folder().map(|folder| RecipeFile::beside(&folder.part(place))).transpose()?.flatten();
+    let few_steps = recipe.as_ref().and_then(|recipe| recipe.name.as_deref()).filter(|_| written.is_none());
     WholeFolder::new(folder).replace(|fresh| {
         let out = ModelFolder::new(fresh);
         for part in kind.parts().iter().filter(|part| **part != Part::Generator || source.has(**part)) {
             write_part(&source, *part, &mut loras, &out)?;
         }
         if let Some(name) = few_steps {
-            RecipeFile::named(name).write(&out.part(Part::UNet))?;
+            RecipeFile::named(name).write(&out.part(place))?;
         }
         Ok::<_, Error>(write_json(&out.index_file(), &index(&source, kind)?)?)
     })?;
     let mut notes = source.notes();
     notes.extend(loras.report()?);
     if let Some(name) = few_steps {
-        notes.push(format!("the folder says that its UNet is called by the recipe {name}"));
+        notes.push(format!("the folder says that it is drawn by the recipe {name}"));
     }
     Ok(notes)
 }
@@ -96,6 +106,9 @@ fn write_part(source: &Source, part: Part, loras: &mut Loras, out: &ModelFolder)
     let (weights, name) = match part {
         Part::TextEncoder => (loras.merged(LoraPart::TextEncoder, weights)?, "model.safetensors"),
         Part::TextEncoder2 => (loras.merged(LoraPart::TextEncoder2, weights)?, "model.safetensors"),
+        Part::UNet if source.has(Part::Generator) => {
+            (loras.merged_for_teacher(LoraPart::UNet, weights)?, "diffusion_pytorch_model.safetensors")
+        }
         Part::UNet | Part::Generator => {
             (loras.merged(LoraPart::UNet, weights)?, "diffusion_pytorch_model.safetensors")
         }

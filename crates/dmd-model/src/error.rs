@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
 
+use crate::Recipe;
+
 /// Why a model cannot be opened, called or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,6 +49,14 @@ pub enum Error {
     Missing {
         /// What is asked for.
         wanted: &'static str,
+        /// What can be done.
+        hint: &'static str,
+    },
+    /// A teacher is asked for, and the model's UNet is itself the generator.
+    #[error("this model has no teacher: its UNet is itself a generator of few steps ({steps}); {hint}")]
+    FewSteps {
+        /// How many, and by which recipe.
+        steps: String,
         /// What can be done.
         hint: &'static str,
     },
@@ -99,10 +109,19 @@ impl Error {
         hint: "ask for the teacher with a number of steps (--steps 30), name a generator (--generator FILE), or distil one (`dmd distill`)",
     };
 
-    pub(crate) const FEW_STEPS: Self = Self::Missing {
-        wanted: "teacher: its UNet is itself a generator of few steps",
-        hint: "ask for its own number of steps, or say --recipe none to draw with it as with any other model",
-    };
+    /// There is no teacher beside a UNet that is itself called by a recipe.
+    pub(crate) fn few_steps(recipe: &Recipe) -> Self {
+        let name = recipe.name.as_ref().map(|name| format!(", by the recipe {name}")).unwrap_or_default();
+        let steps = match recipe.possible_steps() {
+            Some(steps) => format!("{} to {}", steps.start(), steps.end()),
+            None => recipe.steps().to_string(),
+        };
+        let hint = match recipe.told_guidance {
+            Some(_) => "ask for as many",
+            None => "ask for as many, or say --recipe none to draw with it as with any other model",
+        };
+        Self::FewSteps { steps: format!("{steps}{name}"), hint }
+    }
 
     pub(crate) const NO_TEACHER: Self =
         Self::Missing { wanted: "teacher (folder unet)", hint: "ask for the distilled generator instead" };

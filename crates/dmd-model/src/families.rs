@@ -205,15 +205,13 @@ impl AnyModel {
     /// what a LoRA file is refused for.
     pub fn change_loras(&mut self, options: &mut OpenOptions, loras: Vec<LoraOption>) -> Result<(), Error> {
         let after = OpenOptions { loras, ..options.clone() };
-        if generator_recipe(options)? != generator_recipe(&after)?
-            || options.few_step_loras() != after.few_step_loras()
-        {
+        if generator_recipe(options)? != generator_recipe(&after)? {
             return Err(Error::Setting {
                 setting: "a LoRA file that changes how the generator is called".to_owned(),
                 hint: "open the model anew".to_owned(),
             });
         }
-        let change = Change { before: Loras::open(options)?, after: Loras::open(&after)? };
+        let change = Change { before: Loras::open(options).ok(), after: Loras::open(&after)? };
         match self {
             Self::StableDiffusion(model) => StableDiffusion::change_loras(model, change, &after)?,
             Self::StableDiffusionXl(model) => StableDiffusionXl::change_loras(model, change, &after)?,

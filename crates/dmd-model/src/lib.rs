@@ -49,7 +49,7 @@ pub use networks::{NetworkFiles, generator_recipe};
 pub use noising::{Noising, Plan};
 pub use options::{Networks, OpenOptions, check_dtype};
 pub use pixel_classes::PixelClasses;
-pub use recipe::Recipe;
+pub use recipe::{Recipe, TeacherOf};
 pub use recipe_file::RecipeFile;
 pub use source::Source;
 pub use stable_diffusion::{

@@ -17,32 +17,34 @@ pub struct LoraOption {
 
 impl LoraOption {
     /// The published recipe of a LoRA that makes a generator of few steps of a model, by its name.
-    pub(crate) fn recipe(&self) -> Option<&'static str> {
+    pub fn recipe(&self) -> Option<&'static str> {
         published::guess(&self.path).filter(|_| self.strength != 0.0)
     }
 }
 
 /// LoRA files that take the place of others in an opened model.
 pub(crate) struct Change {
-    pub(crate) before: Loras,
+    /// `None` where their files are gone: then every weight is taken for touched.
+    pub(crate) before: Option<Loras>,
     pub(crate) after: Loras,
 }
 
 impl Change {
-    /// The weights of a part with the new files' updates, and the names of those that are not what they were.
-    pub(crate) fn merged(
-        &mut self,
-        part: LoraPart,
-        weights: Tensors,
-    ) -> Result<(Tensors, BTreeSet<String>), Error> {
-        let mut names = self.before.touched(part, &weights)?;
-        names.extend(self.after.touched(part, &weights)?);
-        Ok((self.after.merged(part, weights)?, names))
+    /// The names of the weights of a part that are not what they were.
+    pub(crate) fn touched(&mut self, part: LoraPart, weights: &Tensors) -> Result<BTreeSet<String>, Error> {
+        let Some(before) = &mut self.before else { return Ok(weights.entries().keys().cloned().collect()) };
+        let mut names = before.touched(part, weights)?;
+        names.extend(self.after.touched(part, weights)?);
+        Ok(names)
     }
 }
 
 /// The LoRA files of a model that is being opened.
-pub(crate) struct Loras(Vec<Opened>);
+pub(crate) struct Loras {
+    all: Vec<Opened>,
+    /// Whether files that make a generator of the model are left out of every part.
+    without_few_steps: bool,
+}
 
 struct Opened {
     file: LoraFile,
@@ -53,7 +55,7 @@ struct Opened {
 
 impl Loras {
     pub(crate) fn none() -> Self {
-        Self(Vec::new())
+        Self { all: Vec::new(), without_few_steps: false }
     }
 
     pub(crate) fn open(options: &OpenOptions) -> Result<Self, Error> {
@@ -66,17 +68,26 @@ impl Loras {
             }
             Ok(Opened { file: LoraFile::read(&option.path)?, option: option.clone(), used: false })
         };
-        Ok(Self(options.loras.iter().map(open).collect::<Result<_, Error>>()?))
+        let all = options.loras.iter().map(open).collect::<Result<_, Error>>()?;
+        Ok(Self { all, without_few_steps: false })
     }
 
     /// The weights of a part with every file's updates added, when they are read.
     pub(crate) fn merged(&mut self, part: LoraPart, weights: Tensors) -> Result<Tensors, Error> {
-        self.merged_if(|_| true, part, weights)
+        match self.without_few_steps {
+            true => self.merged_for_teacher(part, weights),
+            false => self.merged_if(|_| true, part, weights),
+        }
     }
 
     /// [`Self::merged`] without the files that make a generator of a model.
     pub(crate) fn merged_for_teacher(&mut self, part: LoraPart, weights: Tensors) -> Result<Tensors, Error> {
         self.merged_if(|option| option.recipe().is_none(), part, weights)
+    }
+
+    /// Leaves the files that make a generator of the model out of every part: of a teacher that is opened alone.
+    pub(crate) fn leave_few_steps_out(&mut self) {
+        self.without_few_steps = true;
     }
 
     fn merged_if(
@@ -85,7 +96,7 @@ impl Loras {
         part: LoraPart,
         mut weights: Tensors,
     ) -> Result<Tensors, Error> {
-        for Opened { file, option, used } in self.0.iter_mut().filter(|opened| wanted(&opened.option)) {
+        for Opened { file, option, used } in self.all.iter_mut().filter(|opened| wanted(&opened.option)) {
             let updates = file.fit(part, &weights)?;
             weights = weights.merged(&updates, option.strength)?;
             // A text encoder alone says nothing: many files have no updates of it.
@@ -97,7 +108,7 @@ impl Loras {
     /// The names of the weights of a part that a file touches.
     pub(crate) fn touched(&mut self, part: LoraPart, weights: &Tensors) -> Result<BTreeSet<String>, Error> {
         let mut names = BTreeSet::new();
-        for Opened { file, .. } in &mut self.0 {
+        for Opened { file, .. } in &mut self.all {
             names.extend(file.fit(part, weights)?.updates.into_iter().map(|update| update.target));
         }
         Ok(names)
@@ -116,6 +127,6 @@ impl Loras {
             }
             Ok(format!("{}: {}, strength {}", option.path.display(), file.report()?, option.strength))
         };
-        self.0.iter().map(sentence).collect()
+        self.all.iter().map(sentence).collect()
     }
 }

@@ -6,7 +6,7 @@ use dmd_core::{Denoiser, FewStep, Guided, Prediction};
 use dmd_unet::{Network, Preconditioned};
 
 use crate::family::{Conditioner, Family};
-use crate::{Codec, Error, Noising, Recipe};
+use crate::{Codec, Error, Noising, Recipe, TeacherOf};
 
 /// An opened model.
 #[derive(Debug, Clone)]
@@ -38,9 +38,11 @@ impl<F: Family> Model<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] when the model was opened without.
+    /// [`Error::Missing`] when the model was opened without, [`Error::FewSteps`] when its UNet is itself the generator.
     pub fn teacher(&self) -> Result<&Preconditioned<F::Network>, Error> {
-        self.teacher.as_ref().ok_or(Error::NO_TEACHER)
+        let few = self.generator.as_ref().map(|generator| &generator.recipe);
+        let few = few.filter(|recipe| recipe.teacher == TeacherOf::Nothing);
+        self.teacher.as_ref().ok_or_else(|| few.map_or(Error::NO_TEACHER, Error::few_steps))
     }
 
     /// The distilled generator.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::families::{Kind, Part};
 use crate::loras::{Change, Loras};
 use crate::source::{Source, of_file, of_folder, of_generator};
-use crate::{Distilled, Error, Networks, Noising, OpenOptions, Recipe};
+use crate::{Distilled, Error, Networks, Noising, OpenOptions, Recipe, TeacherOf};
 
 /// Where a network's weights lie.
 #[derive(Debug, Clone)]
@@ -42,8 +42,6 @@ pub struct NetworkFiles<N: Network> {
     generator: Option<(NetworkPlace, N::Config)>,
     /// How the generator is called; `None` where there is no generator.
     pub recipe: Option<Recipe>,
-    /// Whether the UNet is itself the generator, and by no LoRA: there is no teacher then.
-    few_steps: bool,
 }
 
 /// Teacher and generator of a model.
@@ -76,9 +74,17 @@ impl<N: Network> NetworkFiles<N> {
         };
         let recipe = generator.as_ref().map(|(place, _)| recipe_at(place, source, options, kind, noising));
         let recipe = recipe.transpose()?;
-        let few_steps = matches!(generator, Some((NetworkPlace::Part(Part::UNet), _)))
-            && options.loras.iter().all(|lora| lora.recipe().is_none());
-        Ok(Self { source: source.clone(), teacher, generator, recipe, few_steps })
+        if let (None, Some(setting)) = (&recipe, options.of_generator_alone()) {
+            let hint = "it has no distilled generator".to_owned();
+            return Err(Error::Setting { setting: setting.to_owned(), hint });
+        }
+        Ok(Self { source: source.clone(), teacher, generator, recipe })
+    }
+
+    /// Why there is no teacher, where the UNet is itself the generator.
+    fn few_steps(&self) -> Option<Error> {
+        let recipe = self.recipe.as_ref().filter(|recipe| recipe.teacher == TeacherOf::Nothing)?;
+        Some(Error::few_steps(recipe))
     }
 
     /// The configuration of the network that is called: the teacher's, or the generator's where there is no teacher.
@@ -126,10 +132,7 @@ impl<N: Network> NetworkFiles<N> {
     ) -> Result<Option<N>, Error> {
         let Some(config) = &self.teacher else { return Ok(None) };
         let weights = self.source.tensors(Part::UNet)?;
-        let weights = match self.generator {
-            Some(_) => loras.merged_for_teacher(LoraPart::UNet, weights)?,
-            None => loras.merged(LoraPart::UNet, weights)?,
-        };
+        let weights = self.merged_for_teacher(loras, weights)?;
         Ok(Some(N::from_tensors_in(config, &weights, dtype, device)?))
     }
 
@@ -153,24 +156,34 @@ impl<N: Network> NetworkFiles<N> {
         change: &mut Change,
         options: &OpenOptions,
     ) -> Result<(), Error> {
+        if generator.is_none() && self.generator.is_some() {
+            change.after.leave_few_steps_out();
+        }
         let reload = |network: &mut N, weights: Tensors, names| -> Result<(), Error> {
             *network = dmd_weights::reload(network.clone(), &weights, &N::KEYS, options.dtype, &names)?;
             Ok(())
         };
         if let (Some(generator), Some((place, _))) = (generator, &self.generator) {
-            let (weights, names) = change.merged(LoraPart::UNet, self.weights_at(place)?)?;
-            reload(&mut generator.network.denoiser.network, weights, names)?;
+            let base = self.weights_at(place)?;
+            let names = change.touched(LoraPart::UNet, &base)?;
+            let merged = change.after.merged(LoraPart::UNet, base)?;
+            reload(&mut generator.network.denoiser.network, merged, names)?;
         }
         if let Some(teacher) = teacher {
             let base = self.source.tensors(Part::UNet)?;
-            let (merged, names) = change.merged(LoraPart::UNet, base.clone())?;
-            let weights = match self.generator {
-                Some(_) => change.after.merged_for_teacher(LoraPart::UNet, base)?,
-                None => merged,
-            };
-            reload(&mut teacher.network, weights, names)?;
+            let names = change.touched(LoraPart::UNet, &base)?;
+            let merged = self.merged_for_teacher(&mut change.after, base)?;
+            reload(&mut teacher.network, merged, names)?;
         }
         Ok(())
+    }
+
+    /// The teacher's weights: without LoRA files that make a generator of them.
+    fn merged_for_teacher(&self, loras: &mut Loras, weights: Tensors) -> Result<Tensors, Error> {
+        match self.generator {
+            Some(_) => loras.merged_for_teacher(LoraPart::UNet, weights),
+            None => loras.merged(LoraPart::UNet, weights),
+        }
     }
 
     fn weights_at(&self, place: &NetworkPlace) -> Result<Tensors, Error> {
@@ -189,12 +202,17 @@ impl<N: Network> NetworkFiles<N> {
         loras: &mut Loras,
     ) -> Result<Both<N>, Error> {
         let (teacher, generator) = match options.networks {
-            Networks::All => (!self.few_steps, true),
+            Networks::All => (self.few_steps().is_none(), true),
             Networks::Generator => (false, true),
-            Networks::Teacher if self.few_steps => return Err(Error::FEW_STEPS),
-            Networks::Teacher => (true, false),
+            Networks::Teacher => match self.few_steps() {
+                Some(error) => return Err(error),
+                None => (true, false),
+            },
             Networks::GeneratorFirst => (self.generator.is_none(), true),
         };
+        if options.networks == Networks::Teacher && self.generator.is_some() {
+            loras.leave_few_steps_out();
+        }
         let own = noising.prediction();
         let generator =
             if generator { self.generator_with(loras, options.dtype, &options.device)? } else { None };
@@ -235,26 +253,35 @@ fn recipe_at(
     kind: Kind,
     noising: &Noising,
 ) -> Result<Recipe, Error> {
-    let (path, described) = match (place, source.folder()) {
-        (NetworkPlace::At(path), _) => (path.clone(), true),
-        (NetworkPlace::Part(part), Some(folder)) => (folder.part(*part), true),
+    let beside = match (place, source.folder()) {
+        (NetworkPlace::At(path), _) => Some(path.clone()),
+        (NetworkPlace::Part(part), Some(folder)) => Some(folder.part(*part)),
         // Beside a single file of a model lie other models.
-        (NetworkPlace::Part(_), None) => (source.path().to_owned(), false),
+        (NetworkPlace::Part(_), None) => None,
+    };
+    let of_unet = matches!(place, NetworkPlace::Part(Part::UNet));
+    // A recipe that nobody means is not looked for beside the UNet; a generator's own is always meant.
+    let beside = beside.filter(|_| !of_unet || options.recipe.is_none() || options.asked_recipe().is_some());
+    let named = match place {
+        NetworkPlace::At(path) => options.named_recipe(Some(path)),
+        NetworkPlace::Part(_) => options.named_recipe(None),
     };
     let told = place.told_guidance(source);
     // What is told its guidance is a latent consistency model.
     let usual = told.then_some("lcm");
-    let mut recipe = Recipe::of(&path, described.then_some(&*path), usual, options, kind, noising)?;
+    let mut recipe = Recipe::of(beside.as_deref(), named, usual, options, kind, noising)?;
+    if of_unet {
+        recipe.teacher = options.teacher_of_unet(source);
+    }
     recipe.told_guidance = match options.told_guidance {
         Some(scale) if told && scale.is_finite() && scale >= 1.0 => Some(scale),
         Some(scale) => {
-            return Err(Error::Setting {
-                setting: format!("a generator under guidance {scale}"),
-                hint: match told {
-                    true => "it must be a number of at least 1".to_owned(),
-                    false => "its network is not told one".to_owned(),
-                },
-            });
+            let hint = match told {
+                true => "it must be a number of at least 1",
+                false => "its network is not told one",
+            };
+            let setting = format!("a generator under guidance {scale}");
+            return Err(Error::Setting { setting, hint: hint.to_owned() });
         }
         None => told.then_some(TOLD_GUIDANCE),
     };

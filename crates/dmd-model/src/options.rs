@@ -9,7 +9,7 @@ use crate::families::Part;
 use crate::loras::LoraOption;
 use crate::networks::NetworkPlace;
 use crate::source::Source;
-use crate::{Error, RecipeFile, published};
+use crate::{Error, RecipeFile, TeacherOf, published};
 
 /// What [`OpenOptions::recipe`] is where no published recipe is meant.
 const NO_RECIPE: &str = "none";
@@ -94,28 +94,41 @@ impl OpenOptions {
         check_dtype(&self.device, self.dtype)
     }
 
-    /// Where the generator lies: where the options say, otherwise in the model folder. Where there is none, and a recipe
-    /// is asked for, written beside the UNet or known by a name or by what the UNet is told, the UNet is the generator;
-    /// otherwise `None`.
+    /// Where the generator lies: where the options say, otherwise in the model folder. Where there is none, and the UNet
+    /// is called in few steps by what is asked for, by a LoRA or by itself, the UNet is the generator; otherwise `None`.
     pub(crate) fn generator_place(&self, source: &Source) -> Option<NetworkPlace> {
         let own = || source.has(Part::Generator).then_some(NetworkPlace::Part(Part::Generator));
-        let written = || {
-            let folder = source.folder()?.part(Part::UNet);
-            RecipeFile::place(&folder).is_file().then_some(())
-        };
         let few_steps = || {
-            let unet = NetworkPlace::Part(Part::UNet);
-            let known = self.asked_recipe().or_else(|| self.guessed_recipe(None)).map(|_| ());
-            let told = || unet.told_guidance(source).then_some(());
-            known.or_else(written).or_else(told).map(|()| unet)
+            let few = self.asked_recipe().is_some()
+                || self.recipe_of_loras().is_some()
+                || self.is_of_few_steps(source);
+            few.then_some(NetworkPlace::Part(Part::UNet))
         };
         self.generator.clone().map(NetworkPlace::At).or_else(own).or_else(few_steps)
     }
 
-    /// The LoRA files that make a generator of few steps.
-    pub(crate) fn few_step_loras(&self) -> Vec<&Path> {
-        let few = self.loras.iter().filter(|lora| lora.recipe().is_some());
-        few.map(|lora| &*lora.path).collect()
+    /// A setting that is of a generator alone.
+    pub(crate) fn of_generator_alone(&self) -> Option<&'static str> {
+        let steps = self.recipe_steps.map(|_| "a number of the generator's steps");
+        steps.or(self.told_guidance.map(|_| "a guidance that the generator is told"))
+    }
+
+    /// Whether the model's UNet is a generator by itself: by what is written beside it, by the model's name, or by what it
+    /// is told.
+    fn is_of_few_steps(&self, source: &Source) -> bool {
+        let written =
+            || source.folder().is_some_and(|folder| RecipeFile::place(&folder.part(Part::UNet)).is_file());
+        let by_name = self.recipe.as_deref() != Some(NO_RECIPE)
+            && (written() || published::guess(&self.model).is_some());
+        by_name || NetworkPlace::Part(Part::UNet).told_guidance(source)
+    }
+
+    /// What the teacher is where the UNet is the generator.
+    pub(crate) fn teacher_of_unet(&self, source: &Source) -> TeacherOf {
+        match self.loras.iter().any(|lora| lora.recipe().is_some()) && !self.is_of_few_steps(source) {
+            true => TeacherOf::UNetWithoutLora,
+            false => TeacherOf::Nothing,
+        }
     }
 
     /// The published recipe that is asked for.
@@ -123,22 +136,28 @@ impl OpenOptions {
         self.recipe.as_deref().filter(|name| *name != NO_RECIPE)
     }
 
-    /// The recipe that a name stands for: a generator's, a LoRA's or, where no generator is named, the model's. Two LoRA
-    /// files of different recipes stand for none.
-    pub(crate) fn guessed_recipe(&self, generator: Option<&Path>) -> Option<&'static str> {
+    /// The recipe that a name stands for: a generator's, where `generator` is its place, a LoRA's or, where no generator is
+    /// named, the model's.
+    pub(crate) fn named_recipe(&self, generator: Option<&Path>) -> Option<&'static str> {
         if self.recipe.is_some() {
             return None;
         }
-        let of_loras = || {
-            let mut of_loras: Vec<_> = self.loras.iter().filter_map(LoraOption::recipe).collect();
-            of_loras.dedup();
-            match of_loras.as_slice() {
-                [] => published::guess(&self.model).filter(|_| self.generator.is_none()),
-                [one] => Some(*one),
-                _ => None,
-            }
-        };
-        generator.and_then(published::guess).or_else(of_loras)
+        let of_model = || published::guess(&self.model).filter(|_| self.generator.is_none());
+        let by_loras = self.loras.iter().any(|lora| lora.recipe().is_some());
+        generator.and_then(published::guess).or_else(|| match by_loras {
+            true => self.recipe_of_loras(),
+            false => of_model(),
+        })
+    }
+
+    /// The recipe that the names of LoRA files stand for; two of different recipes stand for none.
+    fn recipe_of_loras(&self) -> Option<&'static str> {
+        let mut all: Vec<_> = self.loras.iter().filter_map(LoraOption::recipe).collect();
+        all.dedup();
+        match all.as_slice() {
+            [one] if self.recipe.is_none() => Some(*one),
+            _ => None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use dmd_scheduler::{Sampler, SchedulerConfig, Steps};
 use serde_json::{Value, json};
 
 use crate::families::Kind;
-use crate::{Error, Noising, Recipe};
+use crate::{Error, Noising, Recipe, TeacherOf};
 
 /// A way in which published few-step models are called.
 struct Published {
@@ -226,6 +226,7 @@ pub(crate) fn recipe(
         walk,
         told_guidance: None,
         assumed: false,
+        teacher: TeacherOf::UNet,
     };
     let asked = steps;
     let walk = |scheduler: SchedulerConfig, steps: Steps| {

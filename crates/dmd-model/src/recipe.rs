@@ -28,6 +28,20 @@ pub struct Recipe {
     pub told_guidance: Option<f64>,
     /// Whether nothing says so: neither a file nor a name.
     pub assumed: bool,
+    /// What its teacher is.
+    pub teacher: TeacherOf,
+}
+
+/// What the teacher of a model with a generator is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TeacherOf {
+    /// The model's UNet, beside which the generator is another network.
+    #[default]
+    UNet,
+    /// The model's UNet without the LoRA files that make it the generator.
+    UNetWithoutLora,
+    /// Nothing: the UNet is itself the generator.
+    Nothing,
 }
 
 impl Recipe {
@@ -69,47 +83,57 @@ impl Recipe {
             walk: None,
             told_guidance: None,
             assumed: false,
+            teacher: TeacherOf::UNet,
         }
     }
 
     /// The recipe of a generator: the published one that is asked for, otherwise that of the file beside it, otherwise the
     /// published one that a name stands for, otherwise the `usual` one of such networks, otherwise [`Self::published`].
-    /// `described` is where a file beside it may be.
+    /// `beside` is the folder or file beside whose weights a recipe may be written.
     pub(crate) fn of(
-        generator: &Path,
-        described: Option<&Path>,
+        beside: Option<&Path>,
+        named: Option<&'static str>,
         usual: Option<&'static str>,
         options: &OpenOptions,
         kind: Kind,
         noising: &Noising,
     ) -> Result<Self, Error> {
-        let written = described.map(RecipeFile::beside).transpose()?.flatten();
-        let place = RecipeFile::place(described.unwrap_or(generator));
-        let (name, steps) = (options.asked_recipe(), options.recipe_steps);
-        if let (Some(name), Some(written)) = (name, &written)
-            && written.recipe.as_deref() != Some(name)
-        {
-            return Err(Error::Setting {
-                setting: format!("the recipe {name:?}"),
-                hint: format!("{place:?} says how it is called"),
-            });
+        let written = beside.map(RecipeFile::beside).transpose()?.flatten();
+        let (asked, steps) = (options.asked_recipe(), options.recipe_steps);
+        if let (Some(written), Some(beside)) = (&written, beside) {
+            let place = RecipeFile::place(beside);
+            if let Some(asked) = asked.filter(|asked| written.recipe.as_deref() != Some(*asked)) {
+                return Err(Error::Setting {
+                    setting: format!("the recipe {asked:?}"),
+                    hint: format!("{place:?} says how it is called"),
+                });
+            }
+            if let Some(name) = &written.recipe {
+                let wrong = |reason: String| Error::Recipe { path: place.clone(), reason };
+                if *written != RecipeFile::named(name) {
+                    return Err(wrong(format!("the recipe {name:?} stands in place of all other keys")));
+                }
+                if !published::names().contains(&name.as_str()) {
+                    return Err(wrong(format!("it names the unknown recipe {name:?}")));
+                }
+                return published::recipe(name, steps, kind, noising);
+            }
+            return Self::written(written, &place, noising)?.in_steps(steps);
         }
-        // A guess yields to what is written.
-        let guessed = || options.guessed_recipe(Some(generator)).or(usual).filter(|_| written.is_none());
-        let named = name.or_else(|| written.as_ref()?.recipe.as_deref()).or_else(guessed);
-        if let Some(name) = named {
-            return published::recipe(name, steps, kind, noising);
+        match asked.or(named).or(usual) {
+            Some(name) => published::recipe(name, steps, kind, noising),
+            None => Self::published(noising).in_steps(steps),
         }
-        let found = match &written {
-            Some(written) => Self::written(written, &place, noising)?,
-            None => Self::published(noising),
-        };
-        match steps.filter(|steps| *steps != found.steps()) {
+    }
+
+    /// The recipe, which has one number of steps.
+    fn in_steps(self, asked: Option<usize>) -> Result<Self, Error> {
+        match asked.filter(|steps| *steps != self.steps()) {
             Some(steps) => Err(Error::Setting {
                 setting: format!("a generator in {steps} steps"),
-                hint: format!("it was distilled for {}", found.steps()),
+                hint: format!("it was distilled for {}", self.steps()),
             }),
-            None => Ok(found),
+            None => Ok(self),
         }
     }
 

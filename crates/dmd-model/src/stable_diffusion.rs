@@ -210,12 +210,12 @@ impl StableDiffusion {
         options: &OpenOptions,
     ) -> Result<(), Error> {
         let parts = TextToImage::open(options)?;
-        let encoder = model.conditioner.encoder().model().clone();
-        let weights = parts.source.tensors(Part::TextEncoder)?;
-        let (encoder, _) =
-            change_encoder(encoder, LoraPart::TextEncoder, weights, &CLIP_KEYS, &mut change, options.dtype)?;
         let mut networks = (model.teacher.clone(), model.generator.clone());
         parts.networks.change(&mut networks.0, &mut networks.1, &mut change, options)?;
+        let encoder = model.conditioner.encoder().model().clone();
+        let weights = parts.source.tensors(Part::TextEncoder)?;
+        let encoder =
+            change_encoder(encoder, LoraPart::TextEncoder, weights, &CLIP_KEYS, &mut change, options.dtype)?;
         let mut notes = parts.source.notes();
         notes.extend(parts.networks.note(options));
         notes.extend(change.after.report()?);

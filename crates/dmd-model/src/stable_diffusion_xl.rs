@@ -115,12 +115,13 @@ impl TextToImageXl {
         device: &Device,
     ) -> Result<(TextEncoder, Tensors), Error> {
         let TextFiles { config, tokenizer } = &self.first;
-        let weights = loras.merged(LoraPart::TextEncoder, self.source.tensors(Part::TextEncoder)?)?;
+        let file = self.source.tensors(Part::TextEncoder)?;
+        let weights = loras.merged(LoraPart::TextEncoder, file.clone())?;
         let mut network: ClipTextModel = load_encoder(config.init(device)?, &weights, &CLIP_KEYS, dtype)?;
         if let Some((from, rows)) = words.rows(0, tokenizer, device) {
             network = network.with_rows(from, rows);
         }
-        Ok((TextEncoder::new(words.taught(tokenizer)?, network, device), weights))
+        Ok((TextEncoder::new(words.taught(tokenizer)?, network, device), file))
     }
 
     fn load_second(
@@ -131,13 +132,14 @@ impl TextToImageXl {
         device: &Device,
     ) -> Result<(ProjectedTextEncoder, Tensors), Error> {
         let TextFiles { config, tokenizer } = &self.second;
-        let weights = loras.merged(LoraPart::TextEncoder2, self.source.tensors(Part::TextEncoder2)?)?;
+        let file = self.source.tensors(Part::TextEncoder2)?;
+        let weights = loras.merged(LoraPart::TextEncoder2, file.clone())?;
         let network = ProjectedTextModel::init(config, device)?;
         let mut network = load_encoder(network, &weights, &KeyMap::default(), dtype)?;
         if let Some((from, rows)) = words.rows(1, tokenizer, device) {
             network = network.with_rows(from, rows);
         }
-        Ok((ProjectedTextEncoder::new(words.taught(tokenizer)?, network, config, device), weights))
+        Ok((ProjectedTextEncoder::new(words.taught(tokenizer)?, network, config, device), file))
     }
 
     fn load_conditioner(
@@ -281,23 +283,19 @@ impl StableDiffusionXl {
     ) -> Result<(), Error> {
         let files = TextToImageXl::open(options)?;
         let dtype = options.dtype;
-        let XlConditioner { one, two, .. } = &model.conditioner;
-        let weights = files.source.tensors(Part::TextEncoder)?;
-        let part = LoraPart::TextEncoder;
-        let (one, first) =
-            change_encoder(one.model().clone(), part, weights, &CLIP_KEYS, &mut change, dtype)?;
-        let weights = files.source.tensors(Part::TextEncoder2)?;
-        let part = LoraPart::TextEncoder2;
-        let keys = KeyMap::default();
-        let (two, second) = change_encoder(two.model().clone(), part, weights, &keys, &mut change, dtype)?;
         let mut networks = (model.teacher.clone(), model.generator.clone());
         files.networks.change(&mut networks.0, &mut networks.1, &mut change, options)?;
+        let XlConditioner { one, two, files: [first, second], .. } = &model.conditioner;
+        let (one, part) = (one.model().clone(), LoraPart::TextEncoder);
+        let one = change_encoder(one, part, first.clone(), &CLIP_KEYS, &mut change, dtype)?;
+        let (two, part, keys) = (two.model().clone(), LoraPart::TextEncoder2, KeyMap::default());
+        let two = change_encoder(two, part, second.clone(), &keys, &mut change, dtype)?;
         let mut notes = files.source.notes();
         notes.extend(files.networks.note(options));
         notes.extend(change.after.report()?);
         notes.extend(Embeddings::open(options, &[&files.first.config, &files.second.config])?.report());
         // Nothing is changed unless all is.
-        model.conditioner = model.conditioner.clone().with_models(one, two, [first, second]);
+        model.conditioner = model.conditioner.clone().with_models(one, two);
         (model.teacher, model.generator) = networks;
         model.notes = notes;
         Ok(())

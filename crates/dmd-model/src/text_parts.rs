@@ -72,8 +72,8 @@ pub(crate) fn load_encoder<M: Module>(
     Ok(dmd_weights::load_in(network, weights, keys, kept)?)
 }
 
-/// Puts other LoRA files in the place of those that an encoder was filled with. `taught` words' rows, which no file has,
-/// are left as they are: a LoRA has no updates of the words.
+/// Puts other LoRA files in the place of those that an encoder was filled with. The table of words is left as it is: it may
+/// have rows that no file has, and a LoRA updates layers.
 pub(crate) fn change_encoder<M: Module>(
     network: M,
     part: LoraPart,
@@ -81,10 +81,12 @@ pub(crate) fn change_encoder<M: Module>(
     keys: &KeyMap,
     change: &mut Change,
     dtype: FloatDType,
-) -> Result<(M, Tensors), Error> {
+) -> Result<M, Error> {
     let kept = weights.half().filter(|own| *own == dtype).unwrap_or(FloatDType::F32);
-    let (weights, names) = change.merged(part, weights)?;
-    Ok((dmd_weights::reload(network, &weights, keys, kept, &names)?, weights))
+    let mut names = change.touched(part, &weights)?;
+    names.retain(|name| !name.ends_with("token_embedding.weight"));
+    let merged = change.after.merged(part, weights)?;
+    Ok(dmd_weights::reload(network, &merged, keys, kept, &names)?)
 }
 
 /// One list of tokens per text encoder.

@@ -295,6 +295,28 @@ fn parts_of_every_command_that_draws() {
     let (said, _) = run(&["self-check", "--all"]);
     assert!(said.contains("decoder"), "{said}");
 
+    // A setting that the recipe has not: as any other model, with its LoRA. A number of steps alone is refused.
+    let drawn = |settings: &[&str]| {
+        let model =
+            ["generate", "red", "--lora", &lora, "--model", config.to_str().unwrap(), "--out", "d.png"];
+        dmd(here.path(), &[&model[..], settings].concat())
+    };
+    let output = drawn(&["--sampler", "euler", "--steps", "3", "--guidance", "1"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && said.contains("as any other") && said.contains("strength 0.7"),
+        "{said}"
+    );
+    let bytes = fs::read(here.path().join("d.png")).unwrap();
+    let text = b"<lora:sdxl_lightning_4step_lora:0.7>\nSteps: 3, Sampler: euler, CFG scale: 1";
+    assert!(bytes.windows(text.len()).any(|part| part == text));
+    let output = drawn(&["--steps", "3"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("in 4 steps (recipe lightning-4step), and not in 3"),
+        "{said}"
+    );
+
     // A model without a generator has no such picture.
     let output = dmd(here.path(), &["bench", "--runs", "1", "--model", config.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -32,22 +32,17 @@ pub struct XlConditioner {
     /// Height and width of the pictures that the model was trained on.
     pub(super) picture: (usize, usize),
     pub(super) device: Device,
-    /// The encoders' weights, which are out of use between prompts.
+    /// The encoders' files, without LoRA: their weights are out of use between prompts.
     pub(super) files: [Tensors; 2],
     /// Conditions by caption, on the host, see [`Conditioner::remembered`].
     pub(super) kept: Arc<Mutex<HashMap<String, (TensorData, TensorData)>>>,
 }
 
 impl XlConditioner {
-    /// The conditioner with other networks, of which `files` are the weights.
-    pub(super) fn with_models(
-        self,
-        one: ClipTextModel,
-        two: ProjectedTextModel,
-        files: [Tensors; 2],
-    ) -> Self {
+    /// The conditioner with other networks of the same files.
+    pub(super) fn with_models(self, one: ClipTextModel, two: ProjectedTextModel) -> Self {
         let (one, two) = (self.one.with_model(one), self.two.with_model(two));
-        Self { one, two, files, kept: Arc::default(), ..self }
+        Self { one, two, kept: Arc::default(), ..self }
     }
 
     /// The sizes of a picture as rows of the condition.

@@ -110,7 +110,7 @@ pub(super) fn family(unet: &Tensors) -> Result<Family, String> {
     if starts("time_embedding.cond_proj.") {
         return unfit(
             "a UNet with an input for guidance, such as the full LCM model",
-            "use the LoRA form of it",
+            "open its folder in diffusers' layout, or use the LoRA form of it",
         );
     }
     let found = attention(unet);
