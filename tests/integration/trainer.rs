@@ -1,15 +1,10 @@
-//! The trainer as a library's user meets it: what it refuses, and how it reduces over ranks.
+//! The trainer as a library's user meets it: what it refuses.
 
-use std::cell::Cell;
-use std::rc::Rc;
-
-use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use dmd_ablations::toy::Mlp;
 use dmd_core::{Distiller, FewStep, GaussianMixture, Level, Noise};
 use dmd_scheduler::{KarrasSchedule, TimeSampler};
-use dmd_train::{Adversarial, Batch, Error, Gradients, Reduce, Regression, Trainer, TrainerConfig};
-use dmd_weights::KeyMap;
+use dmd_train::{Adversarial, Batch, Error, Regression, Trainer, TrainerConfig};
 
 const SHAPE: [usize; 4] = [4, 2, 1, 1];
 
@@ -82,58 +77,4 @@ fn a_trainer_refuses_what_it_cannot_use() {
     let mut with_head = one();
     with_head.fake = with_head.fake.with_critic(&Device::flex().autodiff());
     first_step(critic(), with_head, &real).unwrap();
-}
-
-/// Two ranks that compute the same gradients.
-#[derive(Debug)]
-struct Twins {
-    calls: Rc<Cell<usize>>,
-}
-
-impl Reduce for Twins {
-    fn reduce(&self, gradients: &mut Gradients) -> Result<(), Error> {
-        self.calls.set(self.calls.get() + 1);
-        for gradient in gradients.iter_mut() {
-            let half = gradient.clone() / 2.0;
-            *gradient = half.clone() + half;
-        }
-        Ok(())
-    }
-
-    fn rank(&self) -> usize {
-        0
-    }
-
-    fn ranks(&self) -> usize {
-        2
-    }
-}
-
-/// Every optimiser's step is along reduced gradients: the mean over two equal ranks is, bit for bit, one rank's own.
-#[test]
-fn equal_ranks_train_as_one() {
-    let (distiller, device) = (toy(&[80.0]), Device::flex());
-    let trainer = || {
-        let rates = dmd_train::LearningRate::constant(1e-2, 0);
-        let config = TrainerConfig { generator_rate: rates, fake_rate: rates, accumulate: 2, ..config() };
-        Trainer::new(config, distiller.fork(), Noise::from_seed(1), &device)
-    };
-    let bits = |mlp: &Mlp| -> Vec<u32> {
-        let keys = KeyMap { prefix: "", renames: &[], aliases: &[] };
-        let values = dmd_weights::tensors(&mlp.valid(), &keys).into_iter().flat_map(|(_, _, values)| values);
-        values.map(f32::to_bits).collect()
-    };
-    let calls = Rc::new(Cell::new(0));
-    let mut alone = trainer();
-    let mut ranks = trainer().with_reduce(Twins { calls: calls.clone() });
-    let before = bits(&alone.distiller().fake);
-    for _ in 0..2 {
-        alone.step(|_, _| Ok(Batch::new(()))).unwrap();
-        ranks.step(|_, _| Ok(Batch::new(()))).unwrap();
-    }
-    assert_eq!(calls.get(), 2 * (1 + 2), "one reduction for each update, not for each micro-batch");
-    assert_ne!(bits(&alone.distiller().fake), before);
-    assert_eq!(bits(&alone.distiller().fake), bits(&ranks.distiller().fake));
-    let network = |generator: &FewStep<Mlp>| bits(&generator.denoiser);
-    assert_eq!(network(&alone.distiller().generator), network(&ranks.distiller().generator));
 }

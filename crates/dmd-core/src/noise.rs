@@ -119,6 +119,26 @@ impl Noise {
         values
     }
 
+    /// Moves on as [`Self::normals`] does, without computing the numbers: for who draws only a part of what several
+    /// processes draw together.
+    ///
+    /// ```
+    /// # use dmd_core::Noise;
+    /// let (mut drawn, mut skipped) = (Noise::from_seed(1), Noise::from_seed(1));
+    /// drawn.normals(5);
+    /// skipped.skip_normals(5);
+    /// assert_eq!(drawn.position(), skipped.position());
+    /// ```
+    pub fn skip_normals(&mut self, count: usize) {
+        match &mut self.source {
+            // Two words for each uniform number, and uniform numbers in pairs.
+            Source::ChaCha(rng) => {
+                rng.set_word_pos(rng.get_word_pos() + 2 * count.next_multiple_of(2) as u128);
+            }
+            Source::TorchCpu(_) | Source::TorchCuda(_) => drop(self.normals(count)),
+        }
+    }
+
     /// Unit Gaussian noise of a shape, in f32.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], device: &Device) -> Tensor<D> {
         let values: Vec<f32> = self.normals(shape.iter().product()).into_iter().map(|v| v as f32).collect();

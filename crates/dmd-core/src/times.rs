@@ -17,13 +17,21 @@ pub enum TimeSampler {
 impl TimeSampler {
     /// One time per sample, `[batch]`.
     pub fn draw(&self, batch: usize, noise: &mut Noise, device: &Device) -> Tensor<1> {
-        let values: Vec<f32> = match self {
+        Tensor::from_data(TensorData::new(self.numbers(batch, noise), [batch]), device)
+    }
+
+    /// Moves `noise` on as [`Self::draw`] does.
+    pub fn skip(&self, batch: usize, noise: &mut Noise) {
+        self.numbers(batch, noise);
+    }
+
+    fn numbers(&self, batch: usize, noise: &mut Noise) -> Vec<f32> {
+        match self {
             Self::Timesteps(range) => {
                 let drawn = noise.integers(range.clone(), batch);
                 drawn.into_iter().map(|t| t as f32).collect()
             }
             Self::Grid(sigmas) => (0..batch).map(|_| sigmas[noise.below(sigmas.len())] as f32).collect(),
-        };
-        Tensor::from_data(TensorData::new(values, [batch]), device)
+        }
     }
 }

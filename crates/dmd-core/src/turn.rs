@@ -24,6 +24,12 @@ impl Draw {
         Self { z, diffusion: Diffusion::new(noise, shape, times, device), later: None }
     }
 
+    /// Moves `noise` on as [`Self::new`] does.
+    pub fn skip(noise: &mut Noise, shape: [usize; 4], times: &TimeSampler) {
+        noise.skip_normals(shape.iter().product());
+        Diffusion::skip(noise, shape, times);
+    }
+
     /// The generator's call that this turn is about.
     pub(crate) fn through<G: Denoiser + Module>(
         &self,
@@ -51,6 +57,12 @@ impl Diffusion {
     /// Draws for a batch of a shape.
     pub fn new(noise: &mut Noise, shape: [usize; 4], times: &TimeSampler, device: &Device) -> Self {
         Self { eps: noise.normal(shape, device), t: times.draw(shape[0], noise, device) }
+    }
+
+    /// Moves `noise` on as [`Self::new`] does.
+    pub fn skip(noise: &mut Noise, shape: [usize; 4], times: &TimeSampler) {
+        noise.skip_normals(shape.iter().product());
+        times.skip(shape[0], noise);
     }
 }
 

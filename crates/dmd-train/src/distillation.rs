@@ -18,7 +18,7 @@ use crate::pairs::Pairs;
 use crate::reals::RealPool;
 use crate::run::{Probe, Stage};
 use crate::trainer::{Adversarial, Batch, Regression, Trainer, TrainerConfig, Turn};
-use crate::{Error, Figures, LearningRate, chunks};
+use crate::{Collective, Error, Figures, LearningRate, agree, chunks};
 
 type NetworkOf<F> = Preconditioned<<F as Family>::Network>;
 
@@ -57,26 +57,39 @@ struct Material<'a, F: Family> {
     device: Device,
 }
 
+/// What a batch is made of, drawn and not read yet.
+struct Places {
+    captions: Vec<String>,
+    pairs: Option<Vec<usize>>,
+    reals: Option<Vec<usize>>,
+}
+
 impl<F: Family> Material<'_, F> {
-    /// Conditions of captions; in the generator's turns those of `paired` pairs first.
-    fn batch(&self, turn: Turn, paired: usize, noise: &mut Noise) -> Result<Batch<ConditionOf<F>>, Error> {
-        let mut captions = Vec::with_capacity(self.batch);
-        let mut rows = None;
+    /// Draws captions, in the generator's turns those of `paired` pairs first, and real samples.
+    fn draw(&self, turn: Turn, paired: usize, noise: &mut Noise) -> Result<Places, Error> {
+        let mut places = Places { captions: Vec::with_capacity(self.batch), pairs: None, reals: None };
         if let (Some(pairs), Turn::Generator) = (&self.pairs, turn) {
-            let places: Vec<usize> = (0..paired).map(|_| noise.below(pairs.len())).collect();
-            captions.extend(places.iter().map(|place| pairs.caption(*place).to_owned()));
-            rows = Some(pairs.get(&places, &self.device)?);
+            let drawn: Vec<usize> = (0..paired).map(|_| noise.below(pairs.len())).collect();
+            places.captions.extend(drawn.iter().map(|place| pairs.caption(*place).to_owned()));
+            places.pairs = Some(drawn);
         }
-        while captions.len() < self.batch {
-            captions.push(self.dataset.caption(noise)?);
+        while places.captions.len() < self.batch {
+            places.captions.push(self.dataset.caption(noise)?);
         }
-        let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
+        places.reals = self.reals.as_ref().map(|reals| reals.draw(self.batch, noise));
+        Ok(places)
+    }
+
+    /// The batch that was drawn, with conditions of its captions.
+    fn batch(&self, places: &Places) -> Result<Batch<ConditionOf<F>>, Error> {
+        let prompts: Vec<&str> = places.captions.iter().map(String::as_str).collect();
         let mut batch = Batch::new(self.model.conditioner.remembered(&prompts)?);
-        if let Some((z, x0)) = rows {
+        if let (Some(pairs), Some(places)) = (&self.pairs, &places.pairs) {
+            let (z, x0) = pairs.get(places, &self.device)?;
             batch = batch.with_pairs(z, x0);
         }
-        if let Some(reals) = &self.reals {
-            let (x0, captions) = reals.draw(self.batch, noise);
+        if let (Some(reals), Some(places)) = (&self.reals, &places.reals) {
+            let (x0, captions) = reals.get(places);
             batch = batch.with_reals(x0, self.model.conditioner.remembered(&captions)?);
         }
         Ok(batch)
@@ -132,6 +145,16 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         let batch = config.generator.batch;
         let material = Material { model, dataset, pairs, reals, batch, device: device.clone() };
         Ok(Self { trainer, material, made_from, recipe, config })
+    }
+
+    /// The same stage as one of several ranks, which all call this; see [`Trainer::with_ranks`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rank`] on every rank when one has other settings; otherwise what [`Trainer::with_ranks`] returns.
+    pub fn with_ranks(self, ranks: &'a dyn Collective) -> Result<Self, Error> {
+        agree(ranks, self.made_from.text().as_bytes(), "was started with other settings than rank 0")?;
+        Ok(Self { trainer: self.trainer.with_ranks(ranks)?, ..self })
     }
 
     /// Writes the averaged generator's folder: configuration, weights, and how it is called.
@@ -200,7 +223,10 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
         // The warm-up is on pairs alone; later half of a batch is.
         let paired = if self.trainer.steps() < warm_up { batch } else { (batch / 2).max(1) };
         let material = &self.material;
-        self.trainer.step(|turn, noise| material.batch(turn, paired, noise))
+        self.trainer.step(|turn, noise| {
+            let places = material.draw(turn, paired, noise)?;
+            Ok(move || material.batch(&places))
+        })
     }
 
     fn save(&self, folder: &Path) -> Result<(), Error> {
@@ -209,6 +235,10 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
 
     fn load(&mut self, folder: &Path, steps: usize) -> Result<(), Error> {
         self.trainer.load(folder, steps)
+    }
+
+    fn ranks(&self) -> &dyn Collective {
+        self.trainer.ranks()
     }
 
     fn noise(&mut self) -> &mut Noise {

@@ -72,6 +72,14 @@ pub enum Error {
     /// A trainer cannot use its settings with the batches and networks that it was given.
     #[error("this training cannot go on: {0}")]
     Training(String),
+    /// One of several ranks cannot go on with the others.
+    #[error("rank {rank} {reason}")]
+    Rank {
+        /// The rank.
+        rank: usize,
+        /// What it did, as the rest of a sentence.
+        reason: String,
+    },
     /// A setting cannot be recorded.
     #[error("cannot record the setting {name}: {reason}")]
     Fingerprint {

@@ -1,5 +1,7 @@
 use burn::tensor::Tensor;
 
+use crate::{Collective, Error, agree};
+
 /// What a training step reports, by name. The values are tensors on the device until [`Self::read`] is called: a step
 /// whose figures nobody reads does not wait for the device.
 #[derive(Debug, Clone, Default)]
@@ -10,7 +12,8 @@ pub struct Figures {
 #[derive(Debug, Clone)]
 struct Entry {
     name: &'static str,
-    value: Value,
+    /// Of each part, in order; the figure is their mean.
+    values: Vec<Value>,
     kind: Kind,
 }
 
@@ -70,7 +73,7 @@ impl Figures {
     }
 
     fn push(&mut self, name: &'static str, value: Value, kind: Kind) {
-        self.entries.push(Entry { name, value, kind });
+        self.entries.push(Entry { name, values: vec![value], kind });
     }
 
     /// Appends figures of another part of the same step.
@@ -81,32 +84,55 @@ impl Figures {
     /// The figures' means over several parts, such as the micro-batches of one update. A figure that some parts do
     /// not have is the mean over the parts that have it.
     pub(crate) fn mean(parts: Vec<Self>) -> Self {
-        let mut sums: Vec<(Entry, usize)> = Vec::new();
+        let mut means: Vec<Entry> = Vec::new();
         for entry in parts.into_iter().flat_map(|part| part.entries) {
-            let Some((sum, count)) =
-                sums.iter_mut().find(|(sum, _)| sum.name == entry.name && sum.kind == entry.kind)
-            else {
-                sums.push((entry, 1));
-                continue;
-            };
-            *count += 1;
-            sum.value = match (sum.value.clone(), entry.value) {
-                (Value::Tensor(a), Value::Tensor(b)) => Value::Tensor(a + b),
-                (Value::Number(a), Value::Number(b)) => Value::Number(a + b),
-                (Value::Tensor(a), Value::Number(b)) | (Value::Number(b), Value::Tensor(a)) => {
-                    Value::Tensor(a + b)
-                }
-            };
+            match means.iter_mut().find(|mean| mean.name == entry.name && mean.kind == entry.kind) {
+                Some(mean) => mean.values.extend(entry.values),
+                None => means.push(entry),
+            }
         }
-        let mean = |(entry, count): (Entry, usize)| {
-            let value = match entry.value {
-                value if count == 1 => value,
-                Value::Tensor(sum) => Value::Tensor(sum / count as f64),
-                Value::Number(sum) => Value::Number(sum / count as f64),
-            };
-            Entry { value, ..entry }
+        Self { entries: means }
+    }
+
+    /// [`Self::mean`] over the parts of all ranks, as if one rank had them all. With several ranks the device is waited
+    /// for.
+    pub(crate) fn mean_of_ranks(parts: Vec<Self>, ranks: &dyn Collective) -> Result<Self, Error> {
+        if ranks.size() == 1 {
+            return Ok(Self::mean(parts));
+        }
+        let own: Vec<Entry> = parts.into_iter().flat_map(|part| part.entries).collect();
+        let form: Vec<_> = own.iter().map(|entry| (entry.name, entry.kind)).collect();
+        agree(ranks, format!("{form:?}").as_bytes(), "has other terms in its losses than rank 0")?;
+        let all = ranks.gather(&Self { entries: own }.values())?;
+        let entries = form.into_iter().cycle().zip(all).map(|((name, kind), value)| {
+            let values = vec![Value::Number(value)];
+            Entry { name, values, kind }
+        });
+        Ok(Self::mean(vec![Self { entries: entries.collect() }]))
+    }
+
+    /// Waits for the device and reads all values at once: each figure as the mean of its parts, added in f64 in their
+    /// order.
+    fn values(&self) -> Vec<f64> {
+        let tensors = self.entries.iter().flat_map(|entry| &entry.values).filter_map(|value| match value {
+            Value::Tensor(tensor) => Some(tensor.clone()),
+            Value::Number(_) => None,
+        });
+        let tensors: Vec<Tensor<1>> = tensors.collect();
+        let mut read = Vec::new();
+        if !tensors.is_empty() {
+            read = Tensor::cat(tensors, 0).into_data().iter::<f64>().collect();
+        }
+        let mut read = read.into_iter();
+        let mut number = |value: &Value| match value {
+            Value::Number(number) => *number,
+            Value::Tensor(_) => read.next().unwrap_or(f64::NAN),
         };
-        Self { entries: sums.into_iter().map(mean).collect() }
+        let mean = |entry: &Entry| {
+            let sum: f64 = entry.values.iter().map(&mut number).sum();
+            sum / entry.values.len() as f64
+        };
+        self.entries.iter().map(mean).collect()
     }
 
     /// Waits for the device and reads all values at once.
@@ -115,25 +141,8 @@ impl Figures {
     ///
     /// [`NotFinite`] for the first loss that is not a finite number, and where an update was refused.
     pub fn read(&self) -> Result<Vec<(&'static str, f64)>, NotFinite> {
-        let tensors: Vec<Tensor<1>> = self
-            .entries
-            .iter()
-            .filter_map(|entry| match &entry.value {
-                Value::Tensor(tensor) => Some(tensor.clone()),
-                Value::Number(_) => None,
-            })
-            .collect();
-        let mut read = Vec::new();
-        if !tensors.is_empty() {
-            read = Tensor::cat(tensors, 0).into_data().iter::<f64>().collect();
-        }
-        let mut read = read.into_iter();
         let mut values = Vec::with_capacity(self.entries.len());
-        for Entry { name: term, value, kind } in &self.entries {
-            let value = match value {
-                Value::Number(number) => *number,
-                Value::Tensor(_) => read.next().unwrap_or(f64::NAN),
-            };
+        for (Entry { name: term, kind, .. }, value) in self.entries.iter().zip(self.values()) {
             match kind {
                 Kind::Refused if value == 0.0 => {}
                 Kind::Refused => return Err(NotFinite { term, value: f64::NAN }),

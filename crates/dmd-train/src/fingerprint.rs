@@ -69,8 +69,12 @@ impl Fingerprint {
 
     /// Eight hexadecimal digits of the whole, for file names.
     pub(crate) fn short(&self) -> String {
-        let text = serde_json::to_string(self).unwrap_or_default(); // a map of JSON values has a JSON form
-        hex(&Sha256::digest(text))[..8].to_owned()
+        hex(&Sha256::digest(self.text()))[..8].to_owned()
+    }
+
+    /// The whole as a text.
+    pub(crate) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default() // a map of JSON values has a JSON form
     }
 
     /// The first difference to an earlier fingerprint: the name, the earlier value and the present one.

@@ -44,9 +44,13 @@ impl RealPool {
         Ok(pool)
     }
 
-    /// Some of the samples, and their captions.
-    pub(crate) fn draw(&self, count: usize, noise: &mut Noise) -> (Tensor<4>, Vec<&str>) {
-        let places: Vec<usize> = (0..count).map(|_| noise.below(self.captions.len())).collect();
+    /// Which samples a batch has.
+    pub(crate) fn draw(&self, count: usize, noise: &mut Noise) -> Vec<usize> {
+        (0..count).map(|_| noise.below(self.captions.len())).collect()
+    }
+
+    /// The samples at some places, and their captions.
+    pub(crate) fn get(&self, places: &[usize]) -> (Tensor<4>, Vec<&str>) {
         let rows = places.iter().map(|place| self.samples[*place].clone()).collect();
         (Tensor::cat(rows, 0), places.iter().map(|place| self.captions[*place].as_str()).collect())
     }

@@ -11,7 +11,7 @@ use crate::NotFinite;
 use crate::checkpoint::{self, RunState, newest};
 use crate::fingerprint::Fingerprint;
 use crate::report::{self, Alarm};
-use crate::{Error, Figures, metrics};
+use crate::{Alone, Collective, Error, Figures, agree, any, metrics, together};
 
 /// A training that advances by steps.
 pub trait Stage {
@@ -41,6 +41,11 @@ pub trait Stage {
     ///
     /// When a file is missing or of another configuration.
     fn load(&mut self, folder: &Path, steps: usize) -> Result<(), Error>;
+
+    /// The ranks that train together; the default is one process by itself.
+    fn ranks(&self) -> &dyn Collective {
+        &Alone
+    }
 
     /// The stream of the stage's random numbers.
     fn noise(&mut self) -> &mut Noise;
@@ -132,11 +137,15 @@ const READ_EVERY: Duration = Duration::from_secs(20);
 
 /// Runs a stage from its newest checkpoint, if one exists, to the end.
 ///
+/// Of several ranks ([`Stage::ranks`]) all call this with one folder, which all can read. Rank 0 alone writes
+/// checkpoints, `metrics.jsonl` and grids. A request to stop, of whatever rank, stops all after the same step, and a run
+/// may go on with another number of ranks.
+///
 /// # Errors
 ///
 /// [`Error::Diverged`] when figures that are not finite are read, before a checkpoint could record it;
-/// [`Error::Changed`] when the checkpoint was made from other settings; otherwise what the stage or the file system
-/// returns.
+/// [`Error::Changed`] when the checkpoint was made from other settings; [`Error::Rank`] when another rank failed, or has
+/// another stage or pace; otherwise what the stage or the file system returns.
 pub fn run(
     stage: &mut dyn Stage,
     pace: &Pace,
@@ -144,8 +153,9 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     let mut run = Run::resume(stage, pace, folder)?;
-    if run.missed_probe() {
-        run.probe(observer)?;
+    if run.may_have_missed_a_probe() {
+        let probed = if run.grid().exists() { Ok(()) } else { run.probe(observer) };
+        run.together(probed)?;
     }
     while run.step < pace.steps {
         let figures = run.stage.step()?;
@@ -153,28 +163,43 @@ pub fn run(
         let last = run.step == pace.steps;
         let due = |every: usize| last || run.step.is_multiple_of(every.max(1));
         let (logs, saves, probes) = (due(pace.log_every), due(pace.checkpoint_every), due(pace.grid_every));
-        if logs || saves || probes || run.read_at.elapsed() >= READ_EVERY {
+        // Ranks that train together read the same figures at the same steps; they have waited for the device anyway.
+        let several = run.stage.ranks().size() > 1;
+        if logs || saves || probes || several || run.read_at.elapsed() >= READ_EVERY {
             run.read(&figures, observer)?;
         }
         let report = run.report();
         observer.on_step(&report);
-        if logs {
-            metrics::append(folder, &report)?;
-        }
-        let stops = observer.stopped() && !last;
+        let logged = if logs { run.log(&report) } else { Ok(()) };
+        run.together(logged)?;
+        let stops = any(run.stage.ranks(), observer.stopped())? && !last;
         // What was computed is safe before anything else is tried with it.
         if saves || stops {
             run.read(&figures, observer)?;
-            run.save()?;
+            let saved = run.save();
+            run.together(saved)?;
         }
         if stops {
             return Ok(Outcome::Stopped);
         }
         if probes {
-            run.probe(observer)?;
+            let probed = run.probe(observer);
+            run.together(probed)?;
         }
     }
     Ok(Outcome::Finished)
+}
+
+/// Loads the newest checkpoint of a stage; its step, and the seconds of earlier sessions.
+fn load_newest(stage: &mut dyn Stage, folder: &Path) -> Result<(usize, f64), Error> {
+    let Some(checkpoint) = newest(folder, stage.name()) else {
+        return Ok((0, 0.0));
+    };
+    let state = RunState::read(&checkpoint)?;
+    state.check(&checkpoint, &stage.made_from())?;
+    stage.load(&checkpoint, state.step)?;
+    state.seek(stage.noise(), &checkpoint)?;
+    Ok((state.step, state.seconds))
 }
 
 /// A run between two steps.
@@ -197,19 +222,34 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     /// Loads the newest checkpoint, and makes up for a probe that its session did not come to.
     fn resume(stage: &'a mut dyn Stage, pace: &'a Pace, folder: &'a Path) -> Result<Self, Error> {
-        let (mut step, mut before) = (0, 0.0);
-        if let Some(checkpoint) = newest(folder, stage.name()) {
-            let state = RunState::read(&checkpoint)?;
-            state.check(&checkpoint, &stage.made_from())?;
-            stage.load(&checkpoint, state.step)?;
-            state.seek(stage.noise(), &checkpoint)?;
-            (step, before) = (state.step, state.seconds);
-        }
-        metrics::forget_after(folder, stage.name(), step)?;
+        let settings = format!("{} {} {pace:?}", stage.name(), stage.made_from().text());
+        agree(stage.ranks(), settings.as_bytes(), "was started with other settings than rank 0")?;
+        let loaded = load_newest(stage, folder);
+        let (step, before) = together(stage.ranks(), loaded)?;
+        agree(stage.ranks(), &step.to_le_bytes(), "finds another checkpoint than rank 0")?;
+        let forgotten = match stage.ranks().rank() {
+            0 => metrics::forget_after(folder, stage.name(), step),
+            _ => Ok(()),
+        };
+        together(stage.ranks(), forgotten)?;
         let now = Instant::now();
         let (losses, alarmed) = (Vec::new(), Vec::new());
         let (start, read_at, saved, read_step) = (now, now, step, step);
         Ok(Self { stage, pace, folder, step, saved, before, start, read_at, read_step, losses, alarmed })
+    }
+
+    /// Whether this is the rank that writes files.
+    fn writes(&self) -> bool {
+        self.stage.ranks().rank() == 0
+    }
+
+    /// What all ranks make of a part of the work that one of them does.
+    fn together(&self, result: Result<(), Error>) -> Result<(), Error> {
+        together(self.stage.ranks(), result)
+    }
+
+    fn log(&self, report: &StepReport<'_>) -> Result<(), Error> {
+        if self.writes() { metrics::append(self.folder, report) } else { Ok(()) }
     }
 
     fn seconds(&self) -> f64 {
@@ -247,9 +287,11 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self) -> Result<(), Error> {
-        let seconds = self.seconds();
-        let state = RunState::of(self.stage, self.step, seconds);
-        checkpoint::write(self.folder, self.stage, &state, self.pace.keep)?;
+        if self.writes() {
+            let seconds = self.seconds();
+            let state = RunState::of(self.stage, self.step, seconds);
+            checkpoint::write(self.folder, self.stage, &state, self.pace.keep)?;
+        }
         self.saved = self.step;
         Ok(())
     }
@@ -258,14 +300,17 @@ impl<'a> Run<'a> {
         self.folder.join("grids").join(format!("{}-{:06}.png", self.stage.name(), self.step))
     }
 
-    /// Whether an earlier session ended between the checkpoint of the present step and its probe.
-    fn missed_probe(&self) -> bool {
+    /// Whether an earlier session may have ended between the checkpoint of the present step and its probe.
+    fn may_have_missed_a_probe(&self) -> bool {
         let due = self.step == self.pace.steps || self.step.is_multiple_of(self.pace.grid_every.max(1));
-        self.step > 0 && due && !self.grid().exists()
+        self.step > 0 && due
     }
 
     /// Logs the figures of a probe and writes its grid.
     fn probe(&self, observer: &dyn Observer) -> Result<(), Error> {
+        if !self.writes() {
+            return Ok(());
+        }
         let Some(probe) = self.stage.probe(&|| observer.stopped())? else {
             return Ok(()); // asked to stop: the checkpoint is written
         };

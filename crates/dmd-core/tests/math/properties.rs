@@ -1,7 +1,7 @@
 //! Invariants for random inputs.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dmd_core::{Noise, Prediction, matching};
+use dmd_core::{Diffusion, Draw, Noise, Prediction, TimeSampler, matching};
 use proptest::prelude::*;
 
 use crate::{level, numbers};
@@ -70,6 +70,32 @@ proptest! {
     }
 
     /// Seeds give equal streams, purposes independent ones, and a position resumes exactly.
+    /// What is skipped moves every stream as far as what is drawn, in whatever state it is: the next numbers agree.
+    #[test]
+    fn skipped_numbers_are_drawn_numbers(seed: u64, counts in proptest::collection::vec(0_usize..70, 1..6)) {
+        let times = [
+            TimeSampler::Timesteps(20..=980),
+            TimeSampler::Grid(vec![0.1, 0.2, 0.7]),
+        ];
+        for mut drawn in [Noise::stream(seed, "x"), Noise::torch_cpu(seed), Noise::torch_cuda(seed)] {
+            let mut skipped = drawn.clone();
+            for count in &counts {
+                drawn.normals(*count);
+                skipped.skip_normals(*count);
+                prop_assert_eq!(drawn.position(), skipped.position());
+            }
+            let shape = [counts.len(), 1, 1, counts[0] + 1];
+            for times in &times {
+                Draw::new(&mut drawn, shape, times, &Device::flex());
+                Draw::skip(&mut skipped, shape, times);
+                Diffusion::new(&mut drawn, shape, times, &Device::flex());
+                Diffusion::skip(&mut skipped, shape, times);
+            }
+            prop_assert_eq!(drawn.position(), skipped.position());
+            prop_assert_eq!(drawn.normals(3), skipped.normals(3));
+        }
+    }
+
     #[test]
     fn noise_is_reproducible(seed: u64, skip in 0usize..50) {
         prop_assert_eq!(Noise::from_seed(seed).normals(9), Noise::from_seed(seed).normals(9));

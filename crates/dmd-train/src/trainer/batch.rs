@@ -6,8 +6,8 @@ use burn::module::{Module, ModuleDisplay};
 use burn::tensor::Tensor;
 use dmd_core::{Adversary, Condition, Denoiser, Diffusion, Draw, FakeScore, Noise, NoiseSchedule};
 
-use super::{Trainer, refusal};
-use crate::{Error, Reduce};
+use super::{Drawn, Trainer, refusal};
+use crate::Error;
 
 /// Which network a micro-batch is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,25 +50,66 @@ impl<C: Condition> Batch<C> {
     }
 }
 
-impl<C, G, R, F, S, X> Trainer<'_, G, R, F, S, X>
+/// A batch that is drawn: a [`Batch`], or a function that makes it. With several ranks each rank draws every micro-batch,
+/// so that the random numbers of all stay in step, and makes its own ones only. What is slow, reading files and computing
+/// conditions, belongs into the function.
+pub trait LazyBatch<C> {
+    /// The batch.
+    ///
+    /// # Errors
+    ///
+    /// What the data source returns.
+    fn make(self) -> Result<Batch<C>, Error>;
+}
+
+impl<C> LazyBatch<C> for Batch<C> {
+    fn make(self) -> Result<Self, Error> {
+        Ok(self)
+    }
+}
+
+impl<C, F: FnOnce() -> Result<Batch<C>, Error>> LazyBatch<C> for F {
+    fn make(self) -> Result<Batch<C>, Error> {
+        self()
+    }
+}
+
+impl<C, G, R, F, S> Trainer<'_, G, R, F, S>
 where
     C: Condition,
     G: Denoiser<Condition = C> + Module + ModuleDisplay + Sync,
     R: Denoiser<Condition = C> + Clone + Debug + Sync,
     F: FakeScore<Condition = C> + ModuleDisplay,
     S: NoiseSchedule + Clone + Debug + Sync,
-    X: Reduce,
 {
-    /// One micro-batch with its noise: paired rows first, then fresh ones; for a generator of several steps which step
-    /// it is, the same for the whole batch, and the samples it starts from.
-    pub(super) fn draw(
+    /// This rank's micro-batches of an update. The noise moves on over those of all ranks.
+    pub(super) fn draw<L: LazyBatch<C>>(
         &mut self,
         turn: Turn,
-        batches: &mut impl FnMut(Turn, &mut Noise) -> Result<Batch<C>, Error>,
-    ) -> Result<(Draw, Batch<C>), Error> {
+        batches: &mut impl FnMut(Turn, &mut Noise) -> Result<L, Error>,
+    ) -> Result<Vec<Drawn<C>>, Error> {
+        let own = self.own();
+        let mut drawn = Vec::with_capacity(own.len());
+        for micro_batch in 0..self.config.accumulate {
+            if own.contains(&micro_batch) {
+                drawn.push(self.draw_one(turn, batches)?);
+            } else {
+                self.skip_one(turn, batches)?;
+            }
+        }
+        Ok(drawn)
+    }
+
+    /// One micro-batch with its noise: paired rows first, then fresh ones; for a generator of several steps which step
+    /// it is, the same for the whole batch, and the samples it starts from.
+    fn draw_one<L: LazyBatch<C>>(
+        &mut self,
+        turn: Turn,
+        batches: &mut impl FnMut(Turn, &mut Noise) -> Result<L, Error>,
+    ) -> Result<Drawn<C>, Error> {
         let (shape, device) = (self.config.shape, &self.device);
         let mut draw = Draw::new(&mut self.noise, shape, &self.config.matching_times, device);
-        let batch = batches(turn, &mut self.noise)?;
+        let batch = batches(turn, &mut self.noise)?.make()?;
         self.check(turn, &batch)?;
         if let Some([z, _]) = &batch.pairs {
             let (count, all) = (z.dims()[0], shape[0]);
@@ -77,18 +118,51 @@ where
                 false => z.clone(),
             };
         }
-        let generator = &self.distiller.generator;
-        let steps = generator.levels().len();
-        let step = if steps > 1 { self.noise.below(steps) } else { 0 };
+        let step = self.draw_call();
         if step > 0 {
-            let noise = &mut self.noise;
-            let x0 = batch.start.clone().unwrap_or_else(|| {
-                let z = noise.normal(shape, device);
-                generator.simulate(step, z, &batch.condition, &mut || noise.normal(shape, device))
-            });
+            let x0 = match &batch.start {
+                Some(x0) => {
+                    self.skip_simulation(step);
+                    x0.clone()
+                }
+                None => {
+                    let (noise, device) = (&mut self.noise, &self.device);
+                    let z = noise.normal(shape, device);
+                    let generator = &self.distiller.generator;
+                    generator.simulate(step, z, &batch.condition, &mut || noise.normal(shape, device))
+                }
+            };
             draw.later = Some((step, x0));
         }
-        Ok((draw, batch))
+        let adversary = if turn == Turn::Generator { self.adversary() } else { None };
+        Ok(Drawn { draw, batch, adversary })
+    }
+
+    /// Moves the noise on over another rank's micro-batch, as [`Self::draw_one`] does.
+    fn skip_one<L>(
+        &mut self,
+        turn: Turn,
+        batches: &mut impl FnMut(Turn, &mut Noise) -> Result<L, Error>,
+    ) -> Result<(), Error> {
+        Draw::skip(&mut self.noise, self.config.shape, &self.config.matching_times);
+        batches(turn, &mut self.noise)?;
+        let step = self.draw_call();
+        self.skip_simulation(step);
+        if turn == Turn::Generator && !self.warms_up() {
+            self.skip_critic_diffusion();
+        }
+        Ok(())
+    }
+
+    /// Which of the generator's calls a micro-batch is about.
+    fn draw_call(&mut self) -> usize {
+        let steps = self.distiller.generator.levels().len();
+        if steps > 1 { self.noise.below(steps) } else { 0 }
+    }
+
+    /// [`dmd_core::FewStep::simulate`] takes one noise for each call.
+    fn skip_simulation(&mut self, calls: usize) {
+        (0..calls).for_each(|_| self.noise.skip_normals(self.config.shape.iter().product()));
     }
 
     /// Checks that a batch has what its turn needs, and nothing that does not fit.
@@ -127,8 +201,15 @@ where
         Some(Diffusion::new(&mut self.noise, self.config.shape, times, &self.device))
     }
 
+    /// Moves the noise on as [`Self::critic_diffusion`] does.
+    pub(super) fn skip_critic_diffusion(&mut self) {
+        if let Some(section) = &self.config.adversarial {
+            Diffusion::skip(&mut self.noise, self.config.shape, &section.times);
+        }
+    }
+
     /// What the adversarial term of a generator's micro-batch needs, after the warm-up.
-    pub(super) fn adversary(&mut self) -> Option<Adversary> {
+    fn adversary(&mut self) -> Option<Adversary> {
         let weight = self.config.adversarial.as_ref().filter(|_| !self.warms_up())?.generator_weight;
         Some(Adversary { diffusion: self.critic_diffusion()?, weight })
     }

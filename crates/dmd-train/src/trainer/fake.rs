@@ -4,8 +4,9 @@ use burn::module::{Module, ModuleDisplay};
 use burn::tensor::Tensor;
 use dmd_core::{Condition, Denoiser, Diffusion, FakeScore, NoiseSchedule, Reals};
 
-use super::{Part, Samples, Trainer, headless};
-use crate::{Error, Figures, Gradients, Reduce};
+use super::update::Part;
+use super::{Samples, Trainer, headless};
+use crate::{Error, Figures, Gradients};
 
 /// A micro-batch of the fake score's update, with everything drawn that it needs.
 struct Diffused<C> {
@@ -16,28 +17,18 @@ struct Diffused<C> {
     critic: Option<(Reals<C>, Diffusion)>,
 }
 
-impl<C, G, R, F, S, X> Trainer<'_, G, R, F, S, X>
+impl<C, G, R, F, S> Trainer<'_, G, R, F, S>
 where
     C: Condition,
     G: Denoiser<Condition = C> + Module + ModuleDisplay + Sync,
     R: Denoiser<Condition = C> + Clone + Debug + Sync,
     F: FakeScore<Condition = C> + ModuleDisplay,
     S: NoiseSchedule + Clone + Debug + Sync,
-    X: Reduce,
 {
-    /// One update of the fake score, and of its critic.
+    /// One update of the fake score, and of its critic, on the samples of this rank's micro-batches.
     pub(super) fn fake_turn(&mut self, samples: Vec<Samples<C>>) -> Result<Figures, Error> {
-        let share = 1.0 / samples.len() as f64;
-        let mut turns = Vec::with_capacity(samples.len());
-        for Samples { x, condition, reals } in samples {
-            let critic = reals.and_then(|(x0, condition)| {
-                let reals = Reals { x0, condition, diffusion: self.critic_diffusion()? };
-                Some((reals, self.critic_diffusion()?))
-            });
-            let times = &self.config.times;
-            let diffusion = Diffusion::new(&mut self.noise, self.config.shape, times, &self.device);
-            turns.push(Diffused { x, condition, diffusion, critic });
-        }
+        let share = 1.0 / self.config.accumulate as f64;
+        let turns = self.diffuse(samples);
         let distiller = &self.distiller;
         let weight = self.config.adversarial.as_ref().map_or(0.0, |section| section.critic_weight);
         let work = |Diffused { x, condition, diffusion, critic }: Diffused<C>| {
@@ -64,5 +55,30 @@ where
         let (fake, reported) = (self.distiller.fake.clone(), ("fake_gradient_norm", &mut figures));
         self.distiller.fake = self.fake_optimizer.update(rate, fake, gradients, reported);
         Ok(figures)
+    }
+
+    /// Draws how samples are diffused. The noise moves on over the micro-batches of all ranks.
+    fn diffuse(&mut self, samples: Vec<Samples<C>>) -> Vec<Diffused<C>> {
+        let own = self.own();
+        let mut turns = Vec::with_capacity(samples.len());
+        let mut samples = samples.into_iter();
+        for micro_batch in 0..self.config.accumulate {
+            let next = if own.contains(&micro_batch) { samples.next() } else { None };
+            let Some(Samples { x, condition, reals }) = next else {
+                // The real samples' and the generated ones', then the fake score's own.
+                self.skip_critic_diffusion();
+                self.skip_critic_diffusion();
+                Diffusion::skip(&mut self.noise, self.config.shape, &self.config.times);
+                continue;
+            };
+            let critic = reals.and_then(|(x0, condition)| {
+                let reals = Reals { x0, condition, diffusion: self.critic_diffusion()? };
+                Some((reals, self.critic_diffusion()?))
+            });
+            let times = &self.config.times;
+            let diffusion = Diffusion::new(&mut self.noise, self.config.shape, times, &self.device);
+            turns.push(Diffused { x, condition, diffusion, critic });
+        }
+        turns
     }
 }

@@ -3,7 +3,9 @@
 mod batch;
 mod config;
 mod fake;
+mod ranks;
 mod state;
+mod update;
 
 use std::fmt::Debug;
 
@@ -13,10 +15,11 @@ use dmd_core::{
     Adversary, Condition, Denoiser, Distiller, Draw, FakeScore, FewStep, Noise, NoiseSchedule, Targets, Terms,
 };
 
-pub use self::batch::{Batch, Turn};
+pub use self::batch::{Batch, LazyBatch, Turn};
 pub use self::config::{Adversarial, Regression, TrainerConfig};
-use crate::parallel::{both, side_by_side};
-use crate::{AdamW, Alone, Ema, Error, Figures, Gradients, Reduce};
+use self::update::Part;
+use crate::parallel::both;
+use crate::{AdamW, Alone, Collective, Ema, Error, Figures, Gradients, together};
 
 /// The state of a distillation: networks, their optimisers, the average of the generator, the noise, and how many steps
 /// were made.
@@ -24,7 +27,7 @@ use crate::{AdamW, Alone, Ema, Error, Figures, Gradients, Reduce};
 /// It needs a [`FakeScore`] network, a [`Denoiser`] as teacher, a [`NoiseSchedule`] and batches of conditions; see
 /// `examples/distill_mixture.rs`.
 #[derive(Debug)]
-pub struct Trainer<'a, G: Denoiser + Module + ModuleDisplay, R: Debug, F: Debug, S: Debug, X = Alone> {
+pub struct Trainer<'a, G: Denoiser + Module + ModuleDisplay, R: Debug, F: Debug, S: Debug> {
     config: TrainerConfig<'a>,
     distiller: Distiller<G, R, F, S>,
     average: Ema<FewStep<G>>,
@@ -33,7 +36,7 @@ pub struct Trainer<'a, G: Denoiser + Module + ModuleDisplay, R: Debug, F: Debug,
     noise: Noise,
     device: Device,
     steps: usize,
-    reduce: X,
+    ranks: &'a dyn Collective,
 }
 
 /// A micro-batch of the generator's update, with everything drawn that it needs.
@@ -48,13 +51,6 @@ struct Samples<C> {
     x: Tensor<4>,
     condition: C,
     reals: Option<(Tensor<4>, C)>,
-}
-
-/// What a micro-batch gives to the update of a network.
-struct Part<P> {
-    gradients: Gradients,
-    figures: Figures,
-    made: P,
 }
 
 impl<'a, C, G, R, F, S> Trainer<'a, G, R, F, S>
@@ -83,37 +79,12 @@ where
             noise,
             device: device.clone(),
             steps: 0,
-            reduce: Alone,
-        }
-    }
-}
-
-impl<'a, C, G, R, F, S, X> Trainer<'a, G, R, F, S, X>
-where
-    C: Condition,
-    G: Denoiser<Condition = C> + Module + ModuleDisplay + Sync,
-    R: Denoiser<Condition = C> + Clone + Debug + Sync,
-    F: FakeScore<Condition = C> + ModuleDisplay,
-    S: NoiseSchedule + Clone + Debug + Sync,
-    X: Reduce,
-{
-    /// The same trainer as one of several ranks.
-    pub fn with_reduce<Y: Reduce>(self, reduce: Y) -> Trainer<'a, G, R, F, S, Y> {
-        Trainer {
-            config: self.config,
-            distiller: self.distiller,
-            average: self.average,
-            generator_optimizer: self.generator_optimizer,
-            fake_optimizer: self.fake_optimizer,
-            noise: self.noise,
-            device: self.device,
-            steps: self.steps,
-            reduce,
+            ranks: &Alone,
         }
     }
 
     /// One update of the generator and [`TrainerConfig::fake_updates`] of the fake score. `batches` is called for every
-    /// micro-batch of every update; it draws its random numbers from the trainer's noise. The figures are means over
+    /// micro-batch of every update, those of other ranks included; it draws its random numbers from the trainer's noise. The figures are means over
     /// all micro-batches, and over all updates of the fake score.
     ///
     /// The device is not waited for. A loss or gradient that is not finite is found when the figures are read; an
@@ -121,28 +92,29 @@ where
     ///
     /// # Errors
     ///
-    /// What `batches` returns, or the reduction over ranks. [`Error::Training`] when the batches or the networks lack
-    /// what the configuration asks for: pairs in the warm-up, real samples and a critic's head for the adversarial term.
-    pub fn step(
+    /// What `batches` returns. [`Error::Training`] when the batches or the networks lack what the configuration asks for:
+    /// pairs in the warm-up, real samples and a critic's head for the adversarial term. [`Error::Rank`] when another rank
+    /// failed or has ended.
+    pub fn step<L: LazyBatch<C>>(
         &mut self,
-        mut batches: impl FnMut(Turn, &mut Noise) -> Result<Batch<C>, Error>,
+        mut batches: impl FnMut(Turn, &mut Noise) -> Result<L, Error>,
     ) -> Result<Figures, Error> {
-        let mut turns = Vec::with_capacity(self.config.accumulate);
-        for _ in 0..self.config.accumulate {
-            let (draw, batch) = self.draw(Turn::Generator, &mut batches)?;
-            let adversary = self.adversary();
-            turns.push(Drawn { draw, batch, adversary });
+        if self.config.accumulate == 0 {
+            return Err(refusal("an update of 0 micro-batches; `accumulate` must be at least 1"));
         }
-        let (mut samples, mut figures) = self.generator_turn(turns)?;
+        let drawn = self.draw(Turn::Generator, &mut batches);
+        let (mut samples, mut figures) = self.generator_turn(together(self.ranks, drawn)?)?;
         let mut fake = Vec::with_capacity(self.config.fake_updates);
         for update in 0..self.config.fake_updates {
             // The fake score sees the very samples of this turn first, then fresh ones.
             if update > 0 {
-                for _ in 0..self.config.accumulate {
-                    let (draw, batch) = self.draw(Turn::Fake, &mut batches)?;
-                    let x = self.distiller.samples(&draw, &batch.condition);
-                    samples.push(Samples { x, condition: batch.condition, reals: batch.reals });
-                }
+                let drawn = self.draw(Turn::Fake, &mut batches);
+                samples.extend(together(self.ranks, drawn)?.into_iter().map(
+                    |Drawn { draw, batch, .. }| {
+                        let x = self.distiller.samples(&draw, &batch.condition);
+                        Samples { x, condition: batch.condition, reals: batch.reals }
+                    },
+                ));
             }
             fake.push(self.fake_turn(std::mem::take(&mut samples))?);
         }
@@ -153,7 +125,7 @@ where
 
     /// One update of the generator; its samples go on to the fake score.
     fn generator_turn(&mut self, turns: Vec<Drawn<C>>) -> Result<(Vec<Samples<C>>, Figures), Error> {
-        let share = 1.0 / turns.len() as f64;
+        let share = 1.0 / self.config.accumulate as f64;
         let (config, distiller, warms_up) = (&self.config, &self.distiller, self.warms_up());
         // The warm-up is the regression alone, whatever its weight is later.
         let weight = if warms_up { 1.0 } else { config.regression.weight };
@@ -193,35 +165,6 @@ where
         self.average = self.average.clone().update(&self.distiller.generator, self.steps);
         figures.number("learning_rate", rate);
         Ok((samples, figures))
-    }
-
-    /// The sum of the gradients of an update's micro-batches, its mean over all ranks; the means of their figures; and
-    /// what else `work` made of each.
-    fn update<T: Send, P: Send>(
-        &self,
-        turns: Vec<T>,
-        work: impl Fn(T) -> Result<Part<P>, Error> + Sync,
-    ) -> Result<(Gradients, Figures, Vec<P>), Error> {
-        let mut sum: Option<Gradients> = None;
-        let (mut figures, mut made, mut failed) = (Vec::new(), Vec::new(), None);
-        side_by_side(turns, self.config.parallel, work, |part| match part {
-            Ok(part) => {
-                match &mut sum {
-                    Some(sum) => sum.add(part.gradients),
-                    None => sum = Some(part.gradients),
-                }
-                figures.push(part.figures);
-                made.push(part.made);
-            }
-            Err(error) => failed = Some(error),
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let none = || refusal("an update of 0 micro-batches; `accumulate` must be at least 1");
-        let mut gradients = sum.ok_or_else(none)?;
-        self.reduce.reduce(&mut gradients)?;
-        Ok((gradients, Figures::mean(figures), made))
     }
 
     /// The averaged generator, on the plain side.

@@ -7,16 +7,15 @@ use dmd_weights::Precision;
 
 use super::Trainer;
 use crate::training::PLAIN_KEYS;
-use crate::{AdamW, Ema, Error, Reduce};
+use crate::{AdamW, Ema, Error};
 
-impl<C, G, R, F, S, X> Trainer<'_, G, R, F, S, X>
+impl<C, G, R, F, S> Trainer<'_, G, R, F, S>
 where
     C: Condition,
     G: Denoiser<Condition = C> + Module + ModuleDisplay + Sync,
     R: Denoiser<Condition = C> + Clone + Debug + Sync,
     F: FakeScore<Condition = C> + ModuleDisplay,
     S: NoiseSchedule + Clone + Debug + Sync,
-    X: Reduce,
 {
     /// Writes networks, average and optimisers into a folder, as safetensors. With [`Self::steps`] and the position of
     /// [`Self::noise`] this is everything a resumed run needs.
@@ -54,6 +53,6 @@ where
         self.generator_optimizer = optimizer("generator_optimizer")?;
         self.fake_optimizer = optimizer("fake_optimizer")?;
         self.steps = steps;
-        Ok(())
+        self.share_start()
     }
 }

@@ -8,6 +8,7 @@ mod configuration;
 mod losses;
 mod optimizer;
 mod pairs;
+mod ranks;
 mod resuming;
 mod running;
 mod tiny;
