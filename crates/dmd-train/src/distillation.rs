@@ -1,6 +1,6 @@
 //! Distillation of a teacher into a generator of one or a few steps, as a [`Stage`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -9,7 +9,7 @@ use dmd_core::{Distance, Distiller, FewStep, Guided, Noise};
 use dmd_data::Dataset;
 use dmd_model::{ConditionOf, Conditioner, Family, Model, Noising, Recipe, check_dtype};
 use dmd_unet::{Network, Preconditioned};
-use dmd_weights::Precision;
+use dmd_weights::{KeyMap, LoraSpelling, Precision};
 use image::RgbImage;
 
 use crate::config::DistillConfig;
@@ -18,7 +18,7 @@ use crate::pairs::Pairs;
 use crate::reals::RealPool;
 use crate::run::{Probe, Stage};
 use crate::trainer::{Adversarial, Batch, Regression, Trainer, TrainerConfig, Turn};
-use crate::{Error, Figures, LearningRate, chunks};
+use crate::{Error, Figures, chunks};
 
 type NetworkOf<F> = Preconditioned<<F as Family>::Network>;
 
@@ -104,10 +104,21 @@ impl<'a, F: Family> DistillationStage<'a, F> {
             true => network.train().fork(&device.clone().autodiff().gradient_checkpointing()),
             false => network.train(),
         };
-        let mut start = trainable(model.teacher()?.clone());
-        if let Some(path) = &config.generator.start {
-            start = model.with_weights(start, path)?;
-        }
+        let started = |from: &Option<PathBuf>| -> Result<_, Error> {
+            let network = trainable(model.teacher()?.clone());
+            match from {
+                Some(path) => Ok(model.with_weights(network, path)?),
+                None => Ok(network),
+            }
+        };
+        let updated = |mut network: NetworkOf<F>, purpose: &str| -> Result<_, Error> {
+            if let Some(section) = &config.lora {
+                let mut noise = Noise::stream(config.seed, purpose);
+                network.network = section.attach(network.network, &F::Network::KEYS, &mut noise)?;
+            }
+            Ok(network)
+        };
+        let start = updated(started(&config.generator.start)?, "lora of the generator")?;
         let recipe = Recipe::new(
             config.timesteps(model.noising.last_timestep())?,
             config.guidance_scale,
@@ -115,7 +126,7 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         )?;
         let levels = recipe.timesteps.iter().map(|t| model.noising.at(*t)).collect();
         let generator = FewStep::new(start, levels).with_noise_scale(recipe.noise_scale);
-        let mut fake = trainable(model.teacher()?.clone());
+        let mut fake = updated(started(&config.fake.start)?, "lora of the fake score")?;
         if let Some(loss) = config.fake.loss {
             fake = model.with_loss(fake, loss)?;
         }
@@ -134,19 +145,52 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         Ok(Self { trainer, material, made_from, recipe, config })
     }
 
-    /// Writes the averaged generator's folder: configuration, weights, and how it is called.
+    /// Writes the averaged generator into a folder: its network, with low-rank updates merged, and how it is called.
     ///
     /// # Errors
     ///
     /// When a file cannot be written.
     pub fn write(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
-        let network = &self.trainer.generator().denoiser.network;
+        let network = self.trainer.generator().denoiser.network.clone().materialize();
         network.save(&self.material.model.config, folder, precision)?;
         Ok(self.recipe.write(folder)?)
     }
+
+    /// Writes the averaged generator's low-rank updates into a folder, as LoRA files: `pytorch_lora_weights.safetensors` in
+    /// PEFT's spelling, `kohya.safetensors` in kohya's, and how the generator is called. Nothing without `[lora]`.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn write_lora(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
+        let Some(section) = &self.config.lora else { return Ok(()) };
+        let network = &self.trainer.generator().denoiser.network;
+        for (name, spelling) in [("pytorch_lora_weights", LoraSpelling::Peft), ("kohya", LoraSpelling::Kohya)]
+        {
+            let path = folder.join(format!("{name}.safetensors"));
+            let keys = &F::Network::KEYS;
+            dmd_weights::save_lora(network, &path, keys, section.alpha(), spelling, precision)?;
+        }
+        Ok(self.recipe.write(folder)?)
+    }
+
+    /// Writes the fake score into a folder, with low-rank updates merged, and its critic's head where it has one: a second
+    /// stage starts from both (`generator.start`, `fake.start`).
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn write_fake(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
+        let fake = self.trainer.distiller().fake.valid();
+        if let Some(critic) = fake.critic() {
+            let path = folder.join("critic.safetensors");
+            dmd_weights::save(critic, &path, &KeyMap::default(), precision)?;
+        }
+        Ok(fake.network.materialize().save(&self.material.model.config, folder, precision)?)
+    }
 }
 
-/// The trainer of a configuration. Optimisers are DMD's and DMD2's: AdamW, decay 0.01, clip 10 (appendices).
+/// The trainer of a configuration.
 fn trainer_config<'a, F: Family>(
     config: &DistillConfig,
     model: &'a Model<F>,
@@ -170,8 +214,9 @@ fn trainer_config<'a, F: Family>(
     Ok(TrainerConfig {
         accumulate: generator.accumulate,
         parallel: generator.parallel,
-        generator_rate: LearningRate::cosine(generator.learning_rate, generator.warmup_steps, steps),
-        fake_rate: LearningRate::constant(fake.learning_rate, generator.warmup_steps),
+        generator_rate: generator.schedule.rate(generator.learning_rate, generator.warmup_steps, steps),
+        fake_rate: fake.schedule.rate(fake.learning_rate, generator.warmup_steps, steps),
+        optimizer: config.optimizer.config(),
         fake_updates: if matches { fake.steps_per_generator_step } else { 0 },
         ema_decay: generator.ema_decay,
         matching: Some(matching.weighting),
