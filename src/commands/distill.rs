@@ -10,7 +10,7 @@ use dmd_train::config::{self, DistillConfig, Fingerprints};
 use dmd_train::pairs::{PairMaker, Pairs, Share};
 use dmd_train::run::{Outcome, run};
 use dmd_train::{DistillationParts, DistillationStage};
-use dmd_weights::{FolderLock, Precision, WholeFolder};
+use dmd_weights::{FolderLock, Precision};
 
 use super::progress::Progress;
 use super::{open_dataset, print_notes};
@@ -34,7 +34,7 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
 }
 
 /// The teacher of a distillation.
-fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
+pub(super) fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
     let options = OpenOptions {
         networks: Networks::Teacher,
         // A teacher is one, whatever its folder's name.
@@ -80,9 +80,12 @@ fn distill_in<F: Family>(model: &Model<F>, config: &DistillConfig, device: &Devi
     if run(&mut stage, &config.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped();
     }
-    let folder = ModelFolder::new(&config.output).part(Part::Generator);
-    WholeFolder::new(&folder).replace(|fresh| stage.write(fresh, Precision::Half))?;
-    say!("wrote {}; copy it into the teacher's model folder", folder.display());
+    for folder in stage.trained().write(&config.output, Precision::Half)? {
+        say!("wrote {}", folder.display());
+    }
+    let (teacher, generator) =
+        (config.teacher.display(), ModelFolder::new(&config.output).part(Part::Generator));
+    say!("draw with it: dmd generate PROMPT --model {teacher} --generator {}", generator.display());
     Ok(())
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod convert;
 pub(crate) mod devices;
 pub(crate) mod distill;
 pub(crate) mod evaluate;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod progress;

@@ -1,15 +1,14 @@
 //! Distillation of a teacher into a generator of one or a few steps, as a [`Stage`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use dmd_core::{Distance, Distiller, FewStep, Guided, Noise};
+use dmd_core::{Distance, Distiller, Guided, Noise};
 use dmd_data::Dataset;
 use dmd_model::{ConditionOf, Conditioner, Family, Model, Noising, Recipe, check_dtype};
-use dmd_unet::{Network, Preconditioned};
-use dmd_weights::{KeyMap, LoraSpelling, Precision};
+use dmd_weights::Precision;
 use image::RgbImage;
 
 use crate::config::DistillConfig;
@@ -17,10 +16,9 @@ use crate::fingerprint::Fingerprint;
 use crate::pairs::Pairs;
 use crate::reals::RealPool;
 use crate::run::{Probe, Stage};
+use crate::trained::{NetworkOf, Start, Trained};
 use crate::trainer::{Adversarial, Batch, Regression, Trainer, TrainerConfig, Turn};
 use crate::{Error, Figures, chunks};
-
-type NetworkOf<F> = Preconditioned<<F as Family>::Network>;
 
 type TrainerOf<'a, F> = Trainer<'a, NetworkOf<F>, Guided<NetworkOf<F>>, NetworkOf<F>, Noising>;
 
@@ -97,43 +95,10 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         device: &Device,
     ) -> Result<Self, Error> {
         let DistillationParts { dataset, pairs, made_from } = parts;
-        config.check_schedule(model.noising.last_timestep())?;
         check_dtype(device, config.teacher_precision.dtype())?;
-        let trainable = |network: NetworkOf<F>| match config.generator.recompute {
-            // Activations of element-wise operations are computed again on the way back.
-            true => network.train().fork(&device.clone().autodiff().gradient_checkpointing()),
-            false => network.train(),
-        };
-        let started = |from: &Option<PathBuf>| -> Result<_, Error> {
-            let network = trainable(model.teacher()?.clone());
-            match from {
-                Some(path) => Ok(model.with_weights(network, path)?),
-                None => Ok(network),
-            }
-        };
-        let updated = |mut network: NetworkOf<F>, purpose: &str| -> Result<_, Error> {
-            if let Some(section) = &config.lora {
-                let mut noise = Noise::stream(config.seed, purpose);
-                network.network = section.attach(network.network, &F::Network::KEYS, &mut noise)?;
-            }
-            Ok(network)
-        };
-        let start = updated(started(&config.generator.start)?, "lora of the generator")?;
-        let recipe = Recipe::new(
-            config.timesteps(model.noising.last_timestep())?,
-            config.guidance_scale,
-            &model.noising,
-        )?;
-        let levels = recipe.timesteps.iter().map(|t| model.noising.at(*t)).collect();
-        let generator = FewStep::new(start, levels).with_noise_scale(recipe.noise_scale);
-        let mut fake = updated(started(&config.fake.start)?, "lora of the fake score")?;
-        if let Some(loss) = config.fake.loss {
-            fake = model.with_loss(fake, loss)?;
-        }
+        let Start { generator, fake, recipe } = Start::new(&config, model, device)?;
         let mut reals = None;
         if let Some(section) = &config.adversarial {
-            device.seed(config.seed);
-            fake = model.with_critic(fake, &device.clone().autodiff())?;
             reals = Some(RealPool::encode(section.reals, dataset.as_ref(), model, config.seed, device)?);
         }
         let teacher = model.guided(config.guidance_scale, config.teacher_precision.dtype())?;
@@ -145,48 +110,24 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         Ok(Self { trainer, material, made_from, recipe, config })
     }
 
+    /// What was trained so far, to be written.
+    pub fn trained(&self) -> Trained<'_, F> {
+        Trained {
+            config: &self.config,
+            model: self.material.model,
+            generator: self.trainer.generator().denoiser.clone(),
+            fake: self.trainer.distiller().fake.valid(),
+            recipe: self.recipe.clone(),
+        }
+    }
+
     /// Writes the averaged generator into a folder: its network, with low-rank updates merged, and how it is called.
     ///
     /// # Errors
     ///
     /// When a file cannot be written.
     pub fn write(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
-        let network = self.trainer.generator().denoiser.network.clone().materialize();
-        network.save(&self.material.model.config, folder, precision)?;
-        Ok(self.recipe.write(folder)?)
-    }
-
-    /// Writes the averaged generator's low-rank updates into a folder, as LoRA files: `pytorch_lora_weights.safetensors` in
-    /// PEFT's spelling, `kohya.safetensors` in kohya's, and how the generator is called. Nothing without `[lora]`.
-    ///
-    /// # Errors
-    ///
-    /// When a file cannot be written.
-    pub fn write_lora(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
-        let Some(section) = &self.config.lora else { return Ok(()) };
-        let network = &self.trainer.generator().denoiser.network;
-        for (name, spelling) in [("pytorch_lora_weights", LoraSpelling::Peft), ("kohya", LoraSpelling::Kohya)]
-        {
-            let path = folder.join(format!("{name}.safetensors"));
-            let keys = &F::Network::KEYS;
-            dmd_weights::save_lora(network, &path, keys, section.alpha(), spelling, precision)?;
-        }
-        Ok(self.recipe.write(folder)?)
-    }
-
-    /// Writes the fake score into a folder, with low-rank updates merged, and its critic's head where it has one: a second
-    /// stage starts from both (`generator.start`, `fake.start`).
-    ///
-    /// # Errors
-    ///
-    /// When a file cannot be written.
-    pub fn write_fake(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
-        let fake = self.trainer.distiller().fake.valid();
-        if let Some(critic) = fake.critic() {
-            let path = folder.join("critic.safetensors");
-            dmd_weights::save(critic, &path, &KeyMap::default(), precision)?;
-        }
-        Ok(fake.network.materialize().save(&self.material.model.config, folder, precision)?)
+        self.trained().write_generator(folder, precision)
     }
 }
 

@@ -27,6 +27,7 @@ mod reals;
 mod reduce;
 pub mod report;
 pub mod run;
+mod trained;
 mod trainer;
 mod training;
 
@@ -46,5 +47,6 @@ pub use parallel::both;
 pub use pixel_teacher::PixelRecipe;
 pub use pool::Pool;
 pub use reduce::{Alone, Reduce};
+pub use trained::Trained;
 pub use trainer::{Adversarial, Batch, Regression, Trainer, TrainerConfig, Turn};
 pub use training::{Recipe, Training, TrainingConfig};

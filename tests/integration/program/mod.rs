@@ -8,6 +8,7 @@ mod distillation;
 mod drawing;
 mod evaluating;
 mod inspecting;
+mod lora;
 mod notes;
 mod output;
 mod refusals;

@@ -15,6 +15,7 @@ pub(crate) use self::sections::{Measure, RegressionSection};
 use super::{DataSection, from_file, require};
 use crate::fingerprint::{self, Fingerprint};
 use crate::run::Pace;
+use crate::trained::critic_beside;
 use crate::{Error, LoraSection};
 
 /// The configuration of `dmd distill`.
@@ -167,9 +168,11 @@ impl DistillConfig {
     /// The files that options name, by their content.
     fn files(&self) -> Result<Fingerprint, Error> {
         let perceptual = self.regression.as_ref().and_then(|section| section.perceptual.as_ref());
+        let critic = self.fake.start.as_deref().map(critic_beside).filter(|file| file.is_file());
         let named = [
             ("generator.start", self.generator.start.as_ref()),
             ("fake.start", self.fake.start.as_ref()),
+            ("the critic beside fake.start", critic.as_ref()),
             ("regression.perceptual.trunk", perceptual.map(|section| &section.trunk)),
             ("regression.perceptual.weightings", perceptual.map(|section| &section.weightings)),
             ("regression.perceptual.taesd", perceptual.and_then(|section| section.taesd.as_ref())),
