@@ -39,6 +39,8 @@ enum Command {
     Evaluate(commands::evaluate::EvaluateArgs),
     #[command(after_help = "Example:\n  dmd teacher configs/shapes-teacher.toml")]
     Teacher(commands::teacher::TeacherArgs),
+    #[command(after_help = "Example:\n  dmd cache configs/shapes-distill.toml --shard 2/4")]
+    Cache(commands::cache::CacheArgs),
     #[command(after_help = "Example:\n  dmd pairs configs/shapes-regression.toml --shard 2/4")]
     Pairs(commands::distill::PairsArgs),
     #[command(after_help = "Example:\n  dmd distill configs/shapes-distill.toml")]
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => commands::compare::compare(&args),
         Command::Evaluate(args) => commands::evaluate::evaluate(&args),
         Command::Teacher(args) => commands::teacher::teacher(&args),
+        Command::Cache(args) => commands::cache::cache(&args),
         Command::Pairs(args) => commands::distill::pairs(&args),
         Command::Distill(args) => commands::distill::distill(&args),
         Command::Export(args) => commands::export::export(&args),

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
 use burn::tensor::Device;
 use clap::Args;
 use dmd_data::{Dataset, check_captions};
@@ -12,6 +13,7 @@ use dmd_train::run::{Outcome, run};
 use dmd_train::{DistillationParts, DistillationStage};
 use dmd_weights::{FolderLock, Precision};
 
+use super::cache::Caching;
 use super::progress::Progress;
 use super::{open_dataset, print_notes};
 use crate::console::say;
@@ -34,7 +36,7 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
 }
 
 /// The teacher of a distillation.
-pub(super) fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
+pub(crate) fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
     let options = OpenOptions {
         networks: Networks::Teacher,
         // A teacher is one, whatever its folder's name.
@@ -47,8 +49,14 @@ pub(super) fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<An
 }
 
 /// The data set; every caption of it can be a condition of the model.
-fn open_data<F: Family>(model: &Model<F>, config: &DistillConfig) -> anyhow::Result<Arc<dyn Dataset>> {
+pub(crate) fn open_data<F: Family>(
+    model: &Model<F>,
+    config: &DistillConfig,
+) -> anyhow::Result<Arc<dyn Dataset>> {
     let dataset = open_dataset(&config.data)?;
+    if config.adversarial.is_some() {
+        dataset.size().context("[adversarial] compares with real pictures")?;
+    }
     check_captions(dataset.as_ref(), |caption| {
         model.conditioner.check(caption).map_err(|error| error.to_string())
     })?;
@@ -67,6 +75,14 @@ fn distill_in<F: Family>(model: &Model<F>, config: &DistillConfig, device: &Devi
         Ok(())
     };
 
+    let mut cache = None;
+    if let Some(section) = &config.cache {
+        let caching = Caching::new(config, section, model, dataset.as_ref(), device)?;
+        if caching.make(Share::ALL, &mut progress)? == Outcome::Stopped {
+            return stopped();
+        }
+        cache = Some(caching.open()?);
+    }
     let mut pairs = None;
     if let Some(section) = &config.regression {
         let making = Making { config, dataset: dataset.as_ref(), model, made_from: &made_from, device };
@@ -75,7 +91,7 @@ fn distill_in<F: Family>(model: &Model<F>, config: &DistillConfig, device: &Devi
         }
         pairs = Some(Pairs::open(&pair_folder(config), section.pairs, model.shape(), &made_from.pairs)?);
     }
-    let parts = DistillationParts { dataset, pairs, made_from: made_from.run };
+    let parts = DistillationParts { dataset, pairs, cache, made_from: made_from.run };
     let mut stage = DistillationStage::new(config.clone(), model, parts, device)?;
     if run(&mut stage, &config.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped();

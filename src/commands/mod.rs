@@ -2,6 +2,7 @@
 
 pub(crate) mod average;
 pub(crate) mod bench;
+pub(crate) mod cache;
 pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod devices;

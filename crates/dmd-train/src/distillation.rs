@@ -11,6 +11,8 @@ use dmd_model::{ConditionOf, Conditioner, Family, Model, Noising, Recipe, check_
 use dmd_weights::Precision;
 use image::RgbImage;
 
+use crate::cache::Cache;
+use crate::captions::Captions;
 use crate::config::DistillConfig;
 use crate::fingerprint::Fingerprint;
 use crate::pairs::Pairs;
@@ -22,6 +24,9 @@ use crate::{Error, Figures, chunks};
 
 type TrainerOf<'a, F> = Trainer<'a, NetworkOf<F>, Guided<NetworkOf<F>>, NetworkOf<F>, Noising>;
 
+/// The file of a checkpoint with the number of real samples that were drawn.
+const REALS: &str = "reals.json";
+
 /// What a distillation reads.
 #[derive(Debug)]
 pub struct DistillationParts {
@@ -29,6 +34,8 @@ pub struct DistillationParts {
     pub dataset: Arc<dyn Dataset>,
     /// The pairs of the regression term, where the configuration has one.
     pub pairs: Option<Pairs>,
+    /// Latents and features of captions that were computed before, where the configuration has a cache.
+    pub cache: Option<Cache>,
     /// What a checkpoint depends on: [`crate::config::Fingerprints::run`].
     pub made_from: Fingerprint,
 }
@@ -51,13 +58,19 @@ struct Material<'a, F: Family> {
     pairs: Option<Pairs>,
     /// Real samples and their captions, for the critic.
     reals: Option<RealPool>,
+    captions: Captions,
     batch: usize,
     device: Device,
 }
 
 impl<F: Family> Material<'_, F> {
     /// Conditions of captions; in the generator's turns those of `paired` pairs first.
-    fn batch(&self, turn: Turn, paired: usize, noise: &mut Noise) -> Result<Batch<ConditionOf<F>>, Error> {
+    fn batch(
+        &mut self,
+        turn: Turn,
+        paired: usize,
+        noise: &mut Noise,
+    ) -> Result<Batch<ConditionOf<F>>, Error> {
         let mut captions = Vec::with_capacity(self.batch);
         let mut rows = None;
         if let (Some(pairs), Turn::Generator) = (&self.pairs, turn) {
@@ -69,13 +82,13 @@ impl<F: Family> Material<'_, F> {
             captions.push(self.dataset.caption(noise)?);
         }
         let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
-        let mut batch = Batch::new(self.model.conditioner.remembered(&prompts)?);
+        let mut batch = Batch::new(self.captions.conditions(self.model, &prompts)?);
         if let Some((z, x0)) = rows {
             batch = batch.with_pairs(z, x0);
         }
-        if let Some(reals) = &self.reals {
-            let (x0, captions) = reals.draw(self.batch, noise);
-            batch = batch.with_reals(x0, self.model.conditioner.remembered(&captions)?);
+        if let Some(reals) = &mut self.reals {
+            let (x0, captions) = reals.draw(self.batch, &self.device)?;
+            batch = batch.with_reals(x0, self.captions.conditions(self.model, &captions)?);
         }
         Ok(batch)
     }
@@ -94,19 +107,22 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         parts: DistillationParts,
         device: &Device,
     ) -> Result<Self, Error> {
-        let DistillationParts { dataset, pairs, made_from } = parts;
+        let DistillationParts { dataset, pairs, cache, made_from } = parts;
+        let Cache { latents, text } = cache.unwrap_or(Cache { latents: None, text: None });
         check_dtype(device, config.teacher_precision.dtype())?;
         let Start { generator, fake, recipe } = Start::new(&config, model, device)?;
         let mut reals = None;
         if let Some(section) = &config.adversarial {
-            reals = Some(RealPool::encode(section.reals, dataset.as_ref(), model, config.seed, device)?);
+            let (count, seed) = (section.reals, config.seed);
+            reals = Some(RealPool::new(count, dataset.as_ref(), model, latents, seed, device)?);
         }
         let teacher = model.guided(config.guidance_scale, config.teacher_precision.dtype())?;
         let distiller = Distiller::new(generator, teacher, fake, model.noising.clone());
         let noise = Noise::stream(config.seed, "distillation");
         let trainer = Trainer::new(trainer_config(&config, model, device)?, distiller, noise, device);
         let batch = config.generator.batch;
-        let material = Material { model, dataset, pairs, reals, batch, device: device.clone() };
+        let captions = Captions::new(dataset.as_ref(), text, device);
+        let material = Material { model, dataset, pairs, reals, captions, batch, device: device.clone() };
         Ok(Self { trainer, material, made_from, recipe, config })
     }
 
@@ -185,15 +201,22 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
         let batch = self.config.generator.batch;
         // The warm-up is on pairs alone; later half of a batch is.
         let paired = if self.trainer.steps() < warm_up { batch } else { (batch / 2).max(1) };
-        let material = &self.material;
+        let material = &mut self.material;
         self.trainer.step(|turn, noise| material.batch(turn, paired, noise))
     }
 
     fn save(&self, folder: &Path) -> Result<(), Error> {
-        self.trainer.save(folder)
+        self.trainer.save(folder)?;
+        if let Some(reals) = &self.material.reals {
+            dmd_weights::write_json(&folder.join(REALS), &reals.drawn())?;
+        }
+        Ok(())
     }
 
     fn load(&mut self, folder: &Path, steps: usize) -> Result<(), Error> {
+        if let Some(reals) = &mut self.material.reals {
+            reals.seek(dmd_weights::read_json(&folder.join(REALS))?);
+        }
         self.trainer.load(folder, steps)
     }
 

@@ -2,6 +2,8 @@
 //! Distillation itself, with checkpoints that resume exactly.
 
 mod autoencoder;
+pub mod cache;
+mod captions;
 pub mod checkpoint;
 mod chunks;
 pub mod config;
@@ -26,6 +28,7 @@ mod pool;
 mod reals;
 mod reduce;
 pub mod report;
+mod row_file;
 pub mod run;
 mod trained;
 mod trainer;

@@ -2,6 +2,7 @@
 //! sentence, a failing exit code, and no file under the final name.
 
 mod averaging;
+mod caching;
 mod classes;
 mod devices;
 mod distillation;

@@ -75,7 +75,7 @@ pub fn save_lora<M: Module>(
         let reason = "the network that was to be written has no low-rank updates".to_owned();
         return Err(Error::Lora { path: path.to_owned(), reason });
     }
-    let tensors = Tensors::from_entries(path.to_owned(), entries.into_iter(), 0)?;
+    let tensors = Tensors::from_entries(path.to_owned(), entries, 0)?;
     match spelling {
         LoraSpelling::Kohya => write(path, &tensors, precision),
         LoraSpelling::Peft => {

@@ -1,3 +1,4 @@
+mod cache;
 mod check;
 mod sections;
 
@@ -7,6 +8,7 @@ use dmd_data::Dataset;
 use dmd_model::ModelFolder;
 use serde::{Deserialize, Serialize};
 
+pub use self::cache::{CacheSection, LatentPrecision};
 pub use self::sections::PerceptualSection;
 use self::sections::{
     AdversarialSection, FakeSection, FrozenPrecision, GeneratorSection, MatchingSection, OptimizerSection,
@@ -31,6 +33,9 @@ pub struct DistillConfig {
     pub output: PathBuf,
     /// Where captions come from.
     pub data: DataSection,
+    /// Where latents and features of captions are kept that were computed once; left out, every start computes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheSection>,
     /// Guidance of the teacher, in pairs and in the matching term (DMD2 for Stable Diffusion 1.5: 1.75, the default; for
     /// SDXL: 8; 1 is no guidance).
     #[serde(default = "guidance_scale")]
@@ -75,11 +80,12 @@ pub struct Fingerprints {
 
 /// Options that a resumed run may change: how long, how fast, on how much, and where. The teacher, the data and other
 /// files are compared by their content.
-const FREE: [&str; 24] = [
+const FREE: [&str; 25] = [
     "output",
     "teacher",
     "teacher_precision",
     "data",
+    "cache.path",
     "pace",
     "generator.batch",
     "generator.learning_rate",
