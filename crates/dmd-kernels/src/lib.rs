@@ -18,6 +18,8 @@
 //! A weight may have a [`LowRank`] update that is trained in its place: [`linear()`], [`linear_rows`] and
 //! [`convolution()`] add what it gives to their result.
 //!
+//! [`recomputed`] runs a segment of a network whose activations a backward pass computes again.
+//!
 //! In half precision on flex these widen their own inputs to single precision.
 //!
 //! Everything else that a layer needs comes from burn itself. [`Operation`] is one of a network's operations with its
@@ -48,6 +50,7 @@ mod linear;
 mod low_rank;
 mod operation;
 mod recording;
+mod segment;
 mod silu;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
@@ -60,4 +63,5 @@ pub use linear::{linear, linear_composed, linear_rows};
 pub use low_rank::LowRank;
 pub use operation::{Input, Operation, Operations};
 pub use recording::{flops, recorded};
+pub use segment::{Body, gathered, recomputed, recomputes};
 pub use silu::{silu, silu_composed};

@@ -58,7 +58,8 @@ impl<F: Family> Start<F> {
     ) -> Result<NetworkOf<F>, Error> {
         let network = model.teacher()?.clone().train();
         let mut network = match config.generator.recompute {
-            // Activations of element-wise operations are computed again on the way back.
+            true if dmd_kernels::recomputes(device) => network.map_network(Network::recomputing),
+            // burn's own way: activations of element-wise operations alone.
             true => network.fork(&device.clone().autodiff().gradient_checkpointing()),
             false => network,
         };

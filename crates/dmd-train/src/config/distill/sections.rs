@@ -42,7 +42,8 @@ pub struct GeneratorSection {
     /// activations.
     #[serde(default = "one")]
     pub parallel: usize,
-    /// Compute activations of element-wise operations again in the backward pass instead of keeping them.
+    /// Compute blocks of the networks again in the backward pass instead of keeping their activations: on flex and
+    /// ndarray each residual block with its attention, elsewhere element-wise operations alone.
     #[serde(default)]
     pub recompute: bool,
 }
