@@ -291,6 +291,9 @@ if __name__ == "__main__":
     import golden_training
 
     golden_training.make()
+    import golden_lora
+
+    golden_lora.iterations()
     import golden_sdxl
 
     golden_sdxl.make()

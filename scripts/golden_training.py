@@ -17,6 +17,7 @@ import transformers
 from pytorch_fid import inception as fid
 
 from golden import ROOT, normal, randomise, save
+from golden_lora import Head
 
 SIGMA_DATA = 0.5
 
@@ -42,22 +43,6 @@ def class_unet(name, classes, **options):
     one_hot = F.one_hot(labels, classes).float() if classes else torch.zeros(1)
     save(f"{name}/io", x=x, t=t, sigma=sigma, classes=one_hot, output=network(x, t, class_labels=labels).sample,
          x0=karras(network, x * sigma.view(-1, 1, 1, 1), sigma, labels))
-
-
-class Head(torch.nn.Module):
-    """DMD2's critic on a bottleneck of 32 channels, 4×4 (section 4.3)."""
-
-    def __init__(self, channels=32, side=4, groups=4):
-        super().__init__()
-        self.conv_1 = torch.nn.Conv2d(channels, channels, 4, 2, 1)
-        self.norm_1 = torch.nn.GroupNorm(groups, channels)
-        self.conv_2 = torch.nn.Conv2d(channels, channels, side // 2, side // 2)
-        self.norm_2 = torch.nn.GroupNorm(groups, channels)
-        self.conv_out = torch.nn.Conv2d(channels, 1, 1)
-
-    def forward(self, x):
-        x = F.silu(self.norm_1(self.conv_1(x)))
-        return self.conv_out(F.silu(self.norm_2(self.conv_2(x)))).flatten(1)
 
 
 def training_step():

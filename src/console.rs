@@ -4,6 +4,7 @@
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The first failure to print that is not a closed pipe, such as a full disk.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
@@ -25,7 +26,19 @@ macro_rules! say_err {
 
 pub(crate) use {say, say_err, say_part};
 
+/// Of several ranks that print the same lines one is heard.
+static HUSHED: AtomicBool = AtomicBool::new(false);
+
+/// Drops what this process prints from now on, or does so no longer.
+#[cfg_attr(not(feature = "mpi"), expect(dead_code, reason = "one process by itself is heard"))]
+pub(crate) fn hush(hushed: bool) {
+    HUSHED.store(hushed, Ordering::SeqCst);
+}
+
 pub(crate) fn out(text: Arguments<'_>) {
+    if HUSHED.load(Ordering::SeqCst) {
+        return;
+    }
     let mut stream = io::stdout().lock();
     if let Err(error) = stream.write_fmt(text).and_then(|()| stream.flush())
         && error.kind() != ErrorKind::BrokenPipe
@@ -37,6 +50,9 @@ pub(crate) fn out(text: Arguments<'_>) {
 
 /// There is no place left to report that standard error cannot be written.
 pub(crate) fn err(text: Arguments<'_>) {
+    if HUSHED.load(Ordering::SeqCst) {
+        return;
+    }
     let _ = io::stderr().lock().write_fmt(text);
 }
 

@@ -39,10 +39,16 @@ enum Command {
     Evaluate(commands::evaluate::EvaluateArgs),
     #[command(after_help = "Example:\n  dmd teacher configs/shapes-teacher.toml")]
     Teacher(commands::teacher::TeacherArgs),
+    #[command(after_help = "Example:\n  dmd cache configs/shapes-distill.toml --shard 2/4")]
+    Cache(commands::cache::CacheArgs),
     #[command(after_help = "Example:\n  dmd pairs configs/shapes-regression.toml --shard 2/4")]
     Pairs(commands::distill::PairsArgs),
     #[command(after_help = "Example:\n  dmd distill configs/shapes-distill.toml")]
     Distill(commands::distill::DistillArgs),
+    #[command(
+        after_help = "Examples:\n  dmd export runs/sd15-lora\n  dmd export runs/sd15-lora --step 4000 --out step4000"
+    )]
+    Export(commands::export::ExportArgs),
     #[command(after_help = "Example:\n  dmd average runs/a/unet_one_step runs/b/unet_one_step --out mean")]
     Average(commands::average::AverageArgs),
     #[command(after_help = "Example:\n  dmd report runs/shapes-distill")]
@@ -83,8 +89,10 @@ fn main() -> ExitCode {
         Command::Compare(args) => commands::compare::compare(&args),
         Command::Evaluate(args) => commands::evaluate::evaluate(&args),
         Command::Teacher(args) => commands::teacher::teacher(&args),
+        Command::Cache(args) => commands::cache::cache(&args),
         Command::Pairs(args) => commands::distill::pairs(&args),
         Command::Distill(args) => commands::distill::distill(&args),
+        Command::Export(args) => commands::export::export(&args),
         Command::Average(args) => commands::average::average(&args),
         Command::Report(args) => commands::report::report(&args),
         Command::Bench(args) => commands::bench::bench(&args),

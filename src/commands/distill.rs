@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
 use burn::tensor::Device;
 use clap::Args;
 use dmd_data::{Dataset, check_captions};
@@ -9,10 +10,12 @@ use dmd_train::checkpoint::check_resumable;
 use dmd_train::config::{self, DistillConfig, Fingerprints};
 use dmd_train::pairs::{PairMaker, Pairs, Share};
 use dmd_train::run::{Outcome, run};
-use dmd_train::{DistillationParts, DistillationStage};
-use dmd_weights::{FolderLock, Precision, WholeFolder};
+use dmd_train::{DistillationParts, DistillationStage, agree, any, together};
+use dmd_weights::{FolderLock, Precision};
 
+use super::cache::Caching;
 use super::progress::Progress;
+use super::ranks::{self, Ranks, on_ranks};
 use super::{open_dataset, print_notes};
 use crate::console::say;
 
@@ -27,14 +30,23 @@ pub(crate) struct DistillArgs {
 }
 
 pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
-    let config = DistillConfig::from_file(&args.config)?;
-    let device = dmd_kernels::device::open(&args.device)?;
-    let _lock = FolderLock::take(&config.output)?;
-    with_model!(open(&config, &device)?, model => distill_in(&model, &config, &device))
+    on_ranks(|ranks| {
+        let config =
+            together(ranks.all, DistillConfig::from_file(&args.config).map_err(anyhow::Error::from))?;
+        agree(
+            ranks.all,
+            &serde_json::to_vec(&config)?,
+            "was started with another configuration than rank 0",
+        )?;
+        let device = dmd_kernels::device::open(&ranks.device(&args.device))?;
+        let lock = if ranks.leads() { FolderLock::take(&config.output).map(Some) } else { Ok(None) };
+        let _lock = together(ranks.all, lock.map_err(anyhow::Error::from))?;
+        with_model!(open(&config, &device)?, model => distill_in(&model, &config, ranks, &device))
+    })
 }
 
 /// The teacher of a distillation.
-fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
+pub(crate) fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
     let options = OpenOptions {
         networks: Networks::Teacher,
         // A teacher is one, whatever its folder's name.
@@ -47,42 +59,74 @@ fn open(config: &DistillConfig, device: &Device) -> anyhow::Result<AnyModel> {
 }
 
 /// The data set; every caption of it can be a condition of the model.
-fn open_data<F: Family>(model: &Model<F>, config: &DistillConfig) -> anyhow::Result<Arc<dyn Dataset>> {
+pub(crate) fn open_data<F: Family>(
+    model: &Model<F>,
+    config: &DistillConfig,
+) -> anyhow::Result<Arc<dyn Dataset>> {
     let dataset = open_dataset(&config.data)?;
+    if config.adversarial.is_some() {
+        dataset.size().context("[adversarial] compares with real pictures")?;
+    }
     check_captions(dataset.as_ref(), |caption| {
         model.conditioner.check(caption).map_err(|error| error.to_string())
     })?;
     Ok(dataset)
 }
 
-fn distill_in<F: Family>(model: &Model<F>, config: &DistillConfig, device: &Device) -> anyhow::Result<()> {
+fn distill_in<F: Family>(
+    model: &Model<F>,
+    config: &DistillConfig,
+    ranks: &Ranks<'_>,
+    device: &Device,
+) -> anyhow::Result<()> {
     let dataset = open_data(model, config)?;
     config.check_schedule(model.noising.last_timestep())?;
     let made_from = config.fingerprints(dataset.as_ref())?;
     check_resumable(&config.output, "distillation", &made_from.run)?;
-    config::save(config, &config.output)?;
+    let saved = if ranks.leads() { config::save(config, &config.output) } else { Ok(()) };
+    together(ranks.all, saved)?;
     let mut progress = Progress::new()?;
     let stopped = || {
         say!("stopped; the same command resumes from {}", config.output.display());
         Ok(())
     };
+    // Work without exchange: each rank does its share, then waits for the others.
+    let all_stop = |made: anyhow::Result<Outcome>| -> anyhow::Result<bool> {
+        Ok(any(ranks.all, together(ranks.all, made)? == Outcome::Stopped)?)
+    };
 
+    let mut cache = None;
+    if let Some(section) = &config.cache {
+        let caching = Caching::new(config, section, model, dataset.as_ref(), device)?;
+        if all_stop(caching.make(ranks.share(), &mut progress))? {
+            return stopped();
+        }
+        cache = Some(caching.open()?);
+    }
     let mut pairs = None;
     if let Some(section) = &config.regression {
         let making = Making { config, dataset: dataset.as_ref(), model, made_from: &made_from, device };
-        if making.make(Share::ALL, &mut progress)? == Outcome::Stopped {
+        if all_stop(making.make(ranks.share(), &mut progress))? {
             return stopped();
         }
         pairs = Some(Pairs::open(&pair_folder(config), section.pairs, model.shape(), &made_from.pairs)?);
     }
-    let parts = DistillationParts { dataset, pairs, made_from: made_from.run };
-    let mut stage = DistillationStage::new(config.clone(), model, parts, device)?;
+    let parts = DistillationParts { dataset, pairs, cache, made_from: made_from.run };
+    let stage = together(ranks.all, DistillationStage::new(config.clone(), model, parts, device))?;
+    let mut stage = stage.with_ranks(ranks.all)?;
     if run(&mut stage, &config.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped();
     }
-    let folder = ModelFolder::new(&config.output).part(Part::Generator);
-    WholeFolder::new(&folder).replace(|fresh| stage.write(fresh, Precision::Half))?;
-    say!("wrote {}; copy it into the teacher's model folder", folder.display());
+    let written = match ranks.leads() {
+        true => stage.trained().write(&config.output, Precision::Half),
+        false => Ok(Vec::new()),
+    };
+    for folder in together(ranks.all, written)? {
+        say!("wrote {}", folder.display());
+    }
+    let (teacher, generator) =
+        (config.teacher.display(), ModelFolder::new(&config.output).part(Part::Generator));
+    say!("draw with it: dmd generate PROMPT --model {teacher} --generator {}", generator.display());
     Ok(())
 }
 
@@ -125,9 +169,10 @@ impl<F: Family> Making<'_, F> {
 pub(crate) struct PairsArgs {
     /// The distillation's configuration file (TOML)
     config: PathBuf,
-    /// This machine's share, e.g. 2/4 for the second of four; all files go into one folder in the end
-    #[arg(long, default_value = "1/1")]
-    shard: Share,
+    /// This process's share, e.g. 2/4 for the second of four; all files go into one folder in the end
+    /// [default: by the variables of mpirun, srun and Slurm's job arrays; else 1/1]
+    #[arg(long)]
+    shard: Option<Share>,
     /// Device to compute on
     #[arg(long, default_value = "flex")]
     device: String,
@@ -141,7 +186,8 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
         args.config
     );
     let device = dmd_kernels::device::open(&args.device)?;
-    let outcome = with_model!(open(&config, &device)?, model => pairs_in(&model, &config, args, &device));
+    let share = ranks::share(args.shard)?;
+    let outcome = with_model!(open(&config, &device)?, model => pairs_in(&model, &config, share, &device));
     let folder = pair_folder(&config);
     match outcome? {
         Outcome::Finished => say!("wrote {}", folder.display()),
@@ -153,11 +199,11 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
 fn pairs_in<F: Family>(
     model: &Model<F>,
     config: &DistillConfig,
-    args: &PairsArgs,
+    share: Share,
     device: &Device,
 ) -> anyhow::Result<Outcome> {
     let dataset = open_data(model, config)?;
     let made_from = config.fingerprints(dataset.as_ref())?;
     let making = Making { config, dataset: dataset.as_ref(), model, made_from: &made_from, device };
-    making.make(args.shard, &mut Progress::new()?)
+    making.make(share, &mut Progress::new()?)
 }

@@ -2,16 +2,19 @@
 
 pub(crate) mod average;
 pub(crate) mod bench;
+pub(crate) mod cache;
 pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod devices;
 pub(crate) mod distill;
 pub(crate) mod evaluate;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod progress;
 #[cfg(feature = "hub")]
 pub(crate) mod pull;
+pub(crate) mod ranks;
 pub(crate) mod report;
 pub(crate) mod self_check;
 pub(crate) mod teacher;

@@ -13,6 +13,7 @@ use dmd_train::report::Alarm;
 use dmd_train::run::{Observer, StepReport};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use super::ranks;
 use crate::console::say_err;
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -32,9 +33,9 @@ pub(crate) fn listen(word: &'static str) -> anyhow::Result<()> {
     .context("cannot listen for Ctrl-C")
 }
 
-/// Whether Ctrl-C was pressed.
+/// Whether Ctrl-C was pressed, or the launcher of several ranks asked to stop.
 pub(crate) fn interrupted() -> bool {
-    STOP.load(Ordering::SeqCst)
+    STOP.load(Ordering::SeqCst) || ranks::asked_to_stop()
 }
 
 /// What ends a command that Ctrl-C stopped before it was done: the program's status is then 130, as a shell has it.

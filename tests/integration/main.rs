@@ -9,6 +9,7 @@ mod embeddings;
 mod golden_measures;
 mod golden_training;
 mod lcm;
+mod lora_training;
 mod opening;
 mod parity;
 mod pipeline;

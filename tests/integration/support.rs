@@ -33,6 +33,11 @@ impl Fixture {
         Self(std::fs::read(golden(&format!("{name}.safetensors"))).expect("fixture is committed"))
     }
 
+    /// Reads a file of elsewhere.
+    pub fn at(path: &Path) -> Self {
+        Self(std::fs::read(path).expect("the reference can be read"))
+    }
+
     /// Shape and values of a tensor.
     pub fn values(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
         let file = SafeTensors::deserialize(&self.0).expect("fixture is whole");

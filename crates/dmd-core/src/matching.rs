@@ -31,18 +31,44 @@ use crate::{NoiseLevel, per_sample};
 /// assert!((g.into_data().try_to_vec::<f32>().unwrap()[0] + 0.2580645).abs() < 1e-6);
 /// ```
 pub fn gradient<const D: usize>(x: Tensor<D>, real_x0: Tensor<D>, fake_x0: Tensor<D>) -> Tensor<D> {
+    gradient_above(0.0, x, real_x0, fake_x0)
+}
+
+/// [`gradient`] with a normaliser of at least `floor`, as several codes have it (FastGen: 1e-6, others up to 0.1): where the
+/// teacher already agrees with a sample, the sample's gradient then becomes small instead of large.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// # let device = Device::flex();
+/// let row = |v: [f32; 2]| Tensor::<2>::from_floats([v], &device);
+/// let g = dmd_core::matching::gradient_above(0.1, row([1.0, 2.0]), row([1.0, 2.0]), row([1.2, 2.0]));
+/// // mean|x − real| = 0 counts for 0.1
+/// assert!((g.into_data().try_to_vec::<f32>().unwrap()[0] - 2.0).abs() < 1e-5);
+/// ```
+pub fn gradient_above<const D: usize>(
+    floor: f64,
+    x: Tensor<D>,
+    real_x0: Tensor<D>,
+    fake_x0: Tensor<D>,
+) -> Tensor<D> {
     let axes: Vec<usize> = (1..D).collect();
     let scale = (x - real_x0.clone()).abs().mean_dims(&axes);
+    let scale = if floor > 0.0 { scale.clamp_min(floor) } else { scale };
     (fake_x0 - real_x0) / scale
 }
 
 /// How the difference of the two predictions is weighted (DMD, table 2 right; FID on CIFAR-10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Weighting {
     /// Equation 8, as executed: [`gradient`]. FID 2.66.
     #[default]
     Normalised,
+    /// [`gradient_above`]: the same with a floor under the normaliser.
+    NormalisedAbove {
+        /// The least that it counts for.
+        floor: f64,
+    },
     /// `w_t = sigma / alpha`. FID 3.60.
     SigmaOverAlpha,
     /// `w_t = sigma³ / alpha`. FID 3.71.
@@ -84,6 +110,7 @@ impl Weighting {
         let (alpha, sigma) = (level.alpha.clone(), level.sigma.clone());
         let factor = match self {
             Self::Normalised => return gradient(x, real_x0, fake_x0),
+            Self::NormalisedAbove { floor } => return gradient_above(floor, x, real_x0, fake_x0),
             Self::SigmaOverAlpha => alpha / sigma,
             Self::SigmaCubedOverAlpha => alpha * sigma,
         };

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Most problems that one message lists.
 const LISTED: usize = 10;
@@ -16,10 +16,10 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
-    /// Lines of a data set's list cannot be used; all of them are named at once.
-    #[error("data set {path:?}: {}", Listed(problems))]
+    /// Lines of a data set's list, or samples of a tar file, cannot be used; all of them are named at once.
+    #[error("data set {path:?}: {}", Listed(path, problems))]
     Lines {
-        /// The list.
+        /// The list, or the tar file.
         path: PathBuf,
         /// Every line with its fault; not empty.
         problems: Vec<Problem>,
@@ -41,26 +41,27 @@ pub enum Error {
     Write(#[from] dmd_weights::Error),
 }
 
-/// A line that cannot be used.
+/// A line of a list, or a sample of a tar file, that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The line, counted from 1.
+    /// The line or the sample, counted from 1.
     pub line: usize,
     /// What is wrong with it.
     pub reason: String,
 }
 
-struct Listed<'a>(&'a [Problem]);
+struct Listed<'a>(&'a Path, &'a [Problem]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, Problem { line, reason }) in self.0.iter().take(LISTED).enumerate() {
+        let word = if self.0.extension().is_some_and(|ending| ending == "tar") { "sample" } else { "line" };
+        for (i, Problem { line, reason }) in self.1.iter().take(LISTED).enumerate() {
             let comma = if i > 0 { "; " } else { "" };
-            write!(f, "{comma}line {line}: {reason}")?;
+            write!(f, "{comma}{word} {line}: {reason}")?;
         }
-        match self.0.len().saturating_sub(LISTED) {
+        match self.1.len().saturating_sub(LISTED) {
             0 => Ok(()),
-            more => write!(f, "; and {more} more lines"),
+            more => write!(f, "; and {more} more {word}s"),
         }
     }
 }

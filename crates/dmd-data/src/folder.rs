@@ -2,13 +2,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dmd_core::Noise;
-use image::imageops::{FilterType, crop_imm, resize};
 use rayon::prelude::*;
 
 use crate::dataset::Fnv;
 use crate::error::Problem;
 use crate::metadata::{self, Line};
-use crate::picture::{Background, header, open_picture};
+use crate::picture::{Background, header, open_picture, square};
 use crate::{Dataset, Entry, Error, Example};
 
 /// A folder of pictures with `metadata.jsonl` (an object per line) or `metadata.csv`, which give each `file_name` its
@@ -112,13 +111,7 @@ impl Dataset for ImageFolder {
     fn get(&self, place: usize) -> Result<Example, Error> {
         let Line { file, caption, .. } = &self.lines[place];
         let picture = open_picture(&self.path.join(file), self.background)?.image;
-        let (width, height) = picture.dimensions();
-        let side = width.min(height);
-        let square = crop_imm(&picture, (width - side) / 2, (height - side) / 2, side, side).to_image();
-        let image = match side == self.size {
-            true => square,
-            false => resize(&square, self.size, self.size, FilterType::Lanczos3),
-        };
+        let image = square(&picture, self.size);
         Ok(Example { image, caption: caption.clone() })
     }
 

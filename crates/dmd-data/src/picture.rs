@@ -1,8 +1,10 @@
 //! Picture files, read as every viewer shows them, and written.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
+use image::imageops::{FilterType, crop_imm, resize};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 
@@ -55,18 +57,31 @@ pub(crate) struct Header {
     pub(crate) alpha: bool,
 }
 
-fn decoder(path: &Path) -> Result<impl ImageDecoder, String> {
-    let reader = ImageReader::open(path).map_err(|e| e.to_string())?;
-    if path.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+/// What is read of a picture: a whole file, or a part of one.
+pub(crate) trait Bytes: BufRead + Seek + 'static {}
+
+impl<T: BufRead + Seek + 'static> Bytes for T {}
+
+fn decoder(mut bytes: impl Bytes) -> Result<impl ImageDecoder, String> {
+    if bytes.fill_buf().map_err(|e| e.to_string())?.is_empty() {
         return Err("the file is empty".to_owned());
     }
-    let reader = reader.with_guessed_format().map_err(|e| e.to_string())?;
+    let reader = ImageReader::new(bytes).with_guessed_format().map_err(|e| e.to_string())?;
     reader.into_decoder().map_err(|e| e.to_string())
+}
+
+fn file(path: &Path) -> Result<impl Bytes, String> {
+    File::open(path).map(BufReader::new).map_err(|e| e.to_string())
 }
 
 /// Reads a picture's header alone.
 pub(crate) fn header(path: &Path) -> Result<Header, String> {
-    let decoder = decoder(path)?;
+    header_of(file(path)?)
+}
+
+/// [`header`] of a picture that is already open.
+pub(crate) fn header_of(bytes: impl Bytes) -> Result<Header, String> {
+    let decoder = decoder(bytes)?;
     match decoder.dimensions() {
         (0, _) | (_, 0) => Err("the picture has no pixels".to_owned()),
         _ => Ok(Header { alpha: decoder.color_type().has_alpha() }),
@@ -80,16 +95,29 @@ pub(crate) fn header(path: &Path) -> Result<Header, String> {
 ///
 /// [`Error::Data`] naming the file when it cannot be read or is no such picture.
 pub fn open_picture(path: &Path, background: Background) -> Result<Opened, Error> {
-    let decoded = || {
-        let mut decoder = decoder(path)?;
-        // An orientation that cannot be read is none, as viewers have it.
-        let orientation = decoder.orientation().ok();
-        let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
-        orientation.into_iter().for_each(|orientation| picture.apply_orientation(orientation));
-        Ok(picture)
-    };
-    let picture = decoded().map_err(|reason: String| Error::Data { path: path.to_owned(), reason })?;
+    let opened = file(path).and_then(|file| opened(file, background));
+    opened.map_err(|reason| Error::Data { path: path.to_owned(), reason })
+}
+
+/// [`open_picture`] of a picture that is already open.
+pub(crate) fn opened(bytes: impl Bytes, background: Background) -> Result<Opened, String> {
+    let mut decoder = decoder(bytes)?;
+    // An orientation that cannot be read is none, as viewers have it.
+    let orientation = decoder.orientation().ok();
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
+    orientation.into_iter().for_each(|orientation| picture.apply_orientation(orientation));
     Ok(over(&picture, background))
+}
+
+/// The square in the middle of a picture, resized to `size` pixels a side.
+pub(crate) fn square(picture: &RgbImage, size: u32) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let side = width.min(height);
+    let square = crop_imm(picture, (width - side) / 2, (height - side) / 2, side, side).to_image();
+    match side == size {
+        true => square,
+        false => resize(&square, size, size, FilterType::Lanczos3),
+    }
 }
 
 /// A picture over a background.

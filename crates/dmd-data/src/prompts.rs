@@ -2,11 +2,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dmd_core::Noise;
+use serde_json::{Map, Value};
 
+use crate::error::Problem;
 use crate::{Dataset, Entry, Error};
 
-/// A text file of prompts, one per line; blank lines are left out. Enough for a distillation without pairs' pictures or
-/// an adversarial term, as DMD2's first stage is.
+/// Names under which the lines of a `.jsonl` file usually have their prompt.
+const KEYS: [&str; 3] = ["prompt", "text", "caption"];
+
+/// A text file of prompts, one per line, or a `.jsonl` file with an object per line; blank lines are left out. Enough for
+/// a distillation without real pictures, as DMD2's first stage is.
 #[derive(Debug, Clone)]
 pub struct Prompts {
     path: PathBuf,
@@ -19,18 +24,66 @@ impl Prompts {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] when it cannot be read, is not UTF-8, or holds no prompt.
+    /// [`Error::Data`] when it cannot be read, is not UTF-8, or holds no prompt; [`Error::Lines`] naming every line of a
+    /// `.jsonl` file without a string of one of the names `prompt`, `text` and `caption`, the first that it has.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_with_key(path, None)
+    }
+
+    /// [`Self::open`] of a `.jsonl` file that has its prompts under another name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`]; [`Error::Data`] where the file is no `.jsonl`.
+    pub fn open_with_key(path: &Path, key: Option<&str>) -> Result<Self, Error> {
         let wrong = |reason: String| Error::Data { path: path.to_owned(), reason };
         let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let lines = text.lines().map(str::trim).zip(1..).filter(|(prompt, _)| !prompt.is_empty());
-        let lines: Vec<(usize, String)> = lines.map(|(prompt, line)| (line, prompt.to_owned())).collect();
+        let is_jsonl = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
+        if let (Some(key), false) = (key, is_jsonl) {
+            return Err(wrong(format!("its name does not end in .jsonl, so that it has no key {key:?}")));
+        }
+        let keys = key.as_ref().map_or(&KEYS[..], std::slice::from_ref);
+        let (mut lines, mut problems) = (Vec::new(), Vec::new());
+        for (text, line) in text.lines().map(str::trim).zip(1..) {
+            let prompt = match is_jsonl {
+                _ if text.is_empty() => continue,
+                true => from_json(text.as_bytes(), keys),
+                false => Ok(text.to_owned()),
+            };
+            match prompt {
+                Ok(prompt) if prompt.trim().is_empty() => {}
+                Ok(prompt) => lines.push((line, prompt.trim().to_owned())),
+                Err(reason) => problems.push(Problem { line, reason }),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Error::Lines { path: path.to_owned(), problems });
+        }
         if lines.is_empty() {
             return Err(wrong("it holds no prompt".to_owned()));
         }
         Ok(Self { path: path.to_owned(), lines })
     }
+}
+
+/// The caption of a JSON object: its string of the first of `keys` that it has.
+fn from_json(text: &[u8], keys: &[&str]) -> Result<String, String> {
+    let object: Map<String, Value> = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    let found = keys.iter().find_map(|key| Some((key, object.get(*key)?)));
+    match found {
+        Some((_, Value::String(caption))) => Ok(caption.clone()),
+        Some((key, other)) => Err(format!("{key:?} is {other}, not a string")),
+        None => {
+            let names: Vec<&str> = object.keys().map(String::as_str).collect();
+            Err(format!("it has none of {keys:?}, but {names:?}"))
+        }
+    }
+}
+
+/// The caption of a JSON object under one of the usual names.
+pub(crate) fn caption_of(text: &[u8]) -> Result<String, String> {
+    from_json(text, &["caption", "text", "prompt"])
 }
 
 impl Dataset for Prompts {

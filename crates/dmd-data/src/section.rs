@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Background, Dataset, Error, ImageFolder, Prompts, Shapes, shapes};
+use crate::{Background, Dataset, Error, ImageFolder, Mirrored, Prompts, Shapes, WebDataset, shapes};
 
 /// `[data]` of a configuration: where captions and pictures come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,12 +20,37 @@ pub enum DataSection {
         /// The colour behind transparent parts.
         #[serde(default)]
         background: Background,
+        /// Show each picture mirrored as well (see [`Mirrored`]).
+        #[serde(default, skip_serializing_if = "is_false")]
+        flip: bool,
     },
-    /// A text file of prompts, one per line.
+    /// Tar files of pictures with their captions (see [`WebDataset`]).
+    Webdataset {
+        /// A tar file, a folder of them, a pattern, or a sequence such as `train-{000..009}.tar`.
+        path: PathBuf,
+        /// Height and width the pictures are resized to.
+        size: u32,
+        /// The colour behind transparent parts.
+        #[serde(default)]
+        background: Background,
+        /// Show each picture mirrored as well (see [`Mirrored`]).
+        #[serde(default, skip_serializing_if = "is_false")]
+        flip: bool,
+    },
+    /// A file of prompts: text, one per line, or `.jsonl`, an object per line.
     Prompts {
         /// The file.
         path: PathBuf,
+        /// The name of the prompt in the objects of a `.jsonl` file; by default the first of `prompt`, `text` and
+        /// `caption` that an object has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl DataSection {
@@ -33,14 +58,20 @@ impl DataSection {
     ///
     /// # Errors
     ///
-    /// As [`ImageFolder::open`] and [`Prompts::open`].
+    /// As [`ImageFolder::open`], [`WebDataset::open`] and [`Prompts::open_with_key`].
     pub fn open(&self) -> Result<Arc<dyn Dataset>, Error> {
+        let with_flip = |dataset: Arc<dyn Dataset>, flip: bool| -> Arc<dyn Dataset> {
+            if flip { Arc::new(Mirrored::new(dataset)) } else { dataset }
+        };
         Ok(match self {
             Self::Shapes {} => Arc::new(Shapes),
-            Self::Folder { path, size, background } => {
-                Arc::new(ImageFolder::open(path, *size)?.with_background(*background))
+            Self::Folder { path, size, background, flip } => {
+                with_flip(Arc::new(ImageFolder::open(path, *size)?.with_background(*background)), *flip)
             }
-            Self::Prompts { path } => Arc::new(Prompts::open(path)?),
+            Self::Webdataset { path, size, background, flip } => {
+                with_flip(Arc::new(WebDataset::open(path, *size)?.with_background(*background)), *flip)
+            }
+            Self::Prompts { path, key } => Arc::new(Prompts::open_with_key(path, key.as_deref())?),
         })
     }
 
@@ -48,7 +79,7 @@ impl DataSection {
     pub fn size(&self) -> Option<u32> {
         match self {
             Self::Shapes {} => Some(shapes::SIZE),
-            Self::Folder { size, .. } => Some(*size),
+            Self::Folder { size, .. } | Self::Webdataset { size, .. } => Some(*size),
             Self::Prompts { .. } => None,
         }
     }

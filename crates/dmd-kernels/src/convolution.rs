@@ -5,25 +5,36 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
 use crate::Operation;
+use crate::low_rank::{parted, plain};
 use crate::recording::note;
 
-/// `layer.forward(x)`, by a faster body where one exists: [`convolution3`]'s kind of layer.
+/// `layer.forward(x)`, by a faster body where one exists: [`convolution3`]'s kind of layer. A weight with a
+/// [`LowRank`](crate::LowRank) update is not added up with it.
 pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    match &layer.bias {
-        Some(bias) if is_plain(layer) => convolution3(x, layer.weight.val(), bias.val()),
-        _ => {
+    let (weight, update) = parted(&layer.weight);
+    let more = update.map(|update| update.picture(layer, x.clone()));
+    let out = match &layer.bias {
+        Some(bias) if is_plain(layer) => convolution3(x, weight, bias.val()),
+        bias => {
             let shape = x.dims();
-            let out = layer.forward(x);
+            let out = match more {
+                Some(_) => plain(layer, x, weight, bias.as_ref().map(|bias| bias.val())),
+                None => layer.forward(x),
+            };
             noted(layer, shape);
             out
         }
+    };
+    match more {
+        Some(more) => out + more,
+        None => out,
     }
 }
 
 /// Notes a layer's convolution where [`Operation`] can say it: one size each way, no groups, no dilation.
 fn noted(layer: &Conv2d, [batch, input, height, width]: [usize; 4]) {
-    let ([output, ..], [kernel, across], [stride, step]) =
-        (layer.weight.dims(), layer.kernel_size, layer.stride);
+    let ([output, ..], [kernel, across], [stride, step]): ([usize; 4], _, _) =
+        (layer.weight.lazy_shape().dims(), layer.kernel_size, layer.stride);
     let padding = match layer.padding {
         PaddingConfig2d::Valid => [0, 0],
         PaddingConfig2d::Explicit(top, left, bottom, right) if top == left && bottom == right => {
@@ -51,8 +62,9 @@ pub fn doubled(x: Tensor<4>) -> Tensor<4> {
 /// [`convolution`] of [`doubled`] input, in one where there is a body for it and nothing is tracked: the doubled
 /// picture is then never stored.
 pub fn doubled_convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    if let (Some(bias), true) = (&layer.bias, is_plain(layer)) {
-        let (weight, bias) = (layer.weight.val(), bias.val());
+    let (weight, update) = parted(&layer.weight);
+    if let (Some(bias), true, None) = (&layer.bias, is_plain(layer), update) {
+        let bias = bias.val();
         fast!(doubled_convolution3(&x, &weight, &bias).inspect(|out| note_plain(out, &weight)));
         return convolution3(doubled(x), weight, bias);
     }
@@ -60,7 +72,7 @@ pub fn doubled_convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
 }
 
 /// 3×3 of stride 1 with one zero around, over all channels.
-fn is_plain(layer: &Conv2d) -> bool {
+pub(crate) fn is_plain(layer: &Conv2d) -> bool {
     let padding = matches!(layer.padding, PaddingConfig2d::Explicit(1, 1, 1, 1));
     let whole = layer.dilation == [1, 1] && layer.groups == 1;
     layer.kernel_size == [3, 3] && layer.stride == [1, 1] && whole && padding

@@ -15,6 +15,11 @@
 //! | [`adamw`], the optimiser's update | composed | one pass |
 //! | [`linear()`] | one product of matrices | few rows by a transposed weight: row by row, nothing packed |
 //!
+//! A weight may have a [`LowRank`] update that is trained in its place: [`linear()`], [`linear_rows`] and
+//! [`convolution()`] add what it gives to their result.
+//!
+//! [`recomputed`] runs a segment of a network whose activations a backward pass computes again.
+//!
 //! In half precision on flex these widen their own inputs to single precision.
 //!
 //! Everything else that a layer needs comes from burn itself. [`Operation`] is one of a network's operations with its
@@ -42,8 +47,10 @@ mod geglu;
 mod group_norm;
 mod layer_norm;
 mod linear;
+mod low_rank;
 mod operation;
 mod recording;
+mod segment;
 mod silu;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
@@ -53,6 +60,8 @@ pub use geglu::{geglu, geglu_composed, gelu};
 pub use group_norm::{Activation, group_norm, group_norm_composed};
 pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_composed, linear_rows};
+pub use low_rank::LowRank;
 pub use operation::{Input, Operation, Operations};
 pub use recording::{flops, recorded};
+pub use segment::{Body, gathered, recomputed, recomputes};
 pub use silu::{silu, silu_composed};

@@ -1,7 +1,8 @@
 use burn::nn::Linear;
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, Tensor};
 
 use crate::Operation;
+use crate::low_rank::{of_type, parted};
 use crate::recording::note;
 
 /// `x · weight + bias` over the last axis of `x: [batch, rows, input]`, as one product of matrices.
@@ -11,15 +12,20 @@ use crate::recording::note;
 /// multiplied where it lies when there are few rows: packing it would take longer than the product.
 ///
 /// Parameters of another float type than `x` are converted for the call: a layer may be stored in half precision and
-/// computed in single.
+/// computed in single. A weight with a [`LowRank`](crate::LowRank) update is not added up with it.
 pub fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [batch, rows, input] = x.dims();
-    let weight = weight_of_type(x.dtype(), linear.weight.val());
+    let (weight, update) = parted(&linear.weight);
+    let weight = weight_of_type(x.dtype(), weight);
     let [_, output] = weight.dims();
     note(|| Operation::Linear { rows: batch * rows, input, output });
     let x = x.reshape([batch * rows, input]);
     let bias = linear.bias.as_ref().map(|bias| of_type(x.dtype(), bias.val()));
-    computed(x, weight, bias).reshape([batch, rows, output])
+    let y = match update {
+        Some(update) => computed(x.clone(), weight, bias) + update.rows(x),
+        None => computed(x, weight, bias),
+    };
+    y.reshape([batch, rows, output])
 }
 
 /// `layer.forward(x)` for `x: [rows, input]`, burn's own: what networks make of a few rows, such as an embedding. Parameters
@@ -27,12 +33,16 @@ pub fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
 pub fn linear_rows(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
     let ([rows, input], [_, output]) = (x.dims(), layer.weight.dims());
     note(|| Operation::Linear { rows, input, output });
-    if layer.weight.val().dtype() == x.dtype() {
+    let (weight, update) = parted(&layer.weight);
+    if weight.dtype() == x.dtype() && update.is_none() {
         return layer.forward(x);
     }
     let bias = layer.bias.as_ref().map(|bias| of_type(x.dtype(), bias.val()));
-    let weight = weight_of_type(x.dtype(), layer.weight.val());
-    linear_composed(x, weight, bias)
+    let y = linear_composed(x.clone(), weight_of_type(x.dtype(), weight), bias);
+    match update {
+        Some(update) => y + update.rows(x),
+        None => y,
+    }
 }
 
 /// A weight in the type of what it meets, with its values in the same order in memory: a loaded one is a view of the
@@ -41,16 +51,6 @@ fn weight_of_type(dtype: DType, weight: Tensor<2>) -> Tensor<2> {
     match weight.dtype() == dtype {
         true => weight,
         false => of_type(dtype, weight.swap_dims(0, 1)).swap_dims(0, 1),
-    }
-}
-
-/// A parameter in the type of what it meets.
-fn of_type<const D: usize>(dtype: DType, parameter: Tensor<D>) -> Tensor<D> {
-    match dtype {
-        _ if parameter.dtype() == dtype => parameter,
-        DType::F16 => parameter.cast(FloatDType::F16),
-        DType::BF16 => parameter.cast(FloatDType::BF16),
-        _ => parameter.cast(FloatDType::F32),
     }
 }
 

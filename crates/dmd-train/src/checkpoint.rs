@@ -91,6 +91,31 @@ pub(crate) fn newest(run: &Path, stage: &str) -> Option<PathBuf> {
     WholeFolder::new(checkpoint_folder(run, stage)).newest()
 }
 
+/// A run's checkpoint of a stage, and after how many steps it was written: the newest, or the one of a step that was kept.
+///
+/// # Errors
+///
+/// [`Error::Checkpoint`] naming the steps there are.
+pub(crate) fn at_step(run: &Path, stage: &str, step: Option<usize>) -> Result<(PathBuf, usize), Error> {
+    let home = checkpoint_folder(run, stage);
+    let kept = older(&home, stage).into_iter().filter_map(|folder| folder.newest());
+    let mut steps = Vec::new();
+    for folder in newest(run, stage).into_iter().chain(kept) {
+        let at = RunState::read(&folder)?.step;
+        if step.is_none_or(|step| step == at) {
+            return Ok((folder, at));
+        }
+        steps.push(at.to_string());
+    }
+    let reason = match (step, steps.is_empty()) {
+        (Some(step), false) => {
+            format!("no checkpoint of step {step}; there are those of the steps {}", steps.join(", "))
+        }
+        _ => "no checkpoint yet".to_owned(),
+    };
+    Err(Error::Checkpoint { path: home, reason })
+}
+
 /// Writes a stage's checkpoint in place of the last one, of which at most `keep - 1` stay under their step's number.
 pub(crate) fn write(run: &Path, stage: &mut dyn Stage, state: &RunState, keep: usize) -> Result<(), Error> {
     let home = checkpoint_folder(run, stage.name());

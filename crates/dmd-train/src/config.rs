@@ -11,7 +11,7 @@ use dmd_data::DataSection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::distill::{DistillConfig, Fingerprints, PerceptualSection};
+pub use self::distill::{CacheSection, DistillConfig, Fingerprints, LatentPrecision, PerceptualSection};
 pub(crate) use self::distill::{Measure, RegressionSection};
 pub use self::pixel_teacher::PixelTeacherConfig;
 pub use self::teacher::{AutoencoderSection, TeacherConfig};

@@ -1,28 +1,32 @@
 //! Distillation of a teacher into a generator of one or a few steps, as a [`Stage`].
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use dmd_core::{Distance, Distiller, FewStep, Guided, Noise};
+use dmd_core::{Distance, Distiller, Guided, Noise};
 use dmd_data::Dataset;
 use dmd_model::{ConditionOf, Conditioner, Family, Model, Noising, Recipe, check_dtype};
-use dmd_unet::{Network, Preconditioned};
 use dmd_weights::Precision;
 use image::RgbImage;
 
+use crate::cache::Cache;
+use crate::captions::Captions;
 use crate::config::DistillConfig;
 use crate::fingerprint::Fingerprint;
 use crate::pairs::Pairs;
 use crate::reals::RealPool;
 use crate::run::{Probe, Stage};
+use crate::trained::{NetworkOf, Start, Trained};
 use crate::trainer::{Adversarial, Batch, Regression, Trainer, TrainerConfig, Turn};
-use crate::{Collective, Error, Figures, LearningRate, agree, chunks};
-
-type NetworkOf<F> = Preconditioned<<F as Family>::Network>;
+use crate::{Collective, Error, Figures, agree, chunks};
 
 type TrainerOf<'a, F> = Trainer<'a, NetworkOf<F>, Guided<NetworkOf<F>>, NetworkOf<F>, Noising>;
+
+/// The file of a checkpoint with the number of real samples that were drawn.
+const REALS: &str = "reals.json";
 
 /// What a distillation reads.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct DistillationParts {
     pub dataset: Arc<dyn Dataset>,
     /// The pairs of the regression term, where the configuration has one.
     pub pairs: Option<Pairs>,
+    /// Latents and features of captions that were computed before, where the configuration has a cache.
+    pub cache: Option<Cache>,
     /// What a checkpoint depends on: [`crate::config::Fingerprints::run`].
     pub made_from: Fingerprint,
 }
@@ -53,6 +59,7 @@ struct Material<'a, F: Family> {
     pairs: Option<Pairs>,
     /// Real samples and their captions, for the critic.
     reals: Option<RealPool>,
+    captions: Captions,
     batch: usize,
     device: Device,
 }
@@ -66,7 +73,7 @@ struct Places {
 
 impl<F: Family> Material<'_, F> {
     /// Draws captions, in the generator's turns those of `paired` pairs first, and real samples.
-    fn draw(&self, turn: Turn, paired: usize, noise: &mut Noise) -> Result<Places, Error> {
+    fn draw(&mut self, turn: Turn, paired: usize, noise: &mut Noise) -> Result<Places, Error> {
         let mut places = Places { captions: Vec::with_capacity(self.batch), pairs: None, reals: None };
         if let (Some(pairs), Turn::Generator) = (&self.pairs, turn) {
             let drawn: Vec<usize> = (0..paired).map(|_| noise.below(pairs.len())).collect();
@@ -76,21 +83,22 @@ impl<F: Family> Material<'_, F> {
         while places.captions.len() < self.batch {
             places.captions.push(self.dataset.caption(noise)?);
         }
-        places.reals = self.reals.as_ref().map(|reals| reals.draw(self.batch, noise));
+        let batch = self.batch;
+        places.reals = self.reals.as_mut().map(|reals| reals.draw(batch));
         Ok(places)
     }
 
     /// The batch that was drawn, with conditions of its captions.
-    fn batch(&self, places: &Places) -> Result<Batch<ConditionOf<F>>, Error> {
+    fn batch(&mut self, places: &Places) -> Result<Batch<ConditionOf<F>>, Error> {
         let prompts: Vec<&str> = places.captions.iter().map(String::as_str).collect();
-        let mut batch = Batch::new(self.model.conditioner.remembered(&prompts)?);
+        let mut batch = Batch::new(self.captions.conditions(self.model, &prompts)?);
         if let (Some(pairs), Some(places)) = (&self.pairs, &places.pairs) {
             let (z, x0) = pairs.get(places, &self.device)?;
             batch = batch.with_pairs(z, x0);
         }
         if let (Some(reals), Some(places)) = (&self.reals, &places.reals) {
-            let (x0, captions) = reals.get(places);
-            batch = batch.with_reals(x0, self.model.conditioner.remembered(&captions)?);
+            let (x0, captions) = reals.get(places, &self.device)?;
+            batch = batch.with_reals(x0, self.captions.conditions(self.model, &captions)?);
         }
         Ok(batch)
     }
@@ -109,41 +117,22 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         parts: DistillationParts,
         device: &Device,
     ) -> Result<Self, Error> {
-        let DistillationParts { dataset, pairs, made_from } = parts;
-        config.check_schedule(model.noising.last_timestep())?;
+        let DistillationParts { dataset, pairs, cache, made_from } = parts;
+        let Cache { latents, text } = cache.unwrap_or(Cache { latents: None, text: None });
         check_dtype(device, config.teacher_precision.dtype())?;
-        let trainable = |network: NetworkOf<F>| match config.generator.recompute {
-            // Activations of element-wise operations are computed again on the way back.
-            true => network.train().fork(&device.clone().autodiff().gradient_checkpointing()),
-            false => network.train(),
-        };
-        let mut start = trainable(model.teacher()?.clone());
-        if let Some(path) = &config.generator.start {
-            start = model.with_weights(start, path)?;
-        }
-        let recipe = Recipe::new(
-            config.timesteps(model.noising.last_timestep())?,
-            config.guidance_scale,
-            &model.noising,
-        )?;
-        let levels = recipe.timesteps.iter().map(|t| model.noising.at(*t)).collect();
-        let generator = FewStep::new(start, levels).with_noise_scale(recipe.noise_scale);
-        let mut fake = trainable(model.teacher()?.clone());
-        if let Some(loss) = config.fake.loss {
-            fake = model.with_loss(fake, loss)?;
-        }
+        let Start { generator, fake, recipe } = Start::new(&config, model, device)?;
         let mut reals = None;
         if let Some(section) = &config.adversarial {
-            device.seed(config.seed);
-            fake = model.with_critic(fake, &device.clone().autodiff())?;
-            reals = Some(RealPool::encode(section.reals, dataset.as_ref(), model, config.seed, device)?);
+            let (count, seed) = (section.reals, config.seed);
+            reals = Some(RealPool::new(count, dataset.as_ref(), model, latents, seed, device)?);
         }
         let teacher = model.guided(config.guidance_scale, config.teacher_precision.dtype())?;
         let distiller = Distiller::new(generator, teacher, fake, model.noising.clone());
         let noise = Noise::stream(config.seed, "distillation");
         let trainer = Trainer::new(trainer_config(&config, model, device)?, distiller, noise, device);
         let batch = config.generator.batch;
-        let material = Material { model, dataset, pairs, reals, batch, device: device.clone() };
+        let captions = Captions::new(dataset.as_ref(), text, device);
+        let material = Material { model, dataset, pairs, reals, captions, batch, device: device.clone() };
         Ok(Self { trainer, material, made_from, recipe, config })
     }
 
@@ -157,19 +146,28 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         Ok(Self { trainer: self.trainer.with_ranks(ranks)?, ..self })
     }
 
-    /// Writes the averaged generator's folder: configuration, weights, and how it is called.
+    /// What was trained so far, to be written.
+    pub fn trained(&self) -> Trained<'_, F> {
+        Trained {
+            config: &self.config,
+            model: self.material.model,
+            generator: self.trainer.generator().denoiser.clone(),
+            fake: self.trainer.distiller().fake.valid(),
+            recipe: self.recipe.clone(),
+        }
+    }
+
+    /// Writes the averaged generator into a folder: its network, with low-rank updates merged, and how it is called.
     ///
     /// # Errors
     ///
     /// When a file cannot be written.
     pub fn write(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
-        let network = &self.trainer.generator().denoiser.network;
-        network.save(&self.material.model.config, folder, precision)?;
-        Ok(self.recipe.write(folder)?)
+        self.trained().write_generator(folder, precision)
     }
 }
 
-/// The trainer of a configuration. Optimisers are DMD's and DMD2's: AdamW, decay 0.01, clip 10 (appendices).
+/// The trainer of a configuration.
 fn trainer_config<'a, F: Family>(
     config: &DistillConfig,
     model: &'a Model<F>,
@@ -193,8 +191,9 @@ fn trainer_config<'a, F: Family>(
     Ok(TrainerConfig {
         accumulate: generator.accumulate,
         parallel: generator.parallel,
-        generator_rate: LearningRate::cosine(generator.learning_rate, generator.warmup_steps, steps),
-        fake_rate: LearningRate::constant(fake.learning_rate, generator.warmup_steps),
+        generator_rate: generator.schedule.rate(generator.learning_rate, generator.warmup_steps, steps),
+        fake_rate: fake.schedule.rate(fake.learning_rate, generator.warmup_steps, steps),
+        optimizer: config.optimizer.config(),
         fake_updates: if matches { fake.steps_per_generator_step } else { 0 },
         ema_decay: generator.ema_decay,
         matching: Some(matching.weighting),
@@ -222,18 +221,25 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
         let batch = self.config.generator.batch;
         // The warm-up is on pairs alone; later half of a batch is.
         let paired = if self.trainer.steps() < warm_up { batch } else { (batch / 2).max(1) };
-        let material = &self.material;
+        let material = &RefCell::new(&mut self.material);
         self.trainer.step(|turn, noise| {
-            let places = material.draw(turn, paired, noise)?;
-            Ok(move || material.batch(&places))
+            let places = material.borrow_mut().draw(turn, paired, noise)?;
+            Ok(move || material.borrow_mut().batch(&places))
         })
     }
 
     fn save(&self, folder: &Path) -> Result<(), Error> {
-        self.trainer.save(folder)
+        self.trainer.save(folder)?;
+        if let Some(reals) = &self.material.reals {
+            dmd_weights::write_json(&folder.join(REALS), &reals.drawn())?;
+        }
+        Ok(())
     }
 
     fn load(&mut self, folder: &Path, steps: usize) -> Result<(), Error> {
+        if let Some(reals) = &mut self.material.reals {
+            reals.seek(dmd_weights::read_json(&folder.join(REALS))?);
+        }
         self.trainer.load(folder, steps)
     }
 

@@ -8,28 +8,33 @@ pub(crate) struct Ema<M> {
     decay: f64,
 }
 
-/// The online parameters, flattened, in visiting order.
+/// The online parameters, flattened, in visiting order; nothing for those that are not trained.
 #[derive(Default)]
 struct Online {
-    values: Vec<Tensor<1>>,
+    values: Vec<Option<Tensor<1>>>,
 }
 
 impl ModuleVisitor for Online {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val().without_autodiff();
-        let count: usize = value.dims().iter().product();
-        self.values.push(value.reshape([count]));
+        let value = param.is_require_grad().then(|| {
+            let value = param.val().without_autodiff();
+            let count: usize = value.dims().iter().product();
+            value.reshape([count])
+        });
+        self.values.push(value);
     }
 }
 
 struct Blend {
-    online: std::vec::IntoIter<Tensor<1>>,
+    online: std::vec::IntoIter<Option<Tensor<1>>>,
     decay: f64,
 }
 
 impl ModuleMapper for Blend {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let online = self.online.next().expect("the average has the online module's parameters");
+        let Some(online) = self.online.next().expect("the average has the online module's parameters") else {
+            return param; // frozen
+        };
         let decay = self.decay;
         param.map(|average| {
             let shape = average.dims();

@@ -2,6 +2,8 @@
 //! Distillation itself, with checkpoints that resume exactly.
 
 mod autoencoder;
+pub mod cache;
+mod captions;
 pub mod checkpoint;
 mod chunks;
 pub mod config;
@@ -15,6 +17,7 @@ pub mod fingerprint;
 mod gradients;
 mod grounding;
 mod learning_rate;
+mod lora;
 mod metrics;
 mod optimizer;
 mod pair_file;
@@ -25,7 +28,9 @@ mod pool;
 mod ranks;
 mod reals;
 pub mod report;
+mod row_file;
 pub mod run;
+mod trained;
 mod trainer;
 mod training;
 
@@ -39,10 +44,12 @@ pub use figures::{Figures, NotFinite};
 pub use gradients::Gradients;
 pub use grounding::GroundingRecipe;
 pub use learning_rate::LearningRate;
+pub use lora::LoraSection;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use parallel::both;
 pub use pixel_teacher::PixelRecipe;
 pub use pool::Pool;
 pub use ranks::{Alone, Collective, Threads, agree, any, balanced_sum, together};
+pub use trained::Trained;
 pub use trainer::{Adversarial, Batch, LazyBatch, Regression, Trainer, TrainerConfig, Turn};
 pub use training::{Recipe, Training, TrainingConfig};

@@ -29,7 +29,7 @@ impl Share {
     /// All of it.
     pub const ALL: Self = Self { index: 0, count: 1 };
 
-    fn has(self, file: usize) -> bool {
+    pub(crate) fn has(self, file: usize) -> bool {
         file % self.count.max(1) == self.index
     }
 }

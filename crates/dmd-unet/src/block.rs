@@ -1,17 +1,80 @@
+use std::sync::Arc;
+
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
+use dmd_kernels::{gathered, recomputed};
 use serde::{Deserialize, Serialize};
 
 use crate::resample::{Downsample, Upsample};
 use crate::resnet::{Resample, ResnetBlock, ResnetConfig, TimeScaleShift};
 
 /// What a block does after a residual block: attention over the positions, perhaps to a context.
-pub trait Attend: Module + ModuleDisplay + Sync {
+pub trait Attend: Module + ModuleDisplay + Sync + 'static {
     /// What is attended to besides the picture: text features, or `()`.
-    type Context: Clone + std::fmt::Debug;
+    type Context: Clone + std::fmt::Debug + Send + Sync + 'static;
 
     /// `x: [batch, channels, height, width]`, and so is the result.
     fn attend(&self, x: Tensor<4>, context: &Self::Context) -> Tensor<4>;
+}
+
+/// What every residual block of a call is told, and how its activations are kept for a backward pass.
+#[derive(Debug, Clone)]
+pub(crate) struct Told<C> {
+    /// The time, and the class where there is one: `[batch, width]`.
+    pub(crate) embedding: Tensor<2>,
+    pub(crate) context: C,
+    /// Whether the backward pass computes a block again instead of keeping what it computes.
+    pub(crate) recompute: bool,
+}
+
+/// A residual block and the attention after it.
+fn resnet_and_attention<A: Attend>(
+    resnet: &ResnetBlock,
+    attention: Option<&A>,
+    x: Tensor<4>,
+    skip: Option<Tensor<4>>,
+    told: &Told<A::Context>,
+) -> Tensor<4> {
+    type Parts<A> = (ResnetBlock, Option<A>);
+    fn compute<A: Attend>(
+        (resnet, attention): (&ResnetBlock, Option<&A>),
+        x: Tensor<4>,
+        embedding: &Tensor<2>,
+        context: &A::Context,
+    ) -> Tensor<4> {
+        let x = resnet.forward(x, Some(embedding));
+        match attention {
+            Some(attention) => attention.attend(x, context),
+            None => x,
+        }
+    }
+
+    if !told.recompute {
+        let x = match skip {
+            Some(skip) => Tensor::cat(vec![gathered(x), gathered(skip)], 1),
+            None => gathered(x),
+        };
+        return compute((resnet, attention), x, &gathered(told.embedding.clone()), &told.context);
+    }
+    let (context, [batch, width]) = (told.context.clone(), told.embedding.dims());
+    let embedding = told.embedding.clone().reshape([batch, width, 1, 1]);
+    let parts: Parts<A> = (resnet.clone(), attention.cloned());
+    let run = move |(resnet, attention): &Parts<A>, x: Tensor<4>, embedding: Tensor<4>| {
+        compute((resnet, attention.as_ref()), x, &embedding.reshape([batch, width]), &context)
+    };
+    match skip {
+        // What is joined is kept in its two parts, which others keep too.
+        Some(skip) => recomputed(
+            &parts,
+            [x, skip, embedding],
+            Arc::new(move |parts, [x, skip, embedding]| run(parts, Tensor::cat(vec![x, skip], 1), embedding)),
+        ),
+        None => recomputed(
+            &parts,
+            [x, embedding],
+            Arc::new(move |parts, [x, embedding]| run(parts, x, embedding)),
+        ),
+    }
 }
 
 /// What all blocks of a network share.
@@ -130,24 +193,15 @@ impl<A: Attend> DownBlock<A> {
     }
 
     /// The block's output; every intermediate that the way up needs is appended to `skips`.
-    pub(crate) fn forward(
-        &self,
-        mut x: Tensor<4>,
-        embedding: &Tensor<2>,
-        context: &A::Context,
-        skips: &mut Skips,
-    ) -> Tensor<4> {
+    pub(crate) fn forward(&self, mut x: Tensor<4>, told: &Told<A::Context>, skips: &mut Skips) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, Some(embedding));
-            if let Some(attention) = self.attentions.get(i) {
-                x = attention.attend(x, context);
-            }
+            x = resnet_and_attention(resnet, self.attentions.get(i), x, None, told);
             skips.push(x.clone());
         }
         for downsampler in &self.downsamplers {
             x = match downsampler {
                 Downsampler::Convolution(downsample) => downsample.forward(x),
-                Downsampler::Residual(resnet) => resnet.forward(x, Some(embedding)),
+                Downsampler::Residual(resnet) => resnet_and_attention::<A>(resnet, None, x, None, told),
             };
             skips.push(x.clone());
         }
@@ -172,10 +226,9 @@ impl<A: Attend> MidBlock<A> {
         }
     }
 
-    pub(crate) fn forward(&self, x: Tensor<4>, embedding: &Tensor<2>, context: &A::Context) -> Tensor<4> {
-        let mut x = self.resnets[0].forward(x, Some(embedding));
-        for (attention, resnet) in self.attentions.iter().zip(&self.resnets[1..]) {
-            x = resnet.forward(attention.attend(x, context), Some(embedding));
+    pub(crate) fn forward(&self, mut x: Tensor<4>, told: &Told<A::Context>) -> Tensor<4> {
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            x = resnet_and_attention(resnet, self.attentions.get(i), x, None, told);
         }
         x
     }
@@ -215,19 +268,10 @@ impl<A: Attend> UpBlock<A> {
     /// # Panics
     ///
     /// If `skips` runs out: encoder and decoder are not of one configuration.
-    pub(crate) fn forward(
-        &self,
-        mut x: Tensor<4>,
-        embedding: &Tensor<2>,
-        context: &A::Context,
-        skips: &mut Skips,
-    ) -> Tensor<4> {
+    pub(crate) fn forward(&self, mut x: Tensor<4>, told: &Told<A::Context>, skips: &mut Skips) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("as many skips as the encoder pushed");
-            x = resnet.forward(Tensor::cat(vec![x, skip], 1), Some(embedding));
-            if let Some(attention) = self.attentions.get(i) {
-                x = attention.attend(x, context);
-            }
+            x = resnet_and_attention(resnet, self.attentions.get(i), x, Some(skip), told);
         }
         for upsampler in &self.upsamplers {
             x = match upsampler {
@@ -235,7 +279,7 @@ impl<A: Attend> UpBlock<A> {
                     Some([_, _, height, width]) => upsample.forward_to(x, [height, width]),
                     None => upsample.forward(x),
                 },
-                Upsampler::Residual(resnet) => resnet.forward(x, Some(embedding)),
+                Upsampler::Residual(resnet) => resnet_and_attention::<A>(resnet, None, x, None, told),
             };
         }
         x

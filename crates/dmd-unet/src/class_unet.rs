@@ -106,6 +106,10 @@ impl Network for ClassUNet2d {
     /// # Panics
     ///
     /// If classes are given to a network without, or none to a network with.
+    fn recomputing(self) -> Self {
+        self.recomputing_blocks()
+    }
+
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, classes: &Classes) -> Tensor<4> {
         self.up(self.down_with(x, t, classes))
     }

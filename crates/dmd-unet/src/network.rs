@@ -51,6 +51,12 @@ pub trait Network: Module + ModuleDisplay + Sync {
         self
     }
 
+    /// The network with blocks that are computed again in a backward pass, in place of keeping their activations. The
+    /// gradients are the same bit by bit, but for those of the time embedding's layers, whose sum is in another order.
+    fn recomputing(self) -> Self {
+        self
+    }
+
     /// The network's output, `[batch, out_channels, height, width]`.
     ///
     /// # Shapes

@@ -50,6 +50,11 @@ impl<N: Network> Preconditioned<N> {
         Self { network: dmd_weights::cast(self.network, dtype), ..self }
     }
 
+    /// The same denoiser with what `change` makes of its network.
+    pub fn map_network(self, change: impl FnOnce(N) -> N) -> Self {
+        Self { network: change(self.network), ..self }
+    }
+
     /// The critic's head, if it has one.
     pub fn critic(&self) -> Option<&Discriminator> {
         self.critic.as_ref()

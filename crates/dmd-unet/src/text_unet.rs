@@ -94,6 +94,10 @@ impl Network for UNet2d {
         self.guided_by(scale)
     }
 
+    fn recomputing(self) -> Self {
+        self.recomputing_blocks()
+    }
+
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, text: &Tensor<3>) -> Tensor<4> {
         self.up(self.down_with(x, t, text))
     }

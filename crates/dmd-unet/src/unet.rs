@@ -6,7 +6,7 @@ use burn::nn::{Embedding, EmbeddingConfig, GroupNorm};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use dmd_kernels::{Activation, convolution};
 
-use crate::block::{Attend, BlockConfig, DownBlock, Level, MidBlock, Skips, UpBlock};
+use crate::block::{Attend, BlockConfig, DownBlock, Level, MidBlock, Skips, Told, UpBlock};
 use crate::embedding::{TimestepEmbedding, sinusoidal};
 use crate::resnet::{apply_norm, conv3x3, group_norm};
 use crate::{Error, Network};
@@ -26,6 +26,9 @@ pub struct UNet<A> {
     up_blocks: Vec<UpBlock<A>>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
+    /// Whether a backward pass computes the blocks again.
+    #[module(skip)]
+    recompute: bool,
 }
 
 /// The network after its first half.
@@ -33,8 +36,7 @@ pub(crate) struct Encoded<C> {
     /// Output of the middle block, `[batch, channels, height / 2^k, width / 2^k]`.
     bottleneck: Tensor<4>,
     skips: Skips,
-    embedding: Tensor<2>,
-    context: C,
+    told: Told<C>,
 }
 
 impl<C> Encoded<C> {
@@ -83,6 +85,7 @@ impl<A: Attend> BodyConfig<'_, A> {
             up_blocks: up_blocks.collect(),
             conv_norm_out: group_norm(blocks.groups, channels[0], blocks.epsilon, device),
             conv_out: conv3x3(channels[0], *out_channels, device),
+            recompute: false,
         }
     }
 }
@@ -113,6 +116,10 @@ impl<A: Attend> UNet<A> {
     pub(crate) fn guided_by(mut self, scale: f64) -> Self {
         self.time_embedding = self.time_embedding.with_guidance(scale);
         self
+    }
+
+    pub(crate) fn recomputing_blocks(self) -> Self {
+        Self { recompute: true, ..self }
     }
 
     /// The float type of the parameters.
@@ -147,20 +154,21 @@ impl<A: Attend> UNet<A> {
     ) -> Encoded<A::Context> {
         let mut h = convolution(&self.conv_in, in_type(x, self.dtype()));
         let mut skips = vec![h.clone()];
+        let told = Told { embedding, context, recompute: self.recompute };
         for block in &self.down_blocks {
-            h = block.forward(h, &embedding, &context, &mut skips);
+            h = block.forward(h, &told, &mut skips);
         }
-        let bottleneck = self.mid_block.forward(h, &embedding, &context);
-        Encoded { bottleneck, skips, embedding, context }
+        let bottleneck = self.mid_block.forward(h, &told);
+        Encoded { bottleneck, skips, told }
     }
 
     /// The second half: from the bottleneck and the skips to the output, `[batch, out_channels, height, width]`, in
     /// single precision.
     pub(crate) fn up(&self, encoded: Encoded<A::Context>) -> Tensor<4> {
-        let Encoded { bottleneck, mut skips, embedding, context } = encoded;
+        let Encoded { bottleneck, mut skips, told } = encoded;
         let mut h = bottleneck;
         for block in &self.up_blocks {
-            h = block.forward(h, &embedding, &context, &mut skips);
+            h = block.forward(h, &told, &mut skips);
         }
         in_single(convolution(&self.conv_out, apply_norm(&self.conv_norm_out, h, Activation::Silu)))
     }

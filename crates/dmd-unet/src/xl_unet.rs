@@ -106,6 +106,10 @@ impl Network for XlUNet2d {
         Self { body: self.body.guided_by(scale), ..self }
     }
 
+    fn recomputing(self) -> Self {
+        Self { body: self.body.recomputing_blocks(), ..self }
+    }
+
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, condition: &XlCondition) -> Tensor<4> {
         self.body.up(self.down_with(x, t, condition))
     }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::parameters::PathStack;
 use crate::plan::{Wanted, plan};
-use crate::{Error, KeyMap, Tensors};
+use crate::{Error, KeyMap, Mismatch, Tensors};
 
 /// Bytes that are read and converted ahead, in parallel: enough to keep a few cores busy, little beside a model.
 const AHEAD: usize = 1 << 28;
@@ -131,6 +131,30 @@ pub fn load<M: Module>(module: M, file: &Tensors, keys: &KeyMap) -> Result<M, Er
 /// As [`load`].
 pub fn load_for_training<M: Module>(module: M, file: &Tensors, keys: &KeyMap) -> Result<M, Error> {
     load_as(LinearWeights::Rewritten, DType::F32, module, file, keys, None)
+}
+
+/// [`load_for_training`] of the parameters under some keys alone, which are all that the file has; the others stay as they
+/// are. [`crate::save_some`] is its inverse.
+///
+/// # Errors
+///
+/// As [`load`]; [`Error::Mismatch`] too where the file has other tensors than `names`.
+pub fn load_some_for_training<M: Module>(
+    module: M,
+    file: &Tensors,
+    keys: &KeyMap,
+    names: &BTreeSet<String>,
+) -> Result<M, Error> {
+    let found = file.entries();
+    let mismatch = Mismatch {
+        missing: names.iter().filter(|name| !found.contains_key(*name)).cloned().collect(),
+        unused: found.keys().filter(|name| !names.contains(*name)).cloned().collect(),
+        ..Mismatch::default()
+    };
+    match mismatch.is_empty() {
+        true => load_as(LinearWeights::Rewritten, DType::F32, module, file, keys, Some(names)),
+        false => Err(Error::Mismatch { path: file.path().to_owned(), mismatch }),
+    }
 }
 
 /// [`load`] of a frozen module with its parameters in a float type. Values that the file has in that type are used where they

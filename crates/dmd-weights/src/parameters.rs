@@ -1,5 +1,6 @@
 //! A module's parameters under their checkpoint keys.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -105,12 +106,12 @@ impl ModuleVisitor for Parameters {
 }
 
 /// Copies a parameter's values from its device.
-type Copy = Arc<dyn Fn() -> Vec<f32> + Send + Sync>;
+pub(crate) type Values = Arc<dyn Fn() -> Vec<f32> + Send + Sync>;
 
 struct Collector<'a> {
     path: PathStack,
     keys: &'a KeyMap,
-    found: Vec<(String, Vec<usize>, Copy)>,
+    found: Vec<(String, Vec<usize>, Values)>,
 }
 
 impl ModuleVisitor for Collector<'_> {
@@ -135,10 +136,46 @@ impl ModuleVisitor for Collector<'_> {
     }
 }
 
-fn collect<M: Module>(module: &M, keys: &KeyMap) -> Vec<(String, Vec<usize>, Copy)> {
+/// Every float parameter under its checkpoint key, with the shape that a file has and a way to copy its values.
+pub(crate) fn collect<M: Module>(module: &M, keys: &KeyMap) -> Vec<(String, Vec<usize>, Values)> {
     let mut collector = Collector { path: PathStack::default(), keys, found: Vec::new() };
     module.visit(&mut collector);
     collector.found
+}
+
+/// The checkpoint keys of a module's float parameters, in the order in which they are visited.
+pub fn names<M: Module>(module: &M, keys: &KeyMap) -> Vec<String> {
+    let floats = parameters(module).into_iter().filter(|parameter| parameter.float);
+    floats.map(|parameter| keys.key(&parameter.path)).collect()
+}
+
+/// The checkpoint keys of a module's parameters that are trained: those that ask for a gradient.
+pub fn trained<M: Module>(module: &M, keys: &KeyMap) -> BTreeSet<String> {
+    struct Trained<'a> {
+        path: PathStack,
+        keys: &'a KeyMap,
+        found: BTreeSet<String>,
+    }
+
+    impl ModuleVisitor for Trained<'_> {
+        fn enter_module(&mut self, name: &str, container_type: &str) {
+            self.path.enter(name, container_type);
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.exit();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.is_require_grad() {
+                self.found.insert(self.keys.key(&self.path.parameter().0));
+            }
+        }
+    }
+
+    let mut trained = Trained { path: PathStack::default(), keys, found: BTreeSet::new() };
+    module.visit(&mut trained);
+    trained.found
 }
 
 /// Every float parameter of a module under its checkpoint key, in the module's order: name, shape and values in f32.
@@ -154,11 +191,37 @@ pub fn tensors<M: Module>(module: &M, keys: &KeyMap) -> Vec<NamedTensor> {
 ///
 /// As [`write()`]; [`Error::Index`] when `keys` gives two parameters one name.
 pub fn save<M: Module>(module: &M, path: &Path, keys: &KeyMap, precision: Precision) -> Result<(), Error> {
-    let entries = collect(module, keys).into_iter().filter_map(|(name, shape, values)| {
+    write(path, &view(module, path, keys, |_| true)?, precision)
+}
+
+/// [`save`] of the parameters under some keys alone.
+///
+/// # Errors
+///
+/// As [`save`].
+pub fn save_some<M: Module>(
+    module: &M,
+    path: &Path,
+    keys: &KeyMap,
+    precision: Precision,
+    names: &BTreeSet<String>,
+) -> Result<(), Error> {
+    write(path, &view(module, path, keys, |name| names.contains(name))?, precision)
+}
+
+/// A module's parameters as tensors that are copied from the device when they are read.
+fn view<M: Module>(
+    module: &M,
+    path: &Path,
+    keys: &KeyMap,
+    keep: impl Fn(&str) -> bool,
+) -> Result<Tensors, Error> {
+    let found = collect(module, keys).into_iter().filter(|(name, ..)| keep(name));
+    let entries = found.filter_map(|(name, shape, values)| {
         let values = Source::Computed(Arc::new(move || Ok(values())));
         Some((name, Entry::new(Dtype::F32, shape, values)?))
     });
-    write(path, &Tensors::from_entries(path.to_owned(), entries, 0)?, precision)
+    Tensors::from_entries(path.to_owned(), entries, 0)
 }
 
 struct Cast(FloatDType);

@@ -2,12 +2,14 @@
 //! sentence, a failing exit code, and no file under the final name.
 
 mod averaging;
+mod caching;
 mod classes;
 mod devices;
 mod distillation;
 mod drawing;
 mod evaluating;
 mod inspecting;
+mod lora;
 mod notes;
 mod output;
 mod refusals;

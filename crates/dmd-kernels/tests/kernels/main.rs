@@ -7,6 +7,7 @@ mod convolution;
 mod elementwise;
 mod group_norm;
 mod linear;
+mod low_rank;
 
 use burn::tensor::{Device, Tensor, TensorData};
 

@@ -1,9 +1,10 @@
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
 
 use burn::module::{Module, ModuleDisplay};
 use dmd_core::{Condition, Denoiser, FakeScore, NoiseSchedule};
-use dmd_weights::Precision;
+use dmd_weights::{Precision, load_some_for_training, save_some, trained};
 
 use super::Trainer;
 use crate::training::PLAIN_KEYS;
@@ -17,18 +18,19 @@ where
     F: FakeScore<Condition = C> + ModuleDisplay,
     S: NoiseSchedule + Clone + Debug + Sync,
 {
-    /// Writes networks, average and optimisers into a folder, as safetensors. With [`Self::steps`] and the position of
-    /// [`Self::noise`] this is everything a resumed run needs.
+    /// Writes networks, average and optimisers into a folder, as safetensors: of the networks what is trained. With
+    /// [`Self::steps`] and the position of [`Self::noise`] this is everything a resumed run needs.
     ///
     /// # Errors
     ///
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), Error> {
-        let precision = Precision::Single;
         let path = |name: &str| folder.join(format!("{name}.safetensors"));
-        dmd_weights::save(&self.distiller.generator.plain(), &path("generator"), &PLAIN_KEYS, precision)?;
-        dmd_weights::save(&self.distiller.fake.valid(), &path("fake"), &PLAIN_KEYS, precision)?;
-        dmd_weights::save(self.average.model(), &path("average"), &PLAIN_KEYS, precision)?;
+        let (generator, fake) = (&self.distiller.generator, &self.distiller.fake);
+        let (of_generator, of_fake) = (trained(generator, &PLAIN_KEYS), trained(fake, &PLAIN_KEYS));
+        write(&generator.plain(), &path("generator"), &of_generator)?;
+        write(&fake.valid(), &path("fake"), &of_fake)?;
+        write(self.average.model(), &path("average"), &of_generator)?;
         self.generator_optimizer.save(&path("generator_optimizer"))?;
         Ok(self.fake_optimizer.save(&path("fake_optimizer"))?)
     }
@@ -40,19 +42,25 @@ where
     /// When a file is missing or belongs to another network.
     pub fn load(&mut self, folder: &Path, steps: usize) -> Result<(), Error> {
         let path = |name: &str| folder.join(format!("{name}.safetensors"));
-        let file = |name: &str| dmd_weights::read(&path(name));
-        let generator = self.distiller.generator.clone();
-        self.distiller.generator =
-            dmd_weights::load_for_training(generator, &file("generator")?, &PLAIN_KEYS)?;
-        let fake = self.distiller.fake.clone();
-        self.distiller.fake = dmd_weights::load_for_training(fake, &file("fake")?, &PLAIN_KEYS)?;
+        let (generator, fake) = (self.distiller.generator.clone(), self.distiller.fake.clone());
+        let (of_generator, of_fake) = (trained(&generator, &PLAIN_KEYS), trained(&fake, &PLAIN_KEYS));
         let average = self.average.model().clone();
-        let average = dmd_weights::load_for_training(average, &file("average")?, &PLAIN_KEYS)?;
-        self.average = Ema::from_model(average, self.config.ema_decay);
+        self.distiller.generator = read(generator, &path("generator"), &of_generator)?;
+        self.distiller.fake = read(fake, &path("fake"), &of_fake)?;
+        self.average =
+            Ema::from_model(read(average, &path("average"), &of_generator)?, self.config.ema_decay);
         let optimizer = |name: &str| AdamW::load(self.config.optimizer, &path(name), &self.device);
         self.generator_optimizer = optimizer("generator_optimizer")?;
         self.fake_optimizer = optimizer("fake_optimizer")?;
         self.steps = steps;
         self.share_start()
     }
+}
+
+fn write<M: Module>(module: &M, path: &Path, names: &BTreeSet<String>) -> Result<(), Error> {
+    Ok(save_some(module, path, &PLAIN_KEYS, Precision::Single, names)?)
+}
+
+fn read<M: Module>(module: M, path: &Path, names: &BTreeSet<String>) -> Result<M, Error> {
+    Ok(load_some_for_training(module, &dmd_weights::read(path)?, &PLAIN_KEYS, names)?)
 }

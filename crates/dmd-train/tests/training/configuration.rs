@@ -39,7 +39,16 @@ fn shipped_configurations_parse() {
     }
     assert_eq!(
         names,
-        ["emoji-teacher.toml", "shapes-distill.toml", "shapes-regression.toml", "shapes-teacher.toml"]
+        [
+            "emoji-teacher.toml",
+            "sd15-lora.toml",
+            "sd15-one-step-real.toml",
+            "sd15-one-step.toml",
+            "sdxl-lora.toml",
+            "shapes-distill.toml",
+            "shapes-regression.toml",
+            "shapes-teacher.toml"
+        ]
     );
 }
 

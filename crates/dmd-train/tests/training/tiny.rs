@@ -148,8 +148,12 @@ impl Classes {
         let (folder, _) = self.make_pairs(config);
         let count = config.regression.as_ref().unwrap().pairs;
         let pairs = Pairs::open(&folder, count, self.model.shape(), &made_from.pairs).unwrap();
-        let parts =
-            DistillationParts { dataset: self.dataset.clone(), pairs: Some(pairs), made_from: made_from.run };
+        let parts = DistillationParts {
+            dataset: self.dataset.clone(),
+            pairs: Some(pairs),
+            cache: None,
+            made_from: made_from.run,
+        };
         DistillationStage::new(config.clone(), &self.model, parts, &Device::flex()).unwrap()
     }
 }

@@ -5,9 +5,11 @@ mod keys;
 mod report;
 mod settings;
 mod spellings;
+mod write;
 
 pub use file::{LoraFile, LoraPart};
 pub use report::LoraReport;
+pub use write::{LoraSpelling, save_lora};
 
 use safetensors::Dtype;
 

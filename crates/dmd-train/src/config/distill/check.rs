@@ -1,5 +1,6 @@
 //! What an option of a distillation may be.
 
+use dmd_core::matching::Weighting;
 use dmd_eval::Backbone;
 
 use super::DistillConfig;
@@ -32,6 +33,20 @@ impl DistillConfig {
             m.first_timestep,
             "at most matching.last_timestep",
         )?;
+        if let Weighting::NormalisedAbove { floor } = m.weighting {
+            require_positive("matching.weighting", floor)?;
+        }
+        let o = &self.optimizer;
+        require_share("optimizer.beta1", o.beta1)?;
+        require_share("optimizer.beta2", o.beta2)?;
+        require_positive("optimizer.epsilon", o.epsilon)?;
+        require_not_negative("optimizer.weight_decay", o.weight_decay)?;
+        require_positive("optimizer.max_norm", o.max_norm)?;
+        if let Some(lora) = &self.lora {
+            require_count("lora.rank", lora.rank)?;
+            require_positive("lora.alpha", lora.alpha())?;
+            require_count("lora.layers", lora.layers.len())?;
+        }
         self.regression.as_ref().map_or(Ok(()), RegressionSection::check)?;
         self.adversarial.as_ref().map_or(Ok(()), AdversarialSection::check)
     }

@@ -1,3 +1,4 @@
+mod cache;
 mod check;
 mod sections;
 
@@ -7,43 +8,65 @@ use dmd_data::Dataset;
 use dmd_model::ModelFolder;
 use serde::{Deserialize, Serialize};
 
+pub use self::cache::{CacheSection, LatentPrecision};
 pub use self::sections::PerceptualSection;
-use self::sections::{AdversarialSection, FakeSection, FrozenPrecision, GeneratorSection, MatchingSection};
+use self::sections::{
+    AdversarialSection, FakeSection, FrozenPrecision, GeneratorSection, MatchingSection, OptimizerSection,
+};
 pub(crate) use self::sections::{Measure, RegressionSection};
 use super::{DataSection, from_file, require};
-use crate::Error;
 use crate::fingerprint::{self, Fingerprint};
 use crate::run::Pace;
+use crate::trained::critic_beside;
+use crate::{Error, LoraSection};
 
 /// The configuration of `dmd distill`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DistillConfig {
     /// Seed of every random number.
+    #[serde(default)]
     pub seed: u64,
     /// Folder of the teacher's model.
     pub teacher: PathBuf,
-    /// Folder of the run: checkpoints, metrics, grids, pairs, and at the end `unet_one_step/`.
+    /// Folder of the run: checkpoints, metrics, grids, pairs, and at the end what was trained.
     pub output: PathBuf,
     /// Where captions come from.
     pub data: DataSection,
-    /// Guidance of the teacher, in pairs and in the matching term.
+    /// Where latents and features of captions are kept that were computed once; left out, every start computes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheSection>,
+    /// Guidance of the teacher, in pairs and in the matching term (DMD2 for Stable Diffusion 1.5: 1.75, the default; for
+    /// SDXL: 8; 1 is no guidance).
+    #[serde(default = "guidance_scale")]
     pub guidance_scale: f64,
     /// Float type of the teacher's network in the matching term: f32, f16 or bf16.
     #[serde(default)]
     pub teacher_precision: FrozenPrecision,
+    /// Low-rank updates that are trained in place of whole networks; left out, all parameters are.
+    pub lora: Option<LoraSection>,
     /// The generator's training.
+    #[serde(default)]
     pub generator: GeneratorSection,
     /// The fake score's training.
+    #[serde(default)]
     pub fake: FakeSection,
     /// The matching term.
+    #[serde(default)]
     pub matching: MatchingSection,
+    /// Constants of both optimisers.
+    #[serde(default)]
+    pub optimizer: OptimizerSection,
     /// The regression term.
     pub regression: Option<RegressionSection>,
     /// The adversarial term.
     pub adversarial: Option<AdversarialSection>,
     /// How long and how often.
     pub pace: Pace,
+}
+
+fn guidance_scale() -> f64 {
+    1.75
 }
 
 /// What artefacts of a distillation depend on.
@@ -57,14 +80,16 @@ pub struct Fingerprints {
 
 /// Options that a resumed run may change: how long, how fast, on how much, and where. The teacher, the data and other
 /// files are compared by their content.
-const FREE: [&str; 21] = [
+const FREE: [&str; 25] = [
     "output",
     "teacher",
     "teacher_precision",
     "data",
+    "cache.path",
     "pace",
     "generator.batch",
     "generator.learning_rate",
+    "generator.schedule",
     "generator.warmup_steps",
     "generator.ema_decay",
     "generator.accumulate",
@@ -72,6 +97,8 @@ const FREE: [&str; 21] = [
     "generator.recompute",
     "generator.start",
     "fake.learning_rate",
+    "fake.schedule",
+    "fake.start",
     "fake.steps_per_generator_step",
     "regression.pairs",
     "regression.warmup_steps",
@@ -147,8 +174,11 @@ impl DistillConfig {
     /// The files that options name, by their content.
     fn files(&self) -> Result<Fingerprint, Error> {
         let perceptual = self.regression.as_ref().and_then(|section| section.perceptual.as_ref());
+        let critic = self.fake.start.as_deref().map(critic_beside).filter(|file| file.is_file());
         let named = [
             ("generator.start", self.generator.start.as_ref()),
+            ("fake.start", self.fake.start.as_ref()),
+            ("the critic beside fake.start", critic.as_ref()),
             ("regression.perceptual.trunk", perceptual.map(|section| &section.trunk)),
             ("regression.perceptual.weightings", perceptual.map(|section| &section.weightings)),
             ("regression.perceptual.taesd", perceptual.and_then(|section| section.taesd.as_ref())),

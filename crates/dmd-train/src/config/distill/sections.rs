@@ -6,17 +6,26 @@ use dmd_core::matching::Weighting;
 use dmd_eval::Backbone;
 use serde::{Deserialize, Serialize};
 
+use crate::{AdamWConfig, LearningRate};
+
 /// `[generator]` of a distillation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeneratorSection {
     /// Samples per turn.
+    #[serde(default = "one")]
     pub batch: usize,
-    /// Peak learning rate of the cosine.
+    /// Learning rate after the warm-up (DMD and DMD2 for Stable Diffusion: 1e-5).
+    #[serde(default = "learning_rate")]
     pub learning_rate: f64,
-    /// Steps of linear warm-up, of generator and fake score.
+    /// How the learning rate goes on: constant, as published, or a cosine.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Steps of linear warm-up, of generator and fake score (DMD and DMD2: 500).
+    #[serde(default = "warmup_steps")]
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average (0: none, as in DMD and DMD2).
+    #[serde(default)]
     pub ema_decay: f64,
     /// Weights to start from instead of the teacher's: an earlier run's `unet_one_step` file (DMD2's second
     /// stages load weights alone, with fresh optimisers).
@@ -33,40 +42,155 @@ pub struct GeneratorSection {
     /// activations.
     #[serde(default = "one")]
     pub parallel: usize,
-    /// Compute activations of element-wise operations again in the backward pass instead of keeping them.
+    /// Compute blocks of the networks again in the backward pass instead of keeping their activations: on flex and
+    /// ndarray each residual block with its attention, elsewhere element-wise operations alone.
     #[serde(default)]
     pub recompute: bool,
+}
+
+impl Default for GeneratorSection {
+    fn default() -> Self {
+        Self {
+            batch: one(),
+            learning_rate: learning_rate(),
+            schedule: Schedule::default(),
+            warmup_steps: warmup_steps(),
+            ema_decay: 0.0,
+            start: None,
+            timesteps: Vec::new(),
+            accumulate: one(),
+            parallel: one(),
+            recompute: false,
+        }
+    }
 }
 
 fn one() -> usize {
     1
 }
 
+fn learning_rate() -> f64 {
+    1e-5
+}
+
+fn warmup_steps() -> usize {
+    500
+}
+
+/// How a learning rate goes on after its warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// It stays.
+    #[default]
+    Constant,
+    /// A half cosine to a tenth at the last step.
+    Cosine,
+}
+
+impl Schedule {
+    /// The rates of a run of so many steps.
+    pub(crate) fn rate(self, base: f64, warmup_steps: usize, steps: usize) -> LearningRate {
+        match self {
+            Self::Constant => LearningRate::constant(base, warmup_steps),
+            Self::Cosine => LearningRate::cosine(base, warmup_steps, steps),
+        }
+    }
+}
+
+/// `[optimizer]` of a distillation: AdamW of generator and fake score. The defaults are DMD's and DMD2's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerSection {
+    /// Decay of the first moment (0.9).
+    pub beta1: f64,
+    /// Decay of the second moment (0.999).
+    pub beta2: f64,
+    /// Added to the root of the second moment (1e-8).
+    pub epsilon: f64,
+    /// Decoupled decay of the parameters (0.01).
+    pub weight_decay: f64,
+    /// Gradients are scaled down to at most this norm over all parameters (10).
+    pub max_norm: f64,
+}
+
+impl Default for OptimizerSection {
+    fn default() -> Self {
+        let AdamWConfig { beta1, beta2, epsilon, weight_decay, max_norm } = AdamWConfig::default();
+        Self { beta1, beta2, epsilon, weight_decay, max_norm }
+    }
+}
+
+impl OptimizerSection {
+    /// The optimiser's constants.
+    pub(crate) fn config(self) -> AdamWConfig {
+        let Self { beta1, beta2, epsilon, weight_decay, max_norm } = self;
+        AdamWConfig { beta1, beta2, epsilon, weight_decay, max_norm }
+    }
+}
+
 /// `[fake]` of a distillation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FakeSection {
-    /// Constant learning rate after the warm-up.
+    /// Learning rate after the warm-up (DMD and DMD2 for Stable Diffusion: 1e-5).
+    #[serde(default = "learning_rate")]
     pub learning_rate: f64,
+    /// How the learning rate goes on: constant, as published, or a cosine.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Weights to start from instead of the teacher's: an earlier run's `fake_score` file, with which DMD2's second
+    /// stages go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
     /// The parameterisation whose squared error is the loss (DMD and DMD2: the teacher's own,
     /// `epsilon`, which is also the default; see `diffusion.loss` of a teacher).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<Prediction>,
-    /// Updates per generator update (DMD: 1; DMD2: 5 to 10).
+    /// Updates per generator update (DMD: 1; DMD2: 5 for SDXL and ImageNet, 10 for Stable Diffusion 1.5).
+    #[serde(default = "ten")]
     pub steps_per_generator_step: usize,
+}
+
+impl Default for FakeSection {
+    fn default() -> Self {
+        let (learning_rate, schedule) = (learning_rate(), Schedule::default());
+        Self { learning_rate, schedule, start: None, loss: None, steps_per_generator_step: ten() }
+    }
+}
+
+fn ten() -> usize {
+    10
 }
 
 /// `[matching]` of a distillation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatchingSection {
-    /// Lowest timestep the samples are diffused to (DMD: 20 of 1000).
+    /// Lowest timestep the samples are diffused to (DMD and DMD2: 20 of 1000).
+    #[serde(default = "first_timestep")]
     pub first_timestep: usize,
-    /// Highest timestep (DMD: 980 of 1000).
+    /// Highest timestep (DMD and DMD2: 980 of 1000).
+    #[serde(default = "last_timestep")]
     pub last_timestep: usize,
     /// How the difference of the predictions is weighted.
     #[serde(default)]
     pub weighting: Weighting,
+}
+
+impl Default for MatchingSection {
+    fn default() -> Self {
+        let (first_timestep, last_timestep) = (first_timestep(), last_timestep());
+        Self { first_timestep, last_timestep, weighting: Weighting::default() }
+    }
+}
+
+fn first_timestep() -> usize {
+    20
+}
+
+fn last_timestep() -> usize {
+    980
 }
 
 /// `[adversarial]` of a distillation: DMD2's term on real samples. Left out, there is none.
@@ -74,8 +198,10 @@ pub struct MatchingSection {
 #[serde(deny_unknown_fields)]
 pub struct AdversarialSection {
     /// Weight in the generator's loss (DMD2: 1e-3 for Stable Diffusion).
+    #[serde(default = "generator_weight")]
     pub generator_weight: f64,
     /// Weight in the fake score's loss (DMD2: 1e-2).
+    #[serde(default = "critic_weight")]
     pub critic_weight: f64,
     /// Real pictures, encoded once.
     pub reals: usize,
@@ -83,6 +209,14 @@ pub struct AdversarialSection {
     /// Samples that differ in their details alone are told apart at low noise only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_timestep: Option<usize>,
+}
+
+fn generator_weight() -> f64 {
+    1e-3
+}
+
+fn critic_weight() -> f64 {
+    1e-2
 }
 
 /// `[regression]` of a distillation: DMD's paired term. Left out, there is none (DMD2).

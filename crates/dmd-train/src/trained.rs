@@ -1,0 +1,164 @@
+//! What a distillation trained, as files that people use.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use dmd_core::{FewStep, Noise};
+use dmd_model::{Family, Model, ModelFolder, Part, Recipe};
+use dmd_unet::{Network, Preconditioned};
+use dmd_weights::{KeyMap, LoraSpelling, Precision, WholeFolder, load_some_for_training, trained};
+
+use crate::config::DistillConfig;
+use crate::training::PLAIN_KEYS;
+use crate::{Error, checkpoint};
+
+pub(crate) type NetworkOf<F> = Preconditioned<<F as Family>::Network>;
+
+/// The networks of a distillation on the training side, before its first step.
+pub(crate) struct Start<F: Family> {
+    pub(crate) generator: FewStep<NetworkOf<F>>,
+    pub(crate) fake: NetworkOf<F>,
+    pub(crate) recipe: Recipe,
+}
+
+impl<F: Family> Start<F> {
+    /// Copies of the teacher or of an earlier run's networks, with low-rank updates and a critic's head where the
+    /// configuration has them.
+    pub(crate) fn new(config: &DistillConfig, model: &Model<F>, device: &Device) -> Result<Self, Error> {
+        let last = model.noising.last_timestep();
+        config.check_schedule(last)?;
+        let start = Self::network(config, model, config.generator.start.as_deref(), "generator", device)?;
+        let recipe = Recipe::new(config.timesteps(last)?, config.guidance_scale, &model.noising)?;
+        let levels = recipe.timesteps.iter().map(|t| model.noising.at(*t)).collect();
+        let generator = FewStep::new(start, levels).with_noise_scale(recipe.noise_scale);
+        let from = config.fake.start.as_deref();
+        let mut fake = Self::network(config, model, from, "fake score", device)?;
+        if let Some(loss) = config.fake.loss {
+            fake = model.with_loss(fake, loss)?;
+        }
+        if config.adversarial.is_some() {
+            device.seed(config.seed);
+            fake = model.with_critic(fake, &device.clone().autodiff())?;
+            let earlier = from.map(critic_beside).filter(|file| file.is_file());
+            if let (Some(file), Some(head)) = (earlier, fake.critic().cloned()) {
+                let file = dmd_weights::read(&file)?;
+                fake = fake.with_critic(dmd_weights::load_for_training(head, &file, &KeyMap::default())?);
+            }
+        }
+        Ok(Self { generator, fake, recipe })
+    }
+
+    fn network(
+        config: &DistillConfig,
+        model: &Model<F>,
+        from: Option<&Path>,
+        purpose: &str,
+        device: &Device,
+    ) -> Result<NetworkOf<F>, Error> {
+        let network = model.teacher()?.clone().train();
+        let mut network = match config.generator.recompute {
+            true if dmd_kernels::recomputes(device) => network.map_network(Network::recomputing),
+            // burn's own way: activations of element-wise operations alone.
+            true => network.fork(&device.clone().autodiff().gradient_checkpointing()),
+            false => network,
+        };
+        if let Some(path) = from {
+            network = model.with_weights(network, path)?;
+        }
+        if let Some(section) = &config.lora {
+            let mut noise = Noise::stream(config.seed, &format!("lora of the {purpose}"));
+            network.network = section.attach(network.network, &F::Network::KEYS, &mut noise)?;
+        }
+        Ok(network)
+    }
+}
+
+/// Where the critic's head of a fake score lies.
+pub(crate) fn critic_beside(fake: &Path) -> PathBuf {
+    fake.with_file_name("critic.safetensors")
+}
+
+/// What a distillation trained: the averaged generator and the fake score, on the plain side.
+#[derive(Debug)]
+pub struct Trained<'a, F: Family> {
+    pub(crate) config: &'a DistillConfig,
+    pub(crate) model: &'a Model<F>,
+    pub(crate) generator: NetworkOf<F>,
+    pub(crate) fake: NetworkOf<F>,
+    pub(crate) recipe: Recipe,
+}
+
+impl<'a, F: Family> Trained<'a, F> {
+    /// What a run's checkpoint holds, and after how many steps: of the newest, or of one that was kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checkpoint`] when there is none, naming those there are; when it belongs to another configuration.
+    pub fn of_checkpoint(
+        run: &Path,
+        step: Option<usize>,
+        config: &'a DistillConfig,
+        model: &'a Model<F>,
+        device: &Device,
+    ) -> Result<(Self, usize), Error> {
+        let (folder, step) = checkpoint::at_step(run, "distillation", step)?;
+        let Start { generator, fake, recipe } = Start::new(config, model, device)?;
+        let generator = read(generator, &folder.join("average.safetensors"))?.plain().denoiser;
+        let fake = read(fake, &folder.join("fake.safetensors"))?.valid();
+        Ok((Self { config, model, generator, fake, recipe }, step))
+    }
+
+    /// Writes everything below a folder, each part whole or not at all, and returns the parts' folders:
+    ///
+    /// - `unet_one_step`: the generator's network, with low-rank updates merged, and how it is called;
+    /// - `lora`, for a run with `[lora]`: the generator's updates as LoRA files, `pytorch_lora_weights.safetensors` in
+    ///   diffusers' and PEFT's spelling, `kohya.safetensors` in kohya's;
+    /// - `fake_score`: the fake score's network, and its critic's head where it has one. A second stage starts from these
+    ///   (`generator.start`, `fake.start`).
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn write(&self, home: &Path, precision: Precision) -> Result<Vec<PathBuf>, Error> {
+        let mut folders = vec![ModelFolder::new(home).part(Part::Generator), home.join("fake_score")];
+        WholeFolder::new(&folders[0]).replace(|fresh| self.write_generator(fresh, precision))?;
+        WholeFolder::new(&folders[1]).replace(|fresh| self.write_fake(fresh, precision))?;
+        if self.config.lora.is_some() {
+            folders.push(home.join("lora"));
+            WholeFolder::new(&folders[2]).replace(|fresh| self.write_lora(fresh, precision))?;
+        }
+        Ok(folders)
+    }
+
+    pub(crate) fn write_generator(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
+        let network = self.generator.network.clone().materialize();
+        network.save(&self.model.config, folder, precision)?;
+        Ok(self.recipe.write(folder)?)
+    }
+
+    fn write_fake(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
+        let network = self.fake.network.clone().materialize();
+        network.save(&self.model.config, folder, precision)?;
+        let Some(critic) = self.fake.critic() else { return Ok(()) };
+        let path = critic_beside(&folder.join("config.json"));
+        Ok(dmd_weights::save(critic, &path, &KeyMap::default(), precision)?)
+    }
+
+    fn write_lora(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
+        let Some(section) = &self.config.lora else { return Ok(()) };
+        let (network, keys) = (&self.generator.network, &F::Network::KEYS);
+        for (name, spelling) in [("pytorch_lora_weights", LoraSpelling::Peft), ("kohya", LoraSpelling::Kohya)]
+        {
+            let path = folder.join(format!("{name}.safetensors"));
+            dmd_weights::save_lora(network, &path, keys, section.alpha(), spelling, precision)?;
+        }
+        Ok(())
+    }
+}
+
+/// A module with what a checkpoint's file holds of it: what is trained.
+fn read<M: Module>(module: M, path: &Path) -> Result<M, Error> {
+    let names = trained(&module, &PLAIN_KEYS);
+    Ok(load_some_for_training(module, &dmd_weights::read(path)?, &PLAIN_KEYS, &names)?)
+}

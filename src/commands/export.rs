@@ -1,0 +1,57 @@
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use dmd_model::with_model;
+use dmd_train::Trained;
+use dmd_train::config::DistillConfig;
+use dmd_weights::Precision;
+
+use super::distill::open;
+use crate::console::say;
+
+/// Write the generator of a distillation's checkpoint, while the run goes on or after it
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The run's folder: `output` of its configuration
+    run: PathBuf,
+    /// A checkpoint that was kept (`pace.keep`), by its step [default: the newest]
+    #[arg(long)]
+    step: Option<usize>,
+    /// Folder to write into [default: the run's]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Float type of the weights
+    #[arg(long, value_enum, default_value_t)]
+    precision: Stored,
+    /// Device to read onto
+    #[arg(long, default_value = "flex")]
+    device: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Stored {
+    F32,
+    #[default]
+    F16,
+    Bf16,
+}
+
+pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<()> {
+    let config = DistillConfig::from_file(&args.run.join("config.toml"))?;
+    let device = dmd_kernels::device::open(&args.device)?;
+    let precision = match args.precision {
+        Stored::F32 => Precision::Single,
+        Stored::F16 => Precision::Half,
+        Stored::Bf16 => Precision::Brain,
+    };
+    let out = args.out.as_ref().unwrap_or(&args.run);
+    let (folders, step) = with_model!(open(&config, &device)?, model => {
+        let (trained, step) = Trained::of_checkpoint(&args.run, args.step, &config, &model, &device)?;
+        (trained.write(out, precision)?, step)
+    });
+    say!("the checkpoint after {step} steps:");
+    for folder in folders {
+        say!("wrote {}", folder.display());
+    }
+    Ok(())
+}
