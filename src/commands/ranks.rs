@@ -118,9 +118,9 @@ mod with_mpi {
     use std::{env, thread};
 
     use dmd_mpi::Mpi;
-    use dmd_train::{Alone, Collective, Error};
+    use dmd_train::{Collective, Error};
 
-    use super::Ranks;
+    use super::{Alone, Ranks};
     use crate::console::{hush, say_err, sentence};
 
     /// SIGUSR1.

@@ -79,7 +79,7 @@ impl Gradients {
         let lengths = self.tensors.iter().map(|gradient| gradient.as_ref().map(|values| values.dims()[0]));
         let form: Vec<u8> = format!("{:?}", lengths.collect::<Vec<_>>()).into_bytes();
         agree(ranks, &form, "has gradients of other parameters than rank 0")?;
-        let mut all: Vec<&mut Tensor<1>> = self.tensors.iter_mut().flatten().collect();
+        let mut all: Vec<&mut Tensor<1>> = self.iter_mut().collect();
         let mut rest = &mut all[..];
         while !rest.is_empty() {
             let mut length = 0;
@@ -107,6 +107,11 @@ impl Gradients {
     /// Every gradient there is, flattened, in visiting order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Tensor<1>> {
         self.tensors.iter().flatten()
+    }
+
+    /// Every gradient there is, to be replaced.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Tensor<1>> {
+        self.tensors.iter_mut().flatten()
     }
 
     /// The gradients by parameter, in visiting order.

@@ -12,6 +12,8 @@ mod inspecting;
 mod lora;
 mod notes;
 mod output;
+#[cfg(feature = "mpi")]
+mod ranks;
 mod refusals;
 mod teacher;
 
