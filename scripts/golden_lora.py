@@ -77,6 +77,13 @@ def iterations(model=None, to=None, rank=4, alpha=8.0, batch=2, count=3, side=8,
         alpha, sigma = scales(t)
         return alpha * x + sigma * eps
 
+    def clipped(parameters):
+        """clip_grad_norm_ to 10 by a norm in f64: PyTorch's in f32 is 0.15 % too small over 26 million values."""
+        norm = sum(parameter.grad.double().square().sum() for parameter in parameters).sqrt()
+        for parameter in parameters:
+            parameter.grad.mul_(min(1.0, 10.0 / (norm.item() + 1e-6)))
+        return norm.float()
+
     def use(name):
         network.enable_adapters() if name else network.disable_adapters()
         if name:
@@ -130,7 +137,7 @@ def iterations(model=None, to=None, rank=4, alpha=8.0, batch=2, count=3, side=8,
         (matching + weights["generator"] * adversarial).backward()
         for key, value in matrices["generator"].items() if i == 0 else ():
             figures[f"gradient.generator.{key}"] = value.grad.flatten()[::7].clone()
-        figures[f"generator_norm{i}"] = torch.nn.utils.clip_grad_norm_(trained["generator"], 10.0)
+        figures[f"generator_norm{i}"] = clipped(trained["generator"])
         optimisers["generator"].step()
         optimisers["generator"].zero_grad()
         use("fake")
@@ -145,7 +152,7 @@ def iterations(model=None, to=None, rank=4, alpha=8.0, batch=2, count=3, side=8,
         (denoising + weights["critic"] * critic).backward()
         for key, value in matrices["fake"].items() if i == 0 else ():
             figures[f"gradient.fake.{key}"] = value.grad.flatten()[::7].clone()
-        figures[f"fake_norm{i}"] = torch.nn.utils.clip_grad_norm_(trained["fake"], 10.0)
+        figures[f"fake_norm{i}"] = clipped(trained["fake"])
         optimisers["fake"].step()
         optimisers["fake"].zero_grad()
         figures |= {f"matching{i}": matching, f"adversarial{i}": adversarial, f"fake{i}": denoising, f"critic{i}": critic}

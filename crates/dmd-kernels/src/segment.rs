@@ -1,17 +1,11 @@
 //! Segments of a network whose activations are computed again in the backward pass: of a segment, only its inputs are kept.
 
-use std::fmt;
-use std::marker::PhantomData;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod step;
+
 use std::sync::Arc;
 
-use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, DispatchDevice, DispatchKindConversion, DispatchTensor};
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 /// What a segment computes of its module and inputs.
@@ -20,253 +14,37 @@ pub type Body<M, const N: usize> = Arc<dyn Fn(&M, [Tensor<4>; N]) -> Tensor<4> +
 /// `body(module, inputs)`, without keeping what it computes on the way: the backward pass computes it again (Chen et al.
 /// 2016). The gradients are the same bit by bit, for one more forward pass. Tensors that `body` captures are constants.
 ///
-/// On the devices of [`recomputes`]; elsewhere, and where nothing is tracked, the body is computed as it stands.
+/// On the devices of [`recomputes`], for one to three inputs; elsewhere, and where no parameter is trained, the body is
+/// computed as it stands.
 pub fn recomputed<M: Module + 'static, const N: usize>(
     module: &M,
     inputs: [Tensor<4>; N],
     body: Body<M, N>,
 ) -> Tensor<4> {
-    let device = inputs[0].device();
-    let mut tracked = Trained { found: Vec::new() };
-    module.visit(&mut tracked);
-    let Some(anchor) = tracked.found.first().cloned() else { return body(module, inputs) };
-    let segment = Start { module, inputs: &inputs, body: &body, anchor, tracked: &tracked.found };
-    let done = match plain(device.as_dispatch()) {
-        #[cfg(feature = "flex")]
-        DispatchDevice::Flex(_) => segment.on::<burn::backend::Flex>(),
-        #[cfg(feature = "ndarray")]
-        #[expect(deprecated, reason = "burn announces that its ndarray backend will go")]
-        DispatchDevice::NdArray(_) => segment.on::<burn::backend::NdArray>(),
-        _ => None,
-    };
-    done.unwrap_or_else(|| body(module, inputs))
+    #[cfg(any(feature = "flex", feature = "ndarray"))]
+    if let Some(y) = step::recomputed(module, &inputs, &body) {
+        return y;
+    }
+    body(module, inputs)
 }
 
 /// Whether [`recomputed`] computes segments again on this device: on flex and ndarray.
 pub fn recomputes(device: &Device) -> bool {
-    match plain(device.as_dispatch()) {
-        #[cfg(feature = "flex")]
-        DispatchDevice::Flex(_) => true,
-        #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(_) => true,
-        _ => false,
-    }
-}
-
-fn plain(device: &DispatchDevice) -> &DispatchDevice {
-    match device {
-        DispatchDevice::Autodiff(inner) => plain(inner),
-        other => other,
-    }
-}
-
-/// The trained parameters of a module, in visiting order, as flat tensors of one rank: their nodes are what counts.
-struct Trained {
-    found: Vec<DispatchTensor>,
-}
-
-impl ModuleVisitor for Trained {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if param.is_require_grad() {
-            self.found.push(param.base().into_dispatch());
-        }
-    }
-}
-
-/// A segment about to be computed.
-struct Start<'a, M, const N: usize> {
-    module: &'a M,
-    inputs: &'a [Tensor<4>; N],
-    body: &'a Body<M, N>,
-    anchor: DispatchTensor,
-    tracked: &'a [DispatchTensor],
-}
-
-impl<M: Module + 'static, const N: usize> Start<'_, M, N> {
-    /// The segment on a backend; `None` where its tensors are not of it, or on another side of autodiff.
-    fn on<B: Backend>(&self) -> Option<Tensor<4>>
-    where
-        DispatchTensor: DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B, NoCheckpointing>>,
+    #[cfg(any(feature = "flex", feature = "ndarray"))]
+    return step::serves(device);
+    #[cfg(not(any(feature = "flex", feature = "ndarray")))]
     {
-        let tracked = |tensor: DispatchTensor| {
-            Tensor::<1>::from_dispatch(tensor).try_into_primitive::<Autodiff<B, NoCheckpointing>>().ok()
-        };
-        let nodes: Option<Vec<NodeId>> =
-            self.tracked.iter().map(|tensor| Some(tracked(tensor.clone())?.id())).collect();
-        let nodes = nodes?;
-        // The parents: the inputs, and one of the parameters, without which a segment of untracked inputs would not be
-        // tracked. A graph's steps have a fixed number of parents; the other parameters are leaves and need no edge.
-        let mut parents = Vec::with_capacity(N + 1);
-        for input in self.inputs {
-            let input = if input.is_autodiff() { input.clone() } else { input.clone().autodiff() };
-            parents.push(tracked(input.into_dispatch())?.node());
-        }
-        parents.push(tracked(self.anchor.clone())?.node());
-        let inputs = self.inputs.clone().map(Tensor::without_autodiff);
-        // On the training side, but untracked: an operation may have another body, which rounds otherwise, on the plain one.
-        let y = (self.body)(&self.module.clone().no_grad(), inputs.clone().map(Tensor::autodiff));
-        let y: FloatTensor<B> = y.without_autodiff().try_into_primitive::<B>().ok()?;
-        let module = self.module.valid();
-        let state = State { module, inputs, nodes, body: Described(Arc::clone(self.body)) };
-        macro_rules! step {
-            ($parents:literal) => {{
-                let parents: [_; $parents] = parents.try_into().ok()?;
-                match Segment::<M, N>(PhantomData)
-                    .prepare::<NoCheckpointing>(parents)
-                    .compute_bound()
-                    .stateful()
-                {
-                    OpsKind::Tracked(prep) => prep.finish(state, y),
-                    OpsKind::UnTracked(prep) => prep.finish(y),
-                }
-            }};
-        }
-        let y = match N {
-            1 => step!(2),
-            2 => step!(3),
-            3 => step!(4),
-            _ => return None,
-        };
-        Some(Tensor::from_primitive::<Autodiff<B, NoCheckpointing>>(y))
-    }
-}
-
-/// A body that says nothing of itself.
-struct Described<M, const N: usize>(Body<M, N>);
-
-impl<M, const N: usize> Clone for Described<M, N> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<M, const N: usize> fmt::Debug for Described<M, N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a segment's body")
-    }
-}
-
-/// What the backward pass needs.
-#[derive(Debug, Clone)]
-struct State<M, const N: usize> {
-    /// On the plain side; each parameter remembers whether it is trained.
-    module: M,
-    inputs: [Tensor<4>; N],
-    /// The nodes of the trained parameters, in visiting order.
-    nodes: Vec<NodeId>,
-    body: Described<M, N>,
-}
-
-/// The step in the graph.
-#[derive(Debug)]
-struct Segment<M, const N: usize>(PhantomData<fn() -> M>);
-
-impl<B, M, const N: usize, const P: usize> Backward<B, P> for Segment<M, N>
-where
-    B: Backend,
-    M: Module + 'static,
-    DispatchTensor: DispatchKindConversion<B>,
-{
-    type State = State<M, N>;
-
-    fn backward(self, ops: Ops<Self::State, P>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = Tensor::<4>::from_primitive::<B>(grads.consume::<B>(&ops.node));
-        let State { module, inputs, nodes, body } = ops.state;
-        // Leaves of a graph of their own: one that shared a node with the outer graph would wait for it for ever.
-        let module = module.train();
-        let wanted: [bool; N] = std::array::from_fn(|i| ops.parents[i].is_some());
-        let mut i = 0;
-        let inputs = inputs.map(|input| {
-            i += 1;
-            if wanted[i - 1] { input.autodiff().require_grad() } else { input }
-        });
-        let y = (body.0)(&module, inputs.clone());
-        let mut inner = (y * gradient.autodiff()).sum().backward();
-        for (parent, input) in ops.parents.iter().zip(&inputs) {
-            if let (Some(parent), Some(gradient)) = (parent, input.grad_remove(&mut inner)) {
-                register::<B>(grads, parent.id, gradient.into_dispatch());
-            }
-        }
-        let mut give =
-            Give::<B> { nodes: nodes.into_iter(), inner: &mut inner, outer: grads, backend: PhantomData };
-        module.visit(&mut give);
-    }
-}
-
-/// Adds the gradient of a node.
-fn register<B: Backend>(grads: &mut Gradients, node: NodeId, gradient: DispatchTensor)
-where
-    DispatchTensor: DispatchKindConversion<B>,
-{
-    let gradient = Tensor::<1>::from_dispatch(gradient).try_into_primitive::<B>();
-    grads.register::<B>(node, gradient.expect("a gradient is on its tensor's backend"));
-}
-
-/// Hands the gradients of a module's trained parameters on to the outer graph's nodes.
-struct Give<'a, B> {
-    nodes: std::vec::IntoIter<NodeId>,
-    inner: &'a mut burn::tensor::Gradients,
-    outer: &'a mut Gradients,
-    backend: PhantomData<B>,
-}
-
-impl<B: Backend> ModuleVisitor for Give<'_, B>
-where
-    DispatchTensor: DispatchKindConversion<B>,
-{
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if !param.is_require_grad() {
-            return;
-        }
-        let node = self.nodes.next().expect("the module has the parameters that it had");
-        if let Some(gradient) = param.base().grad_remove(self.inner) {
-            register::<B>(self.outer, node, gradient.into_dispatch());
-        }
+        let _ = device;
+        false
     }
 }
 
 /// The same tensor. Gradients that reach it by several ways are added up here before they go on: with this at a segment's
 /// inputs, sums have the same order whether the segment is [`recomputed`] or not, and so the same bits.
 pub fn gathered<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if !x.is_autodiff() || !recomputes(&x.device()) {
-        return x;
+    #[cfg(any(feature = "flex", feature = "ndarray"))]
+    if let Some(through) = x.is_autodiff().then(|| step::gathered(&x)).flatten() {
+        return through;
     }
-    let through = match plain(x.device().as_dispatch()) {
-        #[cfg(feature = "flex")]
-        DispatchDevice::Flex(_) => through::<burn::backend::Flex, D>(&x),
-        #[cfg(feature = "ndarray")]
-        #[expect(deprecated, reason = "burn announces that its ndarray backend will go")]
-        DispatchDevice::NdArray(_) => through::<burn::backend::NdArray, D>(&x),
-        _ => None,
-    };
-    through.unwrap_or(x)
-}
-
-fn through<B: Backend, const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>>
-where
-    DispatchTensor: DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B, NoCheckpointing>>,
-{
-    let x = x.clone().try_into_primitive::<Autodiff<B, NoCheckpointing>>().ok()?;
-    let node = x.node();
-    let y = match Gather.prepare::<NoCheckpointing>([node]).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish((), x.into_primitive()),
-        OpsKind::UnTracked(prep) => prep.finish(x.into_primitive()),
-    };
-    Some(Tensor::from_primitive::<Autodiff<B, NoCheckpointing>>(y))
-}
-
-/// A step that hands its gradient on.
-#[derive(Debug)]
-struct Gather;
-
-impl<B: Backend> Backward<B, 1> for Gather {
-    type State = ();
-
-    fn backward(self, ops: Ops<(), 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<B>(&ops.node);
-        let [parent] = ops.parents;
-        if let Some(parent) = parent {
-            grads.register::<B>(parent.id, gradient);
-        }
-    }
+    x
 }
