@@ -36,7 +36,6 @@ where
     }
 
     /// The same of this rank alone. One partial sum is kept for each level of the tree in which gradients are added.
-    #[expect(clippy::type_complexity, reason = "three results of one pass")]
     fn own_update<T: Send, P: Send>(
         &self,
         turns: Vec<T>,
