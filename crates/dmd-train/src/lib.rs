@@ -20,6 +20,7 @@ mod learning_rate;
 mod lora;
 mod metrics;
 mod optimizer;
+mod pace;
 mod pair_file;
 pub mod pairs;
 mod parallel;

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use dmd_core::Noise;
 use image::RgbImage;
-use serde::{Deserialize, Serialize};
 
 use crate::NotFinite;
 use crate::checkpoint::{self, RunState, newest};
 use crate::fingerprint::Fingerprint;
 use crate::report::{self, Alarm};
 use crate::{Alone, Collective, Error, Figures, agree, any, metrics, together};
+
+pub use crate::pace::Pace;
 
 /// A training that advances by steps.
 pub trait Stage {
@@ -66,34 +67,6 @@ pub struct Probe {
     pub pictures: Vec<RgbImage>,
     /// Figures by name, for `metrics.jsonl`.
     pub figures: Vec<(&'static str, f64)>,
-}
-
-/// How long a stage runs and how often it reports.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pace {
-    /// Optimiser steps in all.
-    pub steps: usize,
-    /// A line in `metrics.jsonl` every so many steps.
-    #[serde(default = "one")]
-    pub log_every: usize,
-    /// A grid of pictures every so many steps.
-    #[serde(default = "five_hundred")]
-    pub grid_every: usize,
-    /// A checkpoint every so many steps.
-    #[serde(default = "five_hundred")]
-    pub checkpoint_every: usize,
-    /// Checkpoints that are kept, the newest among them; older ones are named by their step.
-    #[serde(default = "one")]
-    pub keep: usize,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn five_hundred() -> usize {
-    500
 }
 
 /// What a run reports to the outside, and asks it.
