@@ -15,6 +15,7 @@ use dmd_core::{
 
 pub use self::batch::{Batch, Turn};
 pub use self::config::{Adversarial, Regression, TrainerConfig};
+pub(crate) use self::state::read;
 use crate::parallel::{both, side_by_side};
 use crate::{AdamW, Alone, Ema, Error, Figures, Gradients, Reduce};
 
