@@ -36,6 +36,20 @@ class Head(torch.nn.Module):
         return self.conv_out(F.silu(self.norm_2(self.conv_2(x)))).flatten(1)
 
 
+ALPHAS = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
+
+
+def scales(t):
+    """alpha and sigma of Stable Diffusion's schedule."""
+    a = ALPHAS[t.long()].view(-1, 1, 1, 1)
+    return a.sqrt(), (1 - a).sqrt()
+
+
+def diffused(x, eps, t):
+    alpha, sigma = scales(t)
+    return alpha * x + sigma * eps
+
+
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "time_emb_proj",
           "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"]
 
@@ -58,7 +72,6 @@ def iterations(model=None, to=None, rank=4, alpha=8.0, batch=2, count=3, side=8,
             for i, (key, value) in enumerate(matrices[name].items()):
                 value.copy_(0.05 * normal(seed * 1000 + i, *value.shape))
     head = randomise(head or Head(), 33).train()
-    alphas = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
     shape, guidance, weights = (batch, 4, side, side), 2.0, {"generator": 0.3, "critic": 0.1}
     d = dict(text=normal(61, batch, *text), real_text=normal(62, batch, *text), empty=normal(63, 1, *text))
     for i in range(count):
@@ -68,14 +81,6 @@ def iterations(model=None, to=None, rank=4, alpha=8.0, batch=2, count=3, side=8,
             low, high = (20, 980) if name == "t" else (0, 999)
             generator = torch.Generator().manual_seed(1000 * (i + 1) + j)
             d[f"{name}{i}"] = torch.randint(low, high + 1, (batch,), generator=generator).float()
-
-    def scales(t):
-        a = alphas[t.long()].view(-1, 1, 1, 1)
-        return a.sqrt(), (1 - a).sqrt()
-
-    def diffused(x, eps, t):
-        alpha, sigma = scales(t)
-        return alpha * x + sigma * eps
 
     def clipped(parameters):
         """clip_grad_norm_ to 10 by a norm in f64: PyTorch's in f32 is 0.15 % too small over 26 million values."""

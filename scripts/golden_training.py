@@ -17,7 +17,7 @@ import transformers
 from pytorch_fid import inception as fid
 
 from golden import ROOT, normal, randomise, save
-from golden_lora import Head
+from golden_lora import Head, diffused, scales
 
 SIGMA_DATA = 0.5
 
@@ -58,8 +58,6 @@ def training_step():
                 parameter.add_(0.02 * normal(seed * 1000 + i, *parameter.shape))
     head = randomise(Head(), 33).train()
     guidance, weights = 2.0, {"regression": 0.25, "generator": 0.3, "critic": 0.1}
-    scheduler = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    alphas = scheduler.alphas_cumprod
     draws = dict(
         z=normal(40, 4, 4, 8, 8), eps=normal(41, 4, 4, 8, 8), fake_eps=normal(42, 4, 4, 8, 8),
         critic_eps=normal(43, 4, 4, 8, 8), turn_eps=normal(44, 4, 4, 8, 8), real_eps=normal(45, 4, 4, 8, 8),
@@ -70,14 +68,6 @@ def training_step():
         real_t=torch.tensor([7.0, 123.0, 456.0, 789.0]),
     )
     d = draws
-
-    def scales(t):
-        a = alphas[t.long()].view(-1, 1, 1, 1)
-        return a.sqrt(), (1 - a).sqrt()
-
-    def diffused(x, eps, t):
-        alpha, sigma = scales(t)
-        return alpha * x + sigma * eps
 
     def x0(network, x_t, t, text):
         alpha, sigma = scales(t)

@@ -1,11 +1,11 @@
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use dmd_model::with_model;
 use dmd_train::Trained;
 use dmd_train::config::DistillConfig;
-use dmd_weights::Precision;
 
+use super::Dtype;
 use super::distill::open;
 use crate::console::say;
 
@@ -21,33 +21,20 @@ pub(crate) struct ExportArgs {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Float type of the weights
-    #[arg(long, value_enum, default_value_t)]
-    precision: Stored,
+    #[arg(long, value_enum, default_value = "f16")]
+    precision: Dtype,
     /// Device to read onto
     #[arg(long, default_value = "flex")]
     device: String,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Stored {
-    F32,
-    #[default]
-    F16,
-    Bf16,
-}
-
 pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<()> {
     let config = DistillConfig::from_file(&args.run.join("config.toml"))?;
     let device = dmd_kernels::device::open(&args.device)?;
-    let precision = match args.precision {
-        Stored::F32 => Precision::Single,
-        Stored::F16 => Precision::Half,
-        Stored::Bf16 => Precision::Brain,
-    };
     let out = args.out.as_ref().unwrap_or(&args.run);
     let (folders, step) = with_model!(open(&config, &device)?, model => {
         let (trained, step) = Trained::of_checkpoint(&args.run, args.step, &config, &model, &device)?;
-        (trained.write(out, precision)?, step)
+        (trained.write(out, args.precision.into())?, step)
     });
     say!("the checkpoint after {step} steps:");
     for folder in folders {

@@ -27,6 +27,7 @@ use burn::tensor::{Device, FloatDType};
 use clap::{Args, ValueEnum};
 use dmd_data::{DataSection, Dataset};
 use dmd_model::{EmbeddingOption, LoraOption, Noising, OpenOptions, Recipe};
+use dmd_weights::Precision;
 
 use crate::console::say_err;
 
@@ -84,11 +85,21 @@ pub(crate) struct DtypeArgs {
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Dtype {
+pub(crate) enum Dtype {
     #[default]
     F32,
     F16,
     Bf16,
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::Single,
+            Dtype::F16 => Self::Half,
+            Dtype::Bf16 => Self::Brain,
+        }
+    }
 }
 
 impl DtypeArgs {

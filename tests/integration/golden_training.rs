@@ -13,7 +13,7 @@ use dmd::unet::{
 };
 use dmd::weights::KeyMap;
 
-use crate::support::{Fixture, Weights, assert_close, device, golden};
+use crate::support::{Fixture, Weights, assert_close, critic_head, device, golden};
 
 /// diffusers' UNet2DModel: with classes, as ADM has it, and without classes; and under EDM's preconditioning, at
 /// sigma 80 too.
@@ -60,24 +60,13 @@ fn a_training_step_of_pytorch() {
     let number = |name: &str| f64::from(io.values(name).1[0]);
     let schedule = SchedulerConfig::stable_diffusion().schedule();
     let (alpha, sigma) = schedule.alpha_sigma(999);
-    let mut head = Weights::new();
-    for name in ["conv_1", "norm_1", "conv_2", "norm_2", "conv_out"] {
-        for part in ["weight", "bias"] {
-            let (shape, values) = io.values(&format!("head.{name}.{part}"));
-            head.add(format!("{name}.{part}"), &shape, values);
-        }
-    }
-    let head = dmd::weights::load_for_training(
-        Discriminator::new(32, 4, 4, &device()),
-        &dmd::weights::read(&head.write("head.safetensors")).unwrap(),
-        &KeyMap::default(),
-    );
+    let head = critic_head(&io, Discriminator::new(32, 4, 4, &device()));
     let (teacher, _) = UNet2d::from_dir(&golden("unet_sd1"), &device()).unwrap();
     let teacher = UNetDenoiser::new(teacher, Prediction::Epsilon);
     let mut d = Distiller::new(
         FewStep::new(perturbed(31).train(), vec![Level { t: 999.0, alpha, sigma }]),
         Guided::new(teacher, io.tensor("empty"), 2.0),
-        perturbed(32).with_critic(head.unwrap()).train(),
+        perturbed(32).with_critic(head).train(),
         schedule,
     );
     let text: Tensor<3> = io.tensor("text");

@@ -1,6 +1,5 @@
 //! Training of low-rank updates against PEFT: fixtures of `scripts/golden_lora.py`.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -12,9 +11,8 @@ use dmd::core::{
 use dmd::scheduler::SchedulerConfig;
 use dmd::train::{AdamW, AdamWConfig, Gradients, LoraSection};
 use dmd::unet::{Discriminator, Network, UNET_KEYS, UNet2d, UNetDenoiser};
-use dmd::weights::KeyMap;
 
-use crate::support::{Fixture, Weights, device, golden};
+use crate::support::{Fixture, Weights, critic_head, device, golden};
 
 /// Every layer that may have an update.
 const LAYERS: [&str; 14] = [
@@ -37,36 +35,32 @@ const LAYERS: [&str; 14] = [
 /// A network with updates whose matrices are drawn as the script draws them.
 fn updated(network: UNet2d, section: &LoraSection, seed: u64) -> UNet2d {
     let network = section.attach(network, &UNET_KEYS, &mut Noise::from_seed(0)).unwrap();
-    let names = dmd::weights::trained(&network, &UNET_KEYS);
     let mut weights = Weights::new();
-    let shapes: Vec<_> = updates(&network);
-    for (i, name) in (0_u64..).zip(&names) {
-        let (_, shape, _) = shapes.iter().find(|(found, ..)| found == name).unwrap();
+    for (i, (name, shape, _)) in (0_u64..).zip(updates(&network)) {
         let noise = Noise::torch_cpu(seed * 1000 + i).normals(shape.iter().product());
-        weights.add(name.clone(), shape, noise.iter().map(|value| (0.05 * value) as f32));
+        weights.add(name, &shape, noise.iter().map(|value| (0.05 * value) as f32));
     }
     let file = dmd::weights::read(&weights.write("lora.safetensors")).unwrap();
+    let names = dmd::weights::trained(&network, &UNET_KEYS);
     dmd::weights::load_some_for_training(network, &file, &UNET_KEYS, &names).unwrap()
 }
 
-/// The matrices of a network's updates, by name.
+/// The matrices of a network's updates, in the order of their names.
 fn updates(network: &UNet2d) -> Vec<(String, Vec<usize>, Vec<f32>)> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("updates.safetensors");
-    let names: BTreeSet<String> = dmd::weights::trained(network, &UNET_KEYS);
+    let names = dmd::weights::trained(network, &UNET_KEYS);
     dmd::weights::save_some(network, &path, &UNET_KEYS, dmd::weights::Precision::Single, &names).unwrap();
     let file = dmd::weights::read(&path).unwrap();
-    let values =
-        |name: &String| (name.clone(), file.entries()[name].shape.clone(), file.floats(name).unwrap());
-    names.iter().map(values).collect()
+    let entries = file.entries().iter();
+    entries.map(|(name, entry)| (name.clone(), entry.shape.clone(), file.floats(name).unwrap())).collect()
 }
 
 /// Gradients of a network's trained parameters, by name, as the script stores them: every 7th value.
-fn named(gradients: &Gradients, names: &BTreeSet<String>, order: &[String]) -> Vec<(String, Vec<f32>)> {
-    let all: Vec<Tensor<1>> = gradients.clone().iter_mut().map(|gradient| gradient.clone()).collect();
-    let trained: Vec<&String> = order.iter().filter(|name| names.contains(*name)).collect();
-    let value = |tensor: &Tensor<1>| tensor.clone().into_data().iter::<f32>().step_by(7).collect();
-    trained.into_iter().zip(&all).map(|(name, tensor)| (name.clone(), value(tensor))).collect()
+fn named(gradients: &Gradients, names: &[String]) -> Vec<(String, Vec<f32>)> {
+    let value =
+        |gradient: &mut Tensor<1>| gradient.clone().into_data().iter::<f32>().step_by(7).collect::<Vec<_>>();
+    names.iter().cloned().zip(gradients.clone().iter_mut().map(value)).collect()
 }
 
 /// The largest difference relative to the largest value of each tensor.
@@ -94,10 +88,15 @@ fn iterations(unet: &Path, io: &Fixture, section: &LoraSection, count: usize, he
         network(52).with_critic(head),
         schedule,
     );
-    let order = dmd::weights::names(&d.generator.denoiser.network, &UNET_KEYS);
     let mut optimizers = [(); 2].map(|()| AdamW::new(AdamWConfig::default()));
     let text: Tensor<3> = io.tensor("text");
     let worst = std::cell::Cell::new(0.0_f64);
+    let gradients = |which: &str, network: &UNet2d, found: &Gradients| {
+        for (name, found) in named(found, &dmd::weights::trained(network, &UNET_KEYS)) {
+            let expected = io.values(&format!("gradient.{which}.{name}")).1;
+            worst.set(worst.get().max(compare(&format!("{which} {name}"), &found, &expected, 1e-4)));
+        }
+    };
     for i in 0..count {
         let start = Instant::now();
         let at = |name: &str| format!("{name}{i}");
@@ -116,11 +115,7 @@ fn iterations(unet: &Path, io: &Fixture, section: &LoraSection, count: usize, he
         close("adversarial", loss.adversarial.as_ref().unwrap());
         let grads = Gradients::of(loss.total, &d.generator.denoiser.network);
         if i == 0 {
-            let names = dmd::weights::trained(&d.generator.denoiser.network, &UNET_KEYS);
-            for (name, found) in named(&grads, &names, &order) {
-                let expected = io.values(&format!("gradient.generator.{name}")).1;
-                worst.set(worst.get().max(compare(&name, &found, &expected, 1e-4)));
-            }
+            gradients("generator", &d.generator.denoiser.network, &grads);
         }
         let (network, norm) = optimizers[0].step(1e-3, d.generator.denoiser.network.clone(), grads);
         close("generator_norm", &norm);
@@ -136,6 +131,10 @@ fn iterations(unet: &Path, io: &Fixture, section: &LoraSection, count: usize, he
         let critic = d.critic_loss(loss.x, &diffusion("turn_eps", "turn_t"), &text, &reals).unwrap();
         close("critic", &critic.loss);
         let grads = Gradients::of(fake + critic.loss * 0.1, &d.fake);
+        if i == 0 {
+            // The critic's come after the network's.
+            gradients("fake", &d.fake.network, &grads);
+        }
         let (fake, norm) = optimizers[1].step(1e-3, d.fake.clone(), grads);
         close("fake_norm", &norm);
         d.fake = fake;
@@ -152,18 +151,6 @@ fn iterations(unet: &Path, io: &Fixture, section: &LoraSection, count: usize, he
     println!("worst relative difference: {:e}", worst.get());
 }
 
-fn head(io: &Fixture, head: Discriminator) -> Discriminator {
-    let mut weights = Weights::new();
-    for name in ["conv_1", "norm_1", "conv_2", "norm_2", "conv_out"] {
-        for part in ["weight", "bias"] {
-            let (shape, values) = io.values(&format!("head.{name}.{part}"));
-            weights.add(format!("{name}.{part}"), &shape, values);
-        }
-    }
-    let file = dmd::weights::read(&weights.write("head.safetensors")).unwrap();
-    dmd::weights::load_for_training(head, &file, &KeyMap::default()).unwrap().train()
-}
-
 fn section(rank: usize, alpha: f64) -> LoraSection {
     LoraSection { rank, alpha: Some(alpha), layers: LAYERS.map(str::to_owned).to_vec() }
 }
@@ -172,7 +159,7 @@ fn section(rank: usize, alpha: f64) -> LoraSection {
 #[test]
 fn iterations_of_peft() {
     let io = Fixture::open("lora_training");
-    let head = head(&io, Discriminator::new(32, 4, 4, &device()));
+    let head = critic_head(&io, Discriminator::new(32, 4, 4, &device())).train();
     iterations(&golden("unet_sd1"), &io, &section(4, 8.0), 3, head);
 }
 
@@ -182,7 +169,7 @@ fn iterations_of_peft() {
 fn lora_at_full_size() {
     let variable = |name: &str| std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set"));
     let io = Fixture::at(Path::new(&variable("DMD_LORA_REFERENCE")));
-    let head = head(&io, Discriminator::new(1280, 8, 32, &device()));
+    let head = critic_head(&io, Discriminator::new(1280, 8, 32, &device())).train();
     let rank = std::env::var("DMD_LORA_RANK").map_or(16, |rank| rank.parse().unwrap());
     iterations(Path::new(&variable("DMD_LORA_UNET")), &io, &section(rank, rank as f64), 3, head);
 }
@@ -207,11 +194,7 @@ fn recomputed_blocks_have_the_same_gradients() {
         };
         let kept = gradients(&network);
         let again = gradients(&network.clone().recomputing());
-        let trained = dmd::weights::trained(&network, &UNET_KEYS);
-        let names: Vec<String> = dmd::weights::names(&network, &UNET_KEYS)
-            .into_iter()
-            .filter(|name| trained.contains(name))
-            .collect();
+        let names = dmd::weights::trained(&network, &UNET_KEYS);
         assert_eq!((kept.len(), again.len()), (names.len(), names.len()), "{what}");
         for ((name, kept), again) in names.iter().zip(&kept).zip(&again) {
             if name.starts_with("time_embedding") {

@@ -6,6 +6,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use dmd::clip::TextEncoder;
 use dmd::core::Noise;
 use dmd::model::{OpenOptions, TextToImage};
+use dmd::unet::Discriminator;
+use dmd::weights::KeyMap;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -75,6 +77,19 @@ impl Fixture {
         let values: Vec<i32> = values.into_iter().map(|v| v as i32).collect();
         Tensor::from_data(TensorData::new(values, shape), &device())
     }
+}
+
+/// A critic's head with the weights of a fixture, under `head.`.
+pub fn critic_head(io: &Fixture, head: Discriminator) -> Discriminator {
+    let mut weights = Weights::new();
+    for name in ["conv_1", "norm_1", "conv_2", "norm_2", "conv_out"] {
+        for part in ["weight", "bias"] {
+            let (shape, values) = io.values(&format!("head.{name}.{part}"));
+            weights.add(format!("{name}.{part}"), &shape, values);
+        }
+    }
+    let file = dmd::weights::read(&weights.write("head.safetensors")).expect("the weights were written");
+    dmd::weights::load_for_training(head, &file, &KeyMap::default()).expect("the head fits")
 }
 
 /// Asserts `|a − b| ≤ 1e-4 + 1e-4·|b|` for every element: f32 sums in another order than PyTorch's.

@@ -50,6 +50,25 @@ pub struct Problem {
     pub reason: String,
 }
 
+/// All that was read of a list, or all that is wrong with it.
+///
+/// # Errors
+///
+/// [`Error::Lines`] with every problem.
+pub(crate) fn all_or_problems<T>(
+    list: &Path,
+    read: impl IntoIterator<Item = Result<T, Problem>>,
+) -> Result<Vec<T>, Error> {
+    let (mut good, mut problems) = (Vec::new(), Vec::new());
+    for one in read {
+        match one {
+            Ok(one) => good.push(one),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(good) } else { Err(Error::Lines { path: list.to_owned(), problems }) }
+}
+
 struct Listed<'a>(&'a Path, &'a [Problem]);
 
 impl fmt::Display for Listed<'_> {

@@ -5,7 +5,7 @@ use dmd_core::Noise;
 use rayon::prelude::*;
 
 use crate::dataset::Fnv;
-use crate::error::Problem;
+use crate::error::{Problem, all_or_problems};
 use crate::metadata::{self, Line};
 use crate::picture::{Background, header, open_picture, square};
 use crate::{Dataset, Entry, Error, Example};
@@ -53,19 +53,9 @@ impl ImageFolder {
                 Ok((line, header.alpha))
             })
             .collect();
-        let (mut lines, mut problems, mut with_alpha) = (Vec::with_capacity(checked.len()), Vec::new(), 0);
-        for line in checked {
-            match line {
-                Ok((line, alpha)) => {
-                    with_alpha += usize::from(alpha);
-                    lines.push(line);
-                }
-                Err(problem) => problems.push(problem),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(Error::Lines { path: list, problems });
-        }
+        let checked = all_or_problems(&list, checked)?;
+        let with_alpha = checked.iter().filter(|(_, alpha)| *alpha).count();
+        let lines = checked.into_iter().map(|(line, _)| line).collect();
         let background = Background::default();
         Ok(Self { path: folder.to_owned(), list, size, background, lines, with_alpha })
     }
@@ -121,13 +111,7 @@ impl Dataset for ImageFolder {
     }
 
     fn notes(&self) -> Vec<String> {
-        let (name, background) = (self.name(), self.background.name());
-        let note = format!(
-            "{} of {} pictures in {name} have an opacity; transparent parts are shown on {background}",
-            self.with_alpha,
-            self.lines.len()
-        );
-        (self.with_alpha > 0).then_some(note).into_iter().collect()
+        self.background.note(&self.name(), self.with_alpha, self.lines.len()).into_iter().collect()
     }
 
     /// Of file names, lengths and captions: pictures are not read again.

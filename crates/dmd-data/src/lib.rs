@@ -21,6 +21,6 @@ pub use folder::ImageFolder;
 pub use mirrored::Mirrored;
 pub use picture::{Background, Opened, grid, open_picture, save};
 pub use prompts::Prompts;
-pub use section::DataSection;
+pub use section::{DataSection, Pictures};
 pub use shapes::Shapes;
 pub use web_dataset::WebDataset;

@@ -39,6 +39,16 @@ impl Background {
             Self::Black => "black",
         }
     }
+
+    /// What a user should know where some of a data set's pictures have an opacity.
+    pub(crate) fn note(self, dataset: &str, with_alpha: usize, count: usize) -> Option<String> {
+        let background = self.name();
+        (with_alpha > 0).then(|| {
+            format!(
+                "{with_alpha} of {count} pictures in {dataset} have an opacity; transparent parts are shown on {background}"
+            )
+        })
+    }
 }
 
 /// A picture as it was read from a file.

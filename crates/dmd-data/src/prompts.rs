@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use dmd_core::Noise;
 use serde_json::{Map, Value};
 
-use crate::error::Problem;
+use crate::error::{Problem, all_or_problems};
 use crate::{Dataset, Entry, Error};
 
 /// Names under which the lines of a `.jsonl` file usually have their prompt.
@@ -44,22 +44,14 @@ impl Prompts {
             return Err(wrong(format!("its name does not end in .jsonl, so that it has no key {key:?}")));
         }
         let keys = key.as_ref().map_or(&KEYS[..], std::slice::from_ref);
-        let (mut lines, mut problems) = (Vec::new(), Vec::new());
-        for (text, line) in text.lines().map(str::trim).zip(1..) {
-            let prompt = match is_jsonl {
-                _ if text.is_empty() => continue,
-                true => from_json(text.as_bytes(), keys),
-                false => Ok(text.to_owned()),
-            };
-            match prompt {
-                Ok(prompt) if prompt.trim().is_empty() => {}
-                Ok(prompt) => lines.push((line, prompt.trim().to_owned())),
-                Err(reason) => problems.push(Problem { line, reason }),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(Error::Lines { path: path.to_owned(), problems });
-        }
+        let read = text.lines().map(str::trim).zip(1..).filter(|(text, _)| !text.is_empty());
+        let read = read.map(|(text, line)| {
+            let prompt = if is_jsonl { from_json(text.as_bytes(), keys) } else { Ok(text.to_owned()) };
+            let prompt = prompt.map_err(|reason| Problem { line, reason })?;
+            Ok((line, prompt.trim().to_owned()))
+        });
+        let mut lines = all_or_problems(path, read)?;
+        lines.retain(|(_, prompt)| !prompt.is_empty());
         if lines.is_empty() {
             return Err(wrong("it holds no prompt".to_owned()));
         }

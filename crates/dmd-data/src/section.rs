@@ -12,31 +12,10 @@ pub enum DataSection {
     /// The procedural shapes.
     Shapes {},
     /// A folder of pictures with their captions (see [`ImageFolder`]).
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Height and width the pictures are resized to.
-        size: u32,
-        /// The colour behind transparent parts.
-        #[serde(default)]
-        background: Background,
-        /// Show each picture mirrored as well (see [`Mirrored`]).
-        #[serde(default, skip_serializing_if = "is_false")]
-        flip: bool,
-    },
-    /// Tar files of pictures with their captions (see [`WebDataset`]).
-    Webdataset {
-        /// A tar file, a folder of them, a pattern, or a sequence such as `train-{000..009}.tar`.
-        path: PathBuf,
-        /// Height and width the pictures are resized to.
-        size: u32,
-        /// The colour behind transparent parts.
-        #[serde(default)]
-        background: Background,
-        /// Show each picture mirrored as well (see [`Mirrored`]).
-        #[serde(default, skip_serializing_if = "is_false")]
-        flip: bool,
-    },
+    Folder(Pictures),
+    /// Tar files of pictures with their captions (see [`WebDataset`]): the path is a tar file, a folder of them, a
+    /// pattern, or a sequence such as `train-{000..009}.tar`.
+    Webdataset(Pictures),
     /// A file of prompts: text, one per line, or `.jsonl`, an object per line.
     Prompts {
         /// The file.
@@ -46,6 +25,29 @@ pub enum DataSection {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
     },
+}
+
+/// Pictures with captions, and how they are shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pictures {
+    /// Where they lie.
+    pub path: PathBuf,
+    /// Height and width the pictures are resized to.
+    pub size: u32,
+    /// The colour behind transparent parts.
+    #[serde(default)]
+    pub background: Background,
+    /// Show each picture mirrored as well (see [`Mirrored`]).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub flip: bool,
+}
+
+impl Pictures {
+    fn shown(&self, dataset: impl Dataset + 'static) -> Arc<dyn Dataset> {
+        let dataset = Arc::new(dataset);
+        if self.flip { Arc::new(Mirrored::new(dataset)) } else { dataset }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -60,16 +62,15 @@ impl DataSection {
     ///
     /// As [`ImageFolder::open`], [`WebDataset::open`] and [`Prompts::open_with_key`].
     pub fn open(&self) -> Result<Arc<dyn Dataset>, Error> {
-        let with_flip = |dataset: Arc<dyn Dataset>, flip: bool| -> Arc<dyn Dataset> {
-            if flip { Arc::new(Mirrored::new(dataset)) } else { dataset }
-        };
         Ok(match self {
             Self::Shapes {} => Arc::new(Shapes),
-            Self::Folder { path, size, background, flip } => {
-                with_flip(Arc::new(ImageFolder::open(path, *size)?.with_background(*background)), *flip)
+            Self::Folder(pictures) => {
+                let folder = ImageFolder::open(&pictures.path, pictures.size)?;
+                pictures.shown(folder.with_background(pictures.background))
             }
-            Self::Webdataset { path, size, background, flip } => {
-                with_flip(Arc::new(WebDataset::open(path, *size)?.with_background(*background)), *flip)
+            Self::Webdataset(pictures) => {
+                let tars = WebDataset::open(&pictures.path, pictures.size)?;
+                pictures.shown(tars.with_background(pictures.background))
             }
             Self::Prompts { path, key } => Arc::new(Prompts::open_with_key(path, key.as_deref())?),
         })
@@ -79,7 +80,7 @@ impl DataSection {
     pub fn size(&self) -> Option<u32> {
         match self {
             Self::Shapes {} => Some(shapes::SIZE),
-            Self::Folder { size, .. } | Self::Webdataset { size, .. } => Some(*size),
+            Self::Folder(pictures) | Self::Webdataset(pictures) => Some(pictures.size),
             Self::Prompts { .. } => None,
         }
     }

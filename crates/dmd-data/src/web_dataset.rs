@@ -6,7 +6,7 @@ use dmd_core::Noise;
 use rayon::prelude::*;
 
 use crate::dataset::Fnv;
-use crate::error::Problem;
+use crate::error::{Problem, all_or_problems};
 use crate::picture::{Background, header_of, opened, square};
 use crate::tar_index::{self, Sample, Section};
 use crate::{Dataset, Entry, Error, Example};
@@ -90,17 +90,7 @@ fn read_one(path: &Path) -> Result<(Vec<(Sample, bool)>, usize), Error> {
             Ok((sample, header.alpha))
         })
         .collect();
-    let (mut samples, mut problems) = (Vec::with_capacity(checked.len()), Vec::new());
-    for sample in checked {
-        match sample {
-            Ok(sample) => samples.push(sample),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    if problems.is_empty() {
-        return Ok((samples, index.others));
-    }
-    Err(Error::Lines { path: path.to_owned(), problems })
+    Ok((all_or_problems(path, checked)?, index.others))
 }
 
 /// The tar files that a path stands for.
@@ -200,14 +190,9 @@ impl Dataset for WebDataset {
     }
 
     fn notes(&self) -> Vec<String> {
-        let (name, count, background) = (self.name(), self.samples.len(), self.background.name());
-        let mut notes = Vec::new();
-        if self.with_alpha > 0 {
-            let with = self.with_alpha;
-            notes.push(format!(
-                "{with} of {count} pictures in {name} have an opacity; transparent parts are shown on {background}"
-            ));
-        }
+        let name = self.name();
+        let mut notes: Vec<_> =
+            self.background.note(&name, self.with_alpha, self.samples.len()).into_iter().collect();
         if self.others > 0 {
             notes.push(format!(
                 "{} files in {name} are neither pictures nor captions; they are not read",

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use dmd_core::Noise;
 use dmd_data::shapes::{Scene, Split};
-use dmd_data::{DataSection, Dataset, ImageFolder, Prompts, WebDataset, save};
+use dmd_data::{DataSection, Dataset, ImageFolder, Pictures, Prompts, WebDataset, save};
 use image::imageops::flip_horizontal;
 
 /// Writes files into a tar file, in this order.
@@ -113,7 +113,8 @@ fn mirrored_pictures_are_further_examples() {
     pictures(home.path());
     let open = |flip: bool| {
         let path = home.path().join("tars");
-        DataSection::Webdataset { path, size: 32, background: Default::default(), flip }.open().unwrap()
+        let pictures = Pictures { path, size: 32, background: Default::default(), flip };
+        DataSection::Webdataset(pictures).open().unwrap()
     };
     let (plain, both) = (open(false), open(true));
     assert_eq!(both.count(), Some(20));

@@ -1,3 +1,4 @@
+use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
@@ -5,7 +6,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
 use crate::Operation;
-use crate::low_rank::{parted, plain};
+use crate::low_rank::parted;
 use crate::recording::note;
 
 /// `layer.forward(x)`, by a faster body where one exists: [`convolution3`]'s kind of layer. A weight with a
@@ -13,14 +14,11 @@ use crate::recording::note;
 pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let (weight, update) = parted(&layer.weight);
     let more = update.map(|update| update.picture(layer, x.clone()));
-    let out = match &layer.bias {
-        Some(bias) if is_plain(layer) => convolution3(x, weight, bias.val()),
+    let out = match layer.bias.as_ref().map(Param::val) {
+        Some(bias) if is_plain(layer) => convolution3(x, weight, bias),
         bias => {
             let shape = x.dims();
-            let out = match more {
-                Some(_) => plain(layer, x, weight, bias.as_ref().map(|bias| bias.val())),
-                None => layer.forward(x),
-            };
+            let out = with_weights(layer, x, weight, bias);
             noted(layer, shape);
             out
         }
@@ -29,6 +27,25 @@ pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         Some(more) => out + more,
         None => out,
     }
+}
+
+/// burn's convolution with a layer's options and other weights.
+pub(crate) fn with_weights(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<4> {
+    let same = Conv2d {
+        weight: Param::from_mapped_value(layer.weight.id, weight, Default::default()),
+        bias: bias.map(|bias| Param::from_mapped_value(layer.weight.id, bias, Default::default())),
+        stride: layer.stride,
+        kernel_size: layer.kernel_size,
+        dilation: layer.dilation,
+        groups: layer.groups,
+        padding: layer.padding.clone(),
+    };
+    same.forward(x)
 }
 
 /// Notes a layer's convolution where [`Operation`] can say it: one size each way, no groups, no dilation.

@@ -4,7 +4,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, FloatDType, Tensor};
 
-use crate::convolution::{convolution3, is_plain};
+use crate::convolution::{convolution3, is_plain, with_weights};
 
 /// A low-rank update of a frozen weight ("LoRA", Hu et al. 2021): `scale · up · down` is added to it.
 ///
@@ -56,7 +56,7 @@ impl LowRank {
                 let zero = Tensor::zeros([rank], (&x.device(), x.dtype()));
                 convolution3(x, down, zero)
             }
-            false => plain(layer, x, down, None),
+            false => with_weights(layer, x, down, None),
         };
         conv2d(
             narrow * self.scale,
@@ -73,20 +73,6 @@ pub(crate) fn parted<const D: usize>(parameter: &Param<Tensor<D>>) -> (Tensor<D>
         Some(update) => (parameter.base(), Some(update)),
         None => (parameter.val(), None),
     }
-}
-
-/// burn's convolution with a layer's options and other weights.
-pub(crate) fn plain(layer: &Conv2d, x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
-    let same = Conv2d {
-        weight: Param::from_mapped_value(layer.weight.id, weight, Default::default()),
-        bias: bias.map(|bias| Param::from_mapped_value(layer.weight.id, bias, Default::default())),
-        stride: layer.stride,
-        kernel_size: layer.kernel_size,
-        dilation: layer.dilation,
-        groups: layer.groups,
-        padding: layer.padding.clone(),
-    };
-    same.forward(x)
 }
 
 /// A parameter in the type of what it meets.

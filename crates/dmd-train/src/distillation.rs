@@ -193,7 +193,7 @@ fn trainer_config<'a, F: Family>(
         parallel: generator.parallel,
         generator_rate: generator.schedule.rate(generator.learning_rate, generator.warmup_steps, steps),
         fake_rate: fake.schedule.rate(fake.learning_rate, generator.warmup_steps, steps),
-        optimizer: config.optimizer.config(),
+        optimizer: config.optimizer,
         fake_updates: if matches { fake.steps_per_generator_step } else { 0 },
         ema_decay: generator.ema_decay,
         matching: Some(matching.weighting),

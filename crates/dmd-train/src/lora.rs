@@ -12,31 +12,22 @@ use crate::Error;
 /// `[lora]` of a distillation: generator and fake score are the teacher's network with low-rank updates, and the updates
 /// are all that is trained of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct LoraSection {
     /// Rank of every update.
-    #[serde(default = "rank")]
     pub rank: usize,
     /// An update is multiplied by `alpha / rank`; without it by 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
     /// The layers that are updated, by the end of their names in a diffusers file: linear layers and convolutions. The
     /// default is the attention's four, diffusers' usual choice.
-    #[serde(default = "attention")]
     pub layers: Vec<String>,
-}
-
-fn rank() -> usize {
-    64
-}
-
-fn attention() -> Vec<String> {
-    ["to_q", "to_k", "to_v", "to_out.0"].map(str::to_owned).to_vec()
 }
 
 impl Default for LoraSection {
     fn default() -> Self {
-        Self { rank: rank(), alpha: None, layers: attention() }
+        let layers = ["to_q", "to_k", "to_v", "to_out.0"].map(str::to_owned).to_vec();
+        Self { rank: 64, alpha: None, layers }
     }
 }
 

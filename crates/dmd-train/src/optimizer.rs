@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_kernels::{AdamWStep, adamw};
 use dmd_weights::{Error as WeightsError, Precision, Tensors, read_metadata, write_with_metadata};
+use serde::{Deserialize, Serialize};
 
 use crate::{Figures, Gradients};
 
@@ -20,9 +21,10 @@ pub struct AdamW {
     refused: Option<Tensor<1>>,
 }
 
-/// Constants of [`AdamW`]; the defaults are PyTorch's, and DMD's (appendix: weight decay 0.01,
-/// clip 10).
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Constants of [`AdamW`], and `[optimizer]` of a distillation; the defaults are PyTorch's, and DMD's (appendix: weight
+/// decay 0.01, clip 10).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
     /// Decay of the first moment.
     pub beta1: f64,

@@ -7,9 +7,10 @@ use burn::tensor::Device;
 use dmd_core::{FewStep, Noise};
 use dmd_model::{Family, Model, ModelFolder, Part, Recipe};
 use dmd_unet::{Network, Preconditioned};
-use dmd_weights::{KeyMap, LoraSpelling, Precision, WholeFolder, load_some_for_training, trained};
+use dmd_weights::{KeyMap, LoraSpelling, Precision, WholeFolder, trained};
 
 use crate::config::DistillConfig;
+use crate::trainer::read;
 use crate::training::PLAIN_KEYS;
 use crate::{Error, checkpoint};
 
@@ -40,8 +41,7 @@ impl<F: Family> Start<F> {
         if config.adversarial.is_some() {
             device.seed(config.seed);
             fake = model.with_critic(fake, &device.clone().autodiff())?;
-            let earlier = from.map(critic_beside).filter(|file| file.is_file());
-            if let (Some(file), Some(head)) = (earlier, fake.critic().cloned()) {
+            if let (Some(file), Some(head)) = (from.and_then(critic_beside), fake.critic().cloned()) {
                 let file = dmd_weights::read(&file)?;
                 fake = fake.with_critic(dmd_weights::load_for_training(head, &file, &KeyMap::default())?);
             }
@@ -74,9 +74,12 @@ impl<F: Family> Start<F> {
     }
 }
 
-/// Where the critic's head of a fake score lies.
-pub(crate) fn critic_beside(fake: &Path) -> PathBuf {
-    fake.with_file_name("critic.safetensors")
+/// The file of a fake score's critic, beside the network's.
+const CRITIC: &str = "critic.safetensors";
+
+/// The critic's head beside a fake score's file, where there is one.
+pub(crate) fn critic_beside(fake: &Path) -> Option<PathBuf> {
+    Some(fake.with_file_name(CRITIC)).filter(|file| file.is_file())
 }
 
 /// What a distillation trained: the averaged generator and the fake score, on the plain side.
@@ -104,8 +107,9 @@ impl<'a, F: Family> Trained<'a, F> {
     ) -> Result<(Self, usize), Error> {
         let (folder, step) = checkpoint::at_step(run, "distillation", step)?;
         let Start { generator, fake, recipe } = Start::new(config, model, device)?;
-        let generator = read(generator, &folder.join("average.safetensors"))?.plain().denoiser;
-        let fake = read(fake, &folder.join("fake.safetensors"))?.valid();
+        let (of_generator, of_fake) = (trained(&generator, &PLAIN_KEYS), trained(&fake, &PLAIN_KEYS));
+        let generator = read(generator, &folder.join("average.safetensors"), &of_generator)?.plain().denoiser;
+        let fake = read(fake, &folder.join("fake.safetensors"), &of_fake)?.valid();
         Ok((Self { config, model, generator, fake, recipe }, step))
     }
 
@@ -141,8 +145,7 @@ impl<'a, F: Family> Trained<'a, F> {
         let network = self.fake.network.clone().materialize();
         network.save(&self.model.config, folder, precision)?;
         let Some(critic) = self.fake.critic() else { return Ok(()) };
-        let path = critic_beside(&folder.join("config.json"));
-        Ok(dmd_weights::save(critic, &path, &KeyMap::default(), precision)?)
+        Ok(dmd_weights::save(critic, &folder.join(CRITIC), &KeyMap::default(), precision)?)
     }
 
     fn write_lora(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
@@ -155,10 +158,4 @@ impl<'a, F: Family> Trained<'a, F> {
         }
         Ok(())
     }
-}
-
-/// A module with what a checkpoint's file holds of it: what is trained.
-fn read<M: Module>(module: M, path: &Path) -> Result<M, Error> {
-    let names = trained(&module, &PLAIN_KEYS);
-    Ok(load_some_for_training(module, &dmd_weights::read(path)?, &PLAIN_KEYS, &names)?)
 }

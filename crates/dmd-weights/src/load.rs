@@ -143,16 +143,16 @@ pub fn load_some_for_training<M: Module>(
     module: M,
     file: &Tensors,
     keys: &KeyMap,
-    names: &BTreeSet<String>,
+    names: &[String],
 ) -> Result<M, Error> {
-    let found = file.entries();
+    let (found, names) = (file.entries(), names.iter().cloned().collect::<BTreeSet<_>>());
     let mismatch = Mismatch {
         missing: names.iter().filter(|name| !found.contains_key(*name)).cloned().collect(),
         unused: found.keys().filter(|name| !names.contains(*name)).cloned().collect(),
         ..Mismatch::default()
     };
     match mismatch.is_empty() {
-        true => load_as(LinearWeights::Rewritten, DType::F32, module, file, keys, Some(names)),
+        true => load_as(LinearWeights::Rewritten, DType::F32, module, file, keys, Some(&names)),
         false => Err(Error::Mismatch { path: file.path().to_owned(), mismatch }),
     }
 }

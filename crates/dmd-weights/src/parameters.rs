@@ -8,7 +8,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, FloatDType, Int, Tensor};
 use safetensors::Dtype;
 
-use crate::entry::{Entry, Source};
+use crate::entry::Entry;
 use crate::tensors::NamedTensor;
 use crate::write::{Precision, write};
 use crate::{Error, KeyMap, Tensors};
@@ -143,18 +143,13 @@ pub(crate) fn collect<M: Module>(module: &M, keys: &KeyMap) -> Vec<(String, Vec<
     collector.found
 }
 
-/// The checkpoint keys of a module's float parameters, in the order in which they are visited.
-pub fn names<M: Module>(module: &M, keys: &KeyMap) -> Vec<String> {
-    let floats = parameters(module).into_iter().filter(|parameter| parameter.float);
-    floats.map(|parameter| keys.key(&parameter.path)).collect()
-}
-
-/// The checkpoint keys of a module's parameters that are trained: those that ask for a gradient.
-pub fn trained<M: Module>(module: &M, keys: &KeyMap) -> BTreeSet<String> {
+/// The checkpoint keys of a module's parameters that are trained, those that ask for a gradient, in the order in which they
+/// are visited.
+pub fn trained<M: Module>(module: &M, keys: &KeyMap) -> Vec<String> {
     struct Trained<'a> {
         path: PathStack,
         keys: &'a KeyMap,
-        found: BTreeSet<String>,
+        found: Vec<String>,
     }
 
     impl ModuleVisitor for Trained<'_> {
@@ -168,12 +163,12 @@ pub fn trained<M: Module>(module: &M, keys: &KeyMap) -> BTreeSet<String> {
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if param.is_require_grad() {
-                self.found.insert(self.keys.key(&self.path.parameter().0));
+                self.found.push(self.keys.key(&self.path.parameter().0));
             }
         }
     }
 
-    let mut trained = Trained { path: PathStack::default(), keys, found: BTreeSet::new() };
+    let mut trained = Trained { path: PathStack::default(), keys, found: Vec::new() };
     module.visit(&mut trained);
     trained.found
 }
@@ -204,8 +199,9 @@ pub fn save_some<M: Module>(
     path: &Path,
     keys: &KeyMap,
     precision: Precision,
-    names: &BTreeSet<String>,
+    names: &[String],
 ) -> Result<(), Error> {
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     write(path, &view(module, path, keys, |name| names.contains(name))?, precision)
 }
 
@@ -218,8 +214,7 @@ fn view<M: Module>(
 ) -> Result<Tensors, Error> {
     let found = collect(module, keys).into_iter().filter(|(name, ..)| keep(name));
     let entries = found.filter_map(|(name, shape, values)| {
-        let values = Source::Computed(Arc::new(move || Ok(values())));
-        Some((name, Entry::new(Dtype::F32, shape, values)?))
+        Some((name, Entry::computed(Dtype::F32, shape, move || Ok(values()))?))
     });
     Tensors::from_entries(path.to_owned(), entries, 0)
 }

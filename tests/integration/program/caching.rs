@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::distillation::distillation;
-use super::{dmd, losses, refused};
+use super::{losses, refused, succeeds};
 use crate::support::tiny_model;
 
 /// A folder of pictures of 32 pixels a side, and a tar file of the same.
@@ -65,11 +65,6 @@ fn write(here: &Path, name: &str, config: &toml::Table) -> String {
     config["output"] = name.into();
     fs::write(here.join(&file), config.to_string()).unwrap();
     file
-}
-
-fn succeeds(here: &Path, arguments: &[&str]) {
-    let output = dmd(here, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn with_cache(config: &toml::Table, path: &str) -> toml::Table {

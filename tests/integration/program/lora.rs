@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{dmd, refused};
+use super::{refused, succeeds};
 use crate::support::tiny_model;
 
 /// Ten lines are a whole configuration: everything else is DMD2's.
@@ -45,11 +45,7 @@ fn a_lora_from_prompts_alone() {
     let here = tempfile::tempdir().unwrap();
     fs::write(here.path().join("prompts.txt"), "a red circle\na blue square\n").unwrap();
     fs::write(here.path().join("whole.toml"), configuration(model.path(), "whole")).unwrap();
-    let succeed = |arguments: &[&str]| {
-        let output = dmd(here.path(), arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
+    let succeed = |arguments: &[&str]| succeeds(here.path(), arguments);
     assert!(succeed(&["distill", "whole.toml"]).contains("lora"));
     // The same in two runs, of one step and of two more.
     let parts = configuration(model.path(), "parts");

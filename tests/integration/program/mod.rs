@@ -29,6 +29,13 @@ pub(crate) fn dmd(folder: &Path, arguments: &[&str]) -> Output {
         .expect("the program runs")
 }
 
+/// Runs, expects success, and returns what was printed.
+pub(crate) fn succeeds(folder: &Path, arguments: &[&str]) -> String {
+    let output = dmd(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// Runs, expects failure, and returns the one sentence.
 pub(crate) fn refused(folder: &Path, arguments: &[&str]) -> String {
     let output = dmd(folder, arguments);

@@ -4,13 +4,11 @@ use burn::backend::DispatchDevice;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 
+use crate::device::plain;
+
 /// Whether the device is flex, with autodiff or without.
 pub(super) fn on_flex(device: &DispatchDevice) -> bool {
-    if let DispatchDevice::Autodiff(inner) = device {
-        on_flex(inner)
-    } else {
-        matches!(device, DispatchDevice::Flex(_))
-    }
+    matches!(plain(device), DispatchDevice::Flex(_))
 }
 
 /// Whether a tensor is in single precision on flex: what the fast bodies compute in.

@@ -20,6 +20,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::Body;
+use crate::device::plain;
 
 /// Whether segments are computed again on this device.
 pub(super) fn serves(device: &Device) -> bool {
@@ -41,8 +42,7 @@ pub(super) fn recomputed<M: Module + 'static, const N: usize>(
     let device = inputs[0].device();
     let mut tracked = Trained { found: Vec::new() };
     module.visit(&mut tracked);
-    let anchor = tracked.found.first().cloned()?;
-    let segment = Start { module, inputs, body, anchor, tracked: &tracked.found };
+    let segment = Start { module, inputs, body, tracked: &tracked.found };
     match plain(device.as_dispatch()) {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => segment.on::<Flex>(),
@@ -65,14 +65,7 @@ pub(super) fn gathered<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     }
 }
 
-fn plain(device: &DispatchDevice) -> &DispatchDevice {
-    match device {
-        DispatchDevice::Autodiff(inner) => plain(inner),
-        other => other,
-    }
-}
-
-/// The trained parameters of a module, in visiting order, as flat tensors of one rank: their nodes are what counts.
+/// The trained parameters of a module, in visiting order.
 struct Trained {
     found: Vec<DispatchTensor>,
 }
@@ -90,16 +83,17 @@ struct Start<'a, M, const N: usize> {
     module: &'a M,
     inputs: &'a [Tensor<4>; N],
     body: &'a Body<M, N>,
-    anchor: DispatchTensor,
+    /// The trained parameters.
     tracked: &'a [DispatchTensor],
 }
 
 impl<M: Module + 'static, const N: usize> Start<'_, M, N> {
-    /// The segment on a backend; `None` where its tensors are not of it, or on another side of autodiff.
+    /// The segment on a backend; `None` where nothing is trained, or its tensors are not of the backend's training side.
     fn on<B: Backend>(&self) -> Option<Tensor<4>>
     where
         DispatchTensor: DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B, NoCheckpointing>>,
     {
+        let anchor = self.tracked.first()?;
         let tracked = |tensor: DispatchTensor| {
             Tensor::<1>::from_dispatch(tensor).try_into_primitive::<Autodiff<B, NoCheckpointing>>().ok()
         };
@@ -113,7 +107,7 @@ impl<M: Module + 'static, const N: usize> Start<'_, M, N> {
             let input = if input.is_autodiff() { input.clone() } else { input.clone().autodiff() };
             parents.push(tracked(input.into_dispatch())?.node());
         }
-        parents.push(tracked(self.anchor.clone())?.node());
+        parents.push(tracked(anchor.clone())?.node());
         let inputs = self.inputs.clone().map(Tensor::without_autodiff);
         // On the training side, but untracked: an operation may have another body, which rounds otherwise, on the plain one.
         let y = (self.body)(&self.module.clone().no_grad(), inputs.clone().map(Tensor::autodiff));

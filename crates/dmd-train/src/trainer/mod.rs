@@ -17,6 +17,7 @@ use dmd_core::{
 
 pub use self::batch::{Batch, LazyBatch, Turn};
 pub use self::config::{Adversarial, Regression, TrainerConfig};
+pub(crate) use self::state::read;
 use self::update::Part;
 use crate::parallel::both;
 use crate::{AdamW, Alone, Collective, Ema, Error, Figures, Gradients, together};

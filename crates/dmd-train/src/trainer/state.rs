@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -57,10 +56,11 @@ where
     }
 }
 
-fn write<M: Module>(module: &M, path: &Path, names: &BTreeSet<String>) -> Result<(), Error> {
+fn write<M: Module>(module: &M, path: &Path, names: &[String]) -> Result<(), Error> {
     Ok(save_some(module, path, &PLAIN_KEYS, Precision::Single, names)?)
 }
 
-fn read<M: Module>(module: M, path: &Path, names: &BTreeSet<String>) -> Result<M, Error> {
+/// A module with what a checkpoint's file holds of it: the parameters under some keys.
+pub(crate) fn read<M: Module>(module: M, path: &Path, names: &[String]) -> Result<M, Error> {
     Ok(load_some_for_training(module, &dmd_weights::read(path)?, &PLAIN_KEYS, names)?)
 }

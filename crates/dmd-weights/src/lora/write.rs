@@ -8,7 +8,7 @@ use burn::module::Module;
 use safetensors::Dtype;
 use serde_json::json;
 
-use crate::entry::{Entry, Source};
+use crate::entry::Entry;
 use crate::parameters::{Values, collect};
 use crate::write::{Precision, write, write_with_metadata};
 use crate::{Error, KeyMap, Tensors};
@@ -91,6 +91,5 @@ fn flat(layer: &str) -> String {
 }
 
 fn entry(name: String, shape: Vec<usize>, values: Values) -> Option<(String, Entry)> {
-    let values = Source::Computed(Arc::new(move || Ok(values())));
-    Some((name, Entry::new(Dtype::F32, shape, values)?))
+    Some((name, Entry::computed(Dtype::F32, shape, move || Ok(values()))?))
 }

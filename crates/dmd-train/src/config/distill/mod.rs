@@ -10,15 +10,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cache::{CacheSection, LatentPrecision};
 pub use self::sections::PerceptualSection;
-use self::sections::{
-    AdversarialSection, FakeSection, FrozenPrecision, GeneratorSection, MatchingSection, OptimizerSection,
-};
+use self::sections::{AdversarialSection, FakeSection, FrozenPrecision, GeneratorSection, MatchingSection};
 pub(crate) use self::sections::{Measure, RegressionSection};
 use super::{DataSection, from_file, require};
 use crate::fingerprint::{self, Fingerprint};
 use crate::run::Pace;
 use crate::trained::critic_beside;
-use crate::{Error, LoraSection};
+use crate::{AdamWConfig, Error, LoraSection};
 
 /// The configuration of `dmd distill`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,7 +54,7 @@ pub struct DistillConfig {
     pub matching: MatchingSection,
     /// Constants of both optimisers.
     #[serde(default)]
-    pub optimizer: OptimizerSection,
+    pub optimizer: AdamWConfig,
     /// The regression term.
     pub regression: Option<RegressionSection>,
     /// The adversarial term.
@@ -174,7 +172,7 @@ impl DistillConfig {
     /// The files that options name, by their content.
     fn files(&self) -> Result<Fingerprint, Error> {
         let perceptual = self.regression.as_ref().and_then(|section| section.perceptual.as_ref());
-        let critic = self.fake.start.as_deref().map(critic_beside).filter(|file| file.is_file());
+        let critic = self.fake.start.as_deref().and_then(critic_beside);
         let named = [
             ("generator.start", self.generator.start.as_ref()),
             ("fake.start", self.fake.start.as_ref()),

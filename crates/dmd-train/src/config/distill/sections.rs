@@ -6,75 +6,55 @@ use dmd_core::matching::Weighting;
 use dmd_eval::Backbone;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWConfig, LearningRate};
+use crate::LearningRate;
 
 /// `[generator]` of a distillation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct GeneratorSection {
     /// Samples per turn.
-    #[serde(default = "one")]
     pub batch: usize,
     /// Learning rate after the warm-up (DMD and DMD2 for Stable Diffusion: 1e-5).
-    #[serde(default = "learning_rate")]
     pub learning_rate: f64,
     /// How the learning rate goes on: constant, as published, or a cosine.
-    #[serde(default)]
     pub schedule: Schedule,
     /// Steps of linear warm-up, of generator and fake score (DMD and DMD2: 500).
-    #[serde(default = "warmup_steps")]
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average (0: none, as in DMD and DMD2).
-    #[serde(default)]
     pub ema_decay: f64,
     /// Weights to start from instead of the teacher's: an earlier run's `unet_one_step` file (DMD2's second
     /// stages load weights alone, with fresh optimisers).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
     /// The generator's timesteps, descending: one for a generator of one step (by default the noisiest, as in DMD;
     /// DMD2's one-step SDXL has 399), several for one of several steps (DMD2: 999, 749, 499, 249).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub timesteps: Vec<usize>,
     /// Micro-batches per update, of `batch` samples each: gradients are averaged over them.
-    #[serde(default = "one")]
     pub accumulate: usize,
     /// Micro-batches computed side by side on a CPU's threads; small networks train faster so. Each holds its own
     /// activations.
-    #[serde(default = "one")]
     pub parallel: usize,
     /// Compute blocks of the networks again in the backward pass instead of keeping their activations: on flex and
     /// ndarray each residual block with its attention, elsewhere element-wise operations alone.
-    #[serde(default)]
     pub recompute: bool,
 }
 
 impl Default for GeneratorSection {
     fn default() -> Self {
         Self {
-            batch: one(),
-            learning_rate: learning_rate(),
+            batch: 1,
+            learning_rate: 1e-5,
             schedule: Schedule::default(),
-            warmup_steps: warmup_steps(),
+            warmup_steps: 500,
             ema_decay: 0.0,
             start: None,
             timesteps: Vec::new(),
-            accumulate: one(),
-            parallel: one(),
+            accumulate: 1,
+            parallel: 1,
             recompute: false,
         }
     }
-}
-
-fn one() -> usize {
-    1
-}
-
-fn learning_rate() -> f64 {
-    1e-5
-}
-
-fn warmup_steps() -> usize {
-    500
 }
 
 /// How a learning rate goes on after its warm-up.
@@ -98,99 +78,49 @@ impl Schedule {
     }
 }
 
-/// `[optimizer]` of a distillation: AdamW of generator and fake score. The defaults are DMD's and DMD2's.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OptimizerSection {
-    /// Decay of the first moment (0.9).
-    pub beta1: f64,
-    /// Decay of the second moment (0.999).
-    pub beta2: f64,
-    /// Added to the root of the second moment (1e-8).
-    pub epsilon: f64,
-    /// Decoupled decay of the parameters (0.01).
-    pub weight_decay: f64,
-    /// Gradients are scaled down to at most this norm over all parameters (10).
-    pub max_norm: f64,
-}
-
-impl Default for OptimizerSection {
-    fn default() -> Self {
-        let AdamWConfig { beta1, beta2, epsilon, weight_decay, max_norm } = AdamWConfig::default();
-        Self { beta1, beta2, epsilon, weight_decay, max_norm }
-    }
-}
-
-impl OptimizerSection {
-    /// The optimiser's constants.
-    pub(crate) fn config(self) -> AdamWConfig {
-        let Self { beta1, beta2, epsilon, weight_decay, max_norm } = self;
-        AdamWConfig { beta1, beta2, epsilon, weight_decay, max_norm }
-    }
-}
-
 /// `[fake]` of a distillation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct FakeSection {
     /// Learning rate after the warm-up (DMD and DMD2 for Stable Diffusion: 1e-5).
-    #[serde(default = "learning_rate")]
     pub learning_rate: f64,
     /// How the learning rate goes on: constant, as published, or a cosine.
-    #[serde(default)]
     pub schedule: Schedule,
     /// Weights to start from instead of the teacher's: an earlier run's `fake_score` file, with which DMD2's second
     /// stages go on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
     /// The parameterisation whose squared error is the loss (DMD and DMD2: the teacher's own,
     /// `epsilon`, which is also the default; see `diffusion.loss` of a teacher).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<Prediction>,
     /// Updates per generator update (DMD: 1; DMD2: 5 for SDXL and ImageNet, 10 for Stable Diffusion 1.5).
-    #[serde(default = "ten")]
     pub steps_per_generator_step: usize,
 }
 
 impl Default for FakeSection {
     fn default() -> Self {
-        let (learning_rate, schedule) = (learning_rate(), Schedule::default());
-        Self { learning_rate, schedule, start: None, loss: None, steps_per_generator_step: ten() }
+        let schedule = Schedule::default();
+        Self { learning_rate: 1e-5, schedule, start: None, loss: None, steps_per_generator_step: 10 }
     }
-}
-
-fn ten() -> usize {
-    10
 }
 
 /// `[matching]` of a distillation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct MatchingSection {
     /// Lowest timestep the samples are diffused to (DMD and DMD2: 20 of 1000).
-    #[serde(default = "first_timestep")]
     pub first_timestep: usize,
     /// Highest timestep (DMD and DMD2: 980 of 1000).
-    #[serde(default = "last_timestep")]
     pub last_timestep: usize,
     /// How the difference of the predictions is weighted.
-    #[serde(default)]
     pub weighting: Weighting,
 }
 
 impl Default for MatchingSection {
     fn default() -> Self {
-        let (first_timestep, last_timestep) = (first_timestep(), last_timestep());
-        Self { first_timestep, last_timestep, weighting: Weighting::default() }
+        Self { first_timestep: 20, last_timestep: 980, weighting: Weighting::default() }
     }
-}
-
-fn first_timestep() -> usize {
-    20
-}
-
-fn last_timestep() -> usize {
-    980
 }
 
 /// `[adversarial]` of a distillation: DMD2's term on real samples. Left out, there is none.
