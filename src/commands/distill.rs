@@ -16,7 +16,7 @@ use dmd_weights::{FolderLock, Precision};
 use super::cache::Caching;
 use super::progress::Progress;
 use super::ranks::{self, Ranks, on_ranks};
-use super::{open_dataset, print_notes};
+use super::{open_dataset, plan, print_notes};
 use crate::console::say;
 
 /// Distil a teacher into a one-step generator
@@ -27,6 +27,9 @@ pub(crate) struct DistillArgs {
     /// Device to train on
     #[arg(long, default_value = "flex")]
     device: String,
+    /// Start although `dmd plan` says that the memory is not enough
+    #[arg(long)]
+    anyway: bool,
 }
 
 pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
@@ -39,9 +42,12 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
             "was started with another configuration than rank 0",
         )?;
         let device = dmd_kernels::device::open(&ranks.device(&args.device))?;
+        if !args.anyway {
+            together(ranks.all, plan::check(&config, &device, ranks))?;
+        }
         let lock = if ranks.leads() { FolderLock::take(&config.output).map(Some) } else { Ok(None) };
         let _lock = together(ranks.all, lock.map_err(anyhow::Error::from))?;
-        with_model!(open(&config, &device)?, model => distill_in(&model, &config, ranks, &device))
+        with_model!(open(&config, &device)?, model => distill_in(model, &config, ranks, &device))
     })
 }
 
@@ -74,12 +80,12 @@ pub(crate) fn open_data<F: Family>(
 }
 
 fn distill_in<F: Family>(
-    model: &Model<F>,
+    mut model: Model<F>,
     config: &DistillConfig,
     ranks: &Ranks<'_>,
     device: &Device,
 ) -> anyhow::Result<()> {
-    let dataset = open_data(model, config)?;
+    let dataset = open_data(&model, config)?;
     config.check_schedule(model.noising.last_timestep())?;
     let made_from = config.fingerprints(dataset.as_ref())?;
     check_resumable(&config.output, "distillation", &made_from.run)?;
@@ -97,7 +103,7 @@ fn distill_in<F: Family>(
 
     let mut cache = None;
     if let Some(section) = &config.cache {
-        let caching = Caching::new(config, section, model, dataset.as_ref(), device)?;
+        let caching = Caching::new(config, section, &model, dataset.as_ref(), device)?;
         if all_stop(caching.make(ranks.share(), &mut progress))? {
             return stopped();
         }
@@ -105,14 +111,17 @@ fn distill_in<F: Family>(
     }
     let mut pairs = None;
     if let Some(section) = &config.regression {
-        let making = Making { config, dataset: dataset.as_ref(), model, made_from: &made_from, device };
+        let making =
+            Making { config, dataset: dataset.as_ref(), model: &model, made_from: &made_from, device };
         if all_stop(making.make(ranks.share(), &mut progress))? {
             return stopped();
         }
         pairs = Some(Pairs::open(&pair_folder(config), section.pairs, model.shape(), &made_from.pairs)?);
     }
-    let parts = DistillationParts { dataset, pairs, cache, made_from: made_from.run };
-    let stage = together(ranks.all, DistillationStage::new(config.clone(), model, parts, device))?;
+    let teacher = model.teacher()?.clone();
+    model.teacher = None; // `teacher` is the one handle on it
+    let parts = DistillationParts { teacher, dataset, pairs, cache, made_from: made_from.run };
+    let stage = together(ranks.all, DistillationStage::new(config.clone(), &model, parts, device))?;
     let mut stage = stage.with_ranks(ranks.all)?;
     if run(&mut stage, &config.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped();

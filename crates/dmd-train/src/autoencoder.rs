@@ -76,8 +76,8 @@ impl AutoencoderRecipe {
 
 impl Training<AutoencoderRecipe> {
     /// The averaged network as it is trained; its latents are not standardised.
-    pub fn trained(&self) -> &Autoencoder {
-        &self.average().autoencoder
+    pub fn trained(&self) -> Autoencoder {
+        self.average().autoencoder
     }
 
     /// The averaged network with latents that have mean 0 and variance 1 in every channel over `count`

@@ -14,12 +14,12 @@ use image::RgbImage;
 
 use crate::cache::Cache;
 use crate::captions::Captions;
-use crate::config::DistillConfig;
+use crate::config::{DistillConfig, require};
 use crate::fingerprint::Fingerprint;
 use crate::pairs::Pairs;
 use crate::reals::RealPool;
 use crate::run::{Probe, Stage};
-use crate::trained::{NetworkOf, Start, Trained};
+use crate::trained::{NetworkOf, Start, Trained, frozen};
 use crate::trainer::{Adversarial, Batch, Regression, Trainer, TrainerConfig, Turn};
 use crate::{Collective, Error, Figures, agree, chunks};
 
@@ -30,7 +30,10 @@ const REALS: &str = "reals.json";
 
 /// What a distillation reads.
 #[derive(Debug)]
-pub struct DistillationParts {
+pub struct DistillationParts<N> {
+    /// The teacher's network. Taken out of the model ([`Model::teacher`](dmd_model::Model)), it is in memory once, in
+    /// [`DistillConfig::teacher_precision`].
+    pub teacher: N,
     /// Where captions, and real pictures for a critic, come from.
     pub dataset: Arc<dyn Dataset>,
     /// The pairs of the regression term, where the configuration has one.
@@ -114,19 +117,29 @@ impl<'a, F: Family> DistillationStage<'a, F> {
     pub fn new(
         config: DistillConfig,
         model: &'a Model<F>,
-        parts: DistillationParts,
+        parts: DistillationParts<NetworkOf<F>>,
         device: &Device,
     ) -> Result<Self, Error> {
-        let DistillationParts { dataset, pairs, cache, made_from } = parts;
+        let DistillationParts { teacher, dataset, pairs, cache, made_from } = parts;
         let Cache { latents, text } = cache.unwrap_or(Cache { latents: None, text: None });
-        check_dtype(device, config.teacher_precision.dtype())?;
-        let Start { generator, fake, recipe } = Start::new(&config, model, device)?;
+        let precision = config.teacher_precision.dtype();
+        check_dtype(device, precision)?;
+        check_dtype(device, config.precision.dtype())?;
+        let start = frozen(&config, teacher.clone());
+        // One copy serves all where the teacher computes in the type of what it is the start of.
+        let teacher = if config.precision.dtype() == precision {
+            start.clone()
+        } else {
+            teacher.in_precision(precision)
+        };
+        let Start { generator, fake, recipe } = Start::new(&config, model, &start, device)?;
+        drop(start);
         let mut reals = None;
         if let Some(section) = &config.adversarial {
             let (count, seed) = (section.reals, config.seed);
             reals = Some(RealPool::new(count, dataset.as_ref(), model, latents, seed, device)?);
         }
-        let teacher = model.guided(config.guidance_scale, config.teacher_precision.dtype())?;
+        let teacher = Guided::new(teacher, model.conditioner.unconditional()?, config.guidance_scale);
         let distiller = Distiller::new(generator, teacher, fake, model.noising.clone());
         let noise = Noise::stream(config.seed, "distillation");
         let trainer = Trainer::new(trainer_config(&config, model, device)?, distiller, noise, device);
@@ -151,7 +164,7 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         Trained {
             config: &self.config,
             model: self.material.model,
-            generator: self.trainer.generator().denoiser.clone(),
+            generator: self.trainer.generator().denoiser,
             fake: self.trainer.distiller().fake.valid(),
             recipe: self.recipe.clone(),
         }
@@ -196,6 +209,7 @@ fn trainer_config<'a, F: Family>(
         optimizer: config.optimizer,
         fake_updates: if matches { fake.steps_per_generator_step } else { 0 },
         ema_decay: generator.ema_decay,
+        ema_place: host(generator.ema_on_host)?,
         matching: Some(matching.weighting),
         regression,
         adversarial,
@@ -205,6 +219,18 @@ fn trainer_config<'a, F: Family>(
             model.noising.times(0..=last),
         )
     })
+}
+
+/// The host's device for the average, where it is wanted there.
+fn host(wanted: bool) -> Result<Option<Device>, Error> {
+    let host = dmd_kernels::device::host().filter(|_| wanted);
+    require(
+        wanted == host.is_some(),
+        "generator.ema_on_host",
+        wanted,
+        "false in a build without the feature flex",
+    )?;
+    Ok(host)
 }
 
 impl<F: Family> Stage for DistillationStage<'_, F> {

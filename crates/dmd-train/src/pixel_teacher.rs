@@ -102,7 +102,7 @@ impl Training<PixelRecipe> {
     ///
     /// When the schedule is not supported.
     pub fn model(&self) -> Result<Model<PixelClasses>, Error> {
-        let (network, recipe) = (self.average().clone(), self.recipe());
+        let (network, recipe) = (self.average(), self.recipe());
         let (unet, edm, names) = (recipe.unet.clone(), recipe.edm.clone(), recipe.names.clone());
         Ok(Model::of_teacher(network, unet, edm, names, self.device())?)
     }

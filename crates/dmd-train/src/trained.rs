@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use dmd_core::{FewStep, Noise};
 use dmd_model::{Family, Model, ModelFolder, Part, Recipe};
 use dmd_unet::{Network, Preconditioned};
 use dmd_weights::{KeyMap, LoraSpelling, Precision, WholeFolder, trained};
 
-use crate::config::DistillConfig;
+use crate::config::{DistillConfig, TrainedPrecision};
 use crate::trainer::read;
 use crate::training::PLAIN_KEYS;
 use crate::{Error, checkpoint};
@@ -26,15 +26,21 @@ pub(crate) struct Start<F: Family> {
 impl<F: Family> Start<F> {
     /// Copies of the teacher or of an earlier run's networks, with low-rank updates and a critic's head where the
     /// configuration has them.
-    pub(crate) fn new(config: &DistillConfig, model: &Model<F>, device: &Device) -> Result<Self, Error> {
+    pub(crate) fn new(
+        config: &DistillConfig,
+        model: &Model<F>,
+        teacher: &NetworkOf<F>,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let last = model.noising.last_timestep();
         config.check_schedule(last)?;
-        let start = Self::network(config, model, config.generator.start.as_deref(), "generator", device)?;
+        let network = |from, purpose| Self::network(config, model, teacher, (from, purpose), device);
+        let start = network(config.generator.start.as_deref(), "generator")?;
         let recipe = Recipe::new(config.timesteps(last)?, config.guidance_scale, &model.noising)?;
         let levels = recipe.timesteps.iter().map(|t| model.noising.at(*t)).collect();
         let generator = FewStep::new(start, levels).with_noise_scale(recipe.noise_scale);
         let from = config.fake.start.as_deref();
-        let mut fake = Self::network(config, model, from, "fake score", device)?;
+        let mut fake = network(from, "fake score")?;
         if let Some(loss) = config.fake.loss {
             fake = model.with_loss(fake, loss)?;
         }
@@ -52,11 +58,11 @@ impl<F: Family> Start<F> {
     fn network(
         config: &DistillConfig,
         model: &Model<F>,
-        from: Option<&Path>,
-        purpose: &str,
+        teacher: &NetworkOf<F>,
+        (from, purpose): (Option<&Path>, &str),
         device: &Device,
     ) -> Result<NetworkOf<F>, Error> {
-        let network = model.teacher()?.clone().train();
+        let network = teacher.clone().train();
         let mut network = match config.generator.recompute {
             true if dmd_kernels::recomputes(device) => network.map_network(Network::recomputing),
             // burn's own way: activations of element-wise operations alone.
@@ -69,8 +75,19 @@ impl<F: Family> Start<F> {
         if let Some(section) = &config.lora {
             let mut noise = Noise::stream(config.seed, &format!("lora of the {purpose}"));
             network.network = section.attach(network.network, &F::Network::KEYS, &mut noise)?;
+        } else if config.precision != TrainedPrecision::Single {
+            network = network.map_network(|network| network.computing_in(config.precision.dtype()));
         }
         Ok(network)
+    }
+}
+
+/// The teacher's network as generator and fake score start from it: with low-rank updates it stays as it is, in the float
+/// type in which they compute.
+pub(crate) fn frozen<N: Network>(config: &DistillConfig, teacher: Preconditioned<N>) -> Preconditioned<N> {
+    match config.lora {
+        Some(_) => teacher.in_precision(config.precision.dtype()),
+        None => teacher,
     }
 }
 
@@ -106,9 +123,12 @@ impl<'a, F: Family> Trained<'a, F> {
         device: &Device,
     ) -> Result<(Self, usize), Error> {
         let (folder, step) = checkpoint::at_step(run, "distillation", step)?;
-        let Start { generator, fake, recipe } = Start::new(config, model, device)?;
+        let teacher = frozen(config, model.teacher()?.clone());
+        let Start { generator, fake, recipe } = Start::new(config, model, &teacher, device)?;
         let (of_generator, of_fake) = (trained(&generator, &PLAIN_KEYS), trained(&fake, &PLAIN_KEYS));
-        let generator = read(generator, &folder.join("average.safetensors"), &of_generator)?.plain().denoiser;
+        let average = Some(folder.join("average.safetensors")).filter(|file| file.is_file());
+        let file = average.unwrap_or_else(|| folder.join("generator.safetensors"));
+        let generator = read(generator, &file, &of_generator)?.plain().denoiser;
         let fake = read(fake, &folder.join("fake.safetensors"), &of_fake)?.valid();
         Ok((Self { config, model, generator, fake, recipe }, step))
     }
@@ -136,13 +156,13 @@ impl<'a, F: Family> Trained<'a, F> {
     }
 
     pub(crate) fn write_generator(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
-        let network = self.generator.network.clone().materialize();
+        let network = whole(&self.generator.network);
         network.save(&self.model.config, folder, precision)?;
         Ok(self.recipe.write(folder)?)
     }
 
     fn write_fake(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
-        let network = self.fake.network.clone().materialize();
+        let network = whole(&self.fake.network);
         network.save(&self.model.config, folder, precision)?;
         let Some(critic) = self.fake.critic() else { return Ok(()) };
         Ok(dmd_weights::save(critic, &folder.join(CRITIC), &KeyMap::default(), precision)?)
@@ -158,4 +178,9 @@ impl<'a, F: Family> Trained<'a, F> {
         }
         Ok(())
     }
+}
+
+/// A network with low-rank updates merged, added up in single precision.
+fn whole<N: Network>(network: &N) -> N {
+    dmd_weights::cast(network.clone(), FloatDType::F32).materialize()
 }

@@ -63,7 +63,7 @@ pub struct TrainingConfig {
 pub struct Training<R: Recipe> {
     recipe: R,
     model: R::Network,
-    average: Ema<R::Network>,
+    average: Ema,
     optimizer: AdamW,
     config: TrainingConfig,
     noise: Noise,
@@ -81,7 +81,7 @@ impl<R: Recipe> Training<R> {
     /// plain side. `stream` names the stream of random numbers.
     pub fn new(recipe: R, model: R::Network, config: TrainingConfig, stream: &str, device: &Device) -> Self {
         Self {
-            average: Ema::new(&model, config.ema_decay),
+            average: Ema::new(&model, config.ema_decay, device),
             optimizer: AdamW::new(optimizer()),
             noise: Noise::stream(config.seed, stream),
             device: device.clone(),
@@ -98,8 +98,8 @@ impl<R: Recipe> Training<R> {
     }
 
     /// The averaged network, on the plain side.
-    pub fn average(&self) -> &R::Network {
-        self.average.model()
+    pub fn average(&self) -> R::Network {
+        self.average.of(&self.model)
     }
 
     /// Network and recipe, to go on with the next stage.
@@ -132,8 +132,8 @@ impl<R: Recipe> Stage for Training<R> {
         let (loss, mut figures) = self.recipe.loss(&self.model, share, &mut self.noise)?;
         let gradients = Gradients::of(loss, &self.model);
         let reported = ("gradient_norm", &mut figures);
-        self.model = self.optimizer.update(rate, self.model.clone(), gradients, reported);
-        self.average = self.average.clone().update(&self.model, self.steps);
+        self.optimizer.update(rate, &mut self.model, gradients, reported);
+        self.average.update(&self.model, self.steps);
         self.steps += 1;
         figures.number("learning_rate", rate);
         Ok(figures)
@@ -142,7 +142,7 @@ impl<R: Recipe> Stage for Training<R> {
     fn save(&self, folder: &Path) -> Result<(), Error> {
         let path = |part: &str| folder.join(format!("{part}.safetensors"));
         dmd_weights::save(&self.model.valid(), &path("online"), &PLAIN_KEYS, Precision::Single)?;
-        dmd_weights::save(self.average.model(), &path("average"), &PLAIN_KEYS, Precision::Single)?;
+        dmd_weights::save(&self.average(), &path("average"), &PLAIN_KEYS, Precision::Single)?;
         Ok(self.optimizer.save(&path("optimizer"))?)
     }
 
@@ -153,8 +153,7 @@ impl<R: Recipe> Stage for Training<R> {
             dmd_weights::load_for_training(model, &file, &PLAIN_KEYS)
         };
         self.model = read(self.model.clone(), "online")?;
-        let average = read(self.average.model().clone(), "average")?;
-        self.average = Ema::from_model(average, self.config.ema_decay);
+        self.average.restart(&read(self.model.clone(), "average")?);
         self.optimizer = AdamW::load(optimizer(), &path("optimizer"), &self.device)?;
         self.steps = steps;
         Ok(())
@@ -165,6 +164,6 @@ impl<R: Recipe> Stage for Training<R> {
     }
 
     fn probe(&self, stopped: &dyn Fn() -> bool) -> Result<Option<Probe>, Error> {
-        self.recipe.probe(self.average.model(), stopped)
+        self.recipe.probe(&self.average(), stopped)
     }
 }

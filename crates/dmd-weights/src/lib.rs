@@ -47,7 +47,7 @@ pub use mean::mean;
 pub use mismatch::{Mismatch, Misshapen};
 pub use names::KeyMap;
 pub use open::{read, read_metadata};
-pub use parameters::{cast, save, save_some, tensors, trained};
+pub use parameters::{cast, cast_frozen, count, save, save_some, shapes, tensors, trained};
 pub use plan::check;
 pub use safetensors::Dtype;
 pub use tensors::{NamedTensor, Tensors};

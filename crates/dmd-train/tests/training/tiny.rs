@@ -149,6 +149,7 @@ impl Classes {
         let count = config.regression.as_ref().unwrap().pairs;
         let pairs = Pairs::open(&folder, count, self.model.shape(), &made_from.pairs).unwrap();
         let parts = DistillationParts {
+            teacher: self.model.teacher().unwrap().clone(),
             dataset: self.dataset.clone(),
             pairs: Some(pairs),
             cache: None,

@@ -22,6 +22,8 @@ pub struct GeneratorSection {
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average (0: none, as in DMD and DMD2).
     pub ema_decay: f64,
+    /// Keep the moving average in the host's memory instead of the device's. Each step moves the parameters there.
+    pub ema_on_host: bool,
     /// Weights to start from instead of the teacher's: an earlier run's `unet_one_step` file (DMD2's second
     /// stages load weights alone, with fresh optimisers).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,6 +50,7 @@ impl Default for GeneratorSection {
             schedule: Schedule::default(),
             warmup_steps: 500,
             ema_decay: 0.0,
+            ema_on_host: false,
             start: None,
             timesteps: Vec::new(),
             accumulate: 1,
@@ -219,10 +222,32 @@ pub enum FrozenPrecision {
 
 impl FrozenPrecision {
     /// The float type.
-    pub(crate) fn dtype(self) -> FloatDType {
+    pub fn dtype(self) -> FloatDType {
         match self {
             Self::Single => FloatDType::F32,
             Self::Half => FloatDType::F16,
+            Self::Brain => FloatDType::BF16,
+        }
+    }
+}
+
+/// The float type in which trained networks compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum TrainedPrecision {
+    /// f32.
+    #[default]
+    #[serde(rename = "f32")]
+    Single,
+    /// bf16: half the memory for activations, and for a frozen network; the range of f32, so that no loss is scaled.
+    #[serde(rename = "bf16")]
+    Brain,
+}
+
+impl TrainedPrecision {
+    /// The float type.
+    pub fn dtype(self) -> FloatDType {
+        match self {
+            Self::Single => FloatDType::F32,
             Self::Brain => FloatDType::BF16,
         }
     }
