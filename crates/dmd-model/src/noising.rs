@@ -5,8 +5,8 @@ use std::ops::{ControlFlow, RangeInclusive};
 use burn::tensor::Tensor;
 use dmd_core::{Denoiser, Level, NoiseLevel, NoiseSchedule, Prediction};
 use dmd_scheduler::{
-    DiscreteSchedule, EdmConfig, FreshNoise, KarrasSchedule, Sampler, SchedulerConfig, Steps, TimeSampler,
-    Walk, heun,
+    DiscreteSchedule, EdmConfig, FreshNoise, KarrasSchedule, Sampler, SchedulerConfig, Steps,
+    TimeDistribution, TimeSampler, Walk, heun,
 };
 
 use crate::Error;
@@ -120,7 +120,7 @@ impl Noising {
         }
     }
 
-    /// Draws times among timesteps.
+    /// Draws times among timesteps, uniformly.
     ///
     /// # Panics
     ///
@@ -130,6 +130,24 @@ impl Noising {
             Self::Preserving { .. } => TimeSampler::Timesteps(timesteps),
             Self::Exploding { sigmas, .. } => TimeSampler::Grid(sigmas[timesteps].to_vec()),
         }
+    }
+
+    /// Draws times among timesteps, by a distribution over all of them. A place in EDM's grid counts as its timestep.
+    /// `None` where the distribution hardly reaches these timesteps ([`TimeDistribution::among`]).
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::at`].
+    pub fn times_by(
+        &self,
+        timesteps: RangeInclusive<usize>,
+        distribution: TimeDistribution,
+    ) -> Option<TimeSampler> {
+        if distribution.is_uniform() {
+            return Some(self.times(timesteps));
+        }
+        let levels: Vec<Level> = (0..=self.last_timestep()).map(|t| self.at(t)).collect();
+        distribution.among(&levels, timesteps)
     }
 
     /// A teacher's way from noise to samples; `sampler` in place of the configured one.

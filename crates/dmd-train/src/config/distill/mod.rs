@@ -9,7 +9,7 @@ use dmd_model::ModelFolder;
 use serde::{Deserialize, Serialize};
 
 pub use self::cache::{CacheSection, LatentPrecision};
-pub use self::sections::PerceptualSection;
+pub use self::sections::{PerceptualSection, Schedule};
 use self::sections::{AdversarialSection, FakeSection, FrozenPrecision, GeneratorSection, MatchingSection};
 pub(crate) use self::sections::{Measure, RegressionSection};
 use super::{DataSection, from_file, require};

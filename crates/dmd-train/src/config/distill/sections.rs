@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
-use dmd_core::Prediction;
 use dmd_core::matching::Weighting;
+use dmd_core::{Prediction, TimeDistribution};
 use dmd_eval::Backbone;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,11 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// A teacher's default.
+    pub(crate) fn cosine() -> Self {
+        Self::Cosine
+    }
+
     /// The rates of a run of so many steps.
     pub(crate) fn rate(self, base: f64, warmup_steps: usize, steps: usize) -> LearningRate {
         match self {
@@ -96,12 +101,16 @@ pub struct FakeSection {
     pub loss: Option<Prediction>,
     /// Updates per generator update (DMD: 1; DMD2: 5 for SDXL and ImageNet, 10 for Stable Diffusion 1.5).
     pub steps_per_generator_step: usize,
+    /// How often it learns at each of the schedule's levels (DMD and DMD2: equally).
+    #[serde(skip_serializing_if = "TimeDistribution::is_uniform")]
+    pub times: TimeDistribution,
 }
 
 impl Default for FakeSection {
     fn default() -> Self {
         let schedule = Schedule::default();
-        Self { learning_rate: 1e-5, schedule, start: None, loss: None, steps_per_generator_step: 10 }
+        let times = TimeDistribution::default();
+        Self { learning_rate: 1e-5, schedule, start: None, loss: None, steps_per_generator_step: 10, times }
     }
 }
 
@@ -113,13 +122,17 @@ pub struct MatchingSection {
     pub first_timestep: usize,
     /// Highest timestep (DMD and DMD2: 980 of 1000).
     pub last_timestep: usize,
+    /// How often teacher and fake score see each of these levels (DMD and DMD2: equally).
+    #[serde(skip_serializing_if = "TimeDistribution::is_uniform")]
+    pub times: TimeDistribution,
     /// How the difference of the predictions is weighted.
     pub weighting: Weighting,
 }
 
 impl Default for MatchingSection {
     fn default() -> Self {
-        Self { first_timestep: 20, last_timestep: 980, weighting: Weighting::default() }
+        let times = TimeDistribution::default();
+        Self { first_timestep: 20, last_timestep: 980, times, weighting: Weighting::default() }
     }
 }
 
