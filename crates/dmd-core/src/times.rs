@@ -43,7 +43,9 @@ impl TimeSampler {
             Self::Shares { times, ends } => {
                 let all = ends.last().copied().unwrap_or(0.0);
                 let drawn = noise.uniform(0.0..=all, batch).into_iter();
-                drawn.map(|u| times[ends.partition_point(|end| *end <= u).min(times.len() - 1)] as f32).collect()
+                drawn
+                    .map(|u| times[ends.partition_point(|end| *end <= u).min(times.len() - 1)] as f32)
+                    .collect()
             }
         }
     }

@@ -83,6 +83,14 @@ impl Noising {
         }
     }
 
+    /// What the logarithm of sigma is multiplied by for an EDM network ([`EdmConfig::log_factor`]); others are not told it.
+    pub(crate) fn log_factor(&self) -> f64 {
+        match self {
+            Self::Preserving { .. } => 0.25,
+            Self::Exploding { edm, .. } => edm.log_factor(),
+        }
+    }
+
     /// The noisiest timestep.
     pub fn last_timestep(&self) -> usize {
         match self {

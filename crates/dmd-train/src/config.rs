@@ -12,7 +12,9 @@ use dmd_data::DataSection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::distill::{CacheSection, DistillConfig, Fingerprints, LatentPrecision, PerceptualSection, Schedule};
+pub use self::distill::{
+    CacheSection, DistillConfig, Fingerprints, LatentPrecision, PerceptualSection, Schedule,
+};
 pub(crate) use self::distill::{Measure, RegressionSection};
 pub use self::pixel_teacher::PixelTeacherConfig;
 pub use self::teacher::{AutoencoderSection, TeacherConfig, TeacherOptimizer};

@@ -132,7 +132,8 @@ impl DiffusionRecipe {
             autoencoder,
             section,
         };
-        Ok(Training::new(recipe, model, training, "diffusion", device).with_optimizer(config.optimizer.into()))
+        Ok(Training::new(recipe, model, training, "diffusion", device)
+            .with_optimizer(config.optimizer.into()))
     }
 
     /// Among all timesteps, but for the share that is drawn from the noisier half.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use dmd_core::{FewStep, Noise};
-use dmd_model::{Family, Model, ModelFolder, Part, Recipe};
+use dmd_model::{Family, Model, ModelFolder, Part, Recipe, RecipeFile};
 use dmd_unet::{Network, Preconditioned};
 use dmd_weights::{KeyMap, LoraSpelling, Precision, WholeFolder, trained};
 
@@ -29,12 +29,13 @@ impl<F: Family> Start<F> {
     pub(crate) fn new(config: &DistillConfig, model: &Model<F>, device: &Device) -> Result<Self, Error> {
         let last = model.noising.last_timestep();
         config.check_schedule(last)?;
-        let start = Self::network(config, model, config.generator.start.as_deref(), "generator", device)?;
+        let from = config.generator.start.as_deref();
+        let start = Self::network(config, model, from, ("generator", "generator.start"), device)?;
         let recipe = Recipe::new(config.timesteps(last)?, config.guidance_scale, &model.noising)?;
         let levels = recipe.timesteps.iter().map(|t| model.noising.at(*t)).collect();
         let generator = FewStep::new(start, levels).with_noise_scale(recipe.noise_scale);
         let from = config.fake.start.as_deref();
-        let mut fake = Self::network(config, model, from, "fake score", device)?;
+        let mut fake = Self::network(config, model, from, ("fake score", "fake.start"), device)?;
         if let Some(loss) = config.fake.loss {
             fake = model.with_loss(fake, loss)?;
         }
@@ -53,7 +54,7 @@ impl<F: Family> Start<F> {
         config: &DistillConfig,
         model: &Model<F>,
         from: Option<&Path>,
-        purpose: &str,
+        (purpose, option): (&str, &'static str),
         device: &Device,
     ) -> Result<NetworkOf<F>, Error> {
         let network = model.teacher()?.clone().train();
@@ -63,12 +64,23 @@ impl<F: Family> Start<F> {
             true => network.fork(&device.clone().autodiff().gradient_checkpointing()),
             false => network,
         };
-        if let Some(path) = from {
+        let updates =
+            from.map(|path| Ok::<_, Error>(dmd_weights::is_lora(&dmd_weights::read(path)?))).transpose()?;
+        if let (Some(path), Some(true), None) = (from, updates, &config.lora) {
+            let must =
+                "a network's weights: low-rank updates need the [lora] section that they were trained with";
+            return Err(Error::Option { key: option, value: path.display().to_string(), must });
+        }
+        if let (Some(path), Some(false)) = (from, updates) {
             network = model.with_weights(network, path)?;
         }
         if let Some(section) = &config.lora {
             let mut noise = Noise::stream(config.seed, &format!("lora of the {purpose}"));
             network.network = section.attach(network.network, &F::Network::KEYS, &mut noise)?;
+            if let (Some(path), Some(true)) = (from, updates) {
+                let alpha = section.alpha();
+                network.network = dmd_weights::load_lora(network.network, path, &F::Network::KEYS, alpha)?;
+            }
         }
         Ok(network)
     }
@@ -117,9 +129,9 @@ impl<'a, F: Family> Trained<'a, F> {
     ///
     /// - `unet_one_step`: the generator's network, with low-rank updates merged, and how it is called;
     /// - `lora`, for a run with `[lora]`: the generator's updates as LoRA files, `pytorch_lora_weights.safetensors` in
-    ///   diffusers' and PEFT's spelling, `kohya.safetensors` in kohya's;
-    /// - `fake_score`: the fake score's network, and its critic's head where it has one. A second stage starts from these
-    ///   (`generator.start`, `fake.start`).
+    ///   diffusers' and PEFT's spelling, `kohya.safetensors` in kohya's. Their metadata says how the generator is called;
+    /// - `fake_score`: the fake score's network, for a run with `[lora]` its updates too, and its critic's head where it has
+    ///   one. A second stage starts from these (`generator.start`, `fake.start`).
     ///
     /// # Errors
     ///
@@ -144,18 +156,34 @@ impl<'a, F: Family> Trained<'a, F> {
     fn write_fake(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
         let network = self.fake.network.clone().materialize();
         network.save(&self.model.config, folder, precision)?;
+        if self.config.lora.is_some() {
+            let path = folder.join("pytorch_lora_weights.safetensors");
+            self.save_lora(&self.fake.network, &path, (LoraSpelling::Peft, precision), &[])?;
+        }
         let Some(critic) = self.fake.critic() else { return Ok(()) };
         Ok(dmd_weights::save(critic, &folder.join(CRITIC), &KeyMap::default(), precision)?)
     }
 
     fn write_lora(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
-        let Some(section) = &self.config.lora else { return Ok(()) };
-        let (network, keys) = (&self.generator.network, &F::Network::KEYS);
+        let recipe = self.recipe.to_json()?;
         for (name, spelling) in [("pytorch_lora_weights", LoraSpelling::Peft), ("kohya", LoraSpelling::Kohya)]
         {
             let path = folder.join(format!("{name}.safetensors"));
-            dmd_weights::save_lora(network, &path, keys, section.alpha(), spelling, precision)?;
+            let metadata = [(RecipeFile::METADATA, recipe.as_str())];
+            self.save_lora(&self.generator.network, &path, (spelling, precision), &metadata)?;
         }
         Ok(())
+    }
+
+    fn save_lora(
+        &self,
+        network: &F::Network,
+        path: &Path,
+        form: (LoraSpelling, Precision),
+        metadata: &[(&str, &str)],
+    ) -> Result<(), Error> {
+        let Some(section) = &self.config.lora else { return Ok(()) };
+        let keys = &F::Network::KEYS;
+        Ok(dmd_weights::save_lora(network, path, keys, section.alpha(), form, metadata)?)
     }
 }

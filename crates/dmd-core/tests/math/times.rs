@@ -70,8 +70,14 @@ fn log_normal_times_have_their_quantiles() {
     let (mean, std) = (-1.2, 1.2);
     let distribution = TimeDistribution::LogNormal { mean, std };
     // Places of the standard normal distribution and the shares below them.
-    let table =
-        [(-1.959_964, 0.025), (-1.281_552, 0.1), (0.0, 0.5), (0.674_490, 0.75), (1.644_854, 0.95), (3.090_232, 0.999)];
+    let table = [
+        (-1.959_964, 0.025),
+        (-1.281_552, 0.1),
+        (0.0, 0.5),
+        (0.674_490, 0.75),
+        (1.644_854, 0.95),
+        (3.090_232, 0.999),
+    ];
     let levels = edm();
     let drawn = draw(distribution, &levels, (0, 999));
     // A level stands for half the distance to its neighbours: at most 0.014 in ln sigma, 0.005 of the share.

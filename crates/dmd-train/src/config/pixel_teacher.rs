@@ -5,7 +5,8 @@ use dmd_unet::ClassUNetConfig;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DataSection, Schedule, TeacherOptimizer, from_file, require, require_count, require_positive, require_share,
+    DataSection, Schedule, TeacherOptimizer, from_file, require, require_count, require_positive,
+    require_share,
 };
 use crate::Error;
 use crate::fingerprint::Fingerprint;

@@ -12,9 +12,9 @@ use super::{
     DataSection, Schedule, check_optimizer, from_file, require, require_count, require_not_negative,
     require_positive, require_share, require_times,
 };
-use crate::{AdamWConfig, Error};
 use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
+use crate::{AdamWConfig, Error};
 
 /// `[autoencoder]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -9,9 +9,9 @@ use dmd_model::ModelFolder;
 use serde::{Deserialize, Serialize};
 
 pub use self::cache::{CacheSection, LatentPrecision};
-pub use self::sections::{PerceptualSection, Schedule};
 use self::sections::{AdversarialSection, FakeSection, FrozenPrecision, GeneratorSection, MatchingSection};
 pub(crate) use self::sections::{Measure, RegressionSection};
+pub use self::sections::{PerceptualSection, Schedule};
 use super::{DataSection, from_file, require};
 use crate::fingerprint::{self, Fingerprint};
 use crate::run::Pace;
