@@ -127,6 +127,7 @@ impl Classes {
             model: &self.model,
             guidance_scale: config.guidance_scale,
             dataset: self.dataset.as_ref(),
+            cache: None,
             steps: section.sampling_steps,
             seed: config.seed,
             batch: config.generator.batch,
