@@ -64,23 +64,31 @@ impl<F: Family> Start<F> {
             true => network.fork(&device.clone().autodiff().gradient_checkpointing()),
             false => network,
         };
-        let updates =
-            from.map(|path| Ok::<_, Error>(dmd_weights::is_lora(&dmd_weights::read(path)?))).transpose()?;
-        if let (Some(path), Some(true), None) = (from, updates, &config.lora) {
-            let must =
-                "a network's weights: low-rank updates need the [lora] section that they were trained with";
-            return Err(Error::Option { key: option, value: path.display().to_string(), must });
-        }
-        if let (Some(path), Some(false)) = (from, updates) {
-            network = model.with_weights(network, path)?;
-        }
-        if let Some(section) = &config.lora {
-            let mut noise = Noise::stream(config.seed, &format!("lora of the {purpose}"));
-            network.network = section.attach(network.network, &F::Network::KEYS, &mut noise)?;
-            if let (Some(path), Some(true)) = (from, updates) {
-                let alpha = section.alpha();
-                network.network = dmd_weights::load_lora(network.network, path, &F::Network::KEYS, alpha)?;
+        let refused =
+            |path: &Path, must| Err(Error::Option { key: option, value: path.display().to_string(), must });
+        let updates = |path: &Path| Ok::<_, Error>(dmd_weights::is_lora(&dmd_weights::read(path)?));
+        let Some(section) = &config.lora else {
+            return match from {
+                Some(path) if updates(path)? => refused(
+                    path,
+                    "a network's weights: low-rank updates need the [lora] section that they were trained with",
+                ),
+                Some(path) => Ok(model.with_weights(network, path)?),
+                None => Ok(network),
+            };
+        };
+        let mut noise = Noise::stream(config.seed, &format!("lora of the {purpose}"));
+        network.network = section.attach(network.network, &F::Network::KEYS, &mut noise)?;
+        if let Some(path) = from {
+            // Updates of another network would be written as if they were the teacher's.
+            if !updates(path)? {
+                return refused(
+                    path,
+                    "a LoRA file where there is a [lora] section, which updates the teacher",
+                );
             }
+            network.network =
+                dmd_weights::load_lora(network.network, path, &F::Network::KEYS, section.alpha())?;
         }
         Ok(network)
     }

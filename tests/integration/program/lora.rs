@@ -86,6 +86,12 @@ fn a_lora_from_prompts_alone() {
     );
     let recipe = r#"{"timestep":999,"noise_scale":1.0,"guidance_scale":1.75}"#;
     assert_eq!(peft.metadata()["dmd_recipe"], recipe);
+    // A folder with the updates merged is called so too.
+    succeed(&["convert", teacher, "folder", "--lora", "renamed.safetensors"]);
+    assert!(String::from_utf8_lossy(&read(&at("folder/unet/one_step.json"))).contains("\"timestep\": 999"));
+    let shared = ["generate", "a red circle", "--model", "folder", "--size", "32x32", "--out", "folder.png"];
+    succeed(&shared);
+    assert!(difference(&at("folder.png"), &at("merged.png")) <= 1, "the converted folder");
     // A recipe that is damaged is said, and what a user asks for is done.
     let broken = read(&at("exported/lora/kohya.safetensors"));
     let text = String::from_utf8_lossy(&broken[8..]).into_owned();
@@ -168,4 +174,6 @@ fn a_run_from_lora_files() {
     refuses(("\"to_v\"", "\"to_v\", \"to_k\""), &["kohya.safetensors", "to_k", "the file does not"]);
     let section = "[lora]\nrank = 2\nalpha = 6\nlayers = [\"to_q\", \"to_v\", \"conv1\", \"ff.net.2\"]\n";
     refuses((section, ""), &["generator.start", "[lora]"]);
+    let whole = ("lora/kohya.safetensors", "unet_one_step/diffusion_pytorch_model.safetensors");
+    refuses(whole, &["generator.start", "unet_one_step", "a LoRA file"]);
 }

@@ -23,7 +23,7 @@ pub struct GeneratorSection {
     /// Decay of the parameters' moving average (0: none, as in DMD and DMD2).
     pub ema_decay: f64,
     /// Weights to start from instead of the teacher's: an earlier run's `unet_one_step` file (DMD2's second
-    /// stages load weights alone, with fresh optimisers).
+    /// stages load weights alone, with fresh optimisers); with `[lora]` an earlier run's LoRA file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
     /// The generator's timesteps, descending: one for a generator of one step (by default the noisiest, as in DMD;
@@ -92,7 +92,7 @@ pub struct FakeSection {
     /// How the learning rate goes on: constant, as published, or a cosine.
     pub schedule: Schedule,
     /// Weights to start from instead of the teacher's: an earlier run's `fake_score` file, with which DMD2's second
-    /// stages go on.
+    /// stages go on; with `[lora]` the LoRA file there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
     /// The parameterisation whose squared error is the loss (DMD and DMD2: the teacher's own,
