@@ -111,17 +111,15 @@ impl TimeDistribution {
             }
             Self::LogNormal { mean, std } => {
                 let places: Vec<f64> = levels.iter().map(|level| (-level.lambda() - mean) / std).collect();
-                // A level is nearest up to the middle between it and its neighbour; the first and the last reach as far
+                // A level is nearest up to the middles between it and its neighbours; the first and the last reach as far
                 // outwards as inwards.
-                let share = |k: usize| {
-                    let below = places[k] - places[k.max(1) - 1];
-                    let above = places[(k + 1).min(places.len() - 1)] - places[k];
-                    let (below, above) = match (k, k + 1 == places.len()) {
-                        (0, _) => (above, above),
-                        (_, true) => (below, below),
-                        _ => (below, above),
-                    };
-                    normal_share(places[k] - below / 2.0, places[k] + above / 2.0)
+                let middles: Vec<f64> = places.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
+                let share = |k: usize| match (k.checked_sub(1).map(|k| middles[k]), middles.get(k)) {
+                    (Some(low), Some(high)) => normal_share(low, *high),
+                    (None, Some(high)) => normal_share(2.0 * places[k] - high, *high),
+                    // All noise is infinitely far.
+                    (Some(low), None) => normal_share(low, (2.0 * places[k] - low).max(places[k])),
+                    (None, None) => 1.0,
                 };
                 (0..levels.len()).map(share).collect()
             }

@@ -173,7 +173,7 @@ impl<'a, F: Family> Trained<'a, F> {
     }
 
     fn write_lora(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
-        let recipe = self.recipe.to_json()?;
+        let recipe = self.recipe.to_json();
         for (name, spelling) in [("pytorch_lora_weights", LoraSpelling::Peft), ("kohya", LoraSpelling::Kohya)]
         {
             let path = folder.join(format!("{name}.safetensors"));

@@ -120,6 +120,11 @@ fn log_normal_timesteps_are_those_of_their_ratio() {
 fn what_reaches_no_level_draws_nothing() {
     let far = TimeDistribution::LogNormal { mean: 40.0, std: 1.0 };
     assert_eq!(far.among(&edm(), 0..=999), None);
+    // A level of noise alone is infinitely far; the others are drawn.
+    let mut levels = stable_diffusion();
+    levels[999] = Level { t: 999.0, alpha: 0.0, sigma: 1.0 };
+    let drawn = draw(TimeDistribution::LogNormal { mean: 0.0, std: 1.0 }, &levels, (0, 999));
+    assert!(drawn.iter().all(|t| *t < 999.0) && (share_below(&drawn, 499.5) - 0.6837).abs() < BOUND + 0.005);
     // The tail has its share, however small against the whole.
     let near = TimeDistribution::LogNormal { mean: -1.2, std: 1.2 };
     assert!(near.among(&edm(), 900..=999).is_some() && near.among(&edm(), 0..=50).is_some());
