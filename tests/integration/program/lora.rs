@@ -86,6 +86,7 @@ fn a_lora_from_prompts_alone() {
     );
     let recipe = r#"{"timestep":999,"noise_scale":1.0,"guidance_scale":1.75}"#;
     assert_eq!(peft.metadata()["dmd_recipe"], recipe);
+    assert!(succeed(&["inspect", "renamed.safetensors"]).contains(recipe));
     // A folder with the updates merged is called so too.
     succeed(&["convert", teacher, "folder", "--lora", "renamed.safetensors"]);
     assert!(String::from_utf8_lossy(&read(&at("folder/unet/one_step.json"))).contains("\"timestep\": 999"));
