@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use clap::Args;
 use dmd_data::{Dataset, check_captions};
 use dmd_model::{AnyModel, Conditioner, Family, Model, ModelFolder, Networks, OpenOptions, Part, with_model};
+use dmd_train::cache::Cache;
 use dmd_train::checkpoint::check_resumable;
 use dmd_train::config::{self, DistillConfig, Fingerprints};
 use dmd_train::pairs::{PairMaker, Pairs, Share};
@@ -111,8 +112,8 @@ fn distill_in<F: Family>(
     }
     let mut pairs = None;
     if let Some(section) = &config.regression {
-        let making =
-            Making { config, dataset: dataset.as_ref(), model: &model, made_from: &made_from, device };
+        let (dataset, cache) = (dataset.as_ref(), cache.as_ref());
+        let making = Making { config, dataset, cache, model: &model, made_from: &made_from, device };
         if all_stop(making.make(ranks.share(), &mut progress))? {
             return stopped();
         }
@@ -148,6 +149,7 @@ fn pair_folder(config: &DistillConfig) -> PathBuf {
 struct Making<'a, F: Family> {
     config: &'a DistillConfig,
     dataset: &'a dyn Dataset,
+    cache: Option<&'a Cache>,
     model: &'a Model<F>,
     made_from: &'a Fingerprints,
     device: &'a Device,
@@ -163,6 +165,7 @@ impl<F: Family> Making<'_, F> {
             model: self.model,
             guidance_scale: self.config.guidance_scale,
             dataset: self.dataset,
+            cache: self.cache,
             steps: section.sampling_steps,
             seed: self.config.seed,
             batch: self.config.generator.batch,
@@ -173,7 +176,8 @@ impl<F: Family> Making<'_, F> {
     }
 }
 
-/// Make the pairs of a distillation: noise, and what the teacher's deterministic sampler makes of it
+/// Make the pairs of a distillation: noise, and what the teacher's deterministic sampler makes of it; captions are not
+/// encoded where `dmd cache` did
 #[derive(Debug, Args)]
 pub(crate) struct PairsArgs {
     /// The distillation's configuration file (TOML)
@@ -213,6 +217,11 @@ fn pairs_in<F: Family>(
 ) -> anyhow::Result<Outcome> {
     let dataset = open_data(model, config)?;
     let made_from = config.fingerprints(dataset.as_ref())?;
-    let making = Making { config, dataset: dataset.as_ref(), model, made_from: &made_from, device };
+    let mut cache = None;
+    if let Some(section) = config.cache.as_ref().filter(|section| Cache::has_text(&section.path)) {
+        cache = Some(Caching::new(config, section, model, dataset.as_ref(), device)?.open_text()?);
+    }
+    let (dataset, cache) = (dataset.as_ref(), cache.as_ref());
+    let making = Making { config, dataset, cache, model, made_from: &made_from, device };
     making.make(share, &mut Progress::new()?)
 }

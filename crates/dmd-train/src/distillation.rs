@@ -1,12 +1,13 @@
 //! Distillation of a teacher into a generator of one or a few steps, as a [`Stage`].
 
 use std::cell::RefCell;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use dmd_core::{Distance, Distiller, Guided, Noise};
+use dmd_core::{Distance, Distiller, Guided, Noise, TimeDistribution, TimeSampler};
 use dmd_data::Dataset;
 use dmd_model::{ConditionOf, Conditioner, Family, Model, Noising, Recipe, check_dtype};
 use dmd_weights::Precision;
@@ -215,8 +216,8 @@ fn trainer_config<'a, F: Family>(
         adversarial,
         ..TrainerConfig::new(
             [generator.batch, channels, height, width],
-            model.noising.times(matching.first_timestep..=matching.last_timestep),
-            model.noising.times(0..=last),
+            times(model, "matching.times", matching.times, matching.first_timestep..=matching.last_timestep)?,
+            times(model, "fake.times", fake.times, 0..=last)?,
         )
     })
 }
@@ -231,6 +232,20 @@ fn host(wanted: bool) -> Result<Option<Device>, Error> {
         "false in a build without the feature flex",
     )?;
     Ok(host)
+}
+
+/// Draws times among timesteps of a model, as an option says.
+fn times<F: Family>(
+    model: &Model<F>,
+    key: &'static str,
+    distribution: TimeDistribution,
+    timesteps: RangeInclusive<usize>,
+) -> Result<TimeSampler, Error> {
+    model.noising.times_by(timesteps, distribution).ok_or_else(|| Error::Option {
+        key,
+        value: format!("{distribution:?}"),
+        must: "a distribution that reaches the timesteps among which it draws",
+    })
 }
 
 impl<F: Family> Stage for DistillationStage<'_, F> {

@@ -182,7 +182,7 @@ impl AdamW {
             [(format!("{index}.first"), first.clone()), (format!("{index}.second"), second.clone())]
         });
         let tensors = Tensors::from_device(path, named)?;
-        write_with_metadata(path, &tensors, Precision::Single, ("step", &self.step.to_string()))
+        write_with_metadata(path, &tensors, Precision::Single, &[("step", &self.step.to_string())])
     }
 
     /// Reads what [`Self::save`] wrote, onto a device. One moment at a time is on the host.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType};
 use dmd_core::{FewStep, Noise};
-use dmd_model::{Family, Model, ModelFolder, Part, Recipe};
+use dmd_model::{Family, Model, ModelFolder, Part, Recipe, RecipeFile};
 use dmd_unet::{Network, Preconditioned};
 use dmd_weights::{KeyMap, LoraSpelling, Precision, WholeFolder, trained};
 
@@ -34,13 +34,13 @@ impl<F: Family> Start<F> {
     ) -> Result<Self, Error> {
         let last = model.noising.last_timestep();
         config.check_schedule(last)?;
-        let network = |from, purpose| Self::network(config, model, teacher, (from, purpose), device);
-        let start = network(config.generator.start.as_deref(), "generator")?;
+        let network = |from, named| Self::network(config, model, teacher, (from, named), device);
+        let start = network(config.generator.start.as_deref(), ("generator", "generator.start"))?;
         let recipe = Recipe::new(config.timesteps(last)?, config.guidance_scale, &model.noising)?;
         let levels = recipe.timesteps.iter().map(|t| model.noising.at(*t)).collect();
         let generator = FewStep::new(start, levels).with_noise_scale(recipe.noise_scale);
         let from = config.fake.start.as_deref();
-        let mut fake = network(from, "fake score")?;
+        let mut fake = network(from, ("fake score", "fake.start"))?;
         if let Some(loss) = config.fake.loss {
             fake = model.with_loss(fake, loss)?;
         }
@@ -59,7 +59,7 @@ impl<F: Family> Start<F> {
         config: &DistillConfig,
         model: &Model<F>,
         teacher: &NetworkOf<F>,
-        (from, purpose): (Option<&Path>, &str),
+        (from, (purpose, option)): (Option<&Path>, (&str, &'static str)),
         device: &Device,
     ) -> Result<NetworkOf<F>, Error> {
         let network = teacher.clone().train();
@@ -69,14 +69,37 @@ impl<F: Family> Start<F> {
             true => network.fork(&device.clone().autodiff().gradient_checkpointing()),
             false => network,
         };
+        let refused =
+            |path: &Path, must| Err(Error::Option { key: option, value: path.display().to_string(), must });
+        let updates = |path: &Path| Ok::<_, Error>(dmd_weights::is_lora(&dmd_weights::read(path)?));
+        let Some(section) = &config.lora else {
+            let network = match from {
+                Some(path) if updates(path)? => {
+                    return refused(
+                        path,
+                        "a network's weights: low-rank updates need the [lora] section that they were trained with",
+                    );
+                }
+                Some(path) => model.with_weights(network, path)?,
+                None => network,
+            };
+            return Ok(match config.precision {
+                TrainedPrecision::Single => network,
+                other => network.map_network(|network| network.computing_in(other.dtype())),
+            });
+        };
+        let mut noise = Noise::stream(config.seed, &format!("lora of the {purpose}"));
+        network.network = section.attach(network.network, &F::Network::KEYS, &mut noise)?;
         if let Some(path) = from {
-            network = model.with_weights(network, path)?;
-        }
-        if let Some(section) = &config.lora {
-            let mut noise = Noise::stream(config.seed, &format!("lora of the {purpose}"));
-            network.network = section.attach(network.network, &F::Network::KEYS, &mut noise)?;
-        } else if config.precision != TrainedPrecision::Single {
-            network = network.map_network(|network| network.computing_in(config.precision.dtype()));
+            // Updates of another network would be written as if they were the teacher's.
+            if !updates(path)? {
+                return refused(
+                    path,
+                    "a LoRA file where there is a [lora] section, which updates the teacher",
+                );
+            }
+            network.network =
+                dmd_weights::load_lora(network.network, path, &F::Network::KEYS, section.alpha())?;
         }
         Ok(network)
     }
@@ -137,9 +160,9 @@ impl<'a, F: Family> Trained<'a, F> {
     ///
     /// - `unet_one_step`: the generator's network, with low-rank updates merged, and how it is called;
     /// - `lora`, for a run with `[lora]`: the generator's updates as LoRA files, `pytorch_lora_weights.safetensors` in
-    ///   diffusers' and PEFT's spelling, `kohya.safetensors` in kohya's;
-    /// - `fake_score`: the fake score's network, and its critic's head where it has one. A second stage starts from these
-    ///   (`generator.start`, `fake.start`).
+    ///   diffusers' and PEFT's spelling, `kohya.safetensors` in kohya's. Their metadata says how the generator is called;
+    /// - `fake_score`: the fake score's network, for a run with `[lora]` its updates too, and its critic's head where it has
+    ///   one. A second stage starts from these (`generator.start`, `fake.start`).
     ///
     /// # Errors
     ///
@@ -164,19 +187,35 @@ impl<'a, F: Family> Trained<'a, F> {
     fn write_fake(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
         let network = whole(&self.fake.network);
         network.save(&self.model.config, folder, precision)?;
+        if self.config.lora.is_some() {
+            let path = folder.join("pytorch_lora_weights.safetensors");
+            self.save_lora(&self.fake.network, &path, (LoraSpelling::Peft, precision), &[])?;
+        }
         let Some(critic) = self.fake.critic() else { return Ok(()) };
         Ok(dmd_weights::save(critic, &folder.join(CRITIC), &KeyMap::default(), precision)?)
     }
 
     fn write_lora(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
-        let Some(section) = &self.config.lora else { return Ok(()) };
-        let (network, keys) = (&self.generator.network, &F::Network::KEYS);
+        let recipe = self.recipe.to_json();
         for (name, spelling) in [("pytorch_lora_weights", LoraSpelling::Peft), ("kohya", LoraSpelling::Kohya)]
         {
             let path = folder.join(format!("{name}.safetensors"));
-            dmd_weights::save_lora(network, &path, keys, section.alpha(), spelling, precision)?;
+            let metadata = [(RecipeFile::METADATA, recipe.as_str())];
+            self.save_lora(&self.generator.network, &path, (spelling, precision), &metadata)?;
         }
         Ok(())
+    }
+
+    fn save_lora(
+        &self,
+        network: &F::Network,
+        path: &Path,
+        form: (LoraSpelling, Precision),
+        metadata: &[(&str, &str)],
+    ) -> Result<(), Error> {
+        let Some(section) = &self.config.lora else { return Ok(()) };
+        let keys = &F::Network::KEYS;
+        Ok(dmd_weights::save_lora(network, path, keys, section.alpha(), form, metadata)?)
     }
 }
 

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use dmd_core::Noise;
 use dmd_weights::{KeyMap, Precision};
 
+use crate::config::TeacherOptimizer;
 use crate::fingerprint::Fingerprint;
 use crate::run::{Probe, Stage};
 use crate::{AdamW, AdamWConfig, Ema, Error, Figures, Gradients, LearningRate};
@@ -65,24 +66,23 @@ pub struct Training<R: Recipe> {
     model: R::Network,
     average: Ema,
     optimizer: AdamW,
+    constants: AdamWConfig,
     config: TrainingConfig,
     noise: Noise,
     device: Device,
     steps: usize,
 }
 
-/// The optimiser of a teacher's stages: PyTorch's AdamW, gradients clipped to norm 1.
-fn optimizer() -> AdamWConfig {
-    AdamWConfig { max_norm: 1.0, ..AdamWConfig::default() }
-}
-
 impl<R: Recipe> Training<R> {
     /// Starts to train a network, which lives on the training side of `device` ([`Device::autodiff`]); `device` is the
-    /// plain side. `stream` names the stream of random numbers.
+    /// plain side. `stream` names the stream of random numbers. The optimiser is PyTorch's AdamW, gradients clipped to norm
+    /// 1, unless [`Self::with_optimizer`] says otherwise.
     pub fn new(recipe: R, model: R::Network, config: TrainingConfig, stream: &str, device: &Device) -> Self {
+        let constants = TeacherOptimizer::default().into();
         Self {
             average: Ema::new(&model, config.ema_decay, device),
-            optimizer: AdamW::new(optimizer()),
+            optimizer: AdamW::new(constants),
+            constants,
             noise: Noise::stream(config.seed, stream),
             device: device.clone(),
             steps: 0,
@@ -90,6 +90,11 @@ impl<R: Recipe> Training<R> {
             model,
             config,
         }
+    }
+
+    /// The same training, not begun, with other constants of the optimiser.
+    pub fn with_optimizer(self, constants: AdamWConfig) -> Self {
+        Self { optimizer: AdamW::new(constants), constants, ..self }
     }
 
     /// The recipe.
@@ -154,7 +159,7 @@ impl<R: Recipe> Stage for Training<R> {
         };
         self.model = read(self.model.clone(), "online")?;
         self.average.restart(&read(self.model.clone(), "average")?);
-        self.optimizer = AdamW::load(optimizer(), &path("optimizer"), &self.device)?;
+        self.optimizer = AdamW::load(self.constants, &path("optimizer"), &self.device)?;
         self.steps = steps;
         Ok(())
     }

@@ -42,7 +42,7 @@ pub use json::{parse_json, read_config, read_json, write_json};
 pub use ldm::{Checkpoint, Family, Part, Spelling};
 pub use load::{load, load_for_training, load_in, load_some_for_training, reload};
 pub use lock::FolderLock;
-pub use lora::{Lora, LoraFile, LoraPart, LoraReport, LoraSpelling, Update, save_lora};
+pub use lora::{Lora, LoraFile, LoraPart, LoraReport, LoraSpelling, Update, is_lora, load_lora, save_lora};
 pub use mean::mean;
 pub use mismatch::{Mismatch, Misshapen};
 pub use names::KeyMap;

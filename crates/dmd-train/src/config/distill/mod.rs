@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cache::{CacheSection, LatentPrecision};
 use self::sections::{AdversarialSection, FakeSection, GeneratorSection, MatchingSection};
-pub use self::sections::{FrozenPrecision, PerceptualSection, TrainedPrecision};
+pub use self::sections::{FrozenPrecision, PerceptualSection, Schedule, TrainedPrecision};
 pub(crate) use self::sections::{Measure, RegressionSection};
 use super::{DataSection, from_file, require};
 use crate::fingerprint::{self, Fingerprint};

@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
-use dmd_core::Prediction;
 use dmd_core::matching::Weighting;
+use dmd_core::{Prediction, TimeDistribution};
 use dmd_eval::Backbone;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct GeneratorSection {
     /// Keep the moving average in the host's memory instead of the device's. Each step moves the parameters there.
     pub ema_on_host: bool,
     /// Weights to start from instead of the teacher's: an earlier run's `unet_one_step` file (DMD2's second
-    /// stages load weights alone, with fresh optimisers).
+    /// stages load weights alone, with fresh optimisers); with `[lora]` an earlier run's LoRA file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
     /// The generator's timesteps, descending: one for a generator of one step (by default the noisiest, as in DMD;
@@ -72,6 +72,11 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// A teacher's default.
+    pub(crate) fn cosine() -> Self {
+        Self::Cosine
+    }
+
     /// The rates of a run of so many steps.
     pub(crate) fn rate(self, base: f64, warmup_steps: usize, steps: usize) -> LearningRate {
         match self {
@@ -90,7 +95,7 @@ pub struct FakeSection {
     /// How the learning rate goes on: constant, as published, or a cosine.
     pub schedule: Schedule,
     /// Weights to start from instead of the teacher's: an earlier run's `fake_score` file, with which DMD2's second
-    /// stages go on.
+    /// stages go on; with `[lora]` the LoRA file there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
     /// The parameterisation whose squared error is the loss (DMD and DMD2: the teacher's own,
@@ -99,12 +104,16 @@ pub struct FakeSection {
     pub loss: Option<Prediction>,
     /// Updates per generator update (DMD: 1; DMD2: 5 for SDXL and ImageNet, 10 for Stable Diffusion 1.5).
     pub steps_per_generator_step: usize,
+    /// How often it learns at each of the schedule's levels (DMD and DMD2: equally).
+    #[serde(skip_serializing_if = "TimeDistribution::is_uniform")]
+    pub times: TimeDistribution,
 }
 
 impl Default for FakeSection {
     fn default() -> Self {
         let schedule = Schedule::default();
-        Self { learning_rate: 1e-5, schedule, start: None, loss: None, steps_per_generator_step: 10 }
+        let times = TimeDistribution::default();
+        Self { learning_rate: 1e-5, schedule, start: None, loss: None, steps_per_generator_step: 10, times }
     }
 }
 
@@ -116,13 +125,17 @@ pub struct MatchingSection {
     pub first_timestep: usize,
     /// Highest timestep (DMD and DMD2: 980 of 1000).
     pub last_timestep: usize,
+    /// How often teacher and fake score see each of these levels (DMD and DMD2: equally).
+    #[serde(skip_serializing_if = "TimeDistribution::is_uniform")]
+    pub times: TimeDistribution,
     /// How the difference of the predictions is weighted.
     pub weighting: Weighting,
 }
 
 impl Default for MatchingSection {
     fn default() -> Self {
-        Self { first_timestep: 20, last_timestep: 980, weighting: Weighting::default() }
+        let times = TimeDistribution::default();
+        Self { first_timestep: 20, last_timestep: 980, times, weighting: Weighting::default() }
     }
 }
 
