@@ -7,7 +7,7 @@ use clap::Args;
 use dmd_kernels::device;
 use dmd_model::{OpenOptions, Outline, Source};
 use dmd_train::config::DistillConfig;
-use dmd_train::plan::{Item, Machine, Place, Plan};
+use dmd_train::plan::{Item, Place, Plan, Setting};
 
 use super::ranks::Ranks;
 use crate::console::say;
@@ -47,21 +47,21 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
             format!("no published architecture {name:?}: {} are known", Outline::PUBLISHED.join(", "))
         })??,
     };
-    let machine = machine(&device, usize::from(args.ranks));
+    let setting = setting(&config, &device, usize::from(args.ranks));
     anyhow::ensure!(
-        config.generator.accumulate.is_multiple_of(machine.ranks),
+        config.generator.accumulate.is_multiple_of(setting.ranks),
         "{} ranks cannot share {} micro-batches equally",
-        machine.ranks,
+        setting.ranks,
         config.generator.accumulate
     );
-    let plan = Plan::new(&config, &outline, machine);
-    let own = if machine.separate { "the device" } else { "memory" };
+    let plan = Plan::new(&config, &outline, setting);
+    let own = if setting.separate { "the device" } else { "memory" };
     say!("of {own}, as long as the run lasts:");
     lines(plan.lasting.iter().filter(|item| item.place == Place::Device));
     say!("beside it, one after the other:");
     lines(plan.phases.iter());
     say!("{:>9} GiB at most", gib(plan.peak(Place::Device)));
-    if machine.separate {
+    if setting.separate {
         say!("of the host:");
         lines(plan.lasting.iter().filter(|item| item.place == Place::Host));
     }
@@ -79,7 +79,7 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
         rate / REACHED / 1e9,
         duration(seconds * steps as f64)
     );
-    match refusal(&config, &outline, machine, &device, 1) {
+    match refusal(&config, &outline, setting, &device, 1) {
         Some(refusal) => say!("{refusal}"),
         None => {
             if let Some(limit) = limit(&device, 1) {
@@ -92,9 +92,9 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
 
 /// Refuses a distillation that cannot fit, before its teacher is read.
 pub(crate) fn check(config: &DistillConfig, device: &Device, ranks: &Ranks<'_>) -> anyhow::Result<()> {
-    let machine = machine(device, ranks.all.size());
+    let setting = setting(config, device, ranks.all.size());
     let outline = outline(config, device)?;
-    match refusal(config, &outline, machine, device, ranks.on_machine()) {
+    match refusal(config, &outline, setting, device, ranks.on_machine()) {
         Some(refusal) => anyhow::bail!("{refusal}; --anyway starts it all the same"),
         None => Ok(()),
     }
@@ -105,9 +105,11 @@ fn outline(config: &DistillConfig, device: &Device) -> anyhow::Result<Outline> {
     Ok(Outline::read(&Source::open(&options)?, device)?)
 }
 
-fn machine(device: &Device, ranks: usize) -> Machine {
+fn setting(config: &DistillConfig, device: &Device, ranks: usize) -> Setting {
     let separate = device::properties(device).hardware.is_some();
-    Machine { separate, recomputes: dmd_kernels::recomputes(device), ranks }
+    // What is wrong with the data is said when they are needed.
+    let captions = config.data.open().ok().and_then(|dataset| dmd_train::plan::captions(dataset.as_ref()));
+    Setting { captions, separate, recomputes: dmd_kernels::recomputes(device), ranks }
 }
 
 /// The memory that one of so many ranks on a machine may take, where the system tells it.
@@ -119,16 +121,16 @@ fn limit(device: &Device, ranks: usize) -> Option<u64> {
 fn refusal(
     config: &DistillConfig,
     outline: &Outline,
-    machine: Machine,
+    setting: Setting,
     device: &Device,
     ranks: usize,
 ) -> Option<String> {
     let limit = limit(device, ranks)?;
-    let needed = Plan::new(config, outline, machine).peak(Place::Device);
+    let needed = Plan::new(config, outline, setting).peak(Place::Device);
     if needed <= limit {
         return None;
     }
-    let (options, least) = Plan::advice(config, outline, machine, limit);
+    let (options, least) = Plan::advice(config, outline, setting, limit);
     let (needed, free, with) = (gib(needed), gib(limit), options.join(", "));
     Some(match (options.is_empty(), least <= limit) {
         (true, _) => format!("this needs {needed} GiB of memory, and {free} GiB are free"),

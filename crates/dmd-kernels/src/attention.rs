@@ -1,7 +1,11 @@
+use std::sync::Arc;
+
+use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::ops::AttentionModuleOptions;
 
 use crate::Operation;
+use crate::recomputed;
 use crate::recording::note;
 
 /// `softmax(q kᵀ / √width) v` over several heads; a causal one sees earlier keys only. Differentiable.
@@ -30,7 +34,28 @@ fn computed(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool
         let [q, k, v] = [&q, &k, &v].map(crate::flex::single);
         computed(q, k, v, heads, causal)
     }));
+    if q.is_autodiff() || k.is_autodiff() || v.is_autodiff() {
+        return attention_recomputed(q, k, v, heads, causal);
+    }
     attention_composed(q, k, v, heads, causal)
+}
+
+/// [`attention_composed`], whose scores are not kept for the backward pass but computed again: for 4096 positions and 8
+/// heads they are 0.5 GiB a sample in single precision.
+pub fn attention_recomputed(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    heads: usize,
+    causal: bool,
+) -> Tensor<3> {
+    // A module without parameters.
+    let nothing: Vec<Linear> = Vec::new();
+    let body = move |_: &Vec<Linear>, inputs: [Tensor<4>; 3]| {
+        let [q, k, v] = inputs.map(|x| x.squeeze_dim::<3>(1));
+        attention_composed(q, k, v, heads, causal).unsqueeze_dim(1)
+    };
+    recomputed(&nothing, [q, k, v].map(|x| x.unsqueeze_dim(1)), Arc::new(body)).squeeze_dim(1)
 }
 
 /// [`attention`]'s default body, burn's own attention: the reference that every faster body is tested against.

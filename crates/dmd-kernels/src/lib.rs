@@ -54,7 +54,7 @@ mod segment;
 mod silu;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
-pub use attention::{attention, attention_composed};
+pub use attention::{attention, attention_composed, attention_recomputed};
 pub use convolution::{convolution, convolution3, convolution3_composed, doubled, doubled_convolution};
 pub use geglu::{geglu, geglu_composed, gelu};
 pub use group_norm::{Activation, group_norm, group_norm_composed};

@@ -1,14 +1,19 @@
 //! What a distillation needs, before it starts: memory by item, the work of a step, the disk.
 
+use dmd_data::Dataset;
 use dmd_model::Outline;
 use dmd_unet::Cost;
 
 use crate::LoraSection;
-use crate::config::{DistillConfig, FrozenPrecision, LatentPrecision, TrainedPrecision};
+use crate::captions::different;
+use crate::config::{CacheSection, DistillConfig, FrozenPrecision, LatentPrecision, TrainedPrecision};
+use crate::ranks::{levels, waiting};
 
-/// Where a distillation runs.
+/// Where a distillation runs, and on how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Machine {
+pub struct Setting {
+    /// Different captions of the data set; `None` where it cannot be read, or has no list.
+    pub captions: Option<usize>,
     /// Whether the device has memory of its own, as a graphics card has.
     pub separate: bool,
     /// Whether the device computes blocks again in the backward pass ([`dmd_kernels::recomputes`]).
@@ -57,6 +62,11 @@ const FEATURES: u64 = 1 << 30;
 /// The program, its libraries, tokenizer and buffers of the kernels, as measured.
 const PROGRAM: u64 = 150 << 20;
 
+/// How many different captions a data set lists; `None` without a list.
+pub fn captions(dataset: &dyn Dataset) -> Option<usize> {
+    dataset.count().map(|_| different(dataset).len())
+}
+
 /// Memory of this machine that a new program can have, in bytes, where the system reports it: Linux does.
 pub fn available_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -99,8 +109,8 @@ impl Graph {
 
 impl Plan {
     /// The plan of a configuration for a teacher of these sizes.
-    pub fn new(config: &DistillConfig, outline: &Outline, machine: Machine) -> Self {
-        Planner { config, outline, machine }.plan()
+    pub fn new(config: &DistillConfig, outline: &Outline, setting: Setting) -> Self {
+        Planner { config, outline, setting }.plan()
     }
 
     /// The most memory of one kind that is needed at a time, in bytes. On a CPU all is the device's.
@@ -121,11 +131,11 @@ impl Plan {
     pub fn advice(
         config: &DistillConfig,
         outline: &Outline,
-        machine: Machine,
+        setting: Setting,
         limit: u64,
     ) -> (Vec<&'static str>, u64) {
         let mut config = config.clone();
-        let need = |config: &DistillConfig| Self::new(config, outline, machine).peak(Place::Device);
+        let need = |config: &DistillConfig| Self::new(config, outline, setting).peak(Place::Device);
         let mut least = need(&config);
         let mut named = Vec::new();
         for (option, change) in OPTIONS {
@@ -144,7 +154,7 @@ impl Plan {
 type Change = fn(&mut DistillConfig);
 
 /// What makes a distillation smaller, the harmless first.
-const OPTIONS: [(&str, Change); 8] = [
+const OPTIONS: [(&str, Change); 9] = [
     ("generator.parallel = 1", |config| config.generator.parallel = 1),
     ("generator.recompute = true", |config| config.generator.recompute = true),
     ("generator.ema_on_host = true", |config| config.generator.ema_on_host = true),
@@ -152,6 +162,10 @@ const OPTIONS: [(&str, Change); 8] = [
     ("generator.batch = 1 with accumulate so many times larger", |config| {
         config.generator.accumulate *= config.generator.batch;
         config.generator.batch = 1;
+    }),
+    ("a [cache] section", |config| {
+        let latents = LatentPrecision::default();
+        config.cache.get_or_insert_with(|| CacheSection { path: "cache".into(), latents });
     }),
     ("generator.ema_decay = 0", |config| config.generator.ema_decay = 0.0),
     ("precision = \"bf16\"", |config| config.precision = TrainedPrecision::Brain),
@@ -163,7 +177,7 @@ const OPTIONS: [(&str, Change); 8] = [
 struct Planner<'a> {
     config: &'a DistillConfig,
     outline: &'a Outline,
-    machine: Machine,
+    setting: Setting,
 }
 
 impl Planner<'_> {
@@ -217,7 +231,7 @@ impl Planner<'_> {
     }
 
     fn of_host(&self, what: &'static str, bytes: u64) -> Item {
-        Item { what, bytes, place: if self.machine.separate { Place::Host } else { Place::Device } }
+        Item { what, bytes, place: if self.setting.separate { Place::Host } else { Place::Device } }
     }
 
     fn lasting(&self) -> Vec<Item> {
@@ -249,18 +263,18 @@ impl Planner<'_> {
             true => add(self.of_host("the moving average", average)),
             false => add(self.item("the moving average", average)),
         }
-        // Of a tree of sums, one for each of its levels.
-        let own = config.generator.accumulate.div_ceil(self.machine.ranks.max(1)) as u64;
-        let levels = u64::from(own.next_power_of_two().trailing_zeros());
-        add(self.item("sums of gradients over micro-batches", levels * generator.max(fake) * SINGLE));
+        let ranks = self.setting.ranks.max(1);
+        let sums = waiting(config.generator.accumulate.div_ceil(ranks), levels(ranks)) as u64;
+        add(self.item("sums of gradients over micro-batches", sums * generator.max(fake) * SINGLE));
         add(self.item("text encoders", self.outline.text_encoders as u64 * SINGLE));
         add(self.item("autoencoder", self.outline.autoencoder as u64 * SINGLE));
         let of_sample = self.sample() * SINGLE;
         if config.cache.is_none() {
             let reals = config.adversarial.as_ref().map_or(0, |section| section.reals as u64);
             add(self.item("real samples", reals * of_sample));
-            let features = if self.outline.text_encoders > 0 { FEATURES } else { 0 };
-            add(self.item("features of captions, at most", features));
+            let row = if self.outline.text_encoders > 0 { self.outline.features as u64 * SINGLE } else { 0 };
+            let rows = self.setting.captions.map_or(u64::MAX, |count| count as u64);
+            add(self.item("features of captions", rows.saturating_mul(row).min(FEATURES)));
         }
         add(self.of_host("the program", PROGRAM));
         items
@@ -274,7 +288,7 @@ impl Planner<'_> {
     /// The graph of a micro-batch through parts of a network, whose gradients are those of `trained` values in all.
     fn graph<'a>(&self, parts: impl Iterator<Item = &'a Cost>, trained: u64) -> Graph {
         let generator = &self.config.generator;
-        let again = generator.recompute && self.machine.recomputes;
+        let again = generator.recompute && self.setting.recomputes;
         let batch = generator.batch as u64;
         let all = self.parameters().max(1);
         let part = |cost: &Cost| {
@@ -343,7 +357,7 @@ impl Planner<'_> {
         let sum = |parts: &[Cost]| parts.iter().map(|cost| cost.operations).sum::<f64>();
         let down = sum(&costs.down);
         let all = down + sum(&costs.up);
-        let again = if config.generator.recompute && self.machine.recomputes { 1.0 } else { 0.0 };
+        let again = if config.generator.recompute && self.setting.recomputes { 1.0 } else { 0.0 };
         let trained = |network: Network| 2.0 + network.weights + again;
         let adversarial = config.adversarial.is_some();
         // The generator; the guided teacher and the fake score on its sample; the critic's way back to it.
@@ -353,7 +367,7 @@ impl Planner<'_> {
         let of_fake = all + if adversarial { 2.0 * down } else { 0.0 };
         // Every update but the first has samples of its own.
         step += updates * trained(self.fake()) * of_fake + (updates - 1.0) * all;
-        let own = config.generator.accumulate.div_ceil(self.machine.ranks.max(1));
+        let own = config.generator.accumulate.div_ceil(self.setting.ranks.max(1));
         step * (config.generator.batch * own) as f64
     }
 }

@@ -78,21 +78,23 @@ impl Collective for Alone {
 }
 
 /// A sum of a known number of terms in a fixed order: the sum of the first half plus the sum of the second half, each
-/// added in the same way. 4 terms are `(a + b) + (c + d)`. Equal shares of ranks, a power of two of them, are subtrees:
-/// however many ranks share the terms, the sum has the same bits.
+/// added in the same way, for so many levels of halves; below them from the left. With two levels 8 terms are
+/// `((a + b) + (c + d)) + ((e + f) + (g + h))`. Equal shares of 2, 4 or 8 ranks are subtrees of three levels: however many
+/// of these share the terms, the sum has the same bits.
 #[derive(Debug)]
 pub(crate) struct Balanced<T> {
     count: usize,
+    levels: usize,
     pushed: usize,
-    /// Sums of subtrees that wait for their neighbours; at most one for each level of the tree.
+    /// Sums of subtrees that wait for their neighbours; at most one for each level of halves, and one from the left.
     waiting: Vec<T>,
     add: fn(T, T) -> T,
 }
 
 impl<T> Balanced<T> {
-    /// A sum of `count` terms.
-    pub(crate) fn new(count: usize, add: fn(T, T) -> T) -> Self {
-        Self { count, pushed: 0, waiting: Vec::new(), add }
+    /// A sum of `count` terms, in halves for so many levels.
+    pub(crate) fn new(count: usize, levels: usize, add: fn(T, T) -> T) -> Self {
+        Self { count, levels, pushed: 0, waiting: Vec::new(), add }
     }
 
     /// Adds the next term.
@@ -103,11 +105,16 @@ impl<T> Balanced<T> {
     pub(crate) fn push(&mut self, term: T) {
         assert!(self.pushed < self.count, "{} terms were announced", self.count);
         // As many subtrees as end with this term are complete.
-        let (mut low, mut high, mut complete) = (0, self.count, 0);
+        let (mut low, mut high, mut complete, mut level) = (0, self.count, 0, 0);
         while high - low > 1 {
             complete += usize::from(high == self.pushed + 1);
-            let middle = low + (high - low) / 2;
-            if self.pushed < middle { high = middle } else { low = middle }
+            let middle = if level < self.levels { low + (high - low) / 2 } else { high - 1 };
+            if self.pushed < middle {
+                high = middle
+            } else {
+                low = middle
+            }
+            level += 1;
         }
         let earlier = self.waiting.split_off(self.waiting.len() - complete);
         let sum = earlier.into_iter().rev().fold(term, |sum, earlier| (self.add)(earlier, sum));
@@ -139,7 +146,7 @@ impl<T> Balanced<T> {
 ///
 /// If their lengths differ.
 pub fn balanced_sum<'a>(slices: impl ExactSizeIterator<Item = &'a [f32]>) -> Vec<f32> {
-    let mut sum = Balanced::new(slices.len(), |mut sum: Vec<f32>, other: Vec<f32>| {
+    let mut sum = Balanced::new(slices.len(), usize::MAX, |mut sum: Vec<f32>, other: Vec<f32>| {
         assert_eq!(sum.len(), other.len(), "slices of a sum");
         sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
         sum
@@ -195,6 +202,18 @@ pub fn together<T, E: From<Error>>(ranks: &dyn Collective, result: Result<T, E>)
     }
 }
 
+/// Levels of halves in which one of so many ranks adds its share of an update's gradients: together with the sum over ranks
+/// three, and so the bits are those of one rank for up to 8 of them. With more levels more sums would wait in memory.
+pub(crate) fn levels(ranks: usize) -> usize {
+    3_usize.saturating_sub(ranks.next_power_of_two().trailing_zeros() as usize)
+}
+
+/// How many sums wait at most while `count` terms are added in `levels` of halves.
+pub(crate) fn waiting(count: usize, levels: usize) -> usize {
+    let halves = count.next_power_of_two().trailing_zeros() as usize;
+    halves.min(levels) + usize::from(halves > levels)
+}
+
 /// 48 bits of a hash: a number that an f64 holds exactly.
 fn digest(bytes: &[u8]) -> f64 {
     use sha2::{Digest, Sha256};
@@ -207,19 +226,29 @@ mod tests {
     use super::*;
 
     /// The order as an expression.
-    fn expression(terms: impl ExactSizeIterator<Item = String>) -> String {
-        let mut sum = Balanced::new(terms.len(), |a, b| format!("({a}{b})"));
-        terms.for_each(|term| sum.push(term));
+    fn expression(levels: usize, terms: impl ExactSizeIterator<Item = String>) -> String {
+        let count = terms.len();
+        let mut sum = Balanced::new(count, levels, |a, b| format!("({a}{b})"));
+        let mut most = 0;
+        for term in terms {
+            // Before the last term everything that can wait does.
+            most = most.max(sum.waiting.len());
+            sum.push(term);
+        }
+        assert!(most <= waiting(count, levels), "{most} wait of {count} in {levels} levels");
         sum.finish().unwrap_or_default()
     }
 
     #[test]
     fn halves_are_added_to_halves() {
-        let of = |count: usize| expression((0..count).map(|i| i.to_string()));
+        let of = |count: usize| expression(9, (0..count).map(|i| i.to_string()));
         assert_eq!([of(0), of(1), of(2), of(3)], ["", "0", "(01)", "(0(12))"]);
         assert_eq!(of(4), "((01)(23))");
         assert_eq!(of(6), "((0(12))(3(45)))");
         assert_eq!(of(7), "((0(12))((34)(56)))");
+        // Below the levels from the left.
+        let of = |count: usize| expression(1, (0..count).map(|i| i.to_string()));
+        assert_eq!([of(4), of(8)], ["((01)(23))", "((((01)2)3)(((45)6)7))"]);
     }
 
     /// Shares of 2, 4 and 8 ranks are subtrees, whatever the share's length.
@@ -228,10 +257,18 @@ mod tests {
         for ranks in [1, 2, 4, 8] {
             for share in 1..9 {
                 let term = |i: usize| format!("{i},");
-                let one = expression((0..ranks * share).map(term));
-                let of_rank = |rank: usize| expression((rank * share..(rank + 1) * share).map(term));
-                assert_eq!(expression((0..ranks).map(of_rank)), one, "{ranks} ranks of {share}");
+                let one = expression(levels(1), (0..ranks * share).map(term));
+                let of_rank =
+                    |rank: usize| expression(levels(ranks), (rank * share..(rank + 1) * share).map(term));
+                assert_eq!(expression(9, (0..ranks).map(of_rank)), one, "{ranks} ranks of {share}");
             }
         }
+    }
+
+    #[test]
+    fn few_sums_wait() {
+        assert_eq!([levels(1), levels(2), levels(4), levels(8), levels(16)], [3, 2, 1, 0, 0]);
+        assert_eq!([waiting(1, 3), waiting(2, 3), waiting(8, 3), waiting(256, 3)], [0, 1, 3, 4]);
+        assert_eq!(waiting(256, 0), 1);
     }
 }

@@ -13,6 +13,7 @@ mod inspecting;
 mod lora;
 mod notes;
 mod output;
+mod planning;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod refusals;

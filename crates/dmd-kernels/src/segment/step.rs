@@ -4,6 +4,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use burn::backend::Cube;
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "ndarray")]
@@ -29,6 +31,8 @@ pub(super) fn serves(device: &Device) -> bool {
         DispatchDevice::Flex(_) => true,
         #[cfg(feature = "ndarray")]
         DispatchDevice::NdArray(_) => true,
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        DispatchDevice::Cube(_) => true,
         _ => false,
     }
 }
@@ -49,6 +53,8 @@ pub(super) fn recomputed<M: Module + 'static, const N: usize>(
         #[cfg(feature = "ndarray")]
         #[expect(deprecated, reason = "kept for compatibility until burn drops it")]
         DispatchDevice::NdArray(_) => segment.on::<NdArray>(),
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        DispatchDevice::Cube(_) => segment.on::<Cube>(),
         _ => None,
     }
 }
@@ -61,6 +67,8 @@ pub(super) fn gathered<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
         #[cfg(feature = "ndarray")]
         #[expect(deprecated, reason = "kept for compatibility until burn drops it")]
         DispatchDevice::NdArray(_) => through::<NdArray, D>(x),
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        DispatchDevice::Cube(_) => through::<Cube, D>(x),
         _ => None,
     }
 }
@@ -93,21 +101,23 @@ impl<M: Module + 'static, const N: usize> Start<'_, M, N> {
     where
         DispatchTensor: DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B, NoCheckpointing>>,
     {
-        let anchor = self.tracked.first()?;
         let tracked = |tensor: DispatchTensor| {
             Tensor::<1>::from_dispatch(tensor).try_into_primitive::<Autodiff<B, NoCheckpointing>>().ok()
         };
         let nodes: Option<Vec<NodeId>> =
             self.tracked.iter().map(|tensor| Some(tracked(tensor.clone())?.id())).collect();
         let nodes = nodes?;
-        // The parents: the inputs, and one of the parameters, without which a segment of untracked inputs would not be
-        // tracked. A graph's steps have a fixed number of parents; the other parameters are leaves and need no edge.
+        // The parents: the inputs, and one of the parameters where there are any, without which a segment of untracked inputs
+        // would not be tracked. A graph's steps have a fixed number of parents; the other parameters are leaves and need no
+        // edge.
         let mut parents = Vec::with_capacity(N + 1);
         for input in self.inputs {
             let input = if input.is_autodiff() { input.clone() } else { input.clone().autodiff() };
             parents.push(tracked(input.into_dispatch())?.node());
         }
-        parents.push(tracked(anchor.clone())?.node());
+        if let Some(anchor) = self.tracked.first() {
+            parents.push(tracked(anchor.clone())?.node());
+        }
         let inputs = self.inputs.clone().map(Tensor::without_autodiff);
         // On the training side, but untracked: an operation may have another body, which rounds otherwise, on the plain one.
         let y = (self.body)(&self.module.clone().no_grad(), inputs.clone().map(Tensor::autodiff));
@@ -127,10 +137,11 @@ impl<M: Module + 'static, const N: usize> Start<'_, M, N> {
                 }
             }};
         }
-        let y = match N {
-            1 => step!(2),
-            2 => step!(3),
-            3 => step!(4),
+        let y = match parents.len() {
+            1 => step!(1),
+            2 => step!(2),
+            3 => step!(3),
+            4 => step!(4),
             _ => return None,
         };
         Some(Tensor::from_primitive::<Autodiff<B, NoCheckpointing>>(y))
@@ -180,6 +191,9 @@ where
         let State { module, inputs, nodes, body } = ops.state;
         // Leaves of a graph of their own: one that shared a node with the outer graph would wait for it for ever.
         let module = module.train();
+        // A network that was frozen for this call alone does not remember it.
+        let frozen = nodes.is_empty();
+        let module = if frozen { module.no_grad() } else { module };
         let wanted: [bool; N] = std::array::from_fn(|i| ops.parents[i].is_some());
         let mut i = 0;
         let inputs = inputs.map(|input| {

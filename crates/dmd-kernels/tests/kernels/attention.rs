@@ -1,7 +1,7 @@
 //! Attention over positions and over text.
 
 use burn::tensor::{Tensor, Tolerance};
-use dmd_kernels::{attention, attention_composed};
+use dmd_kernels::{attention, attention_composed, attention_recomputed};
 use proptest::prelude::*;
 
 use crate::numbers;
@@ -52,6 +52,16 @@ proptest! {
         batch in 1usize..3, n in 1usize..70, m in 1usize..140, heads in 1usize..4, width in 1usize..50,
     ) {
         check_attention([batch, n, m], heads, width, false);
+    }
+}
+
+/// Scores that are computed again give the same bits as scores that are kept.
+#[test]
+fn attention_computed_again() {
+    for (shape, heads, causal) in [([2, 5, 7], 2, false), ([1, 33, 33], 3, true)] {
+        let [kept, again] =
+            [attention_composed, attention_recomputed].map(|op| attend(op, shape, heads, 8, causal));
+        assert!(kept == again, "{shape:?}");
     }
 }
 

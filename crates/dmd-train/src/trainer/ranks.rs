@@ -23,7 +23,7 @@ where
     /// position. Networks become those of rank 0.
     ///
     /// [`TrainerConfig::accumulate`](crate::TrainerConfig::accumulate) stays the number of micro-batches of all ranks
-    /// together; each rank computes an equal share of them. A power of two of ranks trains, bit for bit, what one rank
+    /// together; each rank computes an equal share of them. 2, 4 or 8 ranks train, bit for bit, what one rank
     /// does.
     ///
     /// # Errors

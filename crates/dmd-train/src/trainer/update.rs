@@ -5,7 +5,7 @@ use dmd_core::{Condition, Denoiser, FakeScore, NoiseSchedule};
 
 use super::{Trainer, refusal};
 use crate::parallel::side_by_side;
-use crate::ranks::Balanced;
+use crate::ranks::{Balanced, levels};
 use crate::{Error, Figures, Gradients, together};
 
 /// What a micro-batch gives to the update of a network.
@@ -35,13 +35,13 @@ where
         Ok((gradients.summed(self.ranks)?, figures, made))
     }
 
-    /// The same of this rank alone. One partial sum is kept for each level of the tree in which gradients are added.
+    /// The same of this rank alone. At most four partial sums are kept.
     fn own_update<T: Send, P: Send>(
         &self,
         turns: Vec<T>,
         work: impl Fn(T) -> Result<Part<P>, Error> + Sync,
     ) -> Result<(Gradients, Vec<Figures>, Vec<P>), Error> {
-        let mut sum = Balanced::new(turns.len(), Gradients::plus);
+        let mut sum = Balanced::new(turns.len(), levels(self.ranks.size()), Gradients::plus);
         let (mut figures, mut made, mut failed) = (Vec::new(), Vec::new(), None);
         side_by_side(turns, self.config.parallel, work, |part| match part {
             Ok(part) if failed.is_none() => {
