@@ -191,10 +191,7 @@ impl Observer for Progress {
     }
 
     fn on_alarm(&mut self, alarm: &Alarm) {
-        let line = format!(
-            "warning: {} is {:.3} at step {}, outside its band",
-            alarm.figure, alarm.value, alarm.step
-        );
+        let line = format!("warning: {alarm}");
         match &self.stage {
             Some(shown) if shown.log.is_none() => shown.bar.println(line),
             _ => say_err!("{line}"),

@@ -11,14 +11,21 @@ use dmd_data::DataSection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::distill::{CacheSection, DistillConfig, Fingerprints, LatentPrecision, PerceptualSection};
+pub use self::distill::{
+    CacheSection, DistillConfig, EvaluationSection, Fingerprints, LatentPrecision, PerceptualSection,
+};
 pub(crate) use self::distill::{Measure, RegressionSection};
 pub use self::pixel_teacher::PixelTeacherConfig;
 pub use self::teacher::{AutoencoderSection, TeacherConfig};
 pub(crate) use self::teacher::{DiffusionSection, GroundingSection};
 use crate::Error;
 
-fn require(holds: bool, key: &'static str, value: impl ToString, must: &'static str) -> Result<(), Error> {
+pub(crate) fn require(
+    holds: bool,
+    key: &'static str,
+    value: impl ToString,
+    must: &'static str,
+) -> Result<(), Error> {
     if holds {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 mod cache;
 mod check;
+mod evaluation;
 mod sections;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use dmd_model::ModelFolder;
 use serde::{Deserialize, Serialize};
 
 pub use self::cache::{CacheSection, LatentPrecision};
+pub use self::evaluation::EvaluationSection;
 pub use self::sections::PerceptualSection;
 use self::sections::{AdversarialSection, FakeSection, FrozenPrecision, GeneratorSection, MatchingSection};
 pub(crate) use self::sections::{Measure, RegressionSection};
@@ -59,6 +61,8 @@ pub struct DistillConfig {
     pub regression: Option<RegressionSection>,
     /// The adversarial term.
     pub adversarial: Option<AdversarialSection>,
+    /// How the generator is measured while it is trained; left out, it is not.
+    pub evaluation: Option<EvaluationSection>,
     /// How long and how often.
     pub pace: Pace,
 }
@@ -78,12 +82,13 @@ pub struct Fingerprints {
 
 /// Options that a resumed run may change: how long, how fast, on how much, and where. The teacher, the data and other
 /// files are compared by their content.
-const FREE: [&str; 25] = [
+const FREE: [&str; 26] = [
     "output",
     "teacher",
     "teacher_precision",
     "data",
     "cache.path",
+    "evaluation",
     "pace",
     "generator.batch",
     "generator.learning_rate",
