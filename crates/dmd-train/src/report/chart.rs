@@ -113,7 +113,7 @@ impl Chart<'_> {
             root.present()?;
         }
         // Inside a page the name of SVG's language is known.
-        Ok(svg.replace(" xmlns=\"http://www.w3.org/2000/svg\"", ""))
+        Ok(svg.replace(" xmlns=\"http://www.w3.org/2000/svg\"", "").replace('\n', ""))
     }
 }
 

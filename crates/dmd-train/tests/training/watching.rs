@@ -94,7 +94,7 @@ impl Stage for Scripted<'_> {
     }
 
     fn probe(&self, _stopped: &dyn Fn() -> bool) -> Result<Option<Probe>, Error> {
-        let pictures = vec![RgbImage::from_pixel(5, 3, Rgb([40 * self.steps as u8, 0, 0]))];
+        let pictures = vec![RgbImage::from_pixel(5, 3, Rgb([self.steps as u8, 0, 0]))];
         Ok(Some(Probe { pictures, figures: vec![("probe_accuracy", 0.5)] }))
     }
 
