@@ -55,6 +55,9 @@ const FIGURES: [(&str, &str); 27] = [
     ("evaluation_seconds", "s"),
 ];
 
+/// Figures without noise, which are not smoothed.
+const EXACT: [&str; 3] = ["learning_rate", "memory_gib", "device_memory_gib"];
+
 /// The place of a figure on the page.
 fn order(figure: &str) -> (usize, &str) {
     (FIGURES.iter().position(|(name, _)| *name == figure).unwrap_or(FIGURES.len()), figure)
@@ -166,7 +169,10 @@ pub fn page(runs: &[Report]) -> Result<String, Error> {
             );
         }
         for alarm in run.alarms() {
-            add(&mut page, format_args!("<p class=alarm>{}</p>", escaped(&alarm.to_string())));
+            add(
+                &mut page,
+                format_args!("<p class=alarm>{} {}</p>", swatch(place), escaped(&alarm.to_string())),
+            );
         }
     }
     page.push_str(
@@ -217,13 +223,16 @@ fn charts(page: &mut String, runs: &[Report], stage: &str) {
         let of = runs.iter().map(|run| run.stage(stage)?.get(figure));
         let curves: Vec<(usize, &Curve)> =
             of.enumerate().filter_map(|(place, curve)| Some((place, curve?))).collect();
-        let chart = Chart { unit: unit(figure), curves: &curves, band: band(figure) };
+        let smooth = !EXACT.contains(&figure);
+        let chart = Chart { unit: unit(figure), curves: &curves, band: band(figure), smooth };
         let Some(svg) = chart.svg() else { continue };
         add(page, format_args!("<figure><b>{}</b>{svg}<figcaption>", escaped(figure)));
         for (place, curve) in &curves {
             let (Some((low, high)), Some(last)) = (curve.range(), curve.last()) else { continue };
             let (low, high, last) = (short(low), short(high), short(last));
-            add(page, format_args!("{} {last} at the end, {low} to {high}<br>", swatch(*place)));
+            let name =
+                if runs.len() > 1 { format!("{}: ", escaped(&runs[*place].name)) } else { String::new() };
+            add(page, format_args!("{} {name}{last} at the end, {low} to {high}<br>", swatch(*place)));
         }
         page.push_str("</figcaption></figure>");
     }
@@ -247,7 +256,7 @@ fn picture(page: &mut String, place: usize, grid: &Path) -> Result<(), Error> {
 const STYLE: &str = ":root{color-scheme:light dark;--ink:#333;--grid:#e4e4e4;--band:#e3f1e3;--page:#fff}\
 @media(prefers-color-scheme:dark){:root{--ink:#ccc;--grid:#3a3a3a;--band:#203320;--page:#181818}}\
 body{font:14px sans-serif;margin:2em;color:var(--ink);background:var(--page)}\
-.charts,.grids{display:flex;flex-wrap:wrap;gap:1.2em}figure{margin:0;max-width:100%}figure svg{display:block;max-width:100%}\
+.charts,.grids{display:flex;flex-wrap:wrap;gap:1.2em;margin-top:1.2em}figure{margin:0;max-width:100%}figure svg{display:block;max-width:100%}\
 figcaption{font-size:12px}img{max-width:32em;width:100%;image-rendering:pixelated}\
 .alarm{color:#c33;font-weight:bold}.note{font-size:12px}i{display:inline-block;width:.8em;height:.8em;border-radius:2px}";
 

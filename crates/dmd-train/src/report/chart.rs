@@ -39,6 +39,8 @@ pub(super) struct Chart<'a> {
     pub(super) curves: &'a [(usize, &'a Curve)],
     /// Where healthy values lie.
     pub(super) band: Option<(f64, f64)>,
+    /// Whether long curves get a smoothed one.
+    pub(super) smooth: bool,
 }
 
 impl Chart<'_> {
@@ -100,7 +102,7 @@ impl Chart<'_> {
                 .draw()?;
             for (place, curve) in self.curves {
                 let colour = COLOURS[*place % COLOURS.len()];
-                let smoothed = curve.smoothed();
+                let smoothed = curve.smoothed().filter(|_| self.smooth);
                 let raw = if smoothed.is_some() { colour.mix(0.3) } else { colour.to_rgba() };
                 if curve.0.len() <= POINTS {
                     chart.draw_series(curve.0.iter().map(|point| Circle::new(*point, 2, raw.filled())))?;
