@@ -145,3 +145,87 @@ impl Distance {
         Ok(Some(self.real.get_or_init(|| all.moments())))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use dmd_data::Shapes;
+    use dmd_data::shapes::{SIZE, Scene, Split};
+
+    use super::*;
+
+    const SIDES: (usize, usize) = (SIZE as usize, SIZE as usize);
+
+    fn section(more: &str) -> EvaluationSection {
+        toml::from_str(&format!("every = 1\nprompts = 40\nreals = 60\n{more}")).unwrap()
+    }
+
+    fn shapes(section: &EvaluationSection, sides: (usize, usize)) -> Result<Evaluation, Error> {
+        let dataset: Arc<dyn Dataset> = Arc::new(Shapes);
+        Evaluation::new(section, &dataset, sides, &Device::flex())
+    }
+
+    /// Pictures of the very scenes are right, those of others are not; the distance is that of their moments to the real
+    /// ones; chunks of any size give the same.
+    #[test]
+    fn figures_of_known_pictures() {
+        let evaluation = shapes(&section(""), SIDES).unwrap();
+        let mut noise = Noise::stream(0, "evaluation");
+        let scenes: Vec<Scene> = (0..40).map(|_| Scene::draw(Split::HeldOut, &mut noise)).collect();
+        let pictures: Vec<RgbImage> =
+            scenes.iter().enumerate().map(|(i, _)| scenes[i / 2 * 2].render()).collect();
+        let right = scenes
+            .iter()
+            .zip(&pictures)
+            .filter(|(scene, picture)| Shapes.shows(&scene.caption, picture).unwrap());
+        let right = right.count();
+        assert!((20..30).contains(&right), "every second picture shows another scene: {right}");
+        let space = RandomConv::new(&Device::flex());
+        let mut noise = Noise::stream(0, "real pictures of the evaluation");
+        let real: Vec<RgbImage> = (0..60).map(|_| Shapes.draw(&mut noise).unwrap().image).collect();
+        let expected = Moments::of(&space.features(&real)).distance(&Moments::of(&space.features(&pictures)));
+        for at_once in [7, 40] {
+            let mut drawn = pictures.iter();
+            let draw = |prompts: &[String], noise: &mut Noise| {
+                noise.uniform(0.0..=1.0, prompts.len());
+                Ok(Some(drawn.by_ref().take(prompts.len()).cloned().collect()))
+            };
+            let figures = evaluation.measure(at_once, draw, &|| false).unwrap().unwrap();
+            let [("frechet_random_conv", distance), ("accuracy", accuracy)] = figures[..] else {
+                panic!("{figures:?}")
+            };
+            // Sums in f64 in another order.
+            assert!(expected > 1e-3 && (distance - expected).abs() < 1e-9, "{distance}, expected {expected}");
+            assert_eq!(accuracy, right as f64 / 40.0);
+        }
+        let asked = std::cell::Cell::new(0);
+        let stopped = || asked.replace(asked.get() + 1) == 2;
+        let draw = |prompts: &[String], _: &mut Noise| Ok(Some(pictures[..prompts.len()].to_vec()));
+        assert!(evaluation.measure(10, draw, &stopped).unwrap().is_none());
+        assert_eq!(asked.get(), 3, "it goes on after it was stopped");
+    }
+
+    /// What could not be measured is refused before the first step.
+    #[test]
+    fn evaluations_without_sense_are_refused() {
+        let refused = |more: &str, sides| shapes(&section(more), sides).unwrap_err().to_string();
+        let sentence = refused("", (512, 512));
+        assert!(sentence.contains("evaluation.data = pictures of 64×64"), "{sentence}");
+        let folder = tempfile::tempdir().unwrap();
+        let prompts = folder.path().join("prompts.txt");
+        std::fs::write(&prompts, "one\ntwo\n").unwrap();
+        let data = format!("data = {{ kind = \"prompts\", path = {prompts:?} }}");
+        let sentence = refused(&data, SIDES);
+        assert!(sentence.contains("evaluation.clip"), "{sentence}");
+        let picture = folder.path().join("a.png");
+        dmd_data::save(&RgbImage::new(8, 8), &picture).unwrap();
+        let line = "{\"file_name\": \"a.png\", \"text\": \"one\"}\n";
+        std::fs::write(folder.path().join("metadata.jsonl"), line.repeat(2)).unwrap();
+        let data = format!("data = {{ kind = \"folder\", path = {:?}, size = 8 }}", folder.path());
+        let sentence = refused(&data, (8, 8));
+        assert!(
+            sentence.contains("evaluation.inception") && sentence.contains("multiples of 16"),
+            "{sentence}"
+        );
+    }
+}

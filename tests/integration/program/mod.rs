@@ -16,6 +16,7 @@ mod output;
 mod ranks;
 mod refusals;
 mod teacher;
+mod watching;
 
 use std::fs;
 use std::path::Path;

@@ -203,7 +203,7 @@ fn events(path: &Path) -> Vec<Vec<(u64, Field)>> {
     let (mut rest, mut events) = (&bytes[..], Vec::new());
     let masked = |bytes: &[u8]| {
         let crc = crc32c(bytes);
-        (crc >> 15 | crc << 17).wrapping_add(0xa282_ead8).to_le_bytes()
+        crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
     };
     while !rest.is_empty() {
         let (length, after) = rest.split_at(8);
@@ -216,9 +216,12 @@ fn events(path: &Path) -> Vec<Vec<(u64, Field)>> {
     events
 }
 
+/// Figures by name and step.
+type Scalars = BTreeMap<(String, u64), f32>;
+
 /// What TensorBoard shows of a folder: it reads the files in order, and a session that begins at a step takes away what
 /// was there of that step and of later ones.
-fn shown(folder: &Path) -> (BTreeMap<(String, u64), f32>, BTreeMap<u64, Vec<u8>>) {
+fn shown(folder: &Path) -> (Scalars, BTreeMap<u64, Vec<u8>>) {
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let (mut figures, mut pictures) = (BTreeMap::new(), BTreeMap::new());
