@@ -194,8 +194,8 @@ mod tests {
             let [("frechet_random_conv", distance), ("accuracy", accuracy)] = figures[..] else {
                 panic!("{figures:?}")
             };
-            // Sums in f64 in another order.
-            assert!(expected > 1e-3 && (distance - expected).abs() < 1e-9, "{distance}, expected {expected}");
+            // Of fewer pictures than features the covariances are singular: roots of sums' rounding, 1e-16.
+            assert!(expected > 1e-3 && (distance - expected).abs() < 1e-7, "{distance}, expected {expected}");
             assert_eq!(accuracy, right as f64 / 40.0);
         }
         let asked = std::cell::Cell::new(0);
