@@ -173,16 +173,16 @@ pub fn run(
         // Ranks that train together read the same figures at the same steps; they have waited for the device anyway.
         let several = run.stage.ranks().size() > 1;
         if logs || saves || probes || several || run.read_at.elapsed() >= READ_EVERY {
-            run.read(&figures, observer)?;
+            run.read(&figures)?;
         }
         observer.on_step(&run.report());
-        let logged = if logs { run.log() } else { Ok(()) };
+        let logged = if logs { run.log(observer) } else { Ok(()) };
         run.together(logged)?;
         let stops = any(run.stage.ranks(), observer.stopped())? && !last;
         let beside = Instant::now();
         // What was computed is safe before anything else is tried with it.
         if saves || stops {
-            run.read(&figures, observer)?;
+            run.read(&figures)?;
             let saved = run.save();
             run.together(saved)?;
         }
@@ -314,7 +314,7 @@ impl<'a> Run<'a> {
     }
 
     /// Logs the figures of the present step, with the speed and the memory.
-    fn log(&mut self) -> Result<(), Error> {
+    fn log(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         const GIB: f64 = (1 << 30) as f64;
         if !self.writes() {
             return Ok(());
@@ -328,6 +328,7 @@ impl<'a> Run<'a> {
         let device = self.stage.device().and_then(dmd_kernels::device::memory);
         figures.extend(device.map(|bytes| ("device_memory_gib", bytes as f64 / GIB)));
         self.clock = Clock::at(self.step);
+        self.watch(&figures, observer);
         self.write(&figures)
     }
 
@@ -363,7 +364,7 @@ impl<'a> Run<'a> {
     }
 
     /// Waits for the device and takes over the figures of the present step, once.
-    fn read(&mut self, figures: &Figures, observer: &mut dyn Observer) -> Result<(), Error> {
+    fn read(&mut self, figures: &Figures) -> Result<(), Error> {
         if self.read_step == self.step {
             return Ok(());
         }
@@ -372,13 +373,10 @@ impl<'a> Run<'a> {
             Error::Diverged { step: self.step, term, value, checkpoint, saved }
         })?;
         (self.read_step, self.read_at) = (self.step, Instant::now());
-        let losses = std::mem::take(&mut self.losses);
-        self.watch(&losses, observer);
-        self.losses = losses;
         Ok(())
     }
 
-    /// Tells the observer of figures that have left the range of a healthy run.
+    /// Tells the observer of logged figures that have left the range of a healthy run.
     fn watch(&mut self, figures: &[(&'static str, f64)], observer: &mut dyn Observer) {
         for (name, value) in figures {
             let fresh = self.watch.see(self.stage.name(), self.step as u64, name, *value);
