@@ -165,11 +165,26 @@ mod tests {
         Evaluation::new(section, &dataset, sides, &Device::flex())
     }
 
+    /// A small CLIP with a tokenizer of its vocabulary.
+    fn clip() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+        let (model, words) = (["config.json", "model.safetensors"], ["vocab.json", "merges.txt"]);
+        for (from, names) in [("clip_score", model), ("clip_quick_gelu", words)] {
+            for name in names {
+                std::fs::copy(golden.join(from).join(name), folder.path().join(name)).unwrap();
+            }
+        }
+        folder
+    }
+
     /// Pictures of the very scenes are right, those of others are not; the distance is that of their moments to the real
     /// ones; chunks of any size give the same.
     #[test]
     fn figures_of_known_pictures() {
-        let evaluation = shapes(&section(""), SIDES).unwrap();
+        let folder = clip();
+        let clip = ClipScore::from_dir(folder.path(), &Device::flex()).unwrap();
+        let evaluation = shapes(&section(&format!("clip = {:?}", folder.path())), SIDES).unwrap();
         let mut noise = Noise::stream(0, "evaluation");
         let scenes: Vec<Scene> = (0..40).map(|_| Scene::draw(Split::HeldOut, &mut noise)).collect();
         let pictures: Vec<RgbImage> =
@@ -184,6 +199,8 @@ mod tests {
         let mut noise = Noise::stream(0, "real pictures of the evaluation");
         let real: Vec<RgbImage> = (0..60).map(|_| Shapes.draw(&mut noise).unwrap().image).collect();
         let expected = Moments::of(&space.features(&real)).distance(&Moments::of(&space.features(&pictures)));
+        let captions: Vec<String> = scenes.iter().map(|scene| scene.caption.clone()).collect();
+        let cosine = clip.sum(&pictures, &captions).unwrap() / 40.0;
         for at_once in [7, 40] {
             let mut drawn = pictures.iter();
             let draw = |prompts: &[String], noise: &mut Noise| {
@@ -191,9 +208,13 @@ mod tests {
                 Ok(Some(drawn.by_ref().take(prompts.len()).cloned().collect()))
             };
             let figures = evaluation.measure(at_once, draw, &|| false).unwrap().unwrap();
-            let [("frechet_random_conv", distance), ("accuracy", accuracy)] = figures[..] else {
+            let [("frechet_random_conv", distance), ("clip_score", score), ("accuracy", accuracy)] =
+                figures[..]
+            else {
                 panic!("{figures:?}")
             };
+            // Cosines in f32, of batches of other sizes.
+            assert!(cosine.abs() > 1e-4 && (score - cosine).abs() < 1e-6, "{score}, expected {cosine}");
             // Of fewer pictures than features the covariances are singular: roots of sums' rounding, 1e-16.
             assert!(expected > 1e-3 && (distance - expected).abs() < 1e-7, "{distance}, expected {expected}");
             assert_eq!(accuracy, right as f64 / 40.0);
