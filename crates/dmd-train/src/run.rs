@@ -102,6 +102,9 @@ pub trait Observer {
     /// Called after every step.
     fn on_step(&mut self, report: &StepReport<'_>);
 
+    /// Called after an evaluation, with its figures.
+    fn on_evaluation(&mut self, _report: &StepReport<'_>) {}
+
     /// Called when a figure leaves the range of a healthy run; once for each figure and reason.
     fn on_alarm(&mut self, _alarm: &Alarm) {}
 
@@ -446,6 +449,7 @@ impl<'a> Run<'a> {
         let Some(mut figures) = self.stage.evaluate(&|| observer.stopped())? else {
             return Ok(false);
         };
+        observer.on_evaluation(&StepReport { losses: &figures, ..self.report() });
         self.watch(&figures, observer);
         figures.push((EVALUATED, start.elapsed().as_secs_f64()));
         self.write(&figures)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{losses, refused, succeeds};
+use super::{dmd, losses, refused, succeeds};
 use crate::support::tiny_model;
 
 /// Five pictures of the size that the tiny model draws.
@@ -43,7 +43,10 @@ fn a_run_is_evaluated() {
     let distil = |output: &str, more: &str| {
         let name = format!("{output}.toml");
         fs::write(here.path().join(&name), configuration(model.path(), output, more)).unwrap();
-        succeeds(here.path(), &["distill", &name])
+        let output = dmd(here.path(), &["distill", &name]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
     };
     let evaluated = |steps: usize| {
         format!(
@@ -51,7 +54,11 @@ fn a_run_is_evaluated() {
         )
     };
     distil("plain", "[pace]\nsteps = 3\n");
-    distil("whole", &evaluated(3));
+    let said = distil("whole", &evaluated(3));
+    for step in ["distillation 2/3", "distillation 3/3"] {
+        let line = |line: &str| line.starts_with(&format!("{step} evaluated  frechet_random_conv "));
+        assert!(said.lines().any(line), "{said}");
+    }
     distil("parts", &evaluated(2));
     distil("parts", &evaluated(3));
     let run = |name: &str| losses(&here.path().join(name));
