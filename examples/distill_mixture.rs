@@ -48,7 +48,7 @@ fn main() -> anyhow::Result<()> {
     let mut trainer = Trainer::new(config, distiller, noise, &device);
     let z_test = Noise::from_seed(2).normal([SAMPLES, 2, 1, 1], &device);
     let draw_samples = |generator: &FewStep<Mlp>| points(generator.first(z_test.clone(), &()));
-    let before = draw_samples(trainer.generator());
+    let before = draw_samples(&trainer.generator());
 
     for _ in 0..STEPS {
         // Nothing to condition on; half of each batch of the generator has pairs.
@@ -63,7 +63,7 @@ fn main() -> anyhow::Result<()> {
         })?;
     }
 
-    let after = draw_samples(trainer.generator());
+    let after = draw_samples(&trainer.generator());
     let data = points(teacher.sample(SAMPLES, &mut Noise::from_seed(3), &device));
     dmd::data::save(&scatter(&[&data, &before, &after], 1.2), "distill_mixture.png".as_ref())?;
     println!("data | generator before | after: distill_mixture.png");

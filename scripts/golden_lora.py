@@ -54,7 +54,7 @@ LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.p
           "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"]
 
 
-def iterations(model=None, to=None, rank=4, alpha=8.0, batch=2, count=3, side=8, text=(7, 24), head=None):
+def iterations(model=None, to=None, rank=4, alpha=8.0, batch=2, count=3, side=8, text=(7, 24), head=None, rate=1e-3):
     """Iterations of DMD2 on low-rank updates by PEFT: one network, an update for the generator and one for the fake
     score, none for the teacher. The matrices' starts are torch.randn of stated seeds, in the order of the sorted names.
     Returns the seconds that each iteration took."""
@@ -73,7 +73,7 @@ def iterations(model=None, to=None, rank=4, alpha=8.0, batch=2, count=3, side=8,
                 value.copy_(0.05 * normal(seed * 1000 + i, *value.shape))
     head = randomise(head or Head(), 33).train()
     shape, guidance, weights = (batch, 4, side, side), 2.0, {"generator": 0.3, "critic": 0.1}
-    d = dict(text=normal(61, batch, *text), real_text=normal(62, batch, *text), empty=normal(63, 1, *text))
+    d = dict(rate=torch.tensor([rate]), text=normal(61, batch, *text), real_text=normal(62, batch, *text), empty=normal(63, 1, *text))
     for i in range(count):
         for j, name in enumerate(["z", "eps", "critic_eps", "fake_eps", "turn_eps", "real_eps", "real"]):
             d[f"{name}{i}"] = normal(100 * (i + 1) + j, *shape)
@@ -116,7 +116,7 @@ def iterations(model=None, to=None, rank=4, alpha=8.0, batch=2, count=3, side=8,
 
     trained = {"generator": list(matrices["generator"].values()),
                "fake": [*matrices["fake"].values(), *head.parameters()]}
-    optimisers = {name: torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    optimisers = {name: torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
                   for name, parameters in trained.items()}
     figures, times = {}, []
     before = {f"head.{name}": value.clone() for name, value in head.state_dict().items()}
@@ -174,13 +174,14 @@ if __name__ == "__main__":
     arguments.add_argument("unet", nargs="?")
     arguments.add_argument("to", nargs="?")
     arguments.add_argument("--rank", type=int, default=16)
+    arguments.add_argument("--rate", type=float, default=1e-4)
     arguments.add_argument("--threads", type=int, default=2)
     arguments = arguments.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.unet:
         to = str(Path(arguments.to).resolve()).removesuffix(".safetensors")
         times = iterations(arguments.unet, to, rank=arguments.rank, alpha=arguments.rank, batch=1, side=64,
-                           text=(77, 768), head=Head(1280, 8, 32))
+                           text=(77, 768), head=Head(1280, 8, 32), rate=arguments.rate)
         print("seconds per iteration:", " ".join(f"{seconds:.1f}" for seconds in times))
     else:
         iterations()

@@ -45,6 +45,10 @@ enum Command {
     Cache(commands::cache::CacheArgs),
     #[command(after_help = "Example:\n  dmd pairs configs/shapes-regression.toml --shard 2/4")]
     Pairs(commands::distill::PairsArgs),
+    #[command(
+        after_help = "Examples:\n  dmd plan configs/shapes-distill.toml\n  dmd plan configs/sd15-one-step.toml --teacher sd15 --device flex"
+    )]
+    Plan(commands::plan::PlanArgs),
     #[command(after_help = "Example:\n  dmd distill configs/shapes-distill.toml")]
     Distill(commands::distill::DistillArgs),
     #[command(
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
         Command::Teacher(args) => commands::teacher::teacher(&args),
         Command::Cache(args) => commands::cache::cache(&args),
         Command::Pairs(args) => commands::distill::pairs(&args),
+        Command::Plan(args) => commands::plan::plan(&args),
         Command::Distill(args) => commands::distill::distill(&args),
         Command::Export(args) => commands::export::export(&args),
         Command::Average(args) => commands::average::average(&args),

@@ -84,6 +84,11 @@ impl<'a, F: Family> Caching<'a, F> {
         Ok(maker.make(&self.section.path, share, progress)?)
     }
 
+    /// Opens the features of captions that were made.
+    pub(crate) fn open_text(&self) -> anyhow::Result<Cache> {
+        Ok(Cache::open(&self.section.path, self.model, self.dataset, false, &self.made_from)?)
+    }
+
     /// Opens what was made.
     pub(crate) fn open(&self) -> anyhow::Result<Cache> {
         let (folder, made_from) = (&self.section.path, &self.made_from);

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use clap::Args;
 use dmd_data::{Dataset, check_captions};
 use dmd_model::{AnyModel, Conditioner, Family, Model, ModelFolder, Networks, OpenOptions, Part, with_model};
+use dmd_train::cache::Cache;
 use dmd_train::checkpoint::check_resumable;
 use dmd_train::config::{self, DistillConfig, Fingerprints};
 use dmd_train::pairs::{PairMaker, Pairs, Share};
@@ -16,7 +17,7 @@ use dmd_weights::{FolderLock, Precision};
 use super::cache::Caching;
 use super::progress::Progress;
 use super::ranks::{self, Ranks, on_ranks};
-use super::{open_dataset, print_notes};
+use super::{open_dataset, plan, print_notes};
 use crate::console::say;
 
 /// Distil a teacher into a one-step generator
@@ -27,6 +28,9 @@ pub(crate) struct DistillArgs {
     /// Device to train on
     #[arg(long, default_value = "flex")]
     device: String,
+    /// Start although `dmd plan` says that the memory is not enough
+    #[arg(long)]
+    anyway: bool,
 }
 
 pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
@@ -39,9 +43,12 @@ pub(crate) fn distill(args: &DistillArgs) -> anyhow::Result<()> {
             "was started with another configuration than rank 0",
         )?;
         let device = dmd_kernels::device::open(&ranks.device(&args.device))?;
+        if !args.anyway {
+            together(ranks.all, plan::check(&config, &device, ranks))?;
+        }
         let lock = if ranks.leads() { FolderLock::take(&config.output).map(Some) } else { Ok(None) };
         let _lock = together(ranks.all, lock.map_err(anyhow::Error::from))?;
-        with_model!(open(&config, &device)?, model => distill_in(&model, &config, ranks, &device))
+        with_model!(open(&config, &device)?, model => distill_in(model, &config, ranks, &device))
     })
 }
 
@@ -74,12 +81,12 @@ pub(crate) fn open_data<F: Family>(
 }
 
 fn distill_in<F: Family>(
-    model: &Model<F>,
+    mut model: Model<F>,
     config: &DistillConfig,
     ranks: &Ranks<'_>,
     device: &Device,
 ) -> anyhow::Result<()> {
-    let dataset = open_data(model, config)?;
+    let dataset = open_data(&model, config)?;
     config.check_schedule(model.noising.last_timestep())?;
     let made_from = config.fingerprints(dataset.as_ref())?;
     check_resumable(&config.output, "distillation", &made_from.run)?;
@@ -97,7 +104,7 @@ fn distill_in<F: Family>(
 
     let mut cache = None;
     if let Some(section) = &config.cache {
-        let caching = Caching::new(config, section, model, dataset.as_ref(), device)?;
+        let caching = Caching::new(config, section, &model, dataset.as_ref(), device)?;
         if all_stop(caching.make(ranks.share(), &mut progress))? {
             return stopped();
         }
@@ -105,14 +112,17 @@ fn distill_in<F: Family>(
     }
     let mut pairs = None;
     if let Some(section) = &config.regression {
-        let making = Making { config, dataset: dataset.as_ref(), model, made_from: &made_from, device };
+        let (dataset, cache) = (dataset.as_ref(), cache.as_ref());
+        let making = Making { config, dataset, cache, model: &model, made_from: &made_from, device };
         if all_stop(making.make(ranks.share(), &mut progress))? {
             return stopped();
         }
         pairs = Some(Pairs::open(&pair_folder(config), section.pairs, model.shape(), &made_from.pairs)?);
     }
-    let parts = DistillationParts { dataset, pairs, cache, made_from: made_from.run };
-    let stage = together(ranks.all, DistillationStage::new(config.clone(), model, parts, device))?;
+    let teacher = model.teacher()?.clone();
+    model.teacher = None; // `teacher` is the one handle on it
+    let parts = DistillationParts { teacher, dataset, pairs, cache, made_from: made_from.run };
+    let stage = together(ranks.all, DistillationStage::new(config.clone(), &model, parts, device))?;
     let mut stage = stage.with_ranks(ranks.all)?;
     if run(&mut stage, &config.pace, &config.output, &mut progress)? == Outcome::Stopped {
         return stopped();
@@ -139,6 +149,7 @@ fn pair_folder(config: &DistillConfig) -> PathBuf {
 struct Making<'a, F: Family> {
     config: &'a DistillConfig,
     dataset: &'a dyn Dataset,
+    cache: Option<&'a Cache>,
     model: &'a Model<F>,
     made_from: &'a Fingerprints,
     device: &'a Device,
@@ -154,6 +165,7 @@ impl<F: Family> Making<'_, F> {
             model: self.model,
             guidance_scale: self.config.guidance_scale,
             dataset: self.dataset,
+            cache: self.cache,
             steps: section.sampling_steps,
             seed: self.config.seed,
             batch: self.config.generator.batch,
@@ -164,7 +176,8 @@ impl<F: Family> Making<'_, F> {
     }
 }
 
-/// Make the pairs of a distillation: noise, and what the teacher's deterministic sampler makes of it
+/// Make the pairs of a distillation: noise, and what the teacher's deterministic sampler makes of it; captions are not
+/// encoded where `dmd cache` did
 #[derive(Debug, Args)]
 pub(crate) struct PairsArgs {
     /// The distillation's configuration file (TOML)
@@ -204,6 +217,11 @@ fn pairs_in<F: Family>(
 ) -> anyhow::Result<Outcome> {
     let dataset = open_data(model, config)?;
     let made_from = config.fingerprints(dataset.as_ref())?;
-    let making = Making { config, dataset: dataset.as_ref(), model, made_from: &made_from, device };
+    let mut cache = None;
+    if let Some(section) = config.cache.as_ref().filter(|section| Cache::has_text(&section.path)) {
+        cache = Some(Caching::new(config, section, model, dataset.as_ref(), device)?.open_text()?);
+    }
+    let (dataset, cache) = (dataset.as_ref(), cache.as_ref());
+    let making = Making { config, dataset, cache, model, made_from: &made_from, device };
     making.make(share, &mut Progress::new()?)
 }

@@ -6,7 +6,9 @@ use burn::tensor::{Device, FloatDType};
 use clap::Args;
 use dmd_infer::Steps;
 use dmd_kernels::device;
-use dmd_model::{Description, Kind, ModelFolder, OpenOptions, Part, Source, describe, generator_recipe};
+use dmd_model::{
+    Description, Kind, ModelFolder, OpenOptions, Part, RecipeFile, Source, describe, generator_recipe,
+};
 use dmd_weights::{Checkpoint, Family, LoraFile, Part as FilePart, Spelling, Tensors, read};
 
 use crate::console::say;
@@ -193,9 +195,11 @@ fn checkpoint_of(file: &Tensors) -> Result<Checkpoint, String> {
     if let Ok(lora) = LoraFile::open(file.clone(), None) {
         let base =
             lora.metadata().get("ss_base_model_version").or(lora.metadata().get("modelspec.architecture"));
+        let recipe = lora.metadata().get(RecipeFile::METADATA);
         return Err(format!(
-            "a LoRA file{}",
-            base.map(|base| format!(", by its header of {base}")).unwrap_or_default()
+            "a LoRA file{}{}",
+            base.map(|base| format!(", by its header of {base}")).unwrap_or_default(),
+            recipe.map(|recipe| format!(", which makes a generator: {recipe}")).unwrap_or_default()
         ));
     }
     Checkpoint::open(file.clone()).map_err(|error| match has("down_blocks.") && has("time_embedding.") {

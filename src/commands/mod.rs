@@ -11,6 +11,7 @@ pub(crate) mod evaluate;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod plan;
 pub(crate) mod progress;
 #[cfg(feature = "hub")]
 pub(crate) mod pull;

@@ -19,6 +19,11 @@ impl Ranks<'_> {
         Share { index: self.all.rank(), count: self.all.size() }
     }
 
+    /// How many ranks this machine has.
+    pub(crate) fn on_machine(&self) -> usize {
+        self.local.1
+    }
+
     /// Whether this is the rank that writes files and prints.
     pub(crate) fn leads(&self) -> bool {
         self.all.rank() == 0

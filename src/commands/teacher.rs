@@ -131,7 +131,8 @@ impl LatentTeacher<'_> {
             self.config.seed,
             made_from,
             self.device,
-        )?;
+        )?
+        .with_optimizer(self.config.optimizer.into());
         if run(&mut stage, &pace, &self.config.output, progress)? == Outcome::Stopped {
             return Ok(Outcome::Stopped);
         }
@@ -165,7 +166,8 @@ impl LatentTeacher<'_> {
         )?;
 
         let begun = (config.seed, config.grounding_from(self.dataset.as_ref(), &vae)?);
-        let mut stage = GroundingRecipe::start(&config.grounding, &architecture.text, pool, begun, device)?;
+        let mut stage = GroundingRecipe::start(&config.grounding, &architecture.text, pool, begun, device)?
+            .with_optimizer(config.optimizer.into());
         if run(&mut stage, &config.grounding.pace, &config.output, progress)? == Outcome::Stopped {
             return Ok(Outcome::Stopped);
         }

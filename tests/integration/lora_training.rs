@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, FloatDType, Tensor};
 use dmd::core::{
     Adversary, Diffusion, Distiller, Draw, FewStep, Guided, Level, Noise, Prediction, Reals, Terms,
 };
@@ -76,6 +76,7 @@ fn compare(what: &str, found: &[f32], expected: &[f32], bar: f64) -> f64 {
 
 /// Runs the fixture's iterations and compares losses, norms, the first gradients and the matrices at the end.
 fn iterations(unet: &Path, io: &Fixture, section: &LoraSection, count: usize, head: Discriminator) {
+    let rate = f64::from(io.values("rate").1[0]);
     let number = |name: &str| f64::from(io.values(name).1[0]);
     let schedule = SchedulerConfig::stable_diffusion().schedule();
     let (alpha, sigma) = schedule.alpha_sigma(999);
@@ -117,7 +118,7 @@ fn iterations(unet: &Path, io: &Fixture, section: &LoraSection, count: usize, he
         if i == 0 {
             gradients("generator", &d.generator.denoiser.network, &grads);
         }
-        let (network, norm) = optimizers[0].step(1e-3, d.generator.denoiser.network.clone(), grads);
+        let (network, norm) = optimizers[0].step(rate, d.generator.denoiser.network.clone(), grads);
         close("generator_norm", &norm);
         d.generator.denoiser.network = network;
 
@@ -135,7 +136,7 @@ fn iterations(unet: &Path, io: &Fixture, section: &LoraSection, count: usize, he
             // The critic's come after the network's.
             gradients("fake", &d.fake.network, &grads);
         }
-        let (fake, norm) = optimizers[1].step(1e-3, d.fake.clone(), grads);
+        let (fake, norm) = optimizers[1].step(rate, d.fake.clone(), grads);
         close("fake_norm", &norm);
         d.fake = fake;
         println!("iteration {i}: {:.1} s", start.elapsed().as_secs_f64());
@@ -174,6 +175,41 @@ fn lora_at_full_size() {
     iterations(Path::new(&variable("DMD_LORA_UNET")), &io, &section(rank, rank as f64), 3, head);
 }
 
+/// Gradients of a network's trained parameters, of its output and of its first half.
+fn gradients(network: &UNet2d, io: &Fixture) -> Vec<Vec<f32>> {
+    let output = network.forward(io.tensor("z0"), io.tensor("t0"), &io.tensor("text"));
+    let half = network.encode(io.tensor("eps0"), io.tensor("t0"), &io.tensor("text"));
+    let mut gradients = Gradients::of(output.square().mean() + half.square().mean(), network);
+    let values = |tensor: &mut Tensor<1>| {
+        assert_eq!(tensor.dtype(), DType::F32, "a gradient has its parameter's type");
+        tensor.clone().into_data().iter::<f32>().collect::<Vec<_>>()
+    };
+    gradients.iter_mut().map(values).collect()
+}
+
+/// Computed in bf16, gradients of f32 parameters are those of f32 but for the rounding of values in between: bf16 has 8
+/// bits, a step of 2^-8 = 0.4 %, and a gradient is the product of some twenty layers.
+#[test]
+fn bf16_gradients_are_near_those_of_f32() {
+    let io = Fixture::open("lora_training");
+    let (network, _) = UNet2d::from_dir(&golden("unet_sd1"), &device()).unwrap();
+    let whole = network.clone().train();
+    let low_rank = updated(network.train(), &section(4, 8.0), 51);
+    let in_bf16 = dmd::weights::cast_frozen(low_rank.clone(), FloatDType::BF16);
+    let pairs = [
+        ("all weights", whole.clone(), whole.computing_in(FloatDType::BF16)),
+        ("updates", low_rank, in_bf16),
+    ];
+    for (what, single, half) in pairs {
+        let (single, half) = (gradients(&single, &io), gradients(&half, &io));
+        assert_eq!(single.len(), half.len());
+        assert!(single != half, "{what}: computed in bf16");
+        let (single, half) = (single.concat(), half.concat());
+        let relative = compare(what, &half, &single, 0.02);
+        println!("{what}: {relative:e} from f32");
+    }
+}
+
 /// Blocks that are computed again give the gradients of the plain tape bit by bit: of every weight, and of every update;
 /// all but those of the time embedding's two layers, to which the blocks' parts are added in another order.
 #[test]
@@ -183,15 +219,14 @@ fn recomputed_blocks_have_the_same_gradients() {
     let (network, _) = UNet2d::from_dir(&golden("unet_sd1"), &device).unwrap();
     let whole = network.clone().train();
     let low_rank = updated(network.train(), &section(4, 8.0), 51);
-    for (what, network) in [("all weights", whole), ("updates", low_rank)] {
-        let gradients = |network: &UNet2d| {
-            let output = network.forward(io.tensor("z0"), io.tensor("t0"), &io.tensor("text"));
-            let half = network.encode(io.tensor("eps0"), io.tensor("t0"), &io.tensor("text"));
-            let mut gradients = Gradients::of(output.square().mean() + half.square().mean(), network);
-            let values =
-                |tensor: &mut Tensor<1>| tensor.clone().into_data().iter::<f32>().collect::<Vec<_>>();
-            gradients.iter_mut().map(values).collect::<Vec<_>>()
-        };
+    let networks = [
+        ("all weights in bf16", whole.clone().computing_in(FloatDType::BF16)),
+        ("updates of a network in bf16", dmd::weights::cast_frozen(low_rank.clone(), FloatDType::BF16)),
+        ("all weights", whole),
+        ("updates", low_rank),
+    ];
+    for (what, network) in networks {
+        let gradients = |network: &UNet2d| gradients(network, &io);
         let kept = gradients(&network);
         let again = gradients(&network.clone().recomputing());
         let names = dmd::weights::trained(&network, &UNET_KEYS);

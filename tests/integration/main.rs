@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod doors;
+mod edm;
 mod embedded;
 mod embeddings;
 mod golden_measures;

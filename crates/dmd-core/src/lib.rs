@@ -44,5 +44,5 @@ pub use mixture::GaussianMixture;
 pub use noise::Noise;
 pub use prediction::{Prediction, Scalings};
 pub use schedule::NoiseSchedule;
-pub use times::TimeSampler;
+pub use times::{TimeDistribution, TimeSampler};
 pub use turn::{Adversary, CriticLoss, Diffusion, Draw, GeneratorLoss, Reals, Targets, Terms};

@@ -10,6 +10,8 @@ mod gradients;
 mod oracles;
 #[path = "math/properties.rs"]
 mod properties;
+#[path = "math/times.rs"]
+mod times;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_core::NoiseLevel;

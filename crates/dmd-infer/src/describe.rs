@@ -12,7 +12,7 @@ impl Pipeline {
         // A teacher beside a generator is drawn without the files that make the generator.
         let left_out = matches!(request.method, Method::Teacher(_))
             && self.options.as_ref().is_some_and(|options| named(&options.recipe));
-        for lora in self.loras().iter().filter(|lora| !left_out || lora.recipe().is_none()) {
+        for lora in self.loras().iter().filter(|lora| !left_out || !lora.makes_few_steps()) {
             let name = lora.path.file_stem().unwrap_or_default().to_string_lossy();
             let between = if text.is_empty() { "" } else { " " };
             text.push_str(&format!("{between}<lora:{name}:{}>", lora.strength));

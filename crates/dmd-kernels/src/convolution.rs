@@ -6,15 +6,17 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
 use crate::Operation;
-use crate::low_rank::parted;
+use crate::low_rank::{of_type, parted};
 use crate::recording::note;
 
 /// `layer.forward(x)`, by a faster body where one exists: [`convolution3`]'s kind of layer. A weight with a
-/// [`LowRank`](crate::LowRank) update is not added up with it.
+/// [`LowRank`](crate::LowRank) update is not added up with it. Parameters of another float type than `x` are converted for
+/// the call.
 pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let (weight, update) = parted(&layer.weight);
+    let weight = of_type(x.dtype(), weight);
     let more = update.map(|update| update.picture(layer, x.clone()));
-    let out = match layer.bias.as_ref().map(Param::val) {
+    let out = match layer.bias.as_ref().map(|bias| of_type(x.dtype(), bias.val())) {
         Some(bias) if is_plain(layer) => convolution3(x, weight, bias),
         bias => {
             let shape = x.dims();
@@ -81,7 +83,7 @@ pub fn doubled(x: Tensor<4>) -> Tensor<4> {
 pub fn doubled_convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let (weight, update) = parted(&layer.weight);
     if let (Some(bias), true, None) = (&layer.bias, is_plain(layer), update) {
-        let bias = bias.val();
+        let (weight, bias) = (of_type(x.dtype(), weight), of_type(x.dtype(), bias.val()));
         fast!(doubled_convolution3(&x, &weight, &bias).inspect(|out| note_plain(out, &weight)));
         return convolution3(doubled(x), weight, bias);
     }

@@ -1,6 +1,7 @@
-use burn::tensor::{Tensor, activation::silu};
+use burn::tensor::{DType, Tensor, activation::silu};
 
 use crate::Operation;
+use crate::low_rank::of_type;
 use crate::recording::note;
 
 /// What follows a normalisation in one pass.
@@ -17,7 +18,8 @@ pub enum Activation {
 ///
 /// Each of `groups` groups of channels is shifted and scaled to mean 0 and variance 1 (biased,
 /// plus `epsilon`), then `gamma · x + beta` per channel: PyTorch's `GroupNorm`, then `SiLU`.
-/// Differentiable in `x`, `gamma` and `beta` (`[channels]` each).
+/// Differentiable in `x`, `gamma` and `beta` (`[channels]` each). In half precision it is computed in single: means and
+/// variances of many halves lose too much. `gamma` and `beta` may have another float type than `x`.
 ///
 /// # Panics
 ///
@@ -39,8 +41,25 @@ pub fn group_norm(
     assert_eq!(beta.dims(), [channels], "beta has one value per channel");
     let (side, silu) = ([height, width], activation == Activation::Silu);
     note(|| Operation::GroupNorm { batch, channels, groups, side, silu });
+    let [gamma, beta] = [gamma, beta].map(|parameter| of_type(DType::F32, parameter));
+    computed(x, [gamma, beta], groups, epsilon, activation)
+}
+
+fn computed(
+    x: Tensor<4>,
+    [gamma, beta]: [Tensor<1>; 2],
+    groups: usize,
+    epsilon: f64,
+    activation: Activation,
+) -> Tensor<4> {
     fast!(group_norm(&x, [&gamma, &beta], groups, epsilon, activation));
-    group_norm_composed(x, gamma, beta, groups, epsilon, activation)
+    match x.dtype() {
+        DType::F32 => group_norm_composed(x, gamma, beta, groups, epsilon, activation),
+        half => {
+            let single = of_type(DType::F32, x);
+            of_type(half, computed(single, [gamma, beta], groups, epsilon, activation))
+        }
+    }
 }
 
 /// [`group_norm`]'s default body, in plain tensor operations: the reference that every faster body

@@ -16,7 +16,11 @@ pub fn layer_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
         _ if norm.gamma.val().dtype() == x.dtype() => return norm.forward(x),
         _ => FloatDType::F32,
     };
-    let single = |parameter: &Param<Tensor<1>>| Param::from_tensor(parameter.val().cast(FloatDType::F32));
+    // What is converted is no leaf of a graph, as a new parameter would be.
+    let single = |parameter: &Param<Tensor<1>>| {
+        let value = parameter.val().cast(FloatDType::F32);
+        Param::from_mapped_value(parameter.id, value, Default::default())
+    };
     let mut wide = norm.clone();
     wide.gamma = single(&norm.gamma);
     wide.beta = norm.beta.as_ref().map(single);

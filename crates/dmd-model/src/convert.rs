@@ -67,21 +67,24 @@ pub fn convert(options: &OpenOptions, folder: &Path) -> Result<Vec<String>, Erro
     let recipe = generator_recipe(options)?;
     let written =
         source.folder().map(|folder| RecipeFile::beside(&folder.part(place))).transpose()?.flatten();
-    let few_steps = recipe.as_ref().and_then(|recipe| recipe.name.as_deref()).filter(|_| written.is_none());
+    let few_steps = recipe.filter(|recipe| written.is_none() && !recipe.assumed);
     WholeFolder::new(folder).replace(|fresh| {
         let out = ModelFolder::new(fresh);
         for part in kind.parts().iter().filter(|part| **part != Part::Generator || source.has(**part)) {
             write_part(&source, *part, &mut loras, &out)?;
         }
-        if let Some(name) = few_steps {
-            RecipeFile::named(name).write(&out.part(place))?;
+        if let Some(recipe) = &few_steps {
+            recipe.write(&out.part(place))?;
         }
         Ok::<_, Error>(write_json(&out.index_file(), &index(&source, kind)?)?)
     })?;
     let mut notes = source.notes();
     notes.extend(loras.report()?);
-    if let Some(name) = few_steps {
-        notes.push(format!("the folder says that it is drawn by the recipe {name}"));
+    if let Some(recipe) = few_steps {
+        let called = recipe
+            .name
+            .map_or_else(|| format!("at t = {:?}", recipe.timesteps), |name| format!("by the recipe {name}"));
+        notes.push(format!("the folder says that it is drawn {called}"));
     }
     Ok(notes)
 }

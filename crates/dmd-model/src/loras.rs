@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use dmd_weights::{LoraFile, LoraPart, Tensors};
 
-use crate::{Error, OpenOptions, published};
+use crate::recipe::Called;
+use crate::{Error, OpenOptions, RecipeFile, published};
 
 /// A LoRA file, and how strongly its updates are added.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,9 +17,21 @@ pub struct LoraOption {
 }
 
 impl LoraOption {
-    /// The published recipe of a LoRA that makes a generator of few steps of a model, by its name.
-    pub fn recipe(&self) -> Option<&'static str> {
-        published::guess(&self.path).filter(|_| self.strength != 0.0)
+    /// Whether the file makes a generator of few steps of a model: it says how that is called, or its name does.
+    pub fn makes_few_steps(&self) -> bool {
+        self.recipe().is_some()
+    }
+
+    /// How the generator is called that the file makes of a model: what its metadata says, otherwise the published recipe
+    /// that its name stands for.
+    pub(crate) fn recipe(&self) -> Option<Called> {
+        if self.strength == 0.0 {
+            return None;
+        }
+        // A text that cannot be read is refused when the file is opened.
+        let written = RecipeFile::of_lora(&self.path).ok().flatten();
+        let written = written.map(|written| Called::Written(written, self.path.clone()));
+        written.or_else(|| published::guess(&self.path).map(Called::Named))
     }
 }
 
@@ -66,6 +79,7 @@ impl Loras {
                     hint: "it must be a finite number".to_owned(),
                 });
             }
+            RecipeFile::of_lora(&option.path)?;
             Ok(Opened { file: LoraFile::read(&option.path)?, option: option.clone(), used: false })
         };
         let all = options.loras.iter().map(open).collect::<Result<_, Error>>()?;

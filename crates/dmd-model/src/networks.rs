@@ -223,13 +223,17 @@ impl<N: Network> NetworkFiles<N> {
                 None => network,
             };
             let network = Preconditioned::new(network, recipe.prediction.unwrap_or(own));
+            let network = network.telling(noising.log_factor());
             Distilled::new(network, recipe, noising)
         });
         let teacher = if teacher { self.teacher_with(loras, options.dtype, &options.device)? } else { None };
         match (&teacher, &generator) {
             (None, None) if options.networks == Networks::Teacher => Err(Error::NO_TEACHER),
             (None, None) => Err(Error::NO_GENERATOR),
-            _ => Ok((teacher.map(|network| Preconditioned::new(network, own)), generator)),
+            _ => {
+                let told = |network| Preconditioned::new(network, own).telling(noising.log_factor());
+                Ok((teacher.map(told), generator))
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ use std::ops::{ControlFlow, RangeInclusive};
 use burn::tensor::Tensor;
 use dmd_core::{Denoiser, Level, NoiseLevel, NoiseSchedule, Prediction};
 use dmd_scheduler::{
-    DiscreteSchedule, EdmConfig, FreshNoise, KarrasSchedule, Sampler, SchedulerConfig, Steps, TimeSampler,
-    Walk, heun,
+    DiscreteSchedule, EdmConfig, FreshNoise, KarrasSchedule, Sampler, SchedulerConfig, Steps,
+    TimeDistribution, TimeSampler, Walk, heun,
 };
 
 use crate::Error;
@@ -83,6 +83,14 @@ impl Noising {
         }
     }
 
+    /// What the logarithm of sigma is multiplied by for an EDM network ([`EdmConfig::log_factor`]); others are not told it.
+    pub(crate) fn log_factor(&self) -> f64 {
+        match self {
+            Self::Preserving { .. } => 0.25,
+            Self::Exploding { edm, .. } => edm.log_factor(),
+        }
+    }
+
     /// The noisiest timestep.
     pub fn last_timestep(&self) -> usize {
         match self {
@@ -120,7 +128,7 @@ impl Noising {
         }
     }
 
-    /// Draws times among timesteps.
+    /// Draws times among timesteps, uniformly.
     ///
     /// # Panics
     ///
@@ -130,6 +138,24 @@ impl Noising {
             Self::Preserving { .. } => TimeSampler::Timesteps(timesteps),
             Self::Exploding { sigmas, .. } => TimeSampler::Grid(sigmas[timesteps].to_vec()),
         }
+    }
+
+    /// Draws times among timesteps, by a distribution over all of them. A place in EDM's grid counts as its timestep.
+    /// `None` where the distribution hardly reaches these timesteps ([`TimeDistribution::among`]).
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::at`].
+    pub fn times_by(
+        &self,
+        timesteps: RangeInclusive<usize>,
+        distribution: TimeDistribution,
+    ) -> Option<TimeSampler> {
+        if distribution.is_uniform() {
+            return Some(self.times(timesteps));
+        }
+        let levels: Vec<Level> = (0..=self.last_timestep()).map(|t| self.at(t)).collect();
+        distribution.among(&levels, timesteps)
     }
 
     /// A teacher's way from noise to samples; `sampler` in place of the configured one.

@@ -8,6 +8,7 @@ use crate::embeddings::EmbeddingOption;
 use crate::families::Part;
 use crate::loras::LoraOption;
 use crate::networks::NetworkPlace;
+use crate::recipe::Called;
 use crate::source::Source;
 use crate::{Error, RecipeFile, TeacherOf, published};
 
@@ -138,26 +139,26 @@ impl OpenOptions {
 
     /// The recipe that a name stands for: a generator's, where `generator` is its place, a LoRA's or, where no generator is
     /// named, the model's.
-    pub(crate) fn named_recipe(&self, generator: Option<&Path>) -> Option<&'static str> {
+    pub(crate) fn named_recipe(&self, generator: Option<&Path>) -> Option<Called> {
         if self.recipe.is_some() {
             return None;
         }
         let of_model = || published::guess(&self.model).filter(|_| self.generator.is_none());
         let by_loras = self.loras.iter().any(|lora| lora.recipe().is_some());
-        generator.and_then(published::guess).or_else(|| match by_loras {
+        generator.and_then(published::guess).map(Called::Named).or_else(|| match by_loras {
             true => self.recipe_of_loras(),
-            false => of_model(),
+            false => of_model().map(Called::Named),
         })
     }
 
-    /// The recipe that the names of LoRA files stand for; two of different recipes stand for none.
-    fn recipe_of_loras(&self) -> Option<&'static str> {
+    /// The recipe that LoRA files say, or their names stand for; two of different recipes stand for none.
+    fn recipe_of_loras(&self) -> Option<Called> {
         let mut all: Vec<_> = self.loras.iter().filter_map(LoraOption::recipe).collect();
-        all.dedup();
-        match all.as_slice() {
-            [one] if self.recipe.is_none() => Some(*one),
-            _ => None,
-        }
+        all.dedup_by(|a, b| match (&a, &b) {
+            (Called::Written(a, _), Called::Written(b, _)) => a == b,
+            _ => a == b,
+        });
+        all.pop().filter(|_| self.recipe.is_none() && all.is_empty())
     }
 }
 

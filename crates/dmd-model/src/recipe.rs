@@ -1,7 +1,7 @@
 //! `one_step.json`: how a distilled generator is called.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dmd_core::Prediction;
 use dmd_scheduler::Walk;
@@ -30,6 +30,15 @@ pub struct Recipe {
     pub assumed: bool,
     /// What its teacher is.
     pub teacher: TeacherOf,
+}
+
+/// How a generator is called, by what its files are.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Called {
+    /// By a published recipe, which a name stands for.
+    Named(&'static str),
+    /// By what stands in the metadata of a LoRA file, which is this one.
+    Written(RecipeFile, PathBuf),
 }
 
 /// What the teacher of a model with a generator is.
@@ -88,11 +97,11 @@ impl Recipe {
     }
 
     /// The recipe of a generator: the published one that is asked for, otherwise that of the file beside it, otherwise the
-    /// published one that a name stands for, otherwise the `usual` one of such networks, otherwise [`Self::published`].
+    /// one that a name stands for or a LoRA file says, otherwise the `usual` one of such networks, otherwise [`Self::published`].
     /// `beside` is the folder or file beside whose weights a recipe may be written.
     pub(crate) fn of(
         beside: Option<&Path>,
-        named: Option<&'static str>,
+        named: Option<Called>,
         usual: Option<&'static str>,
         options: &OpenOptions,
         kind: Kind,
@@ -108,22 +117,38 @@ impl Recipe {
                     hint: format!("{place:?} says how it is called"),
                 });
             }
-            if let Some(name) = &written.recipe {
-                let wrong = |reason: String| Error::Recipe { path: place.clone(), reason };
-                if *written != RecipeFile::named(name) {
-                    return Err(wrong(format!("the recipe {name:?} stands in place of all other keys")));
-                }
-                if !published::names().contains(&name.as_str()) {
-                    return Err(wrong(format!("it names the unknown recipe {name:?}")));
-                }
-                return published::recipe(name, steps, kind, noising);
+            return Self::of_file(written, &place, steps, kind, noising);
+        }
+        match (asked, named, usual) {
+            (None, Some(Called::Written(written, path)), _) => {
+                Self::of_file(&written, &path, steps, kind, noising)
             }
-            return Self::written(written, &place, noising)?.in_steps(steps);
+            (Some(name), ..) | (None, Some(Called::Named(name)), _) | (None, None, Some(name)) => {
+                published::recipe(name, steps, kind, noising)
+            }
+            (None, None, None) => Self::published(noising).in_steps(steps),
         }
-        match asked.or(named).or(usual) {
-            Some(name) => published::recipe(name, steps, kind, noising),
-            None => Self::published(noising).in_steps(steps),
+    }
+
+    /// The recipe that a file at `place` says.
+    fn of_file(
+        written: &RecipeFile,
+        place: &Path,
+        steps: Option<usize>,
+        kind: Kind,
+        noising: &Noising,
+    ) -> Result<Self, Error> {
+        let Some(name) = &written.recipe else {
+            return Self::written(written, place, noising)?.in_steps(steps);
+        };
+        let wrong = |reason: String| Error::Recipe { path: place.to_owned(), reason };
+        if *written != RecipeFile::named(name) {
+            return Err(wrong(format!("the recipe {name:?} stands in place of all other keys")));
         }
+        if !published::names().contains(&name.as_str()) {
+            return Err(wrong(format!("it names the unknown recipe {name:?}")));
+        }
+        published::recipe(name, steps, kind, noising)
     }
 
     /// The recipe, which has one number of steps.
@@ -181,6 +206,15 @@ impl Recipe {
     ///
     /// [`Error::Weights`] when it cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        self.file().write(folder)
+    }
+
+    /// The file's text, for a LoRA file's metadata ([`RecipeFile::METADATA`]).
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(&self.file()).unwrap_or_default() // numbers and texts have a JSON form
+    }
+
+    fn file(&self) -> RecipeFile {
         let written = RecipeFile {
             timestep: self.timesteps.first().copied(),
             noise_scale: Some(self.noise_scale),
@@ -188,8 +222,7 @@ impl Recipe {
             timesteps: (self.timesteps.len() > 1).then(|| self.timesteps.clone()),
             recipe: None,
         };
-        let written = self.name.as_deref().map_or(written, RecipeFile::named);
-        written.write(folder)
+        self.name.as_deref().map_or(written, RecipeFile::named)
     }
 }
 

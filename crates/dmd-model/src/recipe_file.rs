@@ -27,6 +27,9 @@ impl RecipeFile {
     /// The file's name, beside the generator's weights.
     pub const NAME: &str = "one_step.json";
 
+    /// The key of a LoRA file's metadata under which the text of such a file stands.
+    pub const METADATA: &str = "dmd_recipe";
+
     /// The file of a generator that is called by a published recipe.
     pub(crate) fn named(recipe: &str) -> Self {
         Self { recipe: Some(recipe.to_owned()), ..Self::default() }
@@ -40,6 +43,18 @@ impl RecipeFile {
     pub fn beside(generator: &Path) -> Result<Option<Self>, Error> {
         let path = Self::place(generator);
         if path.is_file() { Ok(Some(read_json(&path)?)) } else { Ok(None) }
+    }
+
+    /// Reads the text in a LoRA file's metadata, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Recipe`] when the text is not JSON of known keys. A file that cannot be read has none; opening it says why.
+    pub(crate) fn of_lora(path: &Path) -> Result<Option<Self>, Error> {
+        let Ok(Some(text)) = dmd_weights::read_metadata(path, Self::METADATA) else { return Ok(None) };
+        let wrong =
+            |error: serde_json::Error| Error::Recipe { path: path.to_owned(), reason: error.to_string() };
+        serde_json::from_str(&text).map(Some).map_err(wrong)
     }
 
     /// Writes the file into a generator's folder.

@@ -27,7 +27,7 @@ mod walk;
 pub use beta::BetaSchedule;
 pub use config::SchedulerConfig;
 pub use discrete::DiscreteSchedule;
-pub use dmd_core::TimeSampler;
+pub use dmd_core::{TimeDistribution, TimeSampler};
 pub use edm::EdmConfig;
 pub use error::Error;
 pub use karras::KarrasSchedule;

@@ -17,7 +17,7 @@ use crate::config::AutoencoderSection;
 use crate::fingerprint::Fingerprint;
 use crate::run::Probe;
 use crate::training::{Recipe, Training, TrainingConfig};
-use crate::{Error, Figures, LearningRate, chunks};
+use crate::{Error, Figures, chunks};
 
 /// The autoencoder and the linear map that predicts a picture's thumbnail from its latents.
 #[derive(Module, Debug)]
@@ -57,7 +57,7 @@ impl AutoencoderRecipe {
             autoencoder: section.architecture(dataset.size()?).init(&training)?,
             preview: Conv2dConfig::new([section.latent_channels, 3], [1, 1]).init(&training),
         };
-        let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps);
+        let rate = section.schedule.rate(section.learning_rate, section.warmup_steps, section.pace.steps);
         let config = TrainingConfig { rate, ema_decay: section.ema_decay, seed, made_from };
         let recipe = Self { section, dataset, device: device.clone() };
         Ok(Training::new(recipe, model, config, "autoencoder", device))
@@ -76,8 +76,8 @@ impl AutoencoderRecipe {
 
 impl Training<AutoencoderRecipe> {
     /// The averaged network as it is trained; its latents are not standardised.
-    pub fn trained(&self) -> &Autoencoder {
-        &self.average().autoencoder
+    pub fn trained(&self) -> Autoencoder {
+        self.average().autoencoder
     }
 
     /// The averaged network with latents that have mean 0 and variance 1 in every channel over `count`

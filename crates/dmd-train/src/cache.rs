@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
@@ -175,10 +176,15 @@ impl<F: Family> CacheMaker<'_, F> {
 #[derive(Debug)]
 pub struct Cache {
     pub(crate) latents: Option<LatentCache>,
-    pub(crate) text: Option<TextCache>,
+    pub(crate) text: Option<Arc<TextCache>>,
 }
 
 impl Cache {
+    /// Whether a folder has features of captions, all or some of them.
+    pub fn has_text(folder: &Path) -> bool {
+        Kind::Text.path(folder, 0).is_file()
+    }
+
     /// Opens what [`CacheMaker::make`] made in all its shares: latents where `latents` says so, and features of captions
     /// where the model reads text. Headers alone are read.
     ///
@@ -203,7 +209,7 @@ impl Cache {
             cache.latents = Some(LatentCache(files));
         }
         if model.conditioner.max_tokens().is_some() && count > 0 {
-            cache.text = Some(TextCache(Kind::Text.open_all(folder, count, &made_from.text)?));
+            cache.text = Some(Arc::new(TextCache(Kind::Text.open_all(folder, count, &made_from.text)?)));
         }
         Ok(cache)
     }

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use dmd_data::Dataset;
@@ -20,7 +21,7 @@ const KEPT: usize = 1 << 30;
 pub(crate) struct Captions {
     list: Vec<String>,
     places: HashMap<String, usize>,
-    cache: Option<TextCache>,
+    cache: Option<Arc<TextCache>>,
     /// Features of captions that are encoded together, by the place of the first one.
     kept: HashMap<usize, TextFeatures>,
     device: Device,
@@ -48,7 +49,7 @@ pub(crate) fn encode<F: Family>(model: &Model<F>, captions: &[String]) -> Result
 
 impl Captions {
     /// The captions of a data set, with the features that were computed before, if there are any.
-    pub(crate) fn new(dataset: &dyn Dataset, cache: Option<TextCache>, device: &Device) -> Self {
+    pub(crate) fn new(dataset: &dyn Dataset, cache: Option<Arc<TextCache>>, device: &Device) -> Self {
         let list = different(dataset);
         let places = list.iter().cloned().zip(0..).collect();
         Self { list, places, cache, kept: HashMap::new(), device: device.clone() }

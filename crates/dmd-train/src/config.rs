@@ -7,18 +7,20 @@ mod teacher;
 use std::fs;
 use std::path::Path;
 
+use dmd_core::TimeDistribution;
 use dmd_data::DataSection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::distill::{
-    CacheSection, DistillConfig, EvaluationSection, Fingerprints, LatentPrecision, PerceptualSection,
+    CacheSection, DistillConfig, EvaluationSection, Fingerprints, FrozenPrecision, LatentPrecision,
+    PerceptualSection, Schedule, TrainedPrecision,
 };
 pub(crate) use self::distill::{Measure, RegressionSection};
 pub use self::pixel_teacher::PixelTeacherConfig;
-pub use self::teacher::{AutoencoderSection, TeacherConfig};
+pub use self::teacher::{AutoencoderSection, TeacherConfig, TeacherOptimizer};
 pub(crate) use self::teacher::{DiffusionSection, GroundingSection};
-use crate::Error;
+use crate::{AdamWConfig, Error};
 
 pub(crate) fn require(
     holds: bool,
@@ -47,6 +49,29 @@ fn require_not_negative(key: &'static str, value: f64) -> Result<(), Error> {
 /// A share of something, less than all of it.
 fn require_share(key: &'static str, value: f64) -> Result<(), Error> {
     require((0.0..1.0).contains(&value), key, value, "between 0 and 1")
+}
+
+fn require_times(key: &'static str, times: TimeDistribution) -> Result<(), Error> {
+    match times {
+        TimeDistribution::Uniform => Ok(()),
+        TimeDistribution::Shifted { shift } => {
+            require(shift.is_finite() && shift > 0.0, key, format!("a shift of {shift}"), "a positive shift")
+        }
+        TimeDistribution::LogNormal { mean, std } => require(
+            mean.is_finite() && std.is_finite() && std > 0.0,
+            key,
+            format!("a mean of {mean} with std {std}"),
+            "a number as the mean and a positive std",
+        ),
+    }
+}
+
+fn check_optimizer(optimizer: &AdamWConfig) -> Result<(), Error> {
+    require_share("optimizer.beta1", optimizer.beta1)?;
+    require_share("optimizer.beta2", optimizer.beta2)?;
+    require_positive("optimizer.epsilon", optimizer.epsilon)?;
+    require_not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
+    require_positive("optimizer.max_norm", optimizer.max_norm)
 }
 
 /// Reads a TOML file into a configuration.

@@ -1,12 +1,12 @@
 //! The second stage of a teacher: text encoder and UNet together, epsilon prediction on latents.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dmd_clip::{ClipTextModel, TextConfig, Tokenizer, Vocabulary};
-use dmd_core::{Denoiser, Guided, Noise, NoiseSchedule, Prediction, denoising};
+use dmd_core::{Denoiser, Guided, Level, Noise, NoiseSchedule, Prediction, TimeDistribution, denoising};
 use dmd_data::Dataset;
 use dmd_scheduler::{DiscreteSchedule, SchedulerConfig, TimeSampler};
 use dmd_unet::{Autoencoder, AutoencoderConfig, UNetConfig, UNetDenoiser};
@@ -16,7 +16,7 @@ use crate::fingerprint::Fingerprint;
 use crate::pool::Pool;
 use crate::run::Probe;
 use crate::training::{Recipe, Training, TrainingConfig};
-use crate::{Error, Figures, LearningRate, chunks};
+use crate::{Error, Figures, chunks};
 
 /// What is trained together.
 #[derive(Module, Debug)]
@@ -71,7 +71,31 @@ pub struct DiffusionRecipe {
     tokenizer: Tokenizer,
     autoencoder: Autoencoder,
     schedule: DiscreteSchedule,
+    /// All timesteps, and the noisier half alone.
+    times: TimeSampler,
+    noisy_times: TimeSampler,
     device: Device,
+}
+
+/// Draws timesteps of a range as the configuration says.
+fn times(
+    schedule: &DiscreteSchedule,
+    distribution: TimeDistribution,
+    range: RangeInclusive<usize>,
+) -> Result<TimeSampler, Error> {
+    if distribution.is_uniform() {
+        return Ok(TimeSampler::Timesteps(range));
+    }
+    let level = |t| {
+        let (alpha, sigma) = schedule.alpha_sigma(t);
+        Level { t: t as f64, alpha, sigma }
+    };
+    let levels: Vec<Level> = (0..schedule.count()).map(level).collect();
+    distribution.among(&levels, range).ok_or_else(|| Error::Option {
+        key: "diffusion.times",
+        value: format!("{distribution:?}"),
+        must: "a distribution that reaches both halves of the schedule",
+    })
 }
 
 impl DiffusionRecipe {
@@ -93,29 +117,33 @@ impl DiffusionRecipe {
         let unet = architecture.unet.init(&device.clone().autodiff())?;
         let model = Teacher { text, denoiser: UNetDenoiser::new(unet, Prediction::Epsilon) };
         let LatentParts { autoencoder, dataset, tokenizer, pool, made_from } = parts;
-        let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps);
+        let rate = section.schedule.rate(section.learning_rate, section.warmup_steps, section.pace.steps);
         let training = TrainingConfig { rate, ema_decay: section.ema_decay, seed: config.seed, made_from };
+        let schedule = SchedulerConfig::stable_diffusion().schedule();
+        let last = schedule.count() - 1;
         let recipe = Self {
+            noisy_times: times(&schedule, section.times, last.div_ceil(2)..=last)?,
+            times: times(&schedule, section.times, 0..=last)?,
             dataset,
-            schedule: SchedulerConfig::stable_diffusion().schedule(),
+            schedule,
             device: device.clone(),
             pool,
             tokenizer,
             autoencoder,
             section,
         };
-        Ok(Training::new(recipe, model, training, "diffusion", device))
+        Ok(Training::new(recipe, model, training, "diffusion", device)
+            .with_optimizer(config.optimizer.into()))
     }
 
-    /// Uniform over all timesteps, but for the share that is drawn from the noisier half.
-    fn times(&self, batch: usize, noise: &mut Noise) -> Tensor<1> {
-        let last = self.schedule.count() - 1;
+    /// Among all timesteps, but for the share that is drawn from the noisier half.
+    fn draw_times(&self, batch: usize, noise: &mut Noise) -> Tensor<1> {
         let noisy = (batch as f64 * self.section.noisy_half_share).round() as usize;
-        let mut draw = |first, count| TimeSampler::Timesteps(first..=last).draw(count, noise, &self.device);
+        let mut draw = |times: &TimeSampler, count| times.draw(count, noise, &self.device);
         match (noisy, batch - noisy) {
-            (0, all) => draw(0, all),
-            (all, 0) => draw(last.div_ceil(2), all),
-            (noisy, rest) => Tensor::cat(vec![draw(last.div_ceil(2), noisy), draw(0, rest)], 0),
+            (0, all) => draw(&self.times, all),
+            (all, 0) => draw(&self.noisy_times, all),
+            (noisy, rest) => Tensor::cat(vec![draw(&self.noisy_times, noisy), draw(&self.times, rest)], 0),
         }
     }
 
@@ -157,7 +185,7 @@ impl Recipe for DiffusionRecipe {
         let ids = self.pool.ids(&captions, &self.device);
         let x0 = self.pool.latents(&places, &self.device).repeat_dim(0, levels);
         let [batch, ..] = x0.dims();
-        let t = self.times(batch, noise);
+        let t = self.draw_times(batch, noise);
         let eps = noise.normal(x0.dims(), &self.device);
 
         let text = network.text.forward(ids).repeat_dim(0, levels);

@@ -1,12 +1,13 @@
 //! Distillation of a teacher into a generator of one or a few steps, as a [`Stage`].
 
 use std::cell::RefCell;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use dmd_core::{Distance, Distiller, Guided, Noise};
+use dmd_core::{Distance, Distiller, FewStep, Guided, Noise, TimeDistribution, TimeSampler};
 use dmd_data::Dataset;
 use dmd_model::{ConditionOf, Conditioner, Family, Model, Noising, Recipe, check_dtype};
 use dmd_weights::Precision;
@@ -14,13 +15,13 @@ use image::RgbImage;
 
 use crate::cache::Cache;
 use crate::captions::Captions;
-use crate::config::DistillConfig;
+use crate::config::{DistillConfig, require};
 use crate::evaluation::Evaluation;
 use crate::fingerprint::Fingerprint;
 use crate::pairs::Pairs;
 use crate::reals::RealPool;
 use crate::run::{Probe, Stage};
-use crate::trained::{NetworkOf, Start, Trained};
+use crate::trained::{NetworkOf, Start, Trained, frozen};
 use crate::trainer::{Adversarial, Batch, Regression, Trainer, TrainerConfig, Turn};
 use crate::{Collective, Error, Figures, agree, chunks};
 
@@ -31,7 +32,10 @@ const REALS: &str = "reals.json";
 
 /// What a distillation reads.
 #[derive(Debug)]
-pub struct DistillationParts {
+pub struct DistillationParts<N> {
+    /// The teacher's network. Taken out of the model ([`Model::teacher`](dmd_model::Model)), it is in memory once, in
+    /// [`DistillConfig::teacher_precision`].
+    pub teacher: N,
     /// Where captions, and real pictures for a critic, come from.
     pub dataset: Arc<dyn Dataset>,
     /// The pairs of the regression term, where the configuration has one.
@@ -117,13 +121,23 @@ impl<'a, F: Family> DistillationStage<'a, F> {
     pub fn new(
         config: DistillConfig,
         model: &'a Model<F>,
-        parts: DistillationParts,
+        parts: DistillationParts<NetworkOf<F>>,
         device: &Device,
     ) -> Result<Self, Error> {
-        let DistillationParts { dataset, pairs, cache, made_from } = parts;
+        let DistillationParts { teacher, dataset, pairs, cache, made_from } = parts;
         let Cache { latents, text } = cache.unwrap_or(Cache { latents: None, text: None });
-        check_dtype(device, config.teacher_precision.dtype())?;
-        let Start { generator, fake, recipe } = Start::new(&config, model, device)?;
+        let precision = config.teacher_precision.dtype();
+        check_dtype(device, precision)?;
+        check_dtype(device, config.precision.dtype())?;
+        let start = frozen(&config, teacher.clone());
+        // One copy serves all where the teacher computes in the type of what it is the start of.
+        let teacher = if config.precision.dtype() == precision {
+            start.clone()
+        } else {
+            teacher.in_precision(precision)
+        };
+        let Start { generator, fake, recipe } = Start::new(&config, model, &start, device)?;
+        drop(start);
         let mut reals = None;
         if let Some(section) = &config.adversarial {
             let (count, seed) = (section.reals, config.seed);
@@ -133,7 +147,7 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         if let Some(section) = &config.evaluation {
             evaluation = Some(Evaluation::new(section, &dataset, model.picture_size(), device)?);
         }
-        let teacher = model.guided(config.guidance_scale, config.teacher_precision.dtype())?;
+        let teacher = Guided::new(teacher, model.conditioner.unconditional()?, config.guidance_scale);
         let distiller = Distiller::new(generator, teacher, fake, model.noising.clone());
         let noise = Noise::stream(config.seed, "distillation");
         let trainer = Trainer::new(trainer_config(&config, model, device)?, distiller, noise, device);
@@ -159,7 +173,7 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         Trained {
             config: &self.config,
             model: self.material.model,
-            generator: self.trainer.generator().denoiser.clone(),
+            generator: self.trainer.generator().denoiser,
             fake: self.trainer.distiller().fake.valid(),
             recipe: self.recipe.clone(),
         }
@@ -174,10 +188,11 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         self.trained().write_generator(folder, precision)
     }
 
-    /// The averaged generator's pictures of a few captions; `next` gives the noise of each of its steps, one row for each
+    /// A generator's pictures of a few captions; `next` gives the noise of each of its steps, one row for each
     /// caption. `None` when `stopped` said so before they were done.
     fn pictures(
         &self,
+        generator: &FewStep<NetworkOf<F>>,
         captions: &[String],
         next: &mut dyn FnMut() -> Tensor<4>,
         stopped: &dyn Fn() -> bool,
@@ -186,7 +201,7 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         let model = self.material.model;
         let condition = model.conditioner.remembered(&prompts)?;
         let z = next();
-        let x0 = self.trainer.generator().generate(z, &condition, next);
+        let x0 = generator.generate(z, &condition, next);
         Ok(chunks::decode(&|x0| model.codec.decode(x0), x0, stopped))
     }
 }
@@ -220,14 +235,41 @@ fn trainer_config<'a, F: Family>(
         optimizer: config.optimizer,
         fake_updates: if matches { fake.steps_per_generator_step } else { 0 },
         ema_decay: generator.ema_decay,
+        ema_place: host(generator.ema_on_host)?,
         matching: Some(matching.weighting),
         regression,
         adversarial,
         ..TrainerConfig::new(
             [generator.batch, channels, height, width],
-            model.noising.times(matching.first_timestep..=matching.last_timestep),
-            model.noising.times(0..=last),
+            times(model, "matching.times", matching.times, matching.first_timestep..=matching.last_timestep)?,
+            times(model, "fake.times", fake.times, 0..=last)?,
         )
+    })
+}
+
+/// The host's device for the average, where it is wanted there.
+fn host(wanted: bool) -> Result<Option<Device>, Error> {
+    let host = dmd_kernels::device::host().filter(|_| wanted);
+    require(
+        wanted == host.is_some(),
+        "generator.ema_on_host",
+        wanted,
+        "false in a build without the feature flex",
+    )?;
+    Ok(host)
+}
+
+/// Draws times among timesteps of a model, as an option says.
+fn times<F: Family>(
+    model: &Model<F>,
+    key: &'static str,
+    distribution: TimeDistribution,
+    timesteps: RangeInclusive<usize>,
+) -> Result<TimeSampler, Error> {
+    model.noising.times_by(timesteps, distribution).ok_or_else(|| Error::Option {
+        key,
+        value: format!("{distribution:?}"),
+        must: "a distribution that reaches the timesteps among which it draws",
     })
 }
 
@@ -288,7 +330,8 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
         let Some(evaluation) = &self.evaluation else { return Ok(Some(Vec::new())) };
         let Material { model, device, batch, .. } = &self.material;
         let [channels, height, width] = model.shape();
-        let steps = self.trainer.generator().levels().len();
+        let generator = self.trainer.generator();
+        let steps = generator.levels().len();
         let draw = |captions: &[String], noise: &mut Noise| {
             let mut drawn = vec![Vec::with_capacity(captions.len()); steps];
             for _ in captions {
@@ -298,7 +341,7 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
             }
             let mut drawn = drawn.into_iter();
             let mut next = || Tensor::cat(drawn.next().unwrap_or_default(), 0);
-            self.pictures(captions, &mut next, stopped)
+            self.pictures(&generator, captions, &mut next, stopped)
         };
         evaluation.measure(chunks::of_samples(model.shape(), *batch), draw, stopped)
     }
@@ -335,7 +378,8 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
                 let step = steps.next().unwrap_or(&drawn[0]); // the generator has a step for each
                 step.clone().narrow(0, range.start, range.len())
             };
-            let Some(decoded) = self.pictures(&captions[range.clone()], &mut next, stopped)? else {
+            let Some(decoded) = self.pictures(&generator, &captions[range.clone()], &mut next, stopped)?
+            else {
                 return Ok(None);
             };
             pictures.extend(decoded);

@@ -15,7 +15,7 @@ use crate::config::GroundingSection;
 use crate::fingerprint::Fingerprint;
 use crate::pool::Pool;
 use crate::training::{Recipe, Training, TrainingConfig};
-use crate::{Error, Figures, LearningRate};
+use crate::{Error, Figures};
 
 /// The text transformer and the head that predicts latents from it.
 #[derive(Module, Debug)]
@@ -53,7 +53,7 @@ impl GroundingRecipe {
             text: architecture.init(&training)?,
             head: LinearConfig::new(architecture.hidden_size, outputs).init(&training),
         };
-        let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps);
+        let rate = section.schedule.rate(section.learning_rate, section.warmup_steps, section.pace.steps);
         let config = TrainingConfig { rate, ema_decay: 0.0, seed, made_from };
         let recipe = Self { batch: section.batch, pool, device: device.clone() };
         Ok(Training::new(recipe, model, config, "grounding", device))

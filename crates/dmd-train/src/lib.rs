@@ -28,6 +28,7 @@ mod pair_file;
 pub mod pairs;
 mod parallel;
 mod pixel_teacher;
+pub mod plan;
 mod pool;
 mod ranks;
 mod reals;

@@ -53,6 +53,23 @@ impl LoraSection {
         }
     }
 
+    /// How many values the updates of a network have, by the names and shapes that its parameters have in files.
+    pub(crate) fn count(&self, parameters: &[(String, Vec<usize>)]) -> usize {
+        let updated = parameters
+            .iter()
+            .filter(|(name, shape)| matches!(shape.len(), 2 | 4) && self.place(name).is_some());
+        updated.map(|(_, shape)| self.rank * (shape[0] + shape[1..].iter().product::<usize>())).sum()
+    }
+
+    /// Which of [`Self::layers`] the weight under this name belongs to.
+    fn place(&self, name: &str) -> Option<usize> {
+        let layer = name.strip_suffix(".weight")?;
+        let named = |end: &String| {
+            layer.strip_suffix(end.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        };
+        self.layers.iter().position(named)
+    }
+
     /// What every update is multiplied by, times the rank.
     pub(crate) fn alpha(&self) -> f64 {
         self.alpha.unwrap_or(self.rank as f64)
@@ -70,13 +87,9 @@ struct Attach<'a> {
 impl Attach<'_> {
     /// Whether the weight under this name is updated.
     fn wants(&mut self, name: &str) -> bool {
-        let Some(layer) = name.strip_suffix(".weight") else { return false };
-        let named = |end: &String| {
-            layer.strip_suffix(end.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-        };
-        let Some(place) = self.section.layers.iter().position(named) else { return false };
-        self.found[place] = true;
-        true
+        let place = self.section.place(name);
+        place.into_iter().for_each(|place| self.found[place] = true);
+        place.is_some()
     }
 }
 

@@ -95,6 +95,18 @@ impl ModuleMapper for Update<'_> {
     }
 }
 
+/// Makes a module that holds the place of one with trained parameters, without their values.
+struct Hollow;
+
+impl ModuleMapper for Hollow {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !param.is_require_grad() {
+            return param;
+        }
+        param.map(|tensor| Tensor::zeros([1; D], &tensor.without_autodiff().device()))
+    }
+}
+
 impl AdamW {
     /// An optimiser that has not stepped yet.
     pub fn new(config: AdamWConfig) -> Self {
@@ -142,17 +154,20 @@ impl AdamW {
     }
 
     /// [`Self::step`] without the norm, which goes among the figures under a name, with what was refused.
+    ///
+    /// Each old parameter is let go when its new one is there: the module is never in memory twice.
     pub(crate) fn update<M: Module>(
         &mut self,
         learning_rate: f64,
-        module: M,
+        module: &mut M,
         gradients: Gradients,
         (name, figures): (&'static str, &mut Figures),
-    ) -> M {
-        let (module, norm) = self.step(learning_rate, module, gradients);
+    ) {
+        let hollow = module.clone().map(&mut Hollow);
+        let (updated, norm) = self.step(learning_rate, std::mem::replace(module, hollow), gradients);
+        *module = updated;
         figures.loss(name, norm);
         self.refused().into_iter().for_each(|count| figures.refused(name, count));
-        module
     }
 
     /// Writes the moments and the step count. One moment at a time is on the host.
@@ -167,7 +182,7 @@ impl AdamW {
             [(format!("{index}.first"), first.clone()), (format!("{index}.second"), second.clone())]
         });
         let tensors = Tensors::from_device(path, named)?;
-        write_with_metadata(path, &tensors, Precision::Single, ("step", &self.step.to_string()))
+        write_with_metadata(path, &tensors, Precision::Single, &[("step", &self.step.to_string())])
     }
 
     /// Reads what [`Self::save`] wrote, onto a device. One moment at a time is on the host.

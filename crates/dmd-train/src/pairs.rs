@@ -6,8 +6,10 @@ use std::str::FromStr;
 use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_core::Noise;
 use dmd_data::Dataset;
-use dmd_model::{Conditioner, Family, Model};
+use dmd_model::{Family, Model};
 
+use crate::cache::Cache;
+use crate::captions::Captions;
 use crate::fingerprint::Fingerprint;
 use crate::pair_file::PairFile;
 use crate::run::{Observer, Outcome, StepReport};
@@ -57,6 +59,8 @@ pub struct PairMaker<'a, F: Family> {
     pub guidance_scale: f64,
     /// Where captions come from.
     pub dataset: &'a dyn Dataset,
+    /// Features of captions that were computed before, if there are any; the pairs are the same without.
+    pub cache: Option<&'a Cache>,
     /// Sampling steps.
     pub steps: usize,
     /// Seed of captions and noise.
@@ -88,6 +92,8 @@ impl<F: Family> PairMaker<'_, F> {
         let files: Vec<usize> = (0..count.div_ceil(FILE)).filter(|file| share.has(*file)).collect();
         let wanted = |file: usize| FILE.min(count - file * FILE);
         let steps: usize = files.iter().map(|file| wanted(*file)).sum();
+        let text = self.cache.and_then(|cache| cache.text.clone());
+        let mut features = Captions::new(self.dataset, text, self.device);
         let mut done = 0;
         let mut stopped_after = |step: usize| {
             let seconds = start.elapsed().as_secs_f64();
@@ -97,8 +103,11 @@ impl<F: Family> PairMaker<'_, F> {
         for file in files {
             let (path, count) = (file_path(folder, &self.made_from, file), wanted(file));
             let exists = path.is_file() && PairFile::open(&path)?.len() >= count;
-            if !exists && !self.file(file, count, &path, &mut |made| stopped_after(done + made))? {
-                return Ok(Outcome::Stopped);
+            if !exists {
+                let stops = &mut |made| stopped_after(done + made);
+                if !self.file(file, count, &path, &mut features, stops)? {
+                    return Ok(Outcome::Stopped);
+                }
             }
             done += count;
             if exists && stopped_after(done) && done < steps {
@@ -114,6 +123,7 @@ impl<F: Family> PairMaker<'_, F> {
         file: usize,
         count: usize,
         path: &Path,
+        features: &mut Captions,
         stops: &mut dyn FnMut(usize) -> bool,
     ) -> Result<bool, Error> {
         let mut noise = Noise::stream(self.seed, &format!("pairs-{file}"));
@@ -127,7 +137,7 @@ impl<F: Family> PairMaker<'_, F> {
         let mut samples = Vec::new();
         for range in chunks::ranges(count, chunks::of_samples(self.model.shape(), self.batch)) {
             let prompts: Vec<&str> = captions[range.clone()].iter().map(String::as_str).collect();
-            let condition = self.model.conditioner.remembered(&prompts)?;
+            let condition = features.conditions(self.model, &prompts)?;
             let z = z.clone().narrow(0, range.start, range.len());
             samples.push(self.model.noising.sample(&teacher, self.steps, z, &condition)?);
             if stops(range.end) && range.end < count {

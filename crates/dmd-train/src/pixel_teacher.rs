@@ -16,7 +16,7 @@ use crate::config::PixelTeacherConfig;
 use crate::fingerprint::Fingerprint;
 use crate::run::Probe;
 use crate::training::{Recipe, Training, TrainingConfig};
-use crate::{Error, Figures, LearningRate, chunks};
+use crate::{Error, Figures, chunks};
 
 /// Bytes of decoded pictures that are kept in memory; further ones are read again each time.
 const KEPT: usize = 2 << 30;
@@ -66,11 +66,11 @@ impl PixelRecipe {
         let network = unet.init(&device.clone().autodiff())?;
         let denoiser = ClassDenoiser::new(network, Prediction::Karras { sigma_data: edm.sigma_data() });
         let section = &config.training;
-        let rate = LearningRate::cosine(section.learning_rate, section.warmup_steps, section.pace.steps);
+        let rate = section.schedule.rate(section.learning_rate, section.warmup_steps, section.pace.steps);
         let training = TrainingConfig { rate, ema_decay: section.ema_decay, seed: config.seed, made_from };
-        let kept = HashMap::new();
+        let (kept, optimizer) = (HashMap::new(), config.optimizer);
         let recipe = Self { config, unet, edm, names, dataset, classes, kept, device: device.clone() };
-        Ok(Training::new(recipe, denoiser, training, "pixels", device))
+        Ok(Training::new(recipe, denoiser, training, "pixels", device).with_optimizer(optimizer.into()))
     }
 
     /// A picture of the data set.
@@ -102,7 +102,7 @@ impl Training<PixelRecipe> {
     ///
     /// When the schedule is not supported.
     pub fn model(&self) -> Result<Model<PixelClasses>, Error> {
-        let (network, recipe) = (self.average().clone(), self.recipe());
+        let (network, recipe) = (self.average(), self.recipe());
         let (unet, edm, names) = (recipe.unet.clone(), recipe.edm.clone(), recipe.names.clone());
         Ok(Model::of_teacher(network, unet, edm, names, self.device())?)
     }

@@ -47,7 +47,7 @@ impl RowFile {
         })?;
         let named = tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
         let tensors = Tensors::from_device(path, named)?;
-        Ok(write_with_metadata(path, &tensors, precision, (kind, &about))?)
+        Ok(write_with_metadata(path, &tensors, precision, &[(kind, &about)])?)
     }
 
     /// Reads the header. Nothing that it says is believed before it fits the file's length.

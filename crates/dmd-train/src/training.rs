@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use dmd_core::Noise;
 use dmd_weights::{KeyMap, Precision};
 
+use crate::config::TeacherOptimizer;
 use crate::fingerprint::Fingerprint;
 use crate::run::{Probe, Stage};
 use crate::{AdamW, AdamWConfig, Ema, Error, Figures, Gradients, LearningRate};
@@ -68,26 +69,25 @@ pub struct TrainingConfig {
 pub struct Training<R: Recipe> {
     recipe: R,
     model: R::Network,
-    average: Ema<R::Network>,
+    average: Ema,
     optimizer: AdamW,
+    constants: AdamWConfig,
     config: TrainingConfig,
     noise: Noise,
     device: Device,
     steps: usize,
 }
 
-/// The optimiser of a teacher's stages: PyTorch's AdamW, gradients clipped to norm 1.
-fn optimizer() -> AdamWConfig {
-    AdamWConfig { max_norm: 1.0, ..AdamWConfig::default() }
-}
-
 impl<R: Recipe> Training<R> {
     /// Starts to train a network, which lives on the training side of `device` ([`Device::autodiff`]); `device` is the
-    /// plain side. `stream` names the stream of random numbers.
+    /// plain side. `stream` names the stream of random numbers. The optimiser is PyTorch's AdamW, gradients clipped to norm
+    /// 1, unless [`Self::with_optimizer`] says otherwise.
     pub fn new(recipe: R, model: R::Network, config: TrainingConfig, stream: &str, device: &Device) -> Self {
+        let constants = TeacherOptimizer::default().into();
         Self {
-            average: Ema::new(&model, config.ema_decay),
-            optimizer: AdamW::new(optimizer()),
+            average: Ema::new(&model, config.ema_decay, device),
+            optimizer: AdamW::new(constants),
+            constants,
             noise: Noise::stream(config.seed, stream),
             device: device.clone(),
             steps: 0,
@@ -97,14 +97,19 @@ impl<R: Recipe> Training<R> {
         }
     }
 
+    /// The same training, not begun, with other constants of the optimiser.
+    pub fn with_optimizer(self, constants: AdamWConfig) -> Self {
+        Self { optimizer: AdamW::new(constants), constants, ..self }
+    }
+
     /// The recipe.
     pub(crate) fn recipe(&self) -> &R {
         &self.recipe
     }
 
     /// The averaged network, on the plain side.
-    pub fn average(&self) -> &R::Network {
-        self.average.model()
+    pub fn average(&self) -> R::Network {
+        self.average.of(&self.model)
     }
 
     /// Network and recipe, to go on with the next stage.
@@ -137,8 +142,8 @@ impl<R: Recipe> Stage for Training<R> {
         let (loss, mut figures) = self.recipe.loss(&self.model, share, &mut self.noise)?;
         let gradients = Gradients::of(loss, &self.model);
         let reported = ("gradient_norm", &mut figures);
-        self.model = self.optimizer.update(rate, self.model.clone(), gradients, reported);
-        self.average = self.average.clone().update(&self.model, self.steps);
+        self.optimizer.update(rate, &mut self.model, gradients, reported);
+        self.average.update(&self.model, self.steps);
         self.steps += 1;
         figures.number("learning_rate", rate);
         Ok(figures)
@@ -147,7 +152,7 @@ impl<R: Recipe> Stage for Training<R> {
     fn save(&self, folder: &Path) -> Result<(), Error> {
         let path = |part: &str| folder.join(format!("{part}.safetensors"));
         dmd_weights::save(&self.model.valid(), &path("online"), &PLAIN_KEYS, Precision::Single)?;
-        dmd_weights::save(self.average.model(), &path("average"), &PLAIN_KEYS, Precision::Single)?;
+        dmd_weights::save(&self.average(), &path("average"), &PLAIN_KEYS, Precision::Single)?;
         Ok(self.optimizer.save(&path("optimizer"))?)
     }
 
@@ -158,9 +163,8 @@ impl<R: Recipe> Stage for Training<R> {
             dmd_weights::load_for_training(model, &file, &PLAIN_KEYS)
         };
         self.model = read(self.model.clone(), "online")?;
-        let average = read(self.average.model().clone(), "average")?;
-        self.average = Ema::from_model(average, self.config.ema_decay);
-        self.optimizer = AdamW::load(optimizer(), &path("optimizer"), &self.device)?;
+        self.average.restart(&read(self.model.clone(), "average")?);
+        self.optimizer = AdamW::load(self.constants, &path("optimizer"), &self.device)?;
         self.steps = steps;
         Ok(())
     }
@@ -178,6 +182,6 @@ impl<R: Recipe> Stage for Training<R> {
     }
 
     fn probe(&self, stopped: &dyn Fn() -> bool) -> Result<Option<Probe>, Error> {
-        self.recipe.probe(self.average.model(), stopped)
+        self.recipe.probe(&self.average(), stopped)
     }
 }

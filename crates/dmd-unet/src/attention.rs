@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use dmd_kernels::{Activation, attention, convolution, geglu, layer_norm, linear};
 
 use crate::block::Attend;
+use crate::cost::{self, Cost};
 use crate::resnet::{apply_norm, conv1x1, group_norm};
 
 /// diffusers' `Attention`: self-attention, or cross-attention to a context of another width.
@@ -27,6 +28,18 @@ impl Attention {
             to_out: vec![LinearConfig::new(channels, channels).init(device)],
             num_heads,
         }
+    }
+
+    /// Values kept, and operations, of so many queries and keys.
+    fn cost(&self, queries: usize, keys: usize) -> (usize, f64) {
+        let channels = self.to_q.weight.lazy_shape()[1];
+        // The normalised input, q, k, v, and what the output's layer multiplies; a context is nobody's activation.
+        let kept = channels * (3 * queries + 2 * keys);
+        let products = [(&self.to_q, queries), (&self.to_k, keys), (&self.to_v, keys)];
+        let out = self.to_out.iter().map(|layer| (layer, queries));
+        let layers: f64 =
+            products.into_iter().chain(out).map(|(layer, rows)| cost::linear(layer, rows)).sum();
+        (kept, layers + cost::attention(queries, keys, channels))
     }
 
     /// `x: [batch, n, channels]` attends to `context: [batch, m, width]`.
@@ -87,6 +100,17 @@ impl TransformerBlock {
         }
     }
 
+    /// Values kept, and operations.
+    fn cost(&self, positions: usize, tokens: usize) -> (usize, f64) {
+        let [channels, wide] = [0, 1].map(|axis| self.ff.proj.weight.lazy_shape()[axis]);
+        let (of_itself, of_text) =
+            (self.attn1.cost(positions, positions), self.attn2.cost(positions, tokens));
+        // Two values for each one that a layer normalisation takes; what the feed-forward's layers and its gate take.
+        let kept = positions * (3 * 2 * channels + channels + wide + wide / 2);
+        let products = cost::linear(&self.ff.proj, positions) + cost::linear(&self.ff.out, positions);
+        (kept + of_itself.0 + of_text.0, products + of_itself.1 + of_text.1)
+    }
+
     fn forward(&self, x: Tensor<3>, text: Tensor<3>) -> Tensor<3> {
         let normal = layer_norm(&self.norm1, x.clone());
         let x = self.attn1.forward(normal.clone(), normal) + x;
@@ -144,8 +168,27 @@ impl TransformerConfig {
     }
 }
 
+impl Projection {
+    /// Channels that go in, and operations on so many positions.
+    fn cost(&self, positions: usize) -> (usize, f64) {
+        match self {
+            Self::Convolution(conv) => (cost::channels(conv)[0], cost::convolution(conv, positions)),
+            Self::Linear(layer) => (layer.weight.lazy_shape()[0], cost::linear(layer, positions)),
+        }
+    }
+}
+
 impl Attend for SpatialTransformer {
     type Context = Tensor<3>;
+
+    fn cost(&self, positions: usize, tokens: usize) -> Cost {
+        let ((channels, into), (_, out)) = (self.proj_in.cost(positions), self.proj_out.cost(positions));
+        let blocks = self.transformer_blocks.iter().map(|block| block.cost(positions, tokens));
+        let (kept, operations) =
+            blocks.fold((0, into + out), |sum, block| (sum.0 + block.0, sum.1 + block.1));
+        // What the projections take, and the output.
+        Cost::of(self, kept + 3 * channels * positions, channels * positions, operations)
+    }
 
     /// `x: [batch, channels, height, width]`, `text: [batch, tokens, context]`.
     fn attend(&self, x: Tensor<4>, text: &Tensor<3>) -> Tensor<4> {
@@ -221,6 +264,17 @@ impl PositionAttention {
 
 impl Attend for PositionAttention {
     type Context = ();
+
+    fn cost(&self, positions: usize, _tokens: usize) -> Cost {
+        let channels = self.to_q.weight.lazy_shape()[0];
+        let layers = [&self.to_q, &self.to_k, &self.to_v].into_iter().chain(&self.to_out);
+        let operations: f64 = layers.map(|layer| cost::linear(layer, positions)).sum();
+        // Each of the three products takes a copy of the normalised positions; then q, k, v, what the last layer takes,
+        // and the output.
+        let kept = 8 * channels * positions;
+        let both = operations + cost::attention(positions, positions, channels);
+        Cost::of(self, kept, channels * positions, both)
+    }
 
     fn attend(&self, x: Tensor<4>, (): &()) -> Tensor<4> {
         self.forward(x)

@@ -5,8 +5,10 @@ use burn::tensor::{Device, Tensor};
 use dmd_kernels::{gathered, recomputed};
 use serde::{Deserialize, Serialize};
 
+use crate::cost::Cost;
 use crate::resample::{Downsample, Upsample};
 use crate::resnet::{Resample, ResnetBlock, ResnetConfig, TimeScaleShift};
+use crate::unet::in_type;
 
 /// What a block does after a residual block: attention over the positions, perhaps to a context.
 pub trait Attend: Module + ModuleDisplay + Sync + 'static {
@@ -15,6 +17,9 @@ pub trait Attend: Module + ModuleDisplay + Sync + 'static {
 
     /// `x: [batch, channels, height, width]`, and so is the result.
     fn attend(&self, x: Tensor<4>, context: &Self::Context) -> Tensor<4>;
+
+    /// What it costs on so many positions, and with so many tokens of the context.
+    fn cost(&self, positions: usize, tokens: usize) -> Cost;
 }
 
 /// What every residual block of a call is told, and how its activations are kept for a backward pass.
@@ -42,7 +47,9 @@ fn resnet_and_attention<A: Attend>(
         embedding: &Tensor<2>,
         context: &A::Context,
     ) -> Tensor<4> {
-        let x = resnet.forward(x, Some(embedding));
+        // The embedding keeps the type that it was made in: its gradient, a sum over all blocks, is added up in that.
+        let embedding = in_type(embedding.clone(), x.dtype());
+        let x = resnet.forward(x, Some(&embedding));
         match attention {
             Some(attention) => attention.attend(x, context),
             None => x,
@@ -75,6 +82,27 @@ fn resnet_and_attention<A: Attend>(
             Arc::new(move |parts, [x, embedding]| run(parts, x, embedding)),
         ),
     }
+}
+
+/// What a residual block with the attention after it costs, and the size of its output. `joined` says
+/// that its input is a copy of two joined tensors, with as many `tokens` of a context.
+fn cost_of<A: Attend>(
+    resnet: &ResnetBlock,
+    attention: Option<&A>,
+    side: [usize; 2],
+    (joined, tokens): (bool, usize),
+) -> (Cost, [usize; 2]) {
+    let (mut cost, after) = resnet.cost(side);
+    if joined {
+        cost.kept += resnet.input() * side[0] * side[1];
+    }
+    if let Some(attention) = attention {
+        let more = attention.cost(after[0] * after[1], tokens);
+        cost.kept += more.kept;
+        cost.parameters += more.parameters;
+        cost.operations += more.operations;
+    }
+    (cost, after)
 }
 
 /// What all blocks of a network share.
@@ -192,6 +220,22 @@ impl<A: Attend> DownBlock<A> {
         }
     }
 
+    /// Appends what the block's parts cost, and gives the size of its output.
+    pub(crate) fn costs(&self, mut side: [usize; 2], tokens: usize, costs: &mut Vec<Cost>) -> [usize; 2] {
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            costs.push(cost_of(resnet, self.attentions.get(i), side, (false, tokens)).0);
+        }
+        for downsampler in &self.downsamplers {
+            let (cost, after) = match downsampler {
+                Downsampler::Convolution(downsample) => downsample.cost(side),
+                Downsampler::Residual(resnet) => cost_of::<A>(resnet, None, side, (false, tokens)),
+            };
+            costs.push(cost);
+            side = after;
+        }
+        side
+    }
+
     /// The block's output; every intermediate that the way up needs is appended to `skips`.
     pub(crate) fn forward(&self, mut x: Tensor<4>, told: &Told<A::Context>, skips: &mut Skips) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
@@ -223,6 +267,12 @@ impl<A: Attend> MidBlock<A> {
         Self {
             attentions: vec![(config.attention)(deepest)],
             resnets: (0..2).map(|_| config.resnet(channels, channels, Resample::Keep)).collect(),
+        }
+    }
+
+    pub(crate) fn costs(&self, side: [usize; 2], tokens: usize, costs: &mut Vec<Cost>) {
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            costs.push(cost_of(resnet, self.attentions.get(i), side, (false, tokens)).0);
         }
     }
 
@@ -261,6 +311,27 @@ impl<A: Attend> UpBlock<A> {
             attentions: config.attentions(level, skips.len()),
             upsamplers: (level.index > 0).then(upsampler).into_iter().collect(),
         }
+    }
+
+    /// Appends what the block's parts cost, and gives the size of its output. `next` is the size of the skips of the level
+    /// that follows.
+    pub(crate) fn costs(
+        &self,
+        side: [usize; 2],
+        next: [usize; 2],
+        tokens: usize,
+        costs: &mut Vec<Cost>,
+    ) -> [usize; 2] {
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            costs.push(cost_of(resnet, self.attentions.get(i), side, (true, tokens)).0);
+        }
+        for upsampler in &self.upsamplers {
+            costs.push(match upsampler {
+                Upsampler::Convolution(upsample) => upsample.cost(next),
+                Upsampler::Residual(resnet) => cost_of::<A>(resnet, None, side, (false, tokens)).0,
+            });
+        }
+        if self.upsamplers.is_empty() { side } else { next }
     }
 
     /// Takes one skip per residual block from the end of `skips`.

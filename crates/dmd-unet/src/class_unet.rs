@@ -1,11 +1,11 @@
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_core::Classes;
 use dmd_weights::KeyMap;
 
 use crate::attention::PositionAttention;
 use crate::block::{BlockConfig, Level, Resampling};
 use crate::unet::{BodyConfig, Encoded};
-use crate::{ClassDownBlock, ClassUNetConfig, ClassUpBlock, Error, Network, Sizes, UNET_KEYS, UNet};
+use crate::{ClassDownBlock, ClassUNetConfig, ClassUpBlock, Costs, Error, Network, Sizes, UNET_KEYS, UNet};
 
 /// diffusers' `UNet2DModel`: pictures, perhaps of classes, no text.
 pub type ClassUNet2d = UNet<PositionAttention>;
@@ -103,15 +103,23 @@ impl Network for ClassUNet2d {
         }
     }
 
-    /// # Panics
-    ///
-    /// If classes are given to a network without, or none to a network with.
     fn recomputing(self) -> Self {
         self.recomputing_blocks()
     }
 
+    fn computing_in(self, dtype: FloatDType) -> Self {
+        self.computed_in(dtype)
+    }
+
+    /// # Panics
+    ///
+    /// If classes are given to a network without, or none to a network with.
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, classes: &Classes) -> Tensor<4> {
         self.up(self.down_with(x, t, classes))
+    }
+
+    fn costs(&self, side: [usize; 2]) -> Costs {
+        self.costs_on(side, 0)
     }
 
     fn encode(&self, x: Tensor<4>, t: Tensor<1>, classes: &Classes) -> Tensor<4> {

@@ -17,6 +17,7 @@ mod autoencoder;
 mod block;
 mod class_unet;
 mod config;
+mod cost;
 mod critic;
 mod embedding;
 mod error;
@@ -39,6 +40,7 @@ pub use config::{
     ClassUpBlock, DecoderBlock, DownBlock, EncoderBlock, PerLevel, TinyAutoencoderClass,
     TinyAutoencoderConfig, UNetClass, UNetConfig, UpBlock, XlUNetConfig,
 };
+pub use cost::{Cost, Costs};
 pub use critic::Discriminator;
 pub use embedding::TOLD_GUIDANCE;
 pub use error::Error;

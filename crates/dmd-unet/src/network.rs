@@ -8,7 +8,7 @@ use dmd_weights::{KeyMap, Precision, Tensors, write_json};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Discriminator, Error};
+use crate::{Costs, Discriminator, Error};
 
 /// A diffusion network: its files, its halves, its sizes. [`Preconditioned`](crate::Preconditioned) gives its output
 /// a meaning.
@@ -57,6 +57,14 @@ pub trait Network: Module + ModuleDisplay + Sync {
         self
     }
 
+    /// The network computed in another float type than its parameters have ("mixed precision", Micikevicius et al. 2018):
+    /// each layer converts its parameters for the call, and their gradients come back in their own type. Normalisations,
+    /// softmax, the time's embedding and the critic's head stay in single precision.
+    fn computing_in(self, dtype: FloatDType) -> Self {
+        let _ = dtype;
+        self
+    }
+
     /// The network's output, `[batch, out_channels, height, width]`.
     ///
     /// # Shapes
@@ -66,6 +74,9 @@ pub trait Network: Module + ModuleDisplay + Sync {
     /// - `t`: `[batch]`
     /// - `condition`: `batch` rows
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, condition: &Self::Condition) -> Tensor<4>;
+
+    /// What the network's parts cost for a sample of `[height, width]`. The parameters need no values.
+    fn costs(&self, side: [usize; 2]) -> Costs;
 
     /// The first half alone: the output of the middle block, `[batch, channels, height / 2^k, width / 2^k]`, on which
     /// a critic is placed.

@@ -7,8 +7,8 @@ use crate::{ClassUNet2d, Discriminator, Network, UNet2d};
 /// A network with the meaning of its output, and so an estimate of the clean sample:
 /// `x0 = c_skip · x_t + c_out · F(c_in · x_t, time, condition)`.
 ///
-/// With EDM's preconditioning ([`Prediction::Karras`]) the network is told `ln(sigma) / 4`, otherwise the schedule's
-/// time.
+/// With EDM's preconditioning ([`Prediction::Karras`]) the network is told `ln(sigma) / 4` unless [`Self::telling`] says
+/// otherwise; with others it is told the schedule's time.
 #[derive(Module, Debug)]
 pub struct Preconditioned<N> {
     /// The network `F`.
@@ -19,6 +19,8 @@ pub struct Preconditioned<N> {
     prediction: Prediction,
     #[module(skip)]
     loss: Prediction,
+    #[module(skip)]
+    log_factor: f64,
 }
 
 /// A text-conditional network with the meaning of its output.
@@ -30,7 +32,12 @@ pub type ClassDenoiser = Preconditioned<ClassUNet2d>;
 impl<N: Network> Preconditioned<N> {
     /// The denoiser of a network that predicts `prediction`.
     pub fn new(network: N, prediction: Prediction) -> Self {
-        Self { network, critic: None, prediction, loss: prediction }
+        Self { network, critic: None, prediction, loss: prediction, log_factor: 0.25 }
+    }
+
+    /// The same denoiser under EDM's preconditioning, whose network is told `log_factor · ln(sigma)`.
+    pub fn telling(self, log_factor: f64) -> Self {
+        Self { log_factor, ..self }
     }
 
     /// The same denoiser, trained as a fake score on the squared error of another parameterisation:
@@ -68,7 +75,7 @@ impl<N: Network> Preconditioned<N> {
     /// The network's input and the time it is told.
     fn inputs(&self, x_t: Tensor<4>, level: &NoiseLevel) -> (Tensor<4>, Tensor<1>) {
         let t = match self.prediction {
-            Prediction::Karras { .. } => level.sigma.clone().log() / 4.0,
+            Prediction::Karras { .. } => level.sigma.clone().log() * self.log_factor,
             _ => level.t.clone(),
         };
         (x_t * per_sample(self.prediction.scalings(level).c_in), t)

@@ -4,6 +4,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use dmd_kernels::{convolution, doubled, doubled_convolution};
 
+use crate::cost::{self, Cost};
 use crate::resnet::conv3x3;
 
 /// Halves height and width by a 3×3 convolution of stride 2.
@@ -31,6 +32,14 @@ impl Downsample {
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         convolution(&self.conv, x)
     }
+
+    /// What it costs on `[height, width]`, and the size of its output.
+    pub(crate) fn cost(&self, side: [usize; 2]) -> (Cost, [usize; 2]) {
+        let after = side.map(|side| side.div_ceil(2));
+        let (positions, [_, output]) = (after[0] * after[1], cost::channels(&self.conv));
+        let out = output * positions;
+        (Cost::of(self, out, out, cost::convolution(&self.conv, positions)), after)
+    }
 }
 
 /// Doubles height and width by repetition, then a 3×3 convolution.
@@ -46,6 +55,13 @@ impl Upsample {
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         doubled_convolution(&self.conv, x)
+    }
+
+    /// What it costs to `[height, width]`: the doubled picture is kept, and the output.
+    pub(crate) fn cost(&self, [height, width]: [usize; 2]) -> Cost {
+        let [input, output] = cost::channels(&self.conv);
+        let out = output * height * width;
+        Cost::of(self, out + input * height * width, out, cost::convolution(&self.conv, height * width))
     }
 
     /// [`Self::forward`] to the size of a skip, which lacks the last row or column where the way down halved an odd

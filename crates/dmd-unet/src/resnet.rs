@@ -1,10 +1,11 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 use dmd_kernels::{Activation, convolution, doubled, linear_rows, silu};
 use serde::{Deserialize, Serialize};
 
+use crate::cost::{self, Cost};
 use crate::resample::halved;
 
 /// A 3×3 convolution that keeps height and width.
@@ -29,14 +30,7 @@ pub(crate) fn apply_norm(norm: &GroupNorm, x: Tensor<4>, activation: Activation)
     let affine = "our group norms always have scale and shift";
     let gamma = norm.gamma.as_ref().expect(affine).val();
     let beta = norm.beta.as_ref().expect(affine).val();
-    let dtype = x.dtype();
-    if dtype == DType::F32 {
-        return dmd_kernels::group_norm(x, gamma, beta, norm.num_groups, norm.epsilon, activation);
-    }
-    // Means and variances of many halves lose too much: an island of single precision.
-    let single = FloatDType::F32;
-    let (x, gamma, beta) = (x.cast(single), gamma.cast(single), beta.cast(single));
-    dmd_kernels::group_norm(x, gamma, beta, norm.num_groups, norm.epsilon, activation).cast(dtype)
+    dmd_kernels::group_norm(x, gamma, beta, norm.num_groups, norm.epsilon, activation)
 }
 
 /// What a residual block does to height and width, on its way and around it.
@@ -124,6 +118,39 @@ impl ResnetConfig {
 }
 
 impl ResnetBlock {
+    /// Channels that go in.
+    pub(crate) fn input(&self) -> usize {
+        cost::channels(&self.conv1)[0]
+    }
+
+    /// What the block costs on `[height, width]`, and the size of its output.
+    pub(crate) fn cost(&self, [height, width]: [usize; 2]) -> (Cost, [usize; 2]) {
+        let [input, output] = cost::channels(&self.conv1);
+        let side = match self.resample {
+            Resample::Keep => [height, width],
+            Resample::Halve => [height / 2, width / 2],
+            Resample::Double => [2 * height, 2 * width],
+        };
+        let positions = side[0] * side[1];
+        let resampled = self.resample != Resample::Keep;
+        // Kept by the first normalisation is the input, another block's output. Its own output, where it is resampled, is
+        // kept by nothing.
+        let mut kept = input * positions; // by the first convolution
+        kept += if resampled && self.conv_shortcut.is_some() { input * positions } else { 0 };
+        kept += match self.scale_shift {
+            // By the second normalisation and convolution.
+            TimeScaleShift::Added => 2 * output * positions,
+            // By the normalisation, the product, SiLU and the convolution.
+            TimeScaleShift::ScaleShift => 4 * output * positions,
+        };
+        kept += output * positions;
+        let convolutions = [Some(&self.conv1), Some(&self.conv2), self.conv_shortcut.as_ref()];
+        let mut operations: f64 =
+            convolutions.into_iter().flatten().map(|layer| cost::convolution(layer, positions)).sum();
+        operations += self.time_emb_proj.as_ref().map_or(0.0, |layer| cost::linear(layer, 1));
+        (Cost::of(self, kept, output * positions, operations), side)
+    }
+
     /// `x: [batch, input, height, width]`, `embedding: [batch, width]` where the block has one.
     pub(crate) fn forward(&self, x: Tensor<4>, embedding: Option<&Tensor<2>>) -> Tensor<4> {
         let h = self.resample.apply(apply_norm(&self.norm1, x.clone(), Activation::Silu));

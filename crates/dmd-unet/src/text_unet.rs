@@ -1,4 +1,4 @@
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_weights::KeyMap;
 
 use crate::attention::{SpatialTransformer, TransformerConfig};
@@ -6,10 +6,13 @@ use crate::block::{BlockConfig, Level, Resampling};
 use crate::config::UNetConfig;
 use crate::resnet::TimeScaleShift;
 use crate::unet::{BodyConfig, Encoded, in_type};
-use crate::{Error, Network, Sizes, UNET_KEYS, UNet};
+use crate::{Costs, Error, Network, Sizes, UNET_KEYS, UNet};
 
 /// diffusers' `UNet2DConditionModel` as Stable Diffusion 1.x and 2.x use it.
 pub type UNet2d = UNet<SpatialTransformer>;
+
+/// Tokens of a prompt, as CLIP has them.
+pub(crate) const TOKENS: usize = 77;
 
 impl UNetConfig {
     /// A network with fresh random parameters.
@@ -98,8 +101,16 @@ impl Network for UNet2d {
         self.recomputing_blocks()
     }
 
+    fn computing_in(self, dtype: FloatDType) -> Self {
+        self.computed_in(dtype)
+    }
+
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, text: &Tensor<3>) -> Tensor<4> {
         self.up(self.down_with(x, t, text))
+    }
+
+    fn costs(&self, side: [usize; 2]) -> Costs {
+        self.costs_on(side, TOKENS)
     }
 
     fn encode(&self, x: Tensor<4>, t: Tensor<1>, text: &Tensor<3>) -> Tensor<4> {

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use dmd_kernels::{Activation, convolution};
 
 use crate::block::{Attend, BlockConfig, DownBlock, Level, MidBlock, Skips, Told, UpBlock};
+use crate::cost::{self, Cost, Costs};
 use crate::embedding::{TimestepEmbedding, sinusoidal};
 use crate::resnet::{apply_norm, conv3x3, group_norm};
 use crate::{Error, Network};
@@ -29,6 +30,9 @@ pub struct UNet<A> {
     /// Whether a backward pass computes the blocks again.
     #[module(skip)]
     recompute: bool,
+    /// The float type to compute in, where it is another one than the parameters'.
+    #[module(skip)]
+    computed: Option<FloatDType>,
 }
 
 /// The network after its first half.
@@ -86,6 +90,7 @@ impl<A: Attend> BodyConfig<'_, A> {
             conv_norm_out: group_norm(blocks.groups, channels[0], blocks.epsilon, device),
             conv_out: conv3x3(channels[0], *out_channels, device),
             recompute: false,
+            computed: None,
         }
     }
 }
@@ -122,9 +127,48 @@ impl<A: Attend> UNet<A> {
         Self { recompute: true, ..self }
     }
 
-    /// The float type of the parameters.
+    pub(crate) fn computed_in(self, dtype: FloatDType) -> Self {
+        Self { computed: Some(dtype), ..self }
+    }
+
+    /// The float type that the network computes in: its parameters', unless another one was asked for.
     pub(crate) fn dtype(&self) -> DType {
-        self.conv_in.weight.val().dtype()
+        self.computed.map_or_else(|| self.conv_in.weight.val().dtype(), DType::from)
+    }
+
+    /// What the network's parts cost for a sample of `[height, width]` with so many tokens of a context.
+    pub(crate) fn costs_on(&self, [height, width]: [usize; 2], tokens: usize) -> Costs {
+        let Self { time_embedding, class_embedding, conv_in, conv_norm_out, conv_out, .. } = self;
+        let [_, channels] = cost::channels(conv_in);
+        let positions = height * width;
+        let told =
+            dmd_weights::count(time_embedding) + class_embedding.as_ref().map_or(0, dmd_weights::count);
+        let mut first = Cost::of(
+            conv_in,
+            channels * positions,
+            channels * positions,
+            cost::convolution(conv_in, positions),
+        );
+        first.parameters += told;
+        let (mut down, mut sides) = (vec![first], vec![[height, width]]);
+        for block in &self.down_blocks {
+            let side = block.costs(sides[sides.len() - 1], tokens, &mut down);
+            sides.push(side);
+        }
+        // The last level is not followed by another size.
+        let mut side = sides.pop().unwrap_or([height, width]);
+        self.mid_block.costs(side, tokens, &mut down);
+        let mut up = Vec::new();
+        for block in &self.up_blocks {
+            sides.pop();
+            side = block.costs(side, sides.last().copied().unwrap_or(side), tokens, &mut up);
+        }
+        let out = cost::channels(conv_out)[1] * positions;
+        let mut last =
+            Cost::of(conv_out, channels * positions + out, out, cost::convolution(conv_out, positions));
+        last.parameters += dmd_weights::count(conv_norm_out);
+        up.push(last);
+        Costs { down, up }
     }
 
     /// What the network is told beside the picture and the context: the time, and the class where it has any.
@@ -137,7 +181,8 @@ impl<A: Attend> UNet<A> {
         let time = self.time_embedding.forward(sinusoidal(t, width));
         match (&self.class_embedding, classes) {
             (Some(table), Some(classes)) => {
-                time + in_type(classes.clone(), self.dtype()).matmul(table.weight.val())
+                let table = table.weight.val();
+                time + in_type(classes.clone(), table.dtype()).matmul(table)
             }
             (None, None) => time,
             (Some(_), None) => panic!("this network has classes, and none were given"),

@@ -1,12 +1,13 @@
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_core::Condition;
 use dmd_weights::KeyMap;
 
 use crate::config::{SIZES, XlUNetConfig};
 use crate::embedding::{TimestepEmbedding, sinusoidal};
+use crate::text_unet::TOKENS;
 use crate::unet::{Encoded, in_type};
-use crate::{Error, Network, Sizes, UNET_KEYS, UNet2d};
+use crate::{Costs, Error, Network, Sizes, UNET_KEYS, UNet2d};
 
 /// What a sample of Stable Diffusion XL is conditioned on, one row per sample.
 #[derive(Debug, Clone)]
@@ -110,8 +111,18 @@ impl Network for XlUNet2d {
         Self { body: self.body.recomputing_blocks(), ..self }
     }
 
+    fn computing_in(self, dtype: FloatDType) -> Self {
+        Self { body: self.body.computed_in(dtype), ..self }
+    }
+
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, condition: &XlCondition) -> Tensor<4> {
         self.body.up(self.down_with(x, t, condition))
+    }
+
+    fn costs(&self, side: [usize; 2]) -> Costs {
+        let mut costs = self.body.costs_on(side, TOKENS);
+        costs.down[0].parameters += dmd_weights::count(&self.add_embedding);
+        costs
     }
 
     fn encode(&self, x: Tensor<4>, t: Tensor<1>, condition: &XlCondition) -> Tensor<4> {

@@ -124,6 +124,26 @@ fn wrong_types_name_key_and_value() {
     }
 }
 
+/// The configuration of the published ImageNet-64 teachers and consistency models in diffusers' form
+/// (openai/diffusers-cd_imagenet64_l2, dg845/diffusers-cm_edm_imagenet64_ema).
+#[test]
+fn the_published_imagenet_64_network() {
+    let config = json!({"_class_name": "UNet2DModel", "_diffusers_version": "0.22.0.dev0", "act_fn": "silu",
+        "add_attention": true, "attention_head_dim": 64, "attn_norm_num_groups": 32,
+        "block_out_channels": [192, 384, 576, 768], "center_input_sample": false, "class_embed_type": null,
+        "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+        "downsample_padding": 1, "downsample_type": "resnet", "dropout": 0.1, "flip_sin_to_cos": true,
+        "freq_shift": 0, "in_channels": 3, "layers_per_block": 3, "mid_block_scale_factor": 1, "norm_eps": 1e-05,
+        "norm_num_groups": 32, "num_class_embeds": 1000, "out_channels": 3,
+        "resnet_time_scale_shift": "scale_shift", "sample_size": 64, "time_embedding_type": "positional",
+        "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"],
+        "upsample_type": "resnet"});
+    let config: ClassUNetConfig = read(&config);
+    config.validate().unwrap();
+    let sizes = ClassUNet2d::sizes(&config);
+    assert_eq!((sizes.sample(), sizes.classes, sizes.bottleneck_channels), ([3, 64, 64], 1000, 768));
+}
+
 /// What the parts around a network have to match is known from its configuration.
 #[test]
 fn sizes_without_a_network() {

@@ -67,6 +67,17 @@ pub(crate) fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
     list.found
 }
 
+/// Names and shapes of a module's parameters, as files have them. No value is looked at, or made.
+pub fn shapes<M: Module>(module: &M, keys: &KeyMap) -> Vec<(String, Vec<usize>)> {
+    let found = parameters(module).into_iter();
+    found.map(|parameter| (keys.key(&parameter.path), parameter.shape)).collect()
+}
+
+/// How many values a module's parameters have. None of them is looked at, or made.
+pub fn count<M: Module>(module: &M) -> usize {
+    parameters(module).iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+}
+
 #[derive(Default)]
 struct Parameters {
     path: PathStack,
@@ -225,6 +236,19 @@ impl ModuleMapper for Cast {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.map(|tensor| tensor.cast(self.0))
     }
+}
+
+struct CastFrozen(FloatDType);
+
+impl ModuleMapper for CastFrozen {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if param.is_require_grad() { param } else { param.map(|tensor| tensor.cast(self.0)) }
+    }
+}
+
+/// A module with the parameters that are not trained in another float type.
+pub fn cast_frozen<M: Module>(module: M, dtype: FloatDType) -> M {
+    module.map(&mut CastFrozen(dtype))
 }
 
 /// A frozen module with its parameters in another float type: half of the memory in half precision.

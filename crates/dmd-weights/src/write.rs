@@ -1,10 +1,11 @@
 //! Writing safetensors, one tensor at a time.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::atomic::write_with;
 use crate::{Error, Tensors, convert};
@@ -40,11 +41,11 @@ impl Precision {
 /// what reading a tensor returns.
 pub fn write(path: &Path, tensors: &Tensors, precision: Precision) -> Result<(), Error> {
     // diffusers refuses a file that does not say which framework's layout it follows.
-    write_with_metadata(path, tensors, precision, ("format", "pt"))
+    write_with_metadata(path, tensors, precision, &[("format", "pt")])
 }
 
-/// [`write()`] with an entry of metadata of one's own, a key and its value: what belongs to tensors that are no model.
-/// There is one, because several would be written in any order, and equal tensors are equal files.
+/// [`write()`] with metadata of one's own, keys and their values: what belongs to tensors that are no model. They are written
+/// in the order of their keys, so that equal tensors are equal files.
 ///
 /// # Errors
 ///
@@ -53,7 +54,7 @@ pub fn write_with_metadata(
     path: &Path,
     tensors: &Tensors,
     precision: Precision,
-    (key, value): (&str, &str),
+    metadata: &[(&str, &str)],
 ) -> Result<(), Error> {
     let invalid = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
     let stored = |dtype| match dtype {
@@ -74,9 +75,9 @@ pub fn write_with_metadata(
         let info = TensorInfo { dtype: *dtype, shape: entry.shape.clone(), data_offsets: (start, end) };
         described.push(((*name).clone(), info));
     }
-    let about = HashMap::from([(key.to_owned(), value.to_owned())]);
-    let metadata = Metadata::new(Some(about), described).map_err(|error| invalid(error.to_string()))?;
-    let mut header = serde_json::to_vec(&metadata).map_err(|error| invalid(error.to_string()))?;
+    Metadata::new(None, described.clone()).map_err(|error| invalid(error.to_string()))?;
+    let header = Header { metadata: metadata.iter().copied().collect(), tensors: described };
+    let mut header = serde_json::to_vec(&header).map_err(|error| invalid(error.to_string()))?;
     header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
 
     let failed = |source| Error::Write { path: path.to_owned(), source };
@@ -92,6 +93,21 @@ pub fn write_with_metadata(
         }
         Ok(())
     })
+}
+
+/// A file's header as it is written. The metadata of safetensors' own is a hash map, whose order is not the same twice.
+struct Header<'a> {
+    metadata: BTreeMap<&'a str, &'a str>,
+    tensors: Vec<(String, TensorInfo)>,
+}
+
+impl Serialize for Header<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1 + self.tensors.len()))?;
+        map.serialize_entry("__metadata__", &self.metadata)?;
+        self.tensors.iter().try_for_each(|(name, info)| map.serialize_entry(name, info))?;
+        map.end()
+    }
 }
 
 fn encoded(path: &Path, tensors: &Tensors, name: &str, dtype: Dtype) -> Result<bytes::Bytes, Error> {

@@ -279,3 +279,39 @@ fn a_cache_of_something_else_is_refused_by_name() {
     assert_eq!(losses(&here.join("prompts")).len(), 3);
     assert_eq!(losses(&here.join("prompts")), losses(&here.join("cached")));
 }
+
+/// Pairs with the text features of a cache are, byte for byte, those without, and their features are the cache's.
+#[test]
+fn pairs_from_a_cache() {
+    let model = tiny_model();
+    let home = tempfile::tempdir().unwrap();
+    let here = home.path();
+    pictures(here, 9);
+    let mut plain = adversarial(&model);
+    plain.remove("adversarial");
+    let regression = toml::toml! {
+        weight = 1.0
+        pairs = 6
+        sampling_steps = 2
+        warmup_steps = 0
+    };
+    plain.insert("regression".to_owned(), regression.into());
+    let pairs = |name: &str, config: &toml::Table| {
+        succeeds(here, &["pairs", &write(here, name, config)]);
+        let folder = here.join(name).join("pairs");
+        let file = fs::read_dir(folder).unwrap().next().unwrap().unwrap();
+        (file.file_name(), fs::read(file.path()).unwrap())
+    };
+    let without = pairs("without", &plain);
+    let cached = with_cache(&plain, "cache");
+    // A cache that nobody has made is not needed.
+    assert!(pairs("unmade", &cached) == without, "a [cache] without files changes the pairs");
+    succeeds(here, &["cache", &write(here, "made", &cached)]);
+    assert!(pairs("made", &cached) == without, "the cache changes the pairs");
+    let text = here.join("cache/text-00000.safetensors");
+    let mut bytes = fs::read(&text).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].fill(0);
+    fs::write(&text, bytes).unwrap();
+    assert!(pairs("zeros", &cached) != without, "the cache is not read");
+}

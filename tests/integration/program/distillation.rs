@@ -279,3 +279,83 @@ fn distil_with_the_adversarial_term() {
     fs::write(&path, config.to_string()).unwrap();
     assert!(refused(here.path(), &["distill", "run.toml"]).contains("reels"));
 }
+
+/// The distribution of noise levels is an option of the matching term and of the fake score. It changes what is learnt,
+/// so that a run does not go on with another one, and what has no sense is refused by name.
+#[test]
+fn distributions_of_noise_levels() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    let mut config = distillation(&model);
+    config.remove("regression");
+    config["generator"]["batch"] = 2.into();
+    config["fake"]["steps_per_generator_step"] = 1.into();
+    config["pace"]["steps"] = 1.into();
+    config["pace"].as_table_mut().unwrap().insert("log_every".to_owned(), 1.into());
+    let value =
+        |text: &str| toml::from_str::<toml::Table>(&format!("times = {text}")).unwrap()["times"].clone();
+    let run = |output: &str, matching: &str, fake: &str| {
+        let mut config = config.clone();
+        config["output"] = output.into();
+        config["matching"].as_table_mut().unwrap().insert("times".to_owned(), value(matching));
+        config["fake"].as_table_mut().unwrap().insert("times".to_owned(), value(fake));
+        fs::write(here.path().join("run.toml"), config.to_string()).unwrap();
+        dmd(here.path(), &["distill", "run.toml"])
+    };
+    let first = |output: &str, matching: &str, fake: &str| {
+        let ran = run(output, matching, fake);
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        losses(&here.path().join(output))[0].clone()
+    };
+    let (shifted, normal) = ("{ shifted = { shift = 3.0 } }", "{ log_normal = { mean = -1.2, std = 1.2 } }");
+    let uniform = first("uniform", "\"uniform\"", "\"uniform\"");
+    let left_out = {
+        fs::write(here.path().join("plain.toml"), {
+            let mut config = config.clone();
+            config["output"] = "plain".into();
+            config.to_string()
+        })
+        .unwrap();
+        assert!(dmd(here.path(), &["distill", "plain.toml"]).status.success());
+        losses(&here.path().join("plain"))[0].clone()
+    };
+    assert_eq!(uniform, left_out);
+    // Each option changes its own term. The generator's sample is the same, so its mean is.
+    let matched = first("matched", shifted, "\"uniform\"");
+    assert_ne!(matched["matching"], uniform["matching"]);
+    assert_eq!(matched["sample_mean"], uniform["sample_mean"]);
+    let faked = first("faked", "\"uniform\"", normal);
+    assert_eq!(faked["matching"], uniform["matching"]);
+    assert_ne!(faked["fake"], uniform["fake"]);
+    // The same run again is the same.
+    assert_eq!(first("again", shifted, "\"uniform\""), matched);
+
+    let says = |output: &str, matching: &str, fake: &str, words: &[&str]| {
+        let ran = run(output, matching, fake);
+        let message = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(!ran.status.success() && words.iter().all(|word| message.contains(word)), "{message}");
+    };
+    says(
+        "matched",
+        "{ shifted = { shift = 2.0 } }",
+        "\"uniform\"",
+        &["matching.times.shifted.shift", "3", "2"],
+    );
+    says("faked", "\"uniform\"", "\"uniform\"", &["fake.times"]);
+    says("wrong", "{ shifted = { shift = 0.0 } }", "\"uniform\"", &["matching.times", "a positive shift"]);
+    says(
+        "wrong",
+        "\"uniform\"",
+        "{ log_normal = { mean = 0.0, std = -1.0 } }",
+        &["fake.times", "a positive std"],
+    );
+    says(
+        "wrong",
+        "{ log_normal = { mean = 30.0, std = 0.1 } }",
+        "\"uniform\"",
+        &["matching.times", "reaches"],
+    );
+    says("wrong", "{ shifted = { by = 2.0 } }", "\"uniform\"", &["by"]);
+    says("wrong", "\"normal\"", "\"uniform\"", &["normal"]);
+    assert!(!here.path().join("wrong/checkpoints").exists(), "a refused run has written a checkpoint");
+}

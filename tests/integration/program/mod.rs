@@ -4,6 +4,7 @@
 mod averaging;
 mod caching;
 mod classes;
+mod configurations;
 mod devices;
 mod distillation;
 mod drawing;

@@ -143,3 +143,73 @@ fn a_teacher_makes_again_what_is_missing() {
     let whole = losses(&here.path().join("whole"));
     assert_eq!(whole, losses(&folder));
 }
+
+/// A teacher's learning rate, the constants of its optimiser and its noise levels are options, as a distillation's are.
+#[test]
+fn options_of_a_teachers_training() {
+    let here = tempfile::tempdir().unwrap();
+    pictures(&here.path().join("pictures"));
+    let run = |name: &str, changes: &[(&str, &str)]| {
+        let mut text = TEACHER.replace("output = \"run\"", &format!("output = \"{name}\""));
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        fs::write(here.path().join("teacher.toml"), text).unwrap();
+        dmd(here.path(), &["teacher", "teacher.toml"])
+    };
+    let trained = |name: &str, changes: &[(&str, &str)]| {
+        let output = run(name, changes);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        losses(&here.path().join(name))
+    };
+    let of = |lines: &[serde_json::Value], stage: &str, key: &str| -> Vec<f64> {
+        let lines = lines.iter().filter(|line| line["stage"] == stage);
+        lines.filter_map(|line| line[key].as_f64()).collect()
+    };
+    let plain = trained("plain", &[]);
+    // What the defaults are, said: the same run.
+    let optimizer = "[optimizer]\nmax_norm = 1.0\nbeta2 = 0.999\n[autoencoder]\nschedule = \"cosine\"";
+    assert_eq!(
+        trained("said", &[("[autoencoder]", optimizer), ("pool = 8", "pool = 8\ntimes = \"uniform\"")]),
+        plain
+    );
+
+    let constant =
+        trained("constant", &[("learning_rate = 1e-3", "learning_rate = 1e-3\nschedule = \"constant\"")]);
+    for (stage, steps) in [("autoencoder", 3), ("grounding", 4), ("diffusion", 5)] {
+        // A step of warm-up from 0.
+        let rates = of(&constant, stage, "learning_rate");
+        assert_eq!(rates, [vec![0.0], vec![1e-3; steps - 1]].concat(), "{stage}");
+        assert!(of(&plain, stage, "learning_rate")[steps - 1] < 9e-4, "{stage} has no cosine");
+    }
+    // Other constants change the weights after the first step that moves them, and so the losses from the third one on.
+    let other = "[optimizer]\nbeta1 = 0.5\n[autoencoder]";
+    let (before, after) = (of(&plain, "autoencoder", "loss"), of(&plain, "autoencoder", "gradient_norm"));
+    let changed = trained("changed", &[("[autoencoder]", other)]);
+    assert_eq!(of(&changed, "autoencoder", "gradient_norm")[..2], after[..2]);
+    assert_eq!(of(&changed, "autoencoder", "loss").len(), before.len());
+    assert_ne!(of(&changed, "autoencoder", "gradient_norm"), after);
+    // Other noise levels change the last stage alone.
+    let times = "pool = 8\ntimes = { log_normal = { mean = -1.2, std = 1.2 } }";
+    let levels = trained("levels", &[("pool = 8", times)]);
+    assert_eq!(of(&levels, "grounding", "gradient_norm"), of(&plain, "grounding", "gradient_norm"));
+    assert_ne!(of(&levels, "diffusion", "gradient_norm"), of(&plain, "diffusion", "gradient_norm"));
+
+    for (name, change, word) in [
+        ("plain", ("[autoencoder]", other), "optimizer.beta1"),
+        ("levels", ("pool = 8", "pool = 8\ntimes = { shifted = { shift = 3.0 } }"), "diffusion.times"),
+        ("wrong", ("[autoencoder]", "[optimizer]\nbeta1 = 1.5\n[autoencoder]"), "optimizer.beta1"),
+        ("wrong", ("pool = 8", "pool = 8\ntimes = { shifted = { shift = -1.0 } }"), "diffusion.times"),
+        (
+            "wrong",
+            ("pool = 8", "pool = 8\ntimes = { log_normal = { mean = -9.0, std = 0.1 } }"),
+            "diffusion.times",
+        ),
+        ("wrong", ("[autoencoder]", "[autoencoder]\nschedule = \"linear\""), "linear"),
+    ] {
+        let output = run(name, &[change]);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && message.contains(word), "{word}: {message}");
+    }
+}

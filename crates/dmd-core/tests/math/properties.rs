@@ -76,6 +76,7 @@ proptest! {
         let times = [
             TimeSampler::Timesteps(20..=980),
             TimeSampler::Grid(vec![0.1, 0.2, 0.7]),
+            TimeSampler::Shares { times: vec![0.1, 0.2, 0.7], ends: vec![0.3, 0.3, 0.9] },
         ];
         for mut drawn in [Noise::stream(seed, "x"), Noise::torch_cpu(seed), Noise::torch_cuda(seed)] {
             let mut skipped = drawn.clone();

@@ -13,7 +13,7 @@ use super::attention_loops::{
     BLOCK, Head, KEYS, LANES, Queries, Workspace, attend, softmax_gradient, softmax_rows,
 };
 use super::recompute::{Recomputed, second_order, tracked};
-use super::tensors::{dims, is_single, tensor, values};
+use super::tensors::{dims, is_served, tensor, values};
 
 /// Attention as an operation of a backend. `causal` is 1 or 0.
 #[backend_extension(Flex, Autodiff)]
@@ -38,9 +38,9 @@ pub trait AttentionOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// [`crate::attention()`], where the tensors are in single precision on flex.
+/// [`crate::attention()`], where the tensors are on flex in a float type that is served.
 pub(crate) fn attention([q, k, v]: [&Tensor<3>; 3], heads: usize, causal: bool) -> Option<Tensor<3>> {
-    is_single(q).then(|| {
+    is_served(q).then(|| {
         let [q, k, v] = [q, k, v].map(|x| x.clone().into_dispatch());
         Tensor::from_dispatch(Dispatch::heads_attention(q, k, v, heads, usize::from(causal)))
     })

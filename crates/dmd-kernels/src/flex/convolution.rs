@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::direct_loops::{BLOCK, Block, Planes, Run, SLACK, WeightLayout, convolve};
 use super::recompute::{Recomputed, second_order, tracked};
 use super::scratch::Scratch;
-use super::tensors::{dims, is_single, tensor, values};
+use super::tensors::{dims, is_served, is_single, tensor, values};
 use super::weight_gradient::gradients;
 use super::winograd::{self, Shape};
 
@@ -36,9 +36,9 @@ pub trait ConvolutionOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// [`crate::convolution3`], where the tensor is in single precision on flex.
+/// [`crate::convolution3`], where the tensor is on flex in a float type that is served.
 pub(crate) fn convolution3(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>) -> Option<Tensor<4>> {
-    is_single(x).then(|| {
+    is_served(x).then(|| {
         let [x, weight] = [x, weight].map(|x| x.clone().into_dispatch());
         Tensor::from_dispatch(Dispatch::convolution3(x, weight, bias.clone().into_dispatch()))
     })

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::mathematics::normal;
 use super::recompute::{Recomputed, second_order, tracked};
-use super::tensors::{dims, is_single, on_flex, tensor, values};
+use super::tensors::{dims, is_served, on_flex, tensor, values};
 
 /// Rows that one thread takes at a time hold about so many values.
 const CHUNK: usize = 1 << 14;
@@ -24,9 +24,9 @@ pub trait GegluOps: Backend {
     fn geglu_backward(both: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// [`crate::geglu`], where the tensor is in single precision on flex.
+/// [`crate::geglu`], where the tensor is on flex in a float type that is served.
 pub(crate) fn geglu(both: &Tensor<3>) -> Option<Tensor<3>> {
-    is_single(both).then(|| Tensor::from_dispatch(Dispatch::geglu(both.clone().into_dispatch())))
+    is_served(both).then(|| Tensor::from_dispatch(Dispatch::geglu(both.clone().into_dispatch())))
 }
 
 /// [`crate::gelu`] on flex: burn's own, whose gradient is exact there.

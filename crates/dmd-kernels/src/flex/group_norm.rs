@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::group_norm_loops::{Affine, Gradient, backward_group, forward_group};
 use super::recompute::{Recomputed, second_order, tracked};
-use super::tensors::{dims, is_single, tensor, values};
+use super::tensors::{dims, is_served, tensor, values};
 use crate::Activation;
 
 /// Group normalisation as an operation of a backend. `silu` is 1 when SiLU follows, else 0.
@@ -38,7 +38,7 @@ pub trait GroupNormOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// [`crate::group_norm`], where the tensor is in single precision on flex.
+/// [`crate::group_norm`], where the tensor is on flex in a float type that is served.
 pub(crate) fn group_norm(
     x: &Tensor<4>,
     [gamma, beta]: [&Tensor<1>; 2],
@@ -47,7 +47,7 @@ pub(crate) fn group_norm(
     activation: Activation,
 ) -> Option<Tensor<4>> {
     let silu = usize::from(activation == Activation::Silu);
-    is_single(x).then(|| {
+    is_served(x).then(|| {
         let [gamma, beta] = [gamma, beta].map(|parameter| parameter.clone().into_dispatch());
         let x = x.clone().into_dispatch();
         Tensor::from_dispatch(Dispatch::group_norm(x, gamma, beta, groups, epsilon, silu))

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::mathematics::sigmoid;
 use super::recompute::{Recomputed, second_order, tracked};
-use super::tensors::{is_single, tensor, values};
+use super::tensors::{is_served, tensor, values};
 
 /// Values that one thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -24,9 +24,9 @@ pub trait SiluOps: Backend {
     fn silu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// [`crate::silu`], where the tensor is in single precision on flex.
+/// [`crate::silu`], where the tensor is on flex in a float type that is served.
 pub(crate) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    is_single(x).then(|| Tensor::from_dispatch(Dispatch::silu(x.clone().into_dispatch())))
+    is_served(x).then(|| Tensor::from_dispatch(Dispatch::silu(x.clone().into_dispatch())))
 }
 
 /// `out[i] = f(a[i], b[i])`, vectorised, chunks in parallel.

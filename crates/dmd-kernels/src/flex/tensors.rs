@@ -16,6 +16,13 @@ pub(super) fn is_single<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && on_flex(x.device().as_dispatch())
 }
 
+/// Whether a differentiable fast body serves a tensor on flex: in single precision, and in half on the training side, where
+/// [`tracked`](super::recompute::tracked) widens what it computes with.
+pub(super) fn is_served<const D: usize>(x: &Tensor<D>) -> bool {
+    let half = matches!(x.dtype(), DType::F16 | DType::BF16) && x.is_autodiff();
+    is_single(x) || half && on_flex(x.device().as_dispatch())
+}
+
 /// Half precision on a processor that computes in single: where `x` is a half-precision tensor on flex without
 /// autodiff, the result of `body`, which widens its own inputs, rounded to the type of `x`.
 ///

@@ -184,7 +184,9 @@ where
         let mut i = 0;
         let inputs = inputs.map(|input| {
             i += 1;
-            if wanted[i - 1] { input.autodiff().require_grad() } else { input }
+            // On the training side in both cases, as in the forward pass.
+            let input = input.autodiff();
+            if wanted[i - 1] { input.require_grad() } else { input }
         });
         let y = (body.0)(&module, inputs.clone());
         let mut inner = (y * gradient.autodiff()).sum().backward();

@@ -296,8 +296,21 @@ fn edm_configurations() {
     assert_eq!(serde_json::to_value(&config).unwrap(), all);
     let default = parse(serde_json::to_value(EdmConfig::default()).unwrap()).unwrap();
     assert_eq!(default, EdmConfig::default());
+    assert_eq!(config.log_factor(), 0.25);
+    // A published folder of the draft's scheduler, as `dmd_weights::read_json` reads it.
+    let mut draft = json!({"_class_name": "KarrasEDMScheduler", "_diffusers_version": "0.24.0.dev0",
+        "clip_sample": false, "clip_sample_range": 1.0, "num_train_timesteps": 40, "precondition_type": "edm",
+        "prediction_type": "sample", "rho": 7.0, "s_churn": 0.0, "s_noise": 1.0, "s_tmax": "Infinity", "s_tmin": 0.0,
+        "sigma_data": 0.5, "sigma_max": 80.0, "sigma_min": 0.002, "timestep_spacing": "linspace"});
+    let config = parse(draft.clone()).unwrap();
+    assert_eq!((config.schedule(), config.log_factor()), (EdmConfig::default().schedule(), 0.25));
+    draft["precondition_type"] = json!("cm_edm");
+    assert_eq!(parse(draft.clone()).unwrap().log_factor(), 250.0);
+    draft["precondition_type"] = json!("vp");
+    assert!(parse(draft).unwrap_err().contains("precondition_type"));
     for (key, value) in [
         ("_class_name", json!("DDIMScheduler")),
+        ("_class_name", json!("CMStochasticIterativeScheduler")),
         ("sigma_min", json!(0.0)),
         ("sigma_max", json!(0.001)),
         ("sigma_data", json!("0.5")),

@@ -4,7 +4,10 @@ use dmd_data::Dataset;
 use dmd_unet::ClassUNetConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{DataSection, from_file, require, require_count, require_positive, require_share};
+use super::{
+    DataSection, Schedule, TeacherOptimizer, from_file, require, require_count, require_positive,
+    require_share,
+};
 use crate::Error;
 use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
@@ -41,8 +44,11 @@ impl PixelUNetSection {
 pub struct PixelTrainingSection {
     /// Pictures per step.
     pub batch: usize,
-    /// Peak learning rate of the cosine.
+    /// Learning rate after the warm-up.
     pub learning_rate: f64,
+    /// How the learning rate goes on after its warm-up: a cosine to a tenth, or constant.
+    #[serde(default = "Schedule::cosine")]
+    pub schedule: Schedule,
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average.
@@ -69,6 +75,9 @@ pub struct PixelTeacherConfig {
     pub unet: PixelUNetSection,
     /// Its training.
     pub training: PixelTrainingSection,
+    /// Constants of the optimiser.
+    #[serde(default, skip_serializing_if = "TeacherOptimizer::is_default")]
+    pub optimizer: TeacherOptimizer,
 }
 
 /// The one value of [`PixelTeacherConfig::kind`].
@@ -102,6 +111,7 @@ impl PixelTeacherConfig {
         require_positive("training.learning_rate", t.learning_rate)?;
         require_share("training.ema_decay", t.ema_decay)?;
         require_share("training.class_dropout", t.class_dropout)?;
+        config.optimizer.check()?;
         let halvings = config.unet.block_out_channels.len().saturating_sub(1) as u32;
         let size = config.data.size().unwrap_or(0);
         require(
@@ -121,6 +131,7 @@ impl PixelTeacherConfig {
     pub fn made_from(&self, dataset: &dyn Dataset) -> Result<Fingerprint, Error> {
         let made_from = Fingerprint::new().with("seed", self.seed)?.with("data", dataset.fingerprint())?;
         let dropout = self.training.class_dropout;
+        let made_from = made_from.with("optimizer", self.optimizer.recorded())?;
         made_from.with("unet", &self.unet)?.with("training.class_dropout", dropout)
     }
 }

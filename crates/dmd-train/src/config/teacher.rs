@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use dmd_clip::{HiddenActivation, TextConfig, Vocabulary};
-use dmd_core::Prediction;
+use dmd_core::{Prediction, TimeDistribution};
 use dmd_data::Dataset;
 use dmd_model::MAX_TOKENS;
 use dmd_unet::{AutoencoderConfig, PerLevel, UNetConfig};
@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    DataSection, from_file, require, require_count, require_not_negative, require_positive, require_share,
+    DataSection, Schedule, check_optimizer, from_file, require, require_count, require_not_negative,
+    require_positive, require_share, require_times,
 };
-use crate::Error;
 use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
+use crate::{AdamWConfig, Error};
 
 /// `[autoencoder]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,8 +41,11 @@ pub struct AutoencoderSection {
     pub preview_weight: f64,
     /// Pictures per step.
     pub batch: usize,
-    /// Peak learning rate of the cosine.
+    /// Learning rate after the warm-up.
     pub learning_rate: f64,
+    /// How the learning rate goes on after its warm-up: a cosine to a tenth, or constant.
+    #[serde(default = "Schedule::cosine")]
+    pub schedule: Schedule,
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average.
@@ -135,8 +139,11 @@ impl UNetSection {
 pub struct GroundingSection {
     /// Captions per step.
     pub batch: usize,
-    /// Peak learning rate of the cosine.
+    /// Learning rate after the warm-up.
     pub learning_rate: f64,
+    /// How the learning rate goes on after its warm-up: a cosine to a tenth, or constant.
+    #[serde(default = "Schedule::cosine")]
+    pub schedule: Schedule,
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
     /// How long and how often.
@@ -158,18 +165,71 @@ pub struct DiffusionSection {
     /// full weight (Salimans and Ho 2022: `SNR + 1`).
     pub loss: Prediction,
     /// Share of the noise levels drawn from the noisier half of the schedule alone, where captions
-    /// are learned; the rest is uniform over all.
+    /// are learned; the rest is drawn over all.
     pub noisy_half_share: f64,
+    /// How often each noise level is drawn, of the half and of all: by default equally (DDPM).
+    #[serde(default, skip_serializing_if = "TimeDistribution::is_uniform")]
+    pub times: TimeDistribution,
     /// Share of captions replaced by the empty one, for guidance.
     pub caption_dropout: f64,
-    /// Peak learning rate of the cosine.
+    /// Learning rate after the warm-up.
     pub learning_rate: f64,
+    /// How the learning rate goes on after its warm-up: a cosine to a tenth, or constant.
+    #[serde(default = "Schedule::cosine")]
+    pub schedule: Schedule,
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average.
     pub ema_decay: f64,
     /// How long and how often.
     pub pace: Pace,
+}
+
+/// `[optimizer]` of a teacher, for all of its stages: [`AdamWConfig`] with gradients clipped to norm 1 unless `max_norm`
+/// says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TeacherOptimizer {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled decay of the parameters.
+    pub weight_decay: f64,
+    /// Gradients are scaled down to at most this global L2 norm.
+    pub max_norm: f64,
+}
+
+impl Default for TeacherOptimizer {
+    fn default() -> Self {
+        let AdamWConfig { beta1, beta2, epsilon, weight_decay, .. } = AdamWConfig::default();
+        Self { beta1, beta2, epsilon, weight_decay, max_norm: 1.0 }
+    }
+}
+
+impl TeacherOptimizer {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Refuses the first option without sense.
+    pub(super) fn check(self) -> Result<(), Error> {
+        check_optimizer(&self.into())
+    }
+
+    /// These options in a fingerprint; the default ones are left out of it.
+    pub(super) fn recorded(self) -> Option<Self> {
+        (!self.is_default()).then_some(self)
+    }
+}
+
+impl From<TeacherOptimizer> for AdamWConfig {
+    fn from(options: TeacherOptimizer) -> Self {
+        let TeacherOptimizer { beta1, beta2, epsilon, weight_decay, max_norm } = options;
+        Self { beta1, beta2, epsilon, weight_decay, max_norm }
+    }
 }
 
 /// The configuration of `dmd teacher`.
@@ -192,6 +252,9 @@ pub struct TeacherConfig {
     pub grounding: GroundingSection,
     /// Their training together.
     pub diffusion: DiffusionSection,
+    /// Constants of the optimisers.
+    #[serde(default, skip_serializing_if = "TeacherOptimizer::is_default")]
+    pub optimizer: TeacherOptimizer,
 }
 
 impl TeacherConfig {
@@ -214,9 +277,11 @@ impl TeacherConfig {
     /// [`Error::Fingerprint`] when the section cannot be recorded.
     pub fn autoencoder_from(&self, dataset: &dyn Dataset) -> Result<Fingerprint, Error> {
         let made_from = Fingerprint::new().with("seed", self.seed)?.with("data", dataset.fingerprint())?;
+        let made_from = made_from.with("optimizer", self.optimizer.recorded())?;
         Ok(made_from.with("autoencoder", &self.autoencoder)?.without(&[
             "autoencoder.batch",
             "autoencoder.learning_rate",
+            "autoencoder.schedule",
             "autoencoder.warmup_steps",
             "autoencoder.ema_decay",
             "autoencoder.pace",
@@ -245,6 +310,7 @@ impl TeacherConfig {
             "diffusion.batch",
             "diffusion.levels_per_caption",
             "diffusion.learning_rate",
+            "diffusion.schedule",
             "diffusion.warmup_steps",
             "diffusion.ema_decay",
             "diffusion.pace",
@@ -270,6 +336,8 @@ impl TeacherConfig {
         ] {
             require((0.0..=1.0).contains(&share), key, share, "between 0 and 1")?;
         }
+        require_times("diffusion.times", d.times)?;
+        self.optimizer.check()?;
         require_share("autoencoder.ema_decay", a.ema_decay)?;
         require_share("diffusion.ema_decay", d.ema_decay)?;
         require(

@@ -1,3 +1,4 @@
+use burn::tensor::Device;
 use dmd_core::matching::Weighting;
 use dmd_core::{Distance, SquaredError, TimeSampler};
 
@@ -20,6 +21,8 @@ pub struct TrainerConfig<'a> {
     pub fake_updates: usize,
     /// Decay of the moving average of the generator's parameters; 0 is no average.
     pub ema_decay: f64,
+    /// Where the average is kept; without it on the training's device.
+    pub ema_place: Option<Device>,
     /// Constants of both optimisers.
     pub optimizer: AdamWConfig,
     /// The weighting of distribution matching; `None` leaves the term out.
@@ -75,6 +78,7 @@ impl TrainerConfig<'_> {
             fake_rate: LearningRate::constant(1e-5, 0),
             fake_updates: 5,
             ema_decay: 0.0,
+            ema_place: None,
             optimizer: AdamWConfig::default(),
             matching: Some(Weighting::Normalised),
             matching_times,

@@ -52,8 +52,8 @@ where
         };
         let (gradients, mut figures, _) = self.update(turns, work)?;
         let rate = self.config.fake_rate.at(self.steps);
-        let (fake, reported) = (self.distiller.fake.clone(), ("fake_gradient_norm", &mut figures));
-        self.distiller.fake = self.fake_optimizer.update(rate, fake, gradients, reported);
+        let reported = ("fake_gradient_norm", &mut figures);
+        self.fake_optimizer.update(rate, &mut self.distiller.fake, gradients, reported);
         Ok(figures)
     }
 

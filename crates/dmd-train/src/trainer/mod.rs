@@ -31,7 +31,7 @@ use crate::{AdamW, Alone, Collective, Ema, Error, Figures, Gradients, together};
 pub struct Trainer<'a, G: Denoiser + Module + ModuleDisplay, R: Debug, F: Debug, S: Debug> {
     config: TrainerConfig<'a>,
     distiller: Distiller<G, R, F, S>,
-    average: Ema<FewStep<G>>,
+    average: Ema,
     generator_optimizer: AdamW,
     fake_optimizer: AdamW,
     noise: Noise,
@@ -72,7 +72,11 @@ where
         device: &Device,
     ) -> Self {
         Self {
-            average: Ema::new(&distiller.generator, config.ema_decay),
+            average: Ema::new(
+                &distiller.generator,
+                config.ema_decay,
+                config.ema_place.as_ref().unwrap_or(device),
+            ),
             generator_optimizer: AdamW::new(config.optimizer),
             fake_optimizer: AdamW::new(config.optimizer),
             distiller: distiller.with_both(both),
@@ -161,16 +165,16 @@ where
         };
         let (gradients, mut figures, samples) = self.update(turns, work)?;
         let rate = self.config.generator_rate.at(self.steps);
-        let (generator, reported) = (self.distiller.generator.clone(), ("gradient_norm", &mut figures));
-        self.distiller.generator = self.generator_optimizer.update(rate, generator, gradients, reported);
-        self.average = self.average.clone().update(&self.distiller.generator, self.steps);
+        let reported = ("gradient_norm", &mut figures);
+        self.generator_optimizer.update(rate, &mut self.distiller.generator, gradients, reported);
+        self.average.update(&self.distiller.generator, self.steps);
         figures.number("learning_rate", rate);
         Ok((samples, figures))
     }
 
-    /// The averaged generator, on the plain side.
-    pub fn generator(&self) -> &FewStep<G> {
-        self.average.model()
+    /// The averaged generator, on the plain side; the generator itself where no average is kept.
+    pub fn generator(&self) -> FewStep<G> {
+        self.average.of(&self.distiller.generator)
     }
 
     /// The networks as they are trained.

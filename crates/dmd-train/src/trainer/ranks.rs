@@ -9,7 +9,7 @@ use dmd_core::{Condition, Denoiser, FakeScore, NoiseSchedule};
 
 use super::Trainer;
 use crate::gradients::BUCKET;
-use crate::{Collective, Ema, Error, agree};
+use crate::{Collective, Error, agree};
 
 impl<'a, C, G, R, F, S> Trainer<'a, G, R, F, S>
 where
@@ -79,8 +79,10 @@ where
         }
         self.distiller.generator = broadcast(self.distiller.generator.clone(), self.ranks)?;
         self.distiller.fake = broadcast(self.distiller.fake.clone(), self.ranks)?;
-        let average = broadcast(self.average.model().clone(), self.ranks)?;
-        self.average = Ema::from_model(average, self.config.ema_decay);
+        if self.average.kept() {
+            let average = self.average.of(&self.distiller.generator).train();
+            self.average.restart(&broadcast(average, self.ranks)?);
+        }
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use dmd_weights::{Precision, load_some_for_training, save_some, trained};
 
 use super::Trainer;
 use crate::training::PLAIN_KEYS;
-use crate::{AdamW, Ema, Error};
+use crate::{AdamW, Error};
 
 impl<C, G, R, F, S> Trainer<'_, G, R, F, S>
 where
@@ -17,7 +17,7 @@ where
     F: FakeScore<Condition = C> + ModuleDisplay,
     S: NoiseSchedule + Clone + Debug + Sync,
 {
-    /// Writes networks, average and optimisers into a folder, as safetensors: of the networks what is trained. With
+    /// Writes networks, the average where one is kept, and optimisers into a folder, as safetensors: of the networks what is trained. With
     /// [`Self::steps`] and the position of [`Self::noise`] this is everything a resumed run needs.
     ///
     /// # Errors
@@ -29,7 +29,9 @@ where
         let (of_generator, of_fake) = (trained(generator, &PLAIN_KEYS), trained(fake, &PLAIN_KEYS));
         write(&generator.plain(), &path("generator"), &of_generator)?;
         write(&fake.valid(), &path("fake"), &of_fake)?;
-        write(self.average.model(), &path("average"), &of_generator)?;
+        if self.average.kept() {
+            write(&self.generator(), &path("average"), &of_generator)?;
+        }
         self.generator_optimizer.save(&path("generator_optimizer"))?;
         Ok(self.fake_optimizer.save(&path("fake_optimizer"))?)
     }
@@ -43,11 +45,15 @@ where
         let path = |name: &str| folder.join(format!("{name}.safetensors"));
         let (generator, fake) = (self.distiller.generator.clone(), self.distiller.fake.clone());
         let (of_generator, of_fake) = (trained(&generator, &PLAIN_KEYS), trained(&fake, &PLAIN_KEYS));
-        let average = self.average.model().clone();
         self.distiller.generator = read(generator, &path("generator"), &of_generator)?;
         self.distiller.fake = read(fake, &path("fake"), &of_fake)?;
-        self.average =
-            Ema::from_model(read(average, &path("average"), &of_generator)?, self.config.ema_decay);
+        // A run that went on without an average has no file of it.
+        match path("average") {
+            file if file.is_file() => {
+                self.average.restart(&read(self.distiller.generator.clone(), &file, &of_generator)?);
+            }
+            _ => self.average.restart(&self.distiller.generator),
+        }
         let optimizer = |name: &str| AdamW::load(self.config.optimizer, &path(name), &self.device);
         self.generator_optimizer = optimizer("generator_optimizer")?;
         self.fake_optimizer = optimizer("fake_optimizer")?;

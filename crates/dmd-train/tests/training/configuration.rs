@@ -40,8 +40,12 @@ fn shipped_configurations_parse() {
     assert_eq!(
         names,
         [
+            "cifar10-one-step.toml",
             "emoji-teacher.toml",
-            "sd15-lora.toml",
+            "imagenet64-one-step.toml",
+            "sd15-four-step.toml",
+            "sd15-lora-16gb.toml",
+            "sd15-lora-24gb.toml",
             "sd15-one-step-real.toml",
             "sd15-one-step.toml",
             "sdxl-lora.toml",

@@ -75,7 +75,7 @@ fn adamw_resumes_from_its_file() {
         ("0.first", "one", "no step count"),
     ] {
         let tensors = Tensors::from_values("moments", [(name.to_owned(), vec![1], vec![0.5])]).unwrap();
-        write_with_metadata(&path, &tensors, Precision::Single, ("step", step)).unwrap();
+        write_with_metadata(&path, &tensors, Precision::Single, &[("step", step)]).unwrap();
         assert!(refused().contains(reason), "{}", refused());
     }
     fs::write(&path, "garbage").unwrap();

@@ -9,7 +9,7 @@ use dmd_core::{Distiller, Draw, FewStep, GaussianMixture, Level, Noise};
 use dmd_data::{Dataset, ImageFolder};
 use dmd_model::{Family, Model, ModelFolder, OpenOptions, PixelClasses};
 use dmd_scheduler::{KarrasSchedule, TimeSampler};
-use dmd_train::config::{AutoencoderSection, DistillConfig, PixelTeacherConfig};
+use dmd_train::config::{AutoencoderSection, DistillConfig, PixelTeacherConfig, Schedule};
 use dmd_train::fingerprint::Fingerprint;
 use dmd_train::pairs::{PairMaker, Pairs, Share};
 use dmd_train::run::{Outcome, Pace, run};
@@ -51,6 +51,7 @@ pub(crate) fn tiny_autoencoder(steps: usize) -> AutoencoderSection {
         preview_weight: 1.0,
         batch: 2,
         learning_rate: 1e-3,
+        schedule: Schedule::Cosine,
         warmup_steps: 1,
         ema_decay: 0.9,
         pace: Pace {
@@ -140,6 +141,7 @@ impl Classes {
             model: &self.model,
             guidance_scale: config.guidance_scale,
             dataset: self.dataset.as_ref(),
+            cache: None,
             steps: section.sampling_steps,
             seed: config.seed,
             batch: config.generator.batch,
@@ -163,6 +165,7 @@ impl Classes {
         let count = config.regression.as_ref().unwrap().pairs;
         let pairs = Pairs::open(&folder, count, self.model.shape(), &made_from.pairs).unwrap();
         let parts = DistillationParts {
+            teacher: self.model.teacher().unwrap().clone(),
             dataset: self.dataset.clone(),
             pairs: Some(pairs),
             cache: None,

@@ -2,12 +2,14 @@
 
 mod file;
 mod keys;
+mod load;
 mod report;
 mod settings;
 mod spellings;
 mod write;
 
 pub use file::{LoraFile, LoraPart};
+pub use load::{is_lora, load_lora};
 pub use report::LoraReport;
 pub use write::{LoraSpelling, save_lora};
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::entry::Entry;
 use crate::parameters::{Values, collect};
-use crate::write::{Precision, write, write_with_metadata};
+use crate::write::{Precision, write_with_metadata};
 use crate::{Error, KeyMap, Tensors};
 
 /// How the names of a LoRA file are spelled. Both are read by diffusers, and by this project.
@@ -24,10 +24,11 @@ pub enum LoraSpelling {
 }
 
 /// Where a parameter's path says that it is one of the matrices of an update (`LowRank` of dmd-kernels).
-const MARK: &str = ".weight.lora.";
+pub(super) const MARK: &str = ".weight.lora.";
 
 /// Writes the low-rank updates of a UNet's layers as a LoRA file, whole or not at all. `alpha` is what every update is
-/// multiplied by, times its rank. Beside the network, one matrix at a time is in memory.
+/// multiplied by, times its rank. `metadata` is written beside what the spelling has there. Beside the network, one matrix
+/// at a time is in memory.
 ///
 /// # Errors
 ///
@@ -37,8 +38,8 @@ pub fn save_lora<M: Module>(
     path: &Path,
     keys: &KeyMap,
     alpha: f64,
-    spelling: LoraSpelling,
-    precision: Precision,
+    (spelling, precision): (LoraSpelling, Precision),
+    metadata: &[(&str, &str)],
 ) -> Result<(), Error> {
     let found = collect(network, keys);
     let shapes: BTreeMap<&str, &[usize]> =
@@ -76,13 +77,13 @@ pub fn save_lora<M: Module>(
         return Err(Error::Lora { path: path.to_owned(), reason });
     }
     let tensors = Tensors::from_entries(path.to_owned(), entries, 0)?;
-    match spelling {
-        LoraSpelling::Kohya => write(path, &tensors, precision),
-        LoraSpelling::Peft => {
-            let config = json!({ "unet.r": rank, "unet.lora_alpha": alpha, "unet.target_modules": layers });
-            write_with_metadata(path, &tensors, precision, ("lora_adapter_metadata", &config.to_string()))
-        }
+    let config =
+        json!({ "unet.r": rank, "unet.lora_alpha": alpha, "unet.target_modules": layers }).to_string();
+    let mut all = [&[("format", "pt")], metadata].concat();
+    if spelling == LoraSpelling::Peft {
+        all.push(("lora_adapter_metadata", &config));
     }
+    write_with_metadata(path, &tensors, precision, &all)
 }
 
 /// kohya's name of a layer.

@@ -7,7 +7,10 @@ use super::DistillConfig;
 use super::evaluation::EvaluationSection;
 use super::sections::{AdversarialSection, Measure, PerceptualSection, RegressionSection};
 use crate::Error;
-use crate::config::{require, require_count, require_not_negative, require_positive, require_share};
+use crate::config::{
+    check_optimizer, require, require_count, require_not_negative, require_positive, require_share,
+    require_times,
+};
 
 impl DistillConfig {
     /// Refuses the first option without sense.
@@ -37,12 +40,9 @@ impl DistillConfig {
         if let Weighting::NormalisedAbove { floor } = m.weighting {
             require_positive("matching.weighting", floor)?;
         }
-        let o = &self.optimizer;
-        require_share("optimizer.beta1", o.beta1)?;
-        require_share("optimizer.beta2", o.beta2)?;
-        require_positive("optimizer.epsilon", o.epsilon)?;
-        require_not_negative("optimizer.weight_decay", o.weight_decay)?;
-        require_positive("optimizer.max_norm", o.max_norm)?;
+        require_times("matching.times", m.times)?;
+        require_times("fake.times", f.times)?;
+        check_optimizer(&self.optimizer)?;
         if let Some(lora) = &self.lora {
             require_count("lora.rank", lora.rank)?;
             require_positive("lora.alpha", lora.alpha())?;

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cache::{CacheSection, LatentPrecision};
 pub use self::evaluation::EvaluationSection;
-pub use self::sections::PerceptualSection;
-use self::sections::{AdversarialSection, FakeSection, FrozenPrecision, GeneratorSection, MatchingSection};
+use self::sections::{AdversarialSection, FakeSection, GeneratorSection, MatchingSection};
+pub use self::sections::{FrozenPrecision, PerceptualSection, Schedule, TrainedPrecision};
 pub(crate) use self::sections::{Measure, RegressionSection};
 use super::{DataSection, from_file, require};
 use crate::fingerprint::{self, Fingerprint};
@@ -43,6 +43,10 @@ pub struct DistillConfig {
     /// Float type of the teacher's network in the matching term: f32, f16 or bf16.
     #[serde(default)]
     pub teacher_precision: FrozenPrecision,
+    /// Float type in which generator and fake score compute: f32 or bf16. What is trained of them, its gradients and its
+    /// moments are f32 in both. With `[lora]` the frozen network is kept in this type.
+    #[serde(default)]
+    pub precision: TrainedPrecision,
     /// Low-rank updates that are trained in place of whole networks; left out, all parameters are.
     pub lora: Option<LoraSection>,
     /// The generator's training.
@@ -82,10 +86,11 @@ pub struct Fingerprints {
 
 /// Options that a resumed run may change: how long, how fast, on how much, and where. The teacher, the data and other
 /// files are compared by their content.
-const FREE: [&str; 26] = [
+const FREE: [&str; 28] = [
     "output",
     "teacher",
     "teacher_precision",
+    "precision",
     "data",
     "cache.path",
     "evaluation",
@@ -95,6 +100,7 @@ const FREE: [&str; 26] = [
     "generator.schedule",
     "generator.warmup_steps",
     "generator.ema_decay",
+    "generator.ema_on_host",
     "generator.accumulate",
     "generator.parallel",
     "generator.recompute",

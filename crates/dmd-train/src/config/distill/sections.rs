@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
-use dmd_core::Prediction;
 use dmd_core::matching::Weighting;
+use dmd_core::{Prediction, TimeDistribution};
 use dmd_eval::Backbone;
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +22,10 @@ pub struct GeneratorSection {
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average (0: none, as in DMD and DMD2).
     pub ema_decay: f64,
+    /// Keep the moving average in the host's memory instead of the device's. Each step moves the parameters there.
+    pub ema_on_host: bool,
     /// Weights to start from instead of the teacher's: an earlier run's `unet_one_step` file (DMD2's second
-    /// stages load weights alone, with fresh optimisers).
+    /// stages load weights alone, with fresh optimisers); with `[lora]` an earlier run's LoRA file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
     /// The generator's timesteps, descending: one for a generator of one step (by default the noisiest, as in DMD;
@@ -48,6 +50,7 @@ impl Default for GeneratorSection {
             schedule: Schedule::default(),
             warmup_steps: 500,
             ema_decay: 0.0,
+            ema_on_host: false,
             start: None,
             timesteps: Vec::new(),
             accumulate: 1,
@@ -69,6 +72,11 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// A teacher's default.
+    pub(crate) fn cosine() -> Self {
+        Self::Cosine
+    }
+
     /// The rates of a run of so many steps.
     pub(crate) fn rate(self, base: f64, warmup_steps: usize, steps: usize) -> LearningRate {
         match self {
@@ -87,7 +95,7 @@ pub struct FakeSection {
     /// How the learning rate goes on: constant, as published, or a cosine.
     pub schedule: Schedule,
     /// Weights to start from instead of the teacher's: an earlier run's `fake_score` file, with which DMD2's second
-    /// stages go on.
+    /// stages go on; with `[lora]` the LoRA file there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
     /// The parameterisation whose squared error is the loss (DMD and DMD2: the teacher's own,
@@ -96,12 +104,16 @@ pub struct FakeSection {
     pub loss: Option<Prediction>,
     /// Updates per generator update (DMD: 1; DMD2: 5 for SDXL and ImageNet, 10 for Stable Diffusion 1.5).
     pub steps_per_generator_step: usize,
+    /// How often it learns at each of the schedule's levels (DMD and DMD2: equally).
+    #[serde(skip_serializing_if = "TimeDistribution::is_uniform")]
+    pub times: TimeDistribution,
 }
 
 impl Default for FakeSection {
     fn default() -> Self {
         let schedule = Schedule::default();
-        Self { learning_rate: 1e-5, schedule, start: None, loss: None, steps_per_generator_step: 10 }
+        let times = TimeDistribution::default();
+        Self { learning_rate: 1e-5, schedule, start: None, loss: None, steps_per_generator_step: 10, times }
     }
 }
 
@@ -113,13 +125,17 @@ pub struct MatchingSection {
     pub first_timestep: usize,
     /// Highest timestep (DMD and DMD2: 980 of 1000).
     pub last_timestep: usize,
+    /// How often teacher and fake score see each of these levels (DMD and DMD2: equally).
+    #[serde(skip_serializing_if = "TimeDistribution::is_uniform")]
+    pub times: TimeDistribution,
     /// How the difference of the predictions is weighted.
     pub weighting: Weighting,
 }
 
 impl Default for MatchingSection {
     fn default() -> Self {
-        Self { first_timestep: 20, last_timestep: 980, weighting: Weighting::default() }
+        let times = TimeDistribution::default();
+        Self { first_timestep: 20, last_timestep: 980, times, weighting: Weighting::default() }
     }
 }
 
@@ -219,10 +235,32 @@ pub enum FrozenPrecision {
 
 impl FrozenPrecision {
     /// The float type.
-    pub(crate) fn dtype(self) -> FloatDType {
+    pub fn dtype(self) -> FloatDType {
         match self {
             Self::Single => FloatDType::F32,
             Self::Half => FloatDType::F16,
+            Self::Brain => FloatDType::BF16,
+        }
+    }
+}
+
+/// The float type in which trained networks compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum TrainedPrecision {
+    /// f32.
+    #[default]
+    #[serde(rename = "f32")]
+    Single,
+    /// bf16: half the memory for activations, and for a frozen network; the range of f32, so that no loss is scaled.
+    #[serde(rename = "bf16")]
+    Brain,
+}
+
+impl TrainedPrecision {
+    /// The float type.
+    pub fn dtype(self) -> FloatDType {
+        match self {
+            Self::Single => FloatDType::F32,
             Self::Brain => FloatDType::BF16,
         }
     }

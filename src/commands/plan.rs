@@ -1,0 +1,179 @@
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use burn::tensor::{Device, Distribution, Tensor};
+use clap::Args;
+use dmd_kernels::device;
+use dmd_model::{OpenOptions, Outline, Source};
+use dmd_train::config::DistillConfig;
+use dmd_train::plan::{Item, Machine, Place, Plan};
+
+use super::ranks::Ranks;
+use crate::console::say;
+
+/// Say what a distillation needs, and whether it fits: memory, time and disk
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Configuration file (TOML), e.g. configs/sd15-one-step.toml
+    config: PathBuf,
+    /// Plan for a published architecture instead of the teacher that the configuration names: sd15, sd21 or sdxl
+    #[arg(long)]
+    teacher: Option<String>,
+    /// Device to plan for
+    #[arg(long, default_value = "flex")]
+    device: String,
+    /// Ranks that share the micro-batches
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    ranks: u16,
+}
+
+/// Of a plain product's speed, what the training of a network reaches, measured with Stable Diffusion 1.5 on flex (see
+/// docs/src/training.md); the kernels between products, and smaller products, take the rest.
+const REACHED: f64 = 0.4;
+
+pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
+    let config = DistillConfig::from_file(&args.config)?;
+    let device = device::open(&args.device)?;
+    let outline = match &args.teacher {
+        None => outline(&config, &device).with_context(|| {
+            format!(
+                "the teacher {} cannot be read; --teacher {} plans for a published one",
+                config.teacher.display(),
+                Outline::PUBLISHED.join("|"),
+            )
+        })?,
+        Some(name) => Outline::published(name, &device).with_context(|| {
+            format!("no published architecture {name:?}: {} are known", Outline::PUBLISHED.join(", "))
+        })??,
+    };
+    let machine = machine(&device, usize::from(args.ranks));
+    anyhow::ensure!(
+        config.generator.accumulate.is_multiple_of(machine.ranks),
+        "{} ranks cannot share {} micro-batches equally",
+        machine.ranks,
+        config.generator.accumulate
+    );
+    let plan = Plan::new(&config, &outline, machine);
+    let own = if machine.separate { "the device" } else { "memory" };
+    say!("of {own}, as long as the run lasts:");
+    lines(plan.lasting.iter().filter(|item| item.place == Place::Device));
+    say!("beside it, one after the other:");
+    lines(plan.phases.iter());
+    say!("{:>9} GiB at most", gib(plan.peak(Place::Device)));
+    if machine.separate {
+        say!("of the host:");
+        lines(plan.lasting.iter().filter(|item| item.place == Place::Host));
+    }
+    say!("on the disk:");
+    lines(plan.disk.iter());
+    say!("{:>9} GiB in all", gib(plan.on_disk()));
+    let rate = speed(&device) * REACHED;
+    let seconds = plan.operations / rate;
+    let steps = config.pace.steps;
+    say!(
+        "{:.1} TFLOP a step: about {} at the {:.0} GFLOP/s that training reaches of a product's {:.0} here, and {} for {steps} steps",
+        plan.operations / 1e12,
+        duration(seconds),
+        rate / 1e9,
+        rate / REACHED / 1e9,
+        duration(seconds * steps as f64)
+    );
+    match refusal(&config, &outline, machine, &device, 1) {
+        Some(refusal) => say!("{refusal}"),
+        None => {
+            if let Some(limit) = limit(&device, 1) {
+                say!("it fits: {} GiB are free", gib(limit));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a distillation that cannot fit, before its teacher is read.
+pub(crate) fn check(config: &DistillConfig, device: &Device, ranks: &Ranks<'_>) -> anyhow::Result<()> {
+    let machine = machine(device, ranks.all.size());
+    let outline = outline(config, device)?;
+    match refusal(config, &outline, machine, device, ranks.on_machine()) {
+        Some(refusal) => anyhow::bail!("{refusal}; --anyway starts it all the same"),
+        None => Ok(()),
+    }
+}
+
+fn outline(config: &DistillConfig, device: &Device) -> anyhow::Result<Outline> {
+    let options = OpenOptions::new(&config.teacher, device);
+    Ok(Outline::read(&Source::open(&options)?, device)?)
+}
+
+fn machine(device: &Device, ranks: usize) -> Machine {
+    let separate = device::properties(device).hardware.is_some();
+    Machine { separate, recomputes: dmd_kernels::recomputes(device), ranks }
+}
+
+/// The memory that one of so many ranks on a machine may take, where the system tells it.
+fn limit(device: &Device, ranks: usize) -> Option<u64> {
+    device::properties(device).memory.or_else(|| Some(dmd_train::plan::available_memory()? / ranks as u64))
+}
+
+/// Why a distillation cannot fit, and what makes it fit.
+fn refusal(
+    config: &DistillConfig,
+    outline: &Outline,
+    machine: Machine,
+    device: &Device,
+    ranks: usize,
+) -> Option<String> {
+    let limit = limit(device, ranks)?;
+    let needed = Plan::new(config, outline, machine).peak(Place::Device);
+    if needed <= limit {
+        return None;
+    }
+    let (options, least) = Plan::advice(config, outline, machine, limit);
+    let (needed, free, with) = (gib(needed), gib(limit), options.join(", "));
+    Some(match (options.is_empty(), least <= limit) {
+        (true, _) => format!("this needs {needed} GiB of memory, and {free} GiB are free"),
+        (false, true) => format!(
+            "this needs {needed} GiB of memory, and {free} GiB are free: with {with} it needs {} GiB and fits",
+            gib(least)
+        ),
+        (false, false) => format!(
+            "this needs {needed} GiB of memory, and {free} GiB are free: even with {with} it needs {} GiB",
+            gib(least)
+        ),
+    })
+}
+
+fn lines<'a>(items: impl Iterator<Item = &'a Item>) {
+    for item in items {
+        say!("{:>9} GiB {}", gib(item.bytes), item.what);
+    }
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.2}", bytes as f64 / f64::from(1 << 30))
+}
+
+/// Operations that a device does in a second on a large product of matrices in single precision.
+fn speed(device: &Device) -> f64 {
+    const SIDE: usize = 1024;
+    let matrix = || Tensor::<2>::random([SIDE, SIDE], Distribution::Default, device);
+    let (a, b) = (matrix(), matrix());
+    let run = || a.clone().matmul(b.clone()).sum().into_scalar::<f32>();
+    run();
+    let times = (0..5).map(|_| {
+        let start = Instant::now();
+        run();
+        start.elapsed().as_secs_f64()
+    });
+    2.0 * (SIDE as f64).powi(3) / times.fold(f64::INFINITY, f64::min)
+}
+
+/// A time as a person says it.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.0} minutes", s / 60.0),
+        s if s < 48.0 * 3600.0 => format!("{:.0} hours", s / 3600.0),
+        s => format!("{:.0} days", s / 86400.0),
+    }
+}
