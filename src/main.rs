@@ -35,7 +35,9 @@ enum Command {
         after_help = "Example:\n  dmd compare \"a red circle\" \"a blue square\" --steps 50 --out compare.png"
     )]
     Compare(commands::compare::CompareArgs),
-    #[command(after_help = "Example:\n  dmd evaluate --prompts 400 --steps 50,1")]
+    #[command(
+        after_help = "Examples:\n  dmd evaluate --prompts 400 --steps 50,1\n  dmd evaluate --run runs/shapes-distill --checkpoint 1000"
+    )]
     Evaluate(commands::evaluate::EvaluateArgs),
     #[command(after_help = "Example:\n  dmd teacher configs/shapes-teacher.toml")]
     Teacher(commands::teacher::TeacherArgs),
@@ -55,7 +57,9 @@ enum Command {
     Export(commands::export::ExportArgs),
     #[command(after_help = "Example:\n  dmd average runs/a/unet_one_step runs/b/unet_one_step --out mean")]
     Average(commands::average::AverageArgs),
-    #[command(after_help = "Example:\n  dmd report runs/shapes-distill")]
+    #[command(
+        after_help = "Examples:\n  dmd report runs/shapes-distill\n  dmd report runs/a runs/b --out both.html"
+    )]
     Report(commands::report::ReportArgs),
     #[command(after_help = "Example:\n  dmd bench --model sd15 --runs 5")]
     Bench(commands::bench::BenchArgs),

@@ -1,3 +1,4 @@
+mod run;
 mod task;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use dmd_model::{Codec, with_model};
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use self::run::Exported;
 use self::task::{Real, Task};
 use super::{DtypeArgs, ModelArgs, PartsArgs, print_notes, print_opening, print_recipe};
 use crate::console::{say, say_err, say_part};
@@ -36,6 +38,13 @@ pub(crate) struct EvaluateArgs {
     /// Seed of prompts and pictures
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Folder of a distillation, the `output` of its configuration: its newest checkpoint is measured, e.g. --run runs/a,
+    /// with the teacher and the data of its configuration
+    #[arg(long, conflicts_with_all = ["model", "generator", "recipe"])]
+    run: Option<PathBuf>,
+    /// With --run: a checkpoint that was kept (`pace.keep`), by its step [default: the newest]
+    #[arg(long, value_name = "STEP", requires = "run")]
+    checkpoint: Option<usize>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -90,7 +99,19 @@ struct Measured {
 
 pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     ensure!(args.prompts >= 2, "--prompts {} is too few to measure anything", args.prompts);
-    let mut builder = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?);
+    let device = args.model.device()?;
+    let mut options = args.parts.options(&args.model, args.dtype)?;
+    let run = args.run.as_ref().map(|run| Exported::new(run, args.checkpoint, &device)).transpose()?;
+    if let Some(run) = &run {
+        options.model = run.teacher.clone();
+        options.generator = Some(run.generator());
+    }
+    let data = match (&args.data, &run) {
+        (Some(data), _) => Some(data.clone()),
+        (None, Some(run)) => run.data()?,
+        (None, None) => None,
+    };
+    let mut builder = PipelineBuilder::from(options);
     if let Some(recipe) = builder.generator_recipe()? {
         if let (Some(_), Some(scale)) = (recipe.told_guidance, args.guidance) {
             builder = builder.told_guidance(scale);
@@ -110,8 +131,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let pipeline = builder.build()?;
     print_opening(pipeline.notes());
-    let device = args.model.device()?;
-    let task = args.task(&pipeline)?;
+    let task = args.task(data.as_deref(), &pipeline)?;
     let space: Box<dyn FeatureSpace> = match &args.inception {
         Some(path) => Box::new(InceptionSpace::from_file(path, &device)?),
         None => Box::new(RandomConv::new(&device)),
@@ -155,9 +175,9 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
 }
 
 impl EvaluateArgs {
-    fn task(&self, pipeline: &Pipeline) -> anyhow::Result<Task> {
+    fn task(&self, data: Option<&Path>, pipeline: &Pipeline) -> anyhow::Result<Task> {
         let classes = pipeline.model().classes();
-        let Some(path) = &self.data else {
+        let Some(path) = data else {
             ensure!(
                 classes.is_none(),
                 "this model draws classes: give --data FOLDER with pictures whose captions are the classes"

@@ -118,6 +118,14 @@ impl Progress {
         }
         Ok(Self { stage: None })
     }
+
+    /// A line of its own, above the bar.
+    fn tell(&self, line: String) {
+        match &self.stage {
+            Some(shown) if shown.log.is_none() => shown.bar.println(line),
+            _ => say_err!("{line}"),
+        }
+    }
 }
 
 impl Shown {
@@ -190,15 +198,12 @@ impl Observer for Progress {
         }
     }
 
+    fn on_evaluation(&mut self, report: &StepReport<'_>) {
+        self.tell(format!("{} evaluated  {}", place(report), losses(report)));
+    }
+
     fn on_alarm(&mut self, alarm: &Alarm) {
-        let line = format!(
-            "warning: {} is {:.3} at step {}, outside its band",
-            alarm.figure, alarm.value, alarm.step
-        );
-        match &self.stage {
-            Some(shown) if shown.log.is_none() => shown.bar.println(line),
-            _ => say_err!("{line}"),
-        }
+        self.tell(format!("warning: {alarm}"));
     }
 
     fn stopped(&self) -> bool {

@@ -91,7 +91,8 @@ impl Observer for StopAfter {
 /// ones and nothing else.
 #[test]
 fn kept_checkpoints_survive_every_kill() {
-    let pace = Pace { steps: 4, log_every: 100, grid_every: 100, checkpoint_every: 1, keep: 2 };
+    let pace =
+        Pace { steps: 4, log_every: 100, grid_every: 100, checkpoint_every: 1, keep: 2, tensorboard: false };
     let mut killed_at = 0;
     loop {
         let folder = tempfile::tempdir().unwrap();

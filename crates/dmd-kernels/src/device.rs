@@ -228,3 +228,22 @@ fn hardware(device: &Device) -> (Option<String>, Option<u64>) {
 fn hardware(_: &Device) -> (Option<String>, Option<u64>) {
     (None, None)
 }
+
+/// The memory in bytes that burn holds on a device, what it keeps for later included; `None` for the CPU backends, whose
+/// memory is the process's. Waits for what was asked of the device before.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub fn memory(device: &Device) -> Option<u64> {
+    use burn::cubecl::MemoryScope;
+    match device.as_dispatch() {
+        burn::backend::DispatchDevice::Cube(device) => {
+            Some(device.client().memory_report(MemoryScope::Device).usage().bytes_reserved)
+        }
+        _ => None,
+    }
+}
+
+/// The memory in bytes that burn holds on a device; `None`, for the CPU backends' is the process's.
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+pub fn memory(_: &Device) -> Option<u64> {
+    None
+}

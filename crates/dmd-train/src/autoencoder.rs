@@ -150,6 +150,10 @@ impl Recipe for AutoencoderRecipe {
         "autoencoder"
     }
 
+    fn batch(&self) -> Option<usize> {
+        Some(self.section.batch)
+    }
+
     fn loss(
         &mut self,
         network: &Previewed,

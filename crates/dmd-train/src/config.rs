@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::distill::{
-    CacheSection, DistillConfig, Fingerprints, FrozenPrecision, LatentPrecision, PerceptualSection, Schedule,
-    TrainedPrecision,
+    CacheSection, DistillConfig, EvaluationSection, Fingerprints, FrozenPrecision, LatentPrecision,
+    PerceptualSection, Schedule, TrainedPrecision,
 };
 pub(crate) use self::distill::{Measure, RegressionSection};
 pub use self::pixel_teacher::PixelTeacherConfig;

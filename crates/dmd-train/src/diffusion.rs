@@ -164,6 +164,10 @@ impl Recipe for DiffusionRecipe {
         "diffusion"
     }
 
+    fn batch(&self) -> Option<usize> {
+        Some(self.section.batch)
+    }
+
     fn loss(
         &mut self,
         network: &Teacher,

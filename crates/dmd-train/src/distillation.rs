@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::Device;
-use dmd_core::{Distance, Distiller, Guided, Noise, TimeDistribution, TimeSampler};
+use burn::tensor::{Device, Tensor};
+use dmd_core::{Distance, Distiller, FewStep, Guided, Noise, TimeDistribution, TimeSampler};
 use dmd_data::Dataset;
 use dmd_model::{ConditionOf, Conditioner, Family, Model, Noising, Recipe, check_dtype};
 use dmd_weights::Precision;
@@ -16,6 +16,7 @@ use image::RgbImage;
 use crate::cache::Cache;
 use crate::captions::Captions;
 use crate::config::{DistillConfig, require};
+use crate::evaluation::Evaluation;
 use crate::fingerprint::Fingerprint;
 use crate::pairs::Pairs;
 use crate::reals::RealPool;
@@ -53,6 +54,8 @@ pub struct DistillationStage<'a, F: Family> {
     material: Material<'a, F>,
     trainer: TrainerOf<'a, F>,
     recipe: Recipe,
+    /// On the first rank, where the configuration asks for it.
+    evaluation: Option<Evaluation>,
 }
 
 /// What batches are made of.
@@ -140,6 +143,10 @@ impl<'a, F: Family> DistillationStage<'a, F> {
             let (count, seed) = (section.reals, config.seed);
             reals = Some(RealPool::new(count, dataset.as_ref(), model, latents, seed, device)?);
         }
+        let mut evaluation = None;
+        if let Some(section) = &config.evaluation {
+            evaluation = Some(Evaluation::new(section, &dataset, model.picture_size(), device)?);
+        }
         let teacher = Guided::new(teacher, model.conditioner.unconditional()?, config.guidance_scale);
         let distiller = Distiller::new(generator, teacher, fake, model.noising.clone());
         let noise = Noise::stream(config.seed, "distillation");
@@ -147,7 +154,7 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         let batch = config.generator.batch;
         let captions = Captions::new(dataset.as_ref(), text, device);
         let material = Material { model, dataset, pairs, reals, captions, batch, device: device.clone() };
-        Ok(Self { trainer, material, made_from, recipe, config })
+        Ok(Self { trainer, material, made_from, recipe, evaluation, config })
     }
 
     /// The same stage as one of several ranks, which all call this; see [`Trainer::with_ranks`].
@@ -157,7 +164,8 @@ impl<'a, F: Family> DistillationStage<'a, F> {
     /// [`Error::Rank`] on every rank when one has other settings; otherwise what [`Trainer::with_ranks`] returns.
     pub fn with_ranks(self, ranks: &'a dyn Collective) -> Result<Self, Error> {
         agree(ranks, self.made_from.text().as_bytes(), "was started with other settings than rank 0")?;
-        Ok(Self { trainer: self.trainer.with_ranks(ranks)?, ..self })
+        let evaluation = self.evaluation.filter(|_| ranks.rank() == 0);
+        Ok(Self { trainer: self.trainer.with_ranks(ranks)?, evaluation, ..self })
     }
 
     /// What was trained so far, to be written.
@@ -178,6 +186,23 @@ impl<'a, F: Family> DistillationStage<'a, F> {
     /// When a file cannot be written.
     pub fn write(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
         self.trained().write_generator(folder, precision)
+    }
+
+    /// A generator's pictures of a few captions; `next` gives the noise of each of its steps, one row for each
+    /// caption. `None` when `stopped` said so before they were done.
+    fn pictures(
+        &self,
+        generator: &FewStep<NetworkOf<F>>,
+        captions: &[String],
+        next: &mut dyn FnMut() -> Tensor<4>,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<RgbImage>>, Error> {
+        let prompts: Vec<&str> = captions.iter().map(String::as_str).collect();
+        let model = self.material.model;
+        let condition = model.conditioner.remembered(&prompts)?;
+        let z = next();
+        let x0 = generator.generate(z, &condition, next);
+        Ok(chunks::decode(&|x0| model.codec.decode(x0), x0, stopped))
     }
 }
 
@@ -288,6 +313,39 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
         self.trainer.ranks()
     }
 
+    fn samples_per_step(&self) -> Option<usize> {
+        Some(self.config.generator.batch * self.config.generator.accumulate)
+    }
+
+    fn device(&self) -> Option<&Device> {
+        Some(&self.material.device)
+    }
+
+    fn evaluate_every(&self) -> Option<usize> {
+        self.config.evaluation.as_ref().map(|section| section.every)
+    }
+
+    /// The noise of a picture follows that of the picture before, so that chunks of any size give the same pictures.
+    fn evaluate(&self, stopped: &dyn Fn() -> bool) -> Result<Option<Vec<(&'static str, f64)>>, Error> {
+        let Some(evaluation) = &self.evaluation else { return Ok(Some(Vec::new())) };
+        let Material { model, device, batch, .. } = &self.material;
+        let [channels, height, width] = model.shape();
+        let generator = self.trainer.generator();
+        let steps = generator.levels().len();
+        let draw = |captions: &[String], noise: &mut Noise| {
+            let mut drawn = vec![Vec::with_capacity(captions.len()); steps];
+            for _ in captions {
+                drawn
+                    .iter_mut()
+                    .for_each(|step| step.push(noise.normal([1, channels, height, width], device)));
+            }
+            let mut drawn = drawn.into_iter();
+            let mut next = || Tensor::cat(drawn.next().unwrap_or_default(), 0);
+            self.pictures(&generator, captions, &mut next, stopped)
+        };
+        evaluation.measure(chunks::of_samples(model.shape(), *batch), draw, stopped)
+    }
+
     fn noise(&mut self) -> &mut Noise {
         self.trainer.noise()
     }
@@ -315,16 +373,13 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
             if pictures.len() >= SHOWN && !judges() {
                 break;
             }
-            let prompts: Vec<&str> = captions[range.clone()].iter().map(String::as_str).collect();
-            let condition = model.conditioner.remembered(&prompts)?;
-            let mut step = 0;
+            let mut steps = drawn.iter();
             let mut next = || {
-                step += 1;
-                drawn[step - 1].clone().narrow(0, range.start, range.len())
+                let step = steps.next().unwrap_or(&drawn[0]); // the generator has a step for each
+                step.clone().narrow(0, range.start, range.len())
             };
-            let z = next();
-            let x0 = generator.generate(z, &condition, &mut next);
-            let Some(decoded) = chunks::decode(&|x0| model.codec.decode(x0), x0, stopped) else {
+            let Some(decoded) = self.pictures(&generator, &captions[range.clone()], &mut next, stopped)?
+            else {
                 return Ok(None);
             };
             pictures.extend(decoded);

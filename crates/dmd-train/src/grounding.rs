@@ -75,6 +75,10 @@ impl Recipe for GroundingRecipe {
         "grounding"
     }
 
+    fn batch(&self) -> Option<usize> {
+        Some(self.batch)
+    }
+
     fn loss(
         &mut self,
         network: &Grounded,

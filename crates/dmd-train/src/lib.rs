@@ -1,6 +1,7 @@
 //! Training and distillation: the data, the teacher's two stages, and Distribution Matching
 //! Distillation itself, with checkpoints that resume exactly.
 
+mod alarms;
 mod autoencoder;
 pub mod cache;
 mod captions;
@@ -12,6 +13,8 @@ mod distance;
 mod distillation;
 mod ema;
 mod error;
+mod evaluation;
+mod events;
 mod figures;
 pub mod fingerprint;
 mod gradients;

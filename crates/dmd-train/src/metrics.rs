@@ -1,54 +1,104 @@
 //! `metrics.jsonl`: one object per logged step.
 
 use std::fs;
-use std::io::Write;
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use crate::Error;
-use crate::run::StepReport;
 
-/// Drops what `metrics.jsonl` holds of steps that the checkpoint does not have, and a line that was cut
-/// while it was written: these steps are done, and logged, again.
-pub(crate) fn forget_after(folder: &Path, stage: &str, step: usize) -> Result<(), Error> {
-    let path = folder.join("metrics.jsonl");
-    let Ok(bytes) = fs::read(&path) else {
-        return Ok(()); // nothing was logged yet
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    let keeps = |line: &&str| {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-        let at = line["step"].as_u64();
-        line["stage"] != stage && at.is_some() || at.is_some_and(|at| at <= step as u64)
-    };
-    let kept: String = text.lines().filter(keeps).map(|line| format!("{line}\n")).collect();
-    if kept != text {
-        dmd_weights::write_atomic(&path, kept.as_bytes())?;
+/// The file of a run.
+pub(crate) fn path(run: &Path) -> PathBuf {
+    run.join("metrics.jsonl")
+}
+
+/// A line that was read.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) stage: String,
+    pub(crate) step: u64,
+    /// Whatever else is a number.
+    pub(crate) figures: Vec<(String, f64)>,
+}
+
+impl Entry {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let Ok(Value::Object(line)) = serde_json::from_slice(line) else { return None };
+        let (stage, step) = (line.get("stage")?.as_str()?.to_owned(), line.get("step")?.as_u64()?);
+        let numbers = line.into_iter().filter(|(name, _)| name != "step");
+        let figures = numbers.filter_map(|(name, value)| Some((name, value.as_f64()?))).collect();
+        Some(Self { stage, step, figures })
+    }
+}
+
+/// Calls a function with the bytes of every line of a file, and with what they say; `None` where they cannot be read.
+pub(crate) fn read(file: &Path, mut each: impl FnMut(&[u8], Option<Entry>)) -> io::Result<()> {
+    let mut reader = BufReader::new(fs::File::open(file)?);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        each(&line, Entry::parse(&line));
+        line.clear();
     }
     Ok(())
 }
 
-/// Memory of this process, where the system reports it: Linux does.
-fn resident_memory() -> Option<u64> {
+/// Drops what `metrics.jsonl` holds of steps that the checkpoint does not have, and a line that was cut
+/// while it was written: these steps are done, and logged, again. Calls a function with every line that stays.
+pub(crate) fn forget_after(
+    folder: &Path,
+    stage: &str,
+    step: usize,
+    mut kept: impl FnMut(&Entry),
+) -> Result<(), Error> {
+    let path = path(folder);
+    if !path.exists() {
+        return Ok(()); // nothing was logged yet
+    }
+    let (mut text, mut changed) = (Vec::new(), false);
+    let all = read(&path, |line, entry| {
+        let Some(entry) = entry.filter(|entry| entry.stage != stage || entry.step <= step as u64) else {
+            changed = true;
+            return;
+        };
+        kept(&entry);
+        text.extend_from_slice(line);
+        if !line.ends_with(b"\n") {
+            text.push(b'\n');
+            changed = true;
+        }
+    });
+    all.map_err(|source| dmd_weights::Error::Read { path: path.clone(), source })?;
+    if changed {
+        dmd_weights::write_atomic(&path, &text)?;
+    }
+    Ok(())
+}
+
+/// Memory of this process in bytes, where the system reports it: Linux does.
+pub(crate) fn resident_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }
 
-/// Adds a line.
-pub(crate) fn append(folder: &Path, report: &StepReport<'_>) -> Result<(), Error> {
-    let path = folder.join("metrics.jsonl");
+/// Adds a line: the step of a stage, the seconds spent in it, and figures.
+pub(crate) fn append(
+    folder: &Path,
+    (stage, step): (&str, usize),
+    seconds: f64,
+    figures: &[(&'static str, f64)],
+) -> Result<(), Error> {
+    let path = path(folder);
     let mut line = serde_json::Map::new();
-    line.insert("stage".to_owned(), report.stage.into());
-    line.insert("step".to_owned(), report.step.into());
-    line.insert("seconds".to_owned(), report.seconds.into());
-    if let Some(bytes) = resident_memory() {
-        line.insert("memory_gib".to_owned(), (bytes as f64 / f64::from(1 << 30)).into());
-    }
-    for (name, value) in report.losses {
+    line.insert("stage".to_owned(), stage.into());
+    line.insert("step".to_owned(), step.into());
+    line.insert("seconds".to_owned(), seconds.into());
+    for (name, value) in figures {
         line.insert((*name).to_owned(), (*value).into());
     }
-    let text = format!("{}\n", serde_json::Value::Object(line));
+    let text = format!("{}\n", Value::Object(line));
     let written = fs::create_dir_all(folder)
         .and_then(|()| fs::OpenOptions::new().create(true).append(true).open(&path))
         .and_then(|mut file| file.write_all(text.as_bytes()));

@@ -18,6 +18,9 @@ pub struct Pace {
     /// Checkpoints that are kept, the newest among them; older ones are named by their step.
     #[serde(default = "one")]
     pub keep: usize,
+    /// Write TensorBoard's event files, below `tensorboard/`, beside `metrics.jsonl`.
+    #[serde(default)]
+    pub tensorboard: bool,
 }
 
 fn one() -> usize {

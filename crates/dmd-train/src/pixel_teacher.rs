@@ -115,6 +115,10 @@ impl Recipe for PixelRecipe {
         "pixels"
     }
 
+    fn batch(&self) -> Option<usize> {
+        Some(self.config.training.batch)
+    }
+
     fn loss(
         &mut self,
         network: &ClassDenoiser,

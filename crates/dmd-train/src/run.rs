@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
 use dmd_core::Noise;
 use image::RgbImage;
 
 use crate::NotFinite;
+use crate::alarms::{Alarm, Watch};
 use crate::checkpoint::{self, RunState, newest};
+use crate::events::Events;
 use crate::fingerprint::Fingerprint;
-use crate::report::{self, Alarm};
 use crate::{Alone, Collective, Error, Figures, agree, any, metrics, together};
 
 pub use crate::pace::Pace;
@@ -51,6 +53,17 @@ pub trait Stage {
     /// The stream of the stage's random numbers.
     fn noise(&mut self) -> &mut Noise;
 
+    /// How many samples one step is made of, on all ranks together, for the speed in `metrics.jsonl`; the default does
+    /// not know.
+    fn samples_per_step(&self) -> Option<usize> {
+        None
+    }
+
+    /// The device that computes, for its memory in `metrics.jsonl`; the default does not tell.
+    fn device(&self) -> Option<&Device> {
+        None
+    }
+
     /// A few pictures, and figures measured on them, that show where the training stands; `None` when `stopped` said
     /// so before they were done.
     ///
@@ -58,6 +71,21 @@ pub trait Stage {
     ///
     /// What the data source returns.
     fn probe(&self, stopped: &dyn Fn() -> bool) -> Result<Option<Probe>, Error>;
+
+    /// After how many steps [`Self::evaluate`] is called, besides the last one; the default is never.
+    fn evaluate_every(&self) -> Option<usize> {
+        None
+    }
+
+    /// Figures of many pictures, by which checkpoints are compared; `None` when `stopped` said so before they were done.
+    /// Of several ranks the first alone is asked. It must leave [`Self::noise`] where it is.
+    ///
+    /// # Errors
+    ///
+    /// What the data source or a measure returns.
+    fn evaluate(&self, _stopped: &dyn Fn() -> bool) -> Result<Option<Vec<(&'static str, f64)>>, Error> {
+        Ok(Some(Vec::new()))
+    }
 }
 
 /// Where a training stands, to look at.
@@ -74,7 +102,10 @@ pub trait Observer {
     /// Called after every step.
     fn on_step(&mut self, report: &StepReport<'_>);
 
-    /// Called when a figure leaves the band in which a run is healthy.
+    /// Called after an evaluation, with its figures.
+    fn on_evaluation(&mut self, _report: &StepReport<'_>) {}
+
+    /// Called when a figure leaves the range of a healthy run; once for each figure and reason.
     fn on_alarm(&mut self, _alarm: &Alarm) {}
 
     /// Whether to stop now, with a checkpoint.
@@ -130,25 +161,31 @@ pub fn run(
         let probed = if run.grid().exists() { Ok(()) } else { run.probe(observer) };
         run.together(probed)?;
     }
+    if run.step > 0 && run.evaluates() && !run.evaluate(observer)? {
+        return Ok(Outcome::Stopped);
+    }
+    run.clock = Clock::at(run.step);
     while run.step < pace.steps {
         let figures = run.stage.step()?;
         run.step += 1;
         let last = run.step == pace.steps;
         let due = |every: usize| last || run.step.is_multiple_of(every.max(1));
-        let (logs, saves, probes) = (due(pace.log_every), due(pace.checkpoint_every), due(pace.grid_every));
+        let (logs, probes, evaluates) = (due(pace.log_every), due(pace.grid_every), run.evaluates());
+        // What is evaluated can be exported, and an evaluation that was broken off is made again.
+        let saves = due(pace.checkpoint_every) || evaluates;
         // Ranks that train together read the same figures at the same steps; they have waited for the device anyway.
         let several = run.stage.ranks().size() > 1;
         if logs || saves || probes || several || run.read_at.elapsed() >= READ_EVERY {
-            run.read(&figures, observer)?;
+            run.read(&figures)?;
         }
-        let report = run.report();
-        observer.on_step(&report);
-        let logged = if logs { run.log(&report) } else { Ok(()) };
+        observer.on_step(&run.report());
+        let logged = if logs { run.log(observer) } else { Ok(()) };
         run.together(logged)?;
         let stops = any(run.stage.ranks(), observer.stopped())? && !last;
+        let beside = Instant::now();
         // What was computed is safe before anything else is tried with it.
         if saves || stops {
-            run.read(&figures, observer)?;
+            run.read(&figures)?;
             let saved = run.save();
             run.together(saved)?;
         }
@@ -159,6 +196,10 @@ pub fn run(
             let probed = run.probe(observer);
             run.together(probed)?;
         }
+        if evaluates && !run.evaluate(observer)? {
+            return Ok(Outcome::Stopped);
+        }
+        run.clock.beside += beside.elapsed();
     }
     Ok(Outcome::Finished)
 }
@@ -175,6 +216,26 @@ fn load_newest(stage: &mut dyn Stage, folder: &Path) -> Result<(usize, f64), Err
     Ok((state.step, state.seconds))
 }
 
+/// Since when the speed is measured.
+struct Clock {
+    start: Instant,
+    step: usize,
+    /// Time for checkpoints, probes and evaluations, which is not counted.
+    beside: Duration,
+}
+
+impl Clock {
+    fn at(step: usize) -> Self {
+        Self { start: Instant::now(), step, beside: Duration::ZERO }
+    }
+
+    /// Steps per second up to a step.
+    fn speed(&self, step: usize) -> f64 {
+        let seconds = self.start.elapsed().saturating_sub(self.beside).as_secs_f64();
+        (step - self.step) as f64 / seconds.max(f64::MIN_POSITIVE)
+    }
+}
+
 /// A run between two steps.
 struct Run<'a> {
     stage: &'a mut dyn Stage,
@@ -182,6 +243,8 @@ struct Run<'a> {
     folder: &'a Path,
     step: usize,
     saved: usize,
+    /// The step from which this session goes on.
+    resumed: usize,
     /// Seconds of earlier sessions.
     before: f64,
     start: Instant,
@@ -189,26 +252,58 @@ struct Run<'a> {
     /// The step whose figures were read last, and these.
     read_step: usize,
     losses: Vec<(&'static str, f64)>,
-    alarmed: Vec<&'static str>,
+    clock: Clock,
+    watch: Watch,
+    /// The last step that `metrics.jsonl` has an evaluation of.
+    evaluated: Option<u64>,
+    /// TensorBoard's file of this session, from the first line on.
+    events: Option<Events>,
 }
+
+/// The figure that every evaluation has.
+const EVALUATED: &str = "evaluation_seconds";
 
 impl<'a> Run<'a> {
     /// Loads the newest checkpoint, and makes up for a probe that its session did not come to.
     fn resume(stage: &'a mut dyn Stage, pace: &'a Pace, folder: &'a Path) -> Result<Self, Error> {
-        let settings = format!("{} {} {pace:?}", stage.name(), stage.made_from().text());
+        let every = stage.evaluate_every();
+        let settings = format!("{} {} {pace:?} {every:?}", stage.name(), stage.made_from().text());
         agree(stage.ranks(), settings.as_bytes(), "was started with other settings than rank 0")?;
         let loaded = load_newest(stage, folder);
         let (step, before) = together(stage.ranks(), loaded)?;
         agree(stage.ranks(), &step.to_le_bytes(), "finds another checkpoint than rank 0")?;
+        let (mut watch, mut evaluated) = (Watch::default(), None);
         let forgotten = match stage.ranks().rank() {
-            0 => metrics::forget_after(folder, stage.name(), step),
+            // What rang in an earlier session does not ring again.
+            0 => metrics::forget_after(folder, stage.name(), step, |line| {
+                for (name, value) in &line.figures {
+                    watch.see(&line.stage, line.step, name, *value);
+                    if name == EVALUATED && line.stage == stage.name() {
+                        evaluated = Some(line.step);
+                    }
+                }
+            }),
             _ => Ok(()),
         };
         together(stage.ranks(), forgotten)?;
         let now = Instant::now();
-        let (losses, alarmed) = (Vec::new(), Vec::new());
-        let (start, read_at, saved, read_step) = (now, now, step, step);
-        Ok(Self { stage, pace, folder, step, saved, before, start, read_at, read_step, losses, alarmed })
+        Ok(Self {
+            stage,
+            pace,
+            folder,
+            step,
+            saved: step,
+            resumed: step,
+            before,
+            start: now,
+            read_at: now,
+            read_step: step,
+            losses: Vec::new(),
+            clock: Clock::at(step),
+            watch,
+            evaluated,
+            events: None,
+        })
     }
 
     /// Whether this is the rank that writes files.
@@ -221,8 +316,40 @@ impl<'a> Run<'a> {
         together(self.stage.ranks(), result)
     }
 
-    fn log(&self, report: &StepReport<'_>) -> Result<(), Error> {
-        if self.writes() { metrics::append(self.folder, report) } else { Ok(()) }
+    /// Logs the figures of the present step, with the speed and the memory.
+    fn log(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+        const GIB: f64 = (1 << 30) as f64;
+        if !self.writes() {
+            return Ok(());
+        }
+        let mut figures = self.losses.clone();
+        let samples = self.stage.samples_per_step();
+        figures.extend(
+            samples.map(|samples| ("samples_per_second", samples as f64 * self.clock.speed(self.step))),
+        );
+        figures.extend(metrics::resident_memory().map(|bytes| ("memory_gib", bytes as f64 / GIB)));
+        let device = self.stage.device().and_then(dmd_kernels::device::memory);
+        figures.extend(device.map(|bytes| ("device_memory_gib", bytes as f64 / GIB)));
+        self.clock = Clock::at(self.step);
+        self.watch(&figures, observer);
+        self.write(&figures)
+    }
+
+    /// Adds figures of the present step to `metrics.jsonl` and to TensorBoard's file.
+    fn write(&mut self, figures: &[(&'static str, f64)]) -> Result<(), Error> {
+        metrics::append(self.folder, (self.stage.name(), self.step), self.seconds(), figures)?;
+        let step = self.step;
+        self.events()?.map_or(Ok(()), |events| events.figures(step, figures))
+    }
+
+    /// TensorBoard's file of this session, where the run has one. Each stage has a folder of its own, since its steps
+    /// begin at 1.
+    fn events(&mut self) -> Result<Option<&mut Events>, Error> {
+        if self.pace.tensorboard && self.events.is_none() {
+            let folder = self.folder.join("tensorboard").join(self.stage.name());
+            self.events = Some(Events::create(&folder, self.resumed)?);
+        }
+        Ok(self.events.as_mut())
     }
 
     fn seconds(&self) -> f64 {
@@ -240,7 +367,7 @@ impl<'a> Run<'a> {
     }
 
     /// Waits for the device and takes over the figures of the present step, once.
-    fn read(&mut self, figures: &Figures, observer: &mut dyn Observer) -> Result<(), Error> {
+    fn read(&mut self, figures: &Figures) -> Result<(), Error> {
         if self.read_step == self.step {
             return Ok(());
         }
@@ -249,14 +376,15 @@ impl<'a> Run<'a> {
             Error::Diverged { step: self.step, term, value, checkpoint, saved }
         })?;
         (self.read_step, self.read_at) = (self.step, Instant::now());
-        for (term, value) in &self.losses {
-            if !report::healthy(term, *value) && !self.alarmed.contains(term) {
-                self.alarmed.push(*term);
-                let figure = format!("{}: {term}", self.stage.name());
-                observer.on_alarm(&Alarm { figure, step: self.step as u64, value: *value });
-            }
-        }
         Ok(())
+    }
+
+    /// Tells the observer of logged figures that have left the range of a healthy run.
+    fn watch(&mut self, figures: &[(&'static str, f64)], observer: &mut dyn Observer) {
+        for (name, value) in figures {
+            let fresh = self.watch.see(self.stage.name(), self.step as u64, name, *value);
+            fresh.iter().for_each(|alarm| observer.on_alarm(alarm));
+        }
     }
 
     fn save(&mut self) -> Result<(), Error> {
@@ -280,7 +408,7 @@ impl<'a> Run<'a> {
     }
 
     /// Logs the figures of a probe and writes its grid.
-    fn probe(&self, observer: &dyn Observer) -> Result<(), Error> {
+    fn probe(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         if !self.writes() {
             return Ok(());
         }
@@ -288,11 +416,44 @@ impl<'a> Run<'a> {
             return Ok(()); // asked to stop: the checkpoint is written
         };
         if !probe.figures.is_empty() {
-            metrics::append(self.folder, &StepReport { losses: &probe.figures, ..self.report() })?;
+            self.write(&probe.figures)?;
         }
-        if !probe.pictures.is_empty() {
-            dmd_data::save(&dmd_data::grid(&probe.pictures, 8), &self.grid())?;
+        if probe.pictures.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let (grid, path, step) = (dmd_data::grid(&probe.pictures, 8), self.grid(), self.step);
+        dmd_data::save(&grid, &path)?;
+        let Some(events) = self.events()? else { return Ok(()) };
+        let png = std::fs::read(&path).map_err(|source| dmd_weights::Error::Read { path, source })?;
+        events.picture(step, "grid", grid.dimensions(), &png)
+    }
+
+    /// Whether the present step is one that is evaluated.
+    fn evaluates(&self) -> bool {
+        let due = |every: usize| self.step == self.pace.steps || self.step.is_multiple_of(every.max(1));
+        self.stage.evaluate_every().is_some_and(due)
+    }
+
+    /// Evaluates the present step, unless that was done; whether it was not broken off. The ranks wait for the first.
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, Error> {
+        let done = if self.writes() { self.evaluate_here(observer) } else { Ok(true) };
+        let done = together(self.stage.ranks(), done)?;
+        Ok(!any(self.stage.ranks(), !done)?)
+    }
+
+    fn evaluate_here(&mut self, observer: &mut dyn Observer) -> Result<bool, Error> {
+        if self.evaluated == Some(self.step as u64) {
+            return Ok(true);
+        }
+        let start = Instant::now();
+        let Some(mut figures) = self.stage.evaluate(&|| observer.stopped())? else {
+            return Ok(false);
+        };
+        observer.on_evaluation(&StepReport { losses: &figures, ..self.report() });
+        self.watch(&figures, observer);
+        figures.push((EVALUATED, start.elapsed().as_secs_f64()));
+        self.write(&figures)?;
+        self.evaluated = Some(self.step as u64);
+        Ok(true)
     }
 }

@@ -178,7 +178,12 @@ impl<'a, F: Family> Trained<'a, F> {
         Ok(folders)
     }
 
-    pub(crate) fn write_generator(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
+    /// Writes the generator alone into a folder: its network, with low-rank updates merged, and how it is called.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn write_generator(&self, folder: &Path, precision: Precision) -> Result<(), Error> {
         let network = whole(&self.generator.network);
         network.save(&self.model.config, folder, precision)?;
         Ok(self.recipe.write(folder)?)

@@ -35,6 +35,11 @@ pub trait Recipe: Debug {
         noise: &mut Noise,
     ) -> Result<(Tensor<1>, Figures), Error>;
 
+    /// How many examples a step's loss is of, for the speed in `metrics.jsonl`; the default does not know.
+    fn batch(&self) -> Option<usize> {
+        None
+    }
+
     /// Pictures and figures of the averaged network; `None` when `stopped` said so before they were done. The default
     /// has neither.
     ///
@@ -166,6 +171,14 @@ impl<R: Recipe> Stage for Training<R> {
 
     fn noise(&mut self) -> &mut Noise {
         &mut self.noise
+    }
+
+    fn samples_per_step(&self) -> Option<usize> {
+        self.recipe.batch()
+    }
+
+    fn device(&self) -> Option<&Device> {
+        Some(&self.device)
     }
 
     fn probe(&self, stopped: &dyn Fn() -> bool) -> Result<Option<Probe>, Error> {

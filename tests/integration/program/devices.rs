@@ -25,6 +25,22 @@ fn devices_are_listed() {
     }
 }
 
+/// A GPU's memory grows by what is put onto it; a CPU backend has none of its own.
+#[test]
+fn devices_are_asked_for_their_memory() {
+    const BYTES: u64 = 64 << 20;
+    let device = crate::support::device();
+    let before = dmd::device::memory(&device);
+    let held = burn::tensor::Tensor::<1>::ones([BYTES as usize / 4], &device);
+    let sum = (held.clone() * 2.0).sum().into_scalar::<f32>();
+    let after = dmd::device::memory(&device);
+    assert!(sum > 0.0 && held.dims() == [BYTES as usize / 4]);
+    match crate::support::device_name().as_str() {
+        "flex" | "ndarray" => assert_eq!((before, after), (None, None)),
+        _ => assert!(after.unwrap() >= BYTES, "{after:?} after {before:?}"),
+    }
+}
+
 /// The device under test is right on a tiny model; half precision is told apart from single.
 #[test]
 fn self_check_of_a_tiny_model() {

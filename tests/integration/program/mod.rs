@@ -18,6 +18,7 @@ mod planning;
 mod ranks;
 mod refusals;
 mod teacher;
+mod watching;
 
 use std::fs;
 use std::path::Path;
@@ -47,15 +48,16 @@ pub(crate) fn refused(folder: &Path, arguments: &[&str]) -> String {
     sentence
 }
 
-/// What a run logged, but for its clock.
+/// What a run logged, but for its clock and its memory.
 fn losses(folder: &Path) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
     let mut lines: Vec<serde_json::Value> =
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     for line in &mut lines {
         let object = line.as_object_mut().unwrap();
-        object.remove("seconds");
-        object.remove("memory_gib");
+        for clock in ["seconds", "memory_gib", "samples_per_second", "evaluation_seconds"] {
+            object.remove(clock);
+        }
     }
     lines
 }

@@ -13,6 +13,7 @@ mod resuming;
 mod running;
 mod tiny;
 mod trainer;
+mod watching;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};

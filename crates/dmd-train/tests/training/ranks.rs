@@ -223,7 +223,8 @@ impl Observer for Seen {
     }
 }
 
-const PACE: Pace = Pace { steps: 20, log_every: 1, grid_every: 4, checkpoint_every: 3, keep: 1 };
+const PACE: Pace =
+    Pace { steps: 20, log_every: 1, grid_every: 4, checkpoint_every: 3, keep: 1, tensorboard: false };
 
 /// What `metrics.jsonl` has, but for the clock.
 fn metrics(folder: &Path) -> Vec<serde_json::Value> {
@@ -231,7 +232,7 @@ fn metrics(folder: &Path) -> Vec<serde_json::Value> {
     let mut lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for line in &mut lines {
-        line.as_object_mut().unwrap().retain(|key, _| key != "seconds" && key != "memory_gib");
+        line.as_object_mut().unwrap().retain(|key, _| !["seconds", "memory_gib"].contains(&key.as_str()));
     }
     lines
 }

@@ -44,7 +44,8 @@ fn divergence_stops_the_run() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let pace = Pace { steps: 9, log_every: 1, grid_every: 100, checkpoint_every: 1, keep: 1 };
+    let pace =
+        Pace { steps: 9, log_every: 1, grid_every: 100, checkpoint_every: 1, keep: 1, tensorboard: false };
     let error = run(
         &mut Diverging { steps: 0, noise: Noise::from_seed(0) },
         &pace,

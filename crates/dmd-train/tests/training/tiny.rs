@@ -54,7 +54,14 @@ pub(crate) fn tiny_autoencoder(steps: usize) -> AutoencoderSection {
         schedule: Schedule::Cosine,
         warmup_steps: 1,
         ema_decay: 0.9,
-        pace: Pace { steps, log_every: 1, grid_every: 100, checkpoint_every: 100, keep: 1 },
+        pace: Pace {
+            steps,
+            log_every: 1,
+            grid_every: 100,
+            checkpoint_every: 100,
+            keep: 1,
+            tensorboard: false,
+        },
     }
 }
 
@@ -104,7 +111,14 @@ impl Classes {
         let config: PixelTeacherConfig = toml::from_str(TEACHER).unwrap();
         let mut teacher = PixelRecipe::start(config, dataset.clone(), Fingerprint::new(), &device).unwrap();
         // A network whose last layer is zero says the same of every class.
-        let pace = Pace { steps: 1, log_every: 1, grid_every: 100, checkpoint_every: 100, keep: 1 };
+        let pace = Pace {
+            steps: 1,
+            log_every: 1,
+            grid_every: 100,
+            checkpoint_every: 100,
+            keep: 1,
+            tensorboard: false,
+        };
         run(&mut teacher, &pace, &home.path().join("training"), &mut StopAt(100, 0)).unwrap();
         let folder = home.path().join("teacher");
         teacher.model().unwrap().write_teacher(&ModelFolder::new(&folder), Precision::Single).unwrap();

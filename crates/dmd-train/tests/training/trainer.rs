@@ -70,6 +70,28 @@ fn turns_side_by_side() {
     }
 }
 
+/// The losses of an update of two micro-batches are the means of those of each alone, whose noise follows the other's.
+#[test]
+fn losses_are_means_over_micro_batches() {
+    let _alone = alone();
+    let losses = |accumulate: usize, from: u128| {
+        let mut trainer = trainer(TrainerConfig { accumulate, fake_updates: 0, ..config() });
+        trainer.noise().seek(from);
+        let figures = trainer.step(|_, _| Ok(Batch::new(()))).unwrap().read().unwrap();
+        let of = |name: &str| figures.iter().find(|(term, _)| *term == name).unwrap().1;
+        (["matching", "sample_mean", "sample_deviation"].map(of), trainer.noise().position())
+    };
+    let start = trainer(config()).noise().position();
+    let (first, between) = losses(1, start);
+    let (second, _) = losses(1, between);
+    let (both, _) = losses(2, start);
+    assert_ne!(first, second);
+    for ((both, first), second) in both.into_iter().zip(first).zip(second) {
+        // Each value was rounded to f32 before the mean was taken in f64.
+        assert_eq!(both, (first + second) / 2.0);
+    }
+}
+
 /// A trainer whose real samples are not finite in one step.
 struct Damaged {
     trainer: ToyTrainer,
@@ -117,7 +139,8 @@ fn a_fake_update_that_is_not_finite_stops_the_run() {
         let adversarial = Adversarial { generator_weight: 0.1, critic_weight: 0.1, times: config().times };
         let trainer = trainer(TrainerConfig { adversarial: Some(adversarial), ..config() });
         let folder = tempfile::tempdir().unwrap();
-        let pace = Pace { steps: 9, log_every, grid_every: 100, checkpoint_every: 2, keep: 1 };
+        let pace =
+            Pace { steps: 9, log_every, grid_every: 100, checkpoint_every: 2, keep: 1, tensorboard: false };
         let mut stage = Damaged { trainer, at: 3 };
         let error = run(&mut stage, &pace, folder.path(), &mut StopAt(100, 0)).unwrap_err();
         let state = checkpoint_folder(folder.path(), "damaged").join("state.json");

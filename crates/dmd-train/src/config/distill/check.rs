@@ -4,6 +4,7 @@ use dmd_core::matching::Weighting;
 use dmd_eval::Backbone;
 
 use super::DistillConfig;
+use super::evaluation::EvaluationSection;
 use super::sections::{AdversarialSection, Measure, PerceptualSection, RegressionSection};
 use crate::Error;
 use crate::config::{
@@ -48,7 +49,8 @@ impl DistillConfig {
             require_count("lora.layers", lora.layers.len())?;
         }
         self.regression.as_ref().map_or(Ok(()), RegressionSection::check)?;
-        self.adversarial.as_ref().map_or(Ok(()), AdversarialSection::check)
+        self.adversarial.as_ref().map_or(Ok(()), AdversarialSection::check)?;
+        self.evaluation.as_ref().map_or(Ok(()), EvaluationSection::check)
     }
 }
 

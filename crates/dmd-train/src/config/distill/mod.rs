@@ -1,5 +1,6 @@
 mod cache;
 mod check;
+mod evaluation;
 mod sections;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use dmd_model::ModelFolder;
 use serde::{Deserialize, Serialize};
 
 pub use self::cache::{CacheSection, LatentPrecision};
+pub use self::evaluation::EvaluationSection;
 use self::sections::{AdversarialSection, FakeSection, GeneratorSection, MatchingSection};
 pub use self::sections::{FrozenPrecision, PerceptualSection, Schedule, TrainedPrecision};
 pub(crate) use self::sections::{Measure, RegressionSection};
@@ -63,6 +65,8 @@ pub struct DistillConfig {
     pub regression: Option<RegressionSection>,
     /// The adversarial term.
     pub adversarial: Option<AdversarialSection>,
+    /// How the generator is measured while it is trained; left out, it is not.
+    pub evaluation: Option<EvaluationSection>,
     /// How long and how often.
     pub pace: Pace,
 }
@@ -82,13 +86,14 @@ pub struct Fingerprints {
 
 /// Options that a resumed run may change: how long, how fast, on how much, and where. The teacher, the data and other
 /// files are compared by their content.
-const FREE: [&str; 27] = [
+const FREE: [&str; 28] = [
     "output",
     "teacher",
     "teacher_precision",
     "precision",
     "data",
     "cache.path",
+    "evaluation",
     "pace",
     "generator.batch",
     "generator.learning_rate",
