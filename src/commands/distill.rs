@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use burn::tensor::Device;
@@ -9,8 +10,9 @@ use dmd_model::{AnyModel, Conditioner, Family, Model, ModelFolder, Networks, Ope
 use dmd_train::cache::Cache;
 use dmd_train::checkpoint::check_resumable;
 use dmd_train::config::{self, DistillConfig, Fingerprints};
+use dmd_train::fingerprint::Fingerprint;
 use dmd_train::pairs::{PairMaker, Pairs, Share};
-use dmd_train::run::{Outcome, run};
+use dmd_train::run::{Outcome, Stage, run};
 use dmd_train::{DistillationParts, DistillationStage, agree, any, together};
 use dmd_weights::{FolderLock, Precision};
 
@@ -138,6 +140,40 @@ fn distill_in<F: Family>(
         (config.teacher.display(), ModelFolder::new(&config.output).part(Part::Generator));
     say!("draw with it: dmd generate PROMPT --model {teacher} --generator {}", generator.display());
     Ok(())
+}
+
+/// Seconds of a step on this device: the second of two steps with one micro-batch, times the micro-batches of a rank. Nothing
+/// is written. The regression's pairs are left out, and nothing is read from a cache.
+pub(crate) fn measured_step(config: &DistillConfig, ranks: usize, device: &Device) -> anyhow::Result<f64> {
+    let mut one = config.clone();
+    let micro_batches = (one.generator.accumulate / ranks).max(1);
+    (one.generator.accumulate, one.generator.parallel) = (1, 1);
+    (one.regression, one.cache) = (None, None);
+    if let Some(section) = &mut one.adversarial {
+        section.reals = section.reals.min(4 * one.generator.batch);
+    }
+    let one_step = with_model!(open(&one, device)?, model => second_step(model, &one, device)?);
+    Ok(one_step * micro_batches as f64)
+}
+
+fn second_step<F: Family>(
+    mut model: Model<F>,
+    config: &DistillConfig,
+    device: &Device,
+) -> anyhow::Result<f64> {
+    let dataset = open_data(&model, config)?;
+    let teacher = model.teacher()?.clone();
+    model.teacher = None;
+    let made_from = Fingerprint::new();
+    let parts = DistillationParts { teacher, dataset, pairs: None, cache: None, made_from };
+    let mut stage = DistillationStage::new(config.clone(), &model, parts, device)?;
+    let mut step = || -> anyhow::Result<f64> {
+        let start = Instant::now();
+        anyhow::ensure!(stage.step()?.read().is_ok(), "the figures of a step are not finite");
+        Ok(start.elapsed().as_secs_f64())
+    };
+    step()?; // with what a device prepares once
+    step()
 }
 
 /// Where the pairs of a distillation lie.

@@ -9,6 +9,7 @@ use dmd_model::{OpenOptions, Outline, Source};
 use dmd_train::config::DistillConfig;
 use dmd_train::plan::{Item, Place, Plan, Setting};
 
+use super::distill::measured_step;
 use super::ranks::Ranks;
 use crate::console::say;
 
@@ -26,11 +27,14 @@ pub(crate) struct PlanArgs {
     /// Ranks that share the micro-batches
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     ranks: u16,
+    /// Measure two steps with one micro-batch on the device, in place of an estimate; needs the teacher and the data
+    #[arg(long, conflicts_with = "teacher")]
+    measure: bool,
 }
 
 /// Of a plain product's speed, what the training of a network reaches, measured with Stable Diffusion 1.5 on flex (see
 /// docs/src/training.md); the kernels between products, and smaller products, take the rest.
-const REACHED: f64 = 0.4;
+const REACHED: f64 = 0.33;
 
 pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
     let config = DistillConfig::from_file(&args.config)?;
@@ -68,17 +72,29 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
     say!("on the disk:");
     lines(plan.disk.iter());
     say!("{:>9} GiB in all", gib(plan.on_disk()));
-    let rate = speed(&device) * REACHED;
-    let seconds = plan.operations / rate;
-    let steps = config.pace.steps;
-    say!(
-        "{:.1} TFLOP a step: about {} at the {:.0} GFLOP/s that training reaches of a product's {:.0} here, and {} for {steps} steps",
-        plan.operations / 1e12,
-        duration(seconds),
-        rate / 1e9,
-        rate / REACHED / 1e9,
-        duration(seconds * steps as f64)
-    );
+    let (work, steps) = (plan.operations / 1e12, config.pace.steps);
+    let seconds = match args.measure {
+        true => {
+            if let Some(refusal) = refusal(&config, &outline, setting, &device, 1) {
+                anyhow::bail!("no step can be measured: {refusal}");
+            }
+            let seconds = measured_step(&config, setting.ranks, &device)?;
+            say!("{work:.1} TFLOP a step: {}, as measured", duration(seconds));
+            seconds
+        }
+        false => {
+            let product = speed(&device);
+            let seconds = plan.operations / (product * REACHED);
+            say!(
+                "{work:.1} TFLOP a step: about {}, if training reaches {:.0} of the {:.0} GFLOP/s of a large product here",
+                duration(seconds),
+                product * REACHED / 1e9,
+                product / 1e9
+            );
+            seconds
+        }
+    };
+    say!("{} for {steps} steps", duration(seconds * steps as f64));
     match refusal(&config, &outline, setting, &device, 1) {
         Some(refusal) => say!("{refusal}"),
         None => {

@@ -109,6 +109,22 @@ fn a_plan_counts_parameters() {
     near(gibibytes(&lora, "updates of generator and fake score, the critic"), updates);
 }
 
+/// A step is measured on the device; nothing is written.
+#[test]
+fn a_step_is_measured() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    fs::write(here.path().join("prompts.txt"), "a red circle\na blue square\n").unwrap();
+    let configuration = format!(
+        "teacher = {:?}\noutput = \"run\"\ndata = {{ kind = \"prompts\", path = \"prompts.txt\" }}\n[generator]\naccumulate = 4\n[pace]\nsteps = 100\n",
+        model.path()
+    );
+    fs::write(here.path().join("run.toml"), configuration).unwrap();
+    let plan = succeeds(here.path(), &["plan", "run.toml", "--measure"]);
+    assert!(plan.contains("as measured") && plan.contains("for 100 steps"), "{plan}");
+    assert!(!here.path().join("run").exists());
+}
+
 /// What does not fit is refused before anything is read or written, with the options that help.
 #[test]
 fn what_does_not_fit_is_refused() {
