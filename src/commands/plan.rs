@@ -99,7 +99,8 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
         Some(refusal) => say!("{refusal}"),
         None => {
             if let Some(limit) = limit(&device, 1) {
-                say!("it fits: {} GiB are free", gib(limit));
+                let who = if setting.ranks > 1 { "one rank" } else { "it" };
+                say!("{who} fits: {} GiB are free", gib(limit));
             }
         }
     }
@@ -128,7 +129,7 @@ fn setting(config: &DistillConfig, device: &Device, ranks: usize) -> Setting {
     Setting { captions, separate, recomputes: dmd_kernels::recomputes(device), ranks }
 }
 
-/// The memory that one of so many ranks on a machine may take, where the system tells it.
+/// The memory that one of so many ranks on a machine may take, where the system reports it.
 fn limit(device: &Device, ranks: usize) -> Option<u64> {
     device::properties(device).memory.or_else(|| Some(dmd_train::plan::available_memory()? / ranks as u64))
 }
@@ -142,6 +143,12 @@ fn refusal(
     ranks: usize,
 ) -> Option<String> {
     let limit = limit(device, ranks)?;
+    let of_host = Plan::new(config, outline, setting).peak(Place::Host);
+    let host = dmd_train::plan::available_memory().map_or(u64::MAX, |free| free / ranks as u64);
+    if of_host > host {
+        let (needed, free) = (gib(of_host), gib(host));
+        return Some(format!("this needs {needed} GiB of the host's memory, and {free} GiB are free"));
+    }
     let needed = Plan::new(config, outline, setting).peak(Place::Device);
     if needed <= limit {
         return None;
@@ -191,7 +198,7 @@ fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.1} s"),
         s if s < 7200.0 => format!("{:.0} minutes", s / 60.0),
-        s if s < 48.0 * 3600.0 => format!("{:.0} hours", s / 3600.0),
-        s => format!("{:.0} days", s / 86400.0),
+        s if s < 48.0 * 3600.0 => format!("{:.1} hours", s / 3600.0),
+        s => format!("{:.1} days", s / 86400.0),
     }
 }

@@ -116,7 +116,8 @@ impl TimeDistribution {
                 let middles: Vec<f64> = places.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
                 let share = |k: usize| match (k.checked_sub(1).map(|k| middles[k]), middles.get(k)) {
                     (Some(low), Some(high)) => normal_share(low, *high),
-                    (None, Some(high)) => normal_share(2.0 * places[k] - high, *high),
+                    // No noise is infinitely far.
+                    (None, Some(high)) => normal_share((2.0 * places[k] - high).min(places[k]), *high),
                     // All noise is infinitely far.
                     (Some(low), None) => normal_share(low, (2.0 * places[k] - low).max(places[k])),
                     (None, None) => 1.0,

@@ -82,7 +82,8 @@ impl Ema {
         }
         let decay = self.decay.min((1.0 + step as f64) / (10.0 + step as f64));
         for (average, online) in self.values.iter_mut().zip(trained(online)) {
-            if let (Some(value), Some(online)) = (average.take(), online) {
+            if let Some(online) = online {
+                let value = average.take().expect("the average has the module's parameters");
                 *average = Some(value * decay + on(&self.place, online) * (1.0 - decay));
             }
         }

@@ -95,7 +95,7 @@ impl ModuleMapper for Update<'_> {
     }
 }
 
-/// Makes a module that holds the place of one with trained parameters, without their values.
+/// Replaces each trained parameter by one value, so that the old ones can be freed during an update.
 struct Hollow;
 
 impl ModuleMapper for Hollow {

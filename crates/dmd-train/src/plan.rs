@@ -47,7 +47,7 @@ pub struct Item {
 pub struct Plan {
     /// What is in memory as long as the run lasts.
     pub lasting: Vec<Item>,
-    /// What the parts of a step need beside that, one after the other, on the device.
+    /// Temporary memory of each part of a step, on the device. The parts run one after another, so only the largest counts.
     pub phases: Vec<Item>,
     /// What is written into the output folder and the cache.
     pub disk: Vec<Item>,
@@ -159,9 +159,13 @@ const OPTIONS: [(&str, Change); 9] = [
     ("generator.recompute = true", |config| config.generator.recompute = true),
     ("generator.ema_on_host = true", |config| config.generator.ema_on_host = true),
     ("teacher_precision = \"bf16\"", |config| config.teacher_precision = FrozenPrecision::Brain),
-    ("generator.batch = 1 with accumulate so many times larger", |config| {
-        config.generator.accumulate *= config.generator.batch;
-        config.generator.batch = 1;
+    ("a smaller generator.batch with accumulate so many times larger", |config| {
+        // Half of a batch with pairs is drawn anew.
+        let least = if config.regression.is_some() { 2 } else { 1 };
+        if config.generator.batch > least && config.generator.batch.is_multiple_of(least) {
+            config.generator.accumulate *= config.generator.batch / least;
+            config.generator.batch = least;
+        }
     }),
     ("a [cache] section", |config| {
         let latents = LatentPrecision::default();
@@ -334,7 +338,7 @@ impl Planner<'_> {
         // One more is there while the newest is written.
         let kept = config.pace.keep as u64 + 1;
         let networks = 2 * self.parameters();
-        let lora = if config.lora.is_some() { 2 * 2 * generator } else { 0 };
+        let lora = if config.lora.is_some() { 2 * 3 * generator } else { 0 };
         let mut items = vec![
             self.item("checkpoints, one more than are kept", kept * checkpoint),
             self.item("generator and fake score at the end, in half precision", 2 * networks + lora),
@@ -343,6 +347,10 @@ impl Planner<'_> {
             let reals = config.adversarial.as_ref().map_or(0, |section| section.reals as u64);
             let value = if section.latents == LatentPrecision::Half { 2 } else { SINGLE };
             items.push(self.item("cached latents of the real samples in use", reals * self.sample() * value));
+            if let (Some(count), true) = (self.setting.captions, self.outline.text_encoders > 0) {
+                let features = count as u64 * self.outline.features as u64 * SINGLE;
+                items.push(self.item("cached features of captions", features));
+            }
         }
         if let Some(section) = &config.regression {
             let pairs = 2 * section.pairs as u64 * self.sample() * SINGLE;
@@ -365,8 +373,10 @@ impl Planner<'_> {
         step += if adversarial { down * (2.0 + again) } else { 0.0 };
         let updates = config.fake.steps_per_generator_step as f64;
         let of_fake = all + if adversarial { 2.0 * down } else { 0.0 };
-        // Every update but the first has samples of its own.
+        // Every update but the first has samples of its own. A generator of several calls makes the input of one of them by
+        // those before it.
         step += updates * trained(self.fake()) * of_fake + (updates - 1.0) * all;
+        step += updates * all * config.generator.timesteps.len().saturating_sub(1) as f64 / 2.0;
         let own = config.generator.accumulate.div_ceil(self.setting.ranks.max(1));
         step * (config.generator.batch * own) as f64
     }

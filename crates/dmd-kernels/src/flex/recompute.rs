@@ -88,7 +88,7 @@ where
     }
 }
 
-/// Why a gradient has none: burn's autodiff is first order.
+/// Panics because a second derivative was asked for: burn's autodiff computes first derivatives alone.
 pub(super) fn second_order(operation: &str) -> ! {
     panic!("the gradient of {operation} is not differentiable: burn's autodiff is first order")
 }

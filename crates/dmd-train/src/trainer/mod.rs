@@ -92,7 +92,7 @@ where
     /// micro-batch of every update, those of other ranks included; it draws its random numbers from the trainer's noise. The figures are means over
     /// all micro-batches, and over all updates of the fake score.
     ///
-    /// The device is not waited for. A loss or gradient that is not finite is found when the figures are read; an
+    /// The device is waited for only with several ranks, or with an average on the host. A loss or gradient that is not finite is found when the figures are read; an
     /// optimiser never takes a step along it.
     ///
     /// # Errors
