@@ -130,12 +130,9 @@ impl<'a, F: Family> DistillationStage<'a, F> {
         check_dtype(device, precision)?;
         check_dtype(device, config.precision.dtype())?;
         let start = frozen(&config, teacher.clone());
-        // One copy serves all where the teacher computes in the type of what it is the start of.
-        let teacher = if config.precision.dtype() == precision {
-            start.clone()
-        } else {
-            teacher.in_precision(precision)
-        };
+        // One copy serves all where the network under low-rank updates has the teacher's type.
+        let one = config.lora.is_some() && config.precision.dtype() == precision;
+        let teacher = if one { start.clone() } else { teacher.in_precision(precision) };
         let Start { generator, fake, recipe } = Start::new(&config, model, &start, device)?;
         drop(start);
         let mut reals = None;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use dmd_data::Shapes;
 use dmd_train::AutoencoderRecipe;
-use dmd_train::config::DistillConfig;
+use dmd_train::config::{DistillConfig, FrozenPrecision, TrainedPrecision};
 use dmd_train::fingerprint::Fingerprint;
-use dmd_train::run::{Outcome, run};
+use dmd_train::run::{Outcome, Stage, run};
 use dmd_weights::{Fault, Precision, with_fault};
 
 use crate::tiny::{Classes, tiny_autoencoder};
@@ -121,4 +121,21 @@ fn a_resumed_distillation_is_the_same_run() {
     let start = first.join("unet_one_step/diffusion_pytorch_model.safetensors");
     let further = stopped_and_not("start", &|config| config.generator.start = Some(start.clone()));
     assert_ne!(logged(&first, "regression")[0], logged(&further, "regression")[0], "the start is not used");
+}
+
+/// The teacher computes in its own float type, whatever the trained networks compute in.
+#[test]
+fn the_teacher_has_its_own_precision() {
+    let classes = Classes::new();
+    let matching = |teacher_precision| {
+        let mut config = classes.config("precision");
+        (config.precision, config.teacher_precision) = (TrainedPrecision::Brain, teacher_precision);
+        let mut stage = classes.stage(&config);
+        stage.step().unwrap(); // by regression alone
+        let figures = stage.step().unwrap().read().unwrap_or_default();
+        figures.into_iter().find(|(name, _)| *name == "matching").unwrap().1
+    };
+    let [single, half] = [FrozenPrecision::Single, FrozenPrecision::Brain].map(matching);
+    assert!(single != half, "{single} and {half}");
+    assert!((single / half - 1.0).abs() < 0.1, "{single} and {half}");
 }
