@@ -1,4 +1,4 @@
-//! The program's memory: how it is kept, and how much there was.
+//! How the program's memory is kept.
 
 /// Lets the allocator keep what is freed. A network allocates and frees the same large blocks with every operation;
 /// glibc gives such blocks back to the system at once, and getting them again, page by page, took a third of a
@@ -11,12 +11,4 @@ pub(crate) fn keep() {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
     }
-}
-
-/// The most memory that this process has held, in bytes, where the system tells: Linux does.
-pub(crate) fn peak() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }

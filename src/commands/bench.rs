@@ -11,7 +11,6 @@ use serde_json::json;
 use self::measure::{Bench, Measured, SIDE, peak};
 use super::{DtypeArgs, ModelArgs, PartsArgs};
 use crate::console::{say, say_err};
-use crate::memory;
 
 /// Time a model's parts on this machine: median, tenth and ninetieth percentile, share of the machine's peak, memory
 #[derive(Debug, Args)]
@@ -122,7 +121,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
                 "part": part.name(), "runs": args.runs, "batch": args.batch,
                 "device": args.model.device_name(), "dtype": args.dtype.name(),
                 "median_ms": median, "p10_ms": low, "p90_ms": high,
-                "gflops": speed, "peak_gflops": peak, "peak_memory_bytes": memory::peak(),
+                "gflops": speed, "peak_gflops": peak, "peak_memory_bytes": dmd_kernels::memory::peak(),
             });
             say!("{line}");
         } else {
@@ -135,7 +134,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     if !args.json {
         say!("\npeak: {peak:.0} GFLOP/s, the best of several products of two {SIDE}×{SIDE} matrices");
         say!("work is counted as plain multiplications and additions: faster algorithms may exceed the peak");
-        if let Some(bytes) = memory::peak() {
+        if let Some(bytes) = dmd_kernels::memory::peak() {
             say!("peak memory of this process: {:.2} GiB", bytes as f64 / f64::from(1 << 30));
         }
     }

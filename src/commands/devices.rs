@@ -1,5 +1,3 @@
-use std::fs;
-
 use burn::tensor::{Device, FloatDType};
 use clap::Args;
 use dmd_kernels::device::{Backend, backends, properties};
@@ -44,7 +42,7 @@ fn absent(backend: &Backend, as_json: bool) {
 fn present(name: &str, device: &Device, as_json: bool) {
     let found = properties(device);
     let on_cpu = found.hardware.is_none();
-    let memory = found.memory.or_else(|| if on_cpu { machine_memory() } else { None });
+    let memory = found.memory.or_else(|| if on_cpu { dmd_kernels::memory::total() } else { None });
     let hardware = found.hardware.unwrap_or_else(processor);
     let floats: Vec<&str> = found.float_types.iter().map(|float| short(*float)).collect();
     if as_json {
@@ -68,12 +66,4 @@ fn short(float: FloatDType) -> &'static str {
 fn processor() -> String {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     format!("this processor, {threads} threads")
-}
-
-/// The machine's memory in bytes, where the system tells (Linux).
-fn machine_memory() -> Option<u64> {
-    let table = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = table.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(1024 * kibibytes)
 }

@@ -121,8 +121,7 @@ fn distill_in<F: Family>(
         }
         pairs = Some(Pairs::open(&pair_folder(config), section.pairs, model.shape(), &made_from.pairs)?);
     }
-    let teacher = model.teacher()?.clone();
-    model.teacher = None; // `teacher` is the one handle on it
+    let teacher = model.take_teacher()?;
     let parts = DistillationParts { teacher, dataset, pairs, cache, made_from: made_from.run };
     let stage = together(ranks.all, DistillationStage::new(config.clone(), &model, parts, device))?;
     let mut stage = stage.with_ranks(ranks.all)?;
@@ -162,8 +161,7 @@ fn second_step<F: Family>(
     device: &Device,
 ) -> anyhow::Result<f64> {
     let dataset = open_data(&model, config)?;
-    let teacher = model.teacher()?.clone();
-    model.teacher = None;
+    let teacher = model.take_teacher()?;
     let made_from = Fingerprint::new();
     let parts = DistillationParts { teacher, dataset, pairs: None, cache: None, made_from };
     let mut stage = DistillationStage::new(config.clone(), &model, parts, device)?;

@@ -4,7 +4,7 @@ use std::time::Instant;
 use anyhow::Context;
 use burn::tensor::{Device, Distribution, Tensor};
 use clap::Args;
-use dmd_kernels::device;
+use dmd_kernels::{device, memory};
 use dmd_model::{OpenOptions, Outline, Source};
 use dmd_train::config::DistillConfig;
 use dmd_train::plan::{Item, Place, Plan, Setting};
@@ -51,7 +51,7 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
             format!("no published architecture {name:?}: {} are known", Outline::PUBLISHED.join(", "))
         })??,
     };
-    let setting = setting(&config, &device, usize::from(args.ranks));
+    let setting = Setting { captions: captions(&config), ..setting(&device, usize::from(args.ranks)) };
     anyhow::ensure!(
         config.generator.accumulate.is_multiple_of(setting.ranks),
         "{} ranks cannot share {} micro-batches equally",
@@ -73,9 +73,10 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
     lines(plan.disk.iter());
     say!("{:>9} GiB in all", gib(plan.on_disk()));
     let (work, steps) = (plan.operations / 1e12, config.pace.steps);
+    let refusal = refusal(&config, &outline, setting, &device, 1);
     let seconds = match args.measure {
         true => {
-            if let Some(refusal) = refusal(&config, &outline, setting, &device, 1) {
+            if let Some(refusal) = refusal {
                 anyhow::bail!("no step can be measured: {refusal}");
             }
             let seconds = measured_step(&config, setting.ranks, &device)?;
@@ -95,7 +96,7 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
         }
     };
     say!("{} for {steps} steps", duration(seconds * steps as f64));
-    match refusal(&config, &outline, setting, &device, 1) {
+    match refusal {
         Some(refusal) => say!("{refusal}"),
         None => {
             if let Some(limit) = limit(&device, 1) {
@@ -109,9 +110,11 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
 
 /// Refuses a distillation that cannot fit, before its teacher is read.
 pub(crate) fn check(config: &DistillConfig, device: &Device, ranks: &Ranks<'_>) -> anyhow::Result<()> {
-    let setting = setting(config, device, ranks.all.size());
-    let outline = outline(config, device)?;
-    match refusal(config, &outline, setting, device, ranks.on_machine()) {
+    let (outline, setting) = (outline(config, device)?, setting(device, ranks.all.size()));
+    let refusal = |setting| refusal(config, &outline, setting, device, ranks.on_machine());
+    // The captions are counted only where the answer may hang on them: it takes opening the data once more.
+    let refused = refusal(setting).and_then(|_| refusal(Setting { captions: captions(config), ..setting }));
+    match refused {
         Some(refusal) => anyhow::bail!("{refusal}; --anyway starts it all the same"),
         None => Ok(()),
     }
@@ -122,16 +125,20 @@ fn outline(config: &DistillConfig, device: &Device) -> anyhow::Result<Outline> {
     Ok(Outline::read(&Source::open(&options)?, device)?)
 }
 
-fn setting(config: &DistillConfig, device: &Device, ranks: usize) -> Setting {
+/// The setting on a device, without a count of captions.
+fn setting(device: &Device, ranks: usize) -> Setting {
     let separate = device::properties(device).hardware.is_some();
-    // What is wrong with the data is said when they are needed.
-    let captions = config.data.open().ok().and_then(|dataset| dmd_train::plan::captions(dataset.as_ref()));
-    Setting { captions, separate, recomputes: dmd_kernels::recomputes(device), ranks }
+    Setting { captions: None, separate, recomputes: dmd_kernels::recomputes(device), ranks }
+}
+
+/// How many different captions the data have; what is wrong with them is said when they are needed.
+fn captions(config: &DistillConfig) -> Option<usize> {
+    dmd_train::plan::captions(config.data.open().ok()?.as_ref())
 }
 
 /// The memory that one of so many ranks on a machine may take, where the system reports it.
 fn limit(device: &Device, ranks: usize) -> Option<u64> {
-    device::properties(device).memory.or_else(|| Some(dmd_train::plan::available_memory()? / ranks as u64))
+    device::properties(device).memory.or_else(|| Some(memory::available()? / ranks as u64))
 }
 
 /// Why a distillation cannot fit, and what makes it fit.
@@ -143,13 +150,14 @@ fn refusal(
     ranks: usize,
 ) -> Option<String> {
     let limit = limit(device, ranks)?;
-    let of_host = Plan::new(config, outline, setting).peak(Place::Host);
-    let host = dmd_train::plan::available_memory().map_or(u64::MAX, |free| free / ranks as u64);
+    let plan = Plan::new(config, outline, setting);
+    let of_host = plan.peak(Place::Host);
+    let host = memory::available().map_or(u64::MAX, |free| free / ranks as u64);
     if of_host > host {
         let (needed, free) = (gib(of_host), gib(host));
         return Some(format!("this needs {needed} GiB of the host's memory, and {free} GiB are free"));
     }
-    let needed = Plan::new(config, outline, setting).peak(Place::Device);
+    let needed = plan.peak(Place::Device);
     if needed <= limit {
         return None;
     }

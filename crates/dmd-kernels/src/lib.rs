@@ -48,6 +48,7 @@ mod group_norm;
 mod layer_norm;
 mod linear;
 mod low_rank;
+pub mod memory;
 mod operation;
 mod recording;
 mod segment;

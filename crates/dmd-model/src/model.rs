@@ -45,6 +45,17 @@ impl<F: Family> Model<F> {
         self.teacher.as_ref().ok_or_else(|| few.map_or(Error::NO_TEACHER, Error::few_steps))
     }
 
+    /// The teacher's network, taken out of the model: the caller has the one handle on it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::teacher`].
+    pub fn take_teacher(&mut self) -> Result<Preconditioned<F::Network>, Error> {
+        let teacher = self.teacher()?.clone();
+        self.teacher = None;
+        Ok(teacher)
+    }
+
     /// The distilled generator.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ const REALS: &str = "reals.json";
 /// What a distillation reads.
 #[derive(Debug)]
 pub struct DistillationParts<N> {
-    /// The teacher's network. Taken out of the model ([`Model::teacher`](dmd_model::Model)), it is in memory once, in
+    /// The teacher's network. Taken out of the model ([`Model::take_teacher`]), it is in memory once, in
     /// [`DistillConfig::teacher_precision`].
     pub teacher: N,
     /// Where captions, and real pictures for a critic, come from.

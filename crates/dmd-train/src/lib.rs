@@ -27,6 +27,7 @@ mod pace;
 mod pair_file;
 pub mod pairs;
 mod parallel;
+mod parameter;
 mod pixel_teacher;
 pub mod plan;
 mod pool;

@@ -75,14 +75,6 @@ pub(crate) fn forget_after(
     Ok(())
 }
 
-/// Memory of this process in bytes, where the system reports it: Linux does.
-pub(crate) fn resident_memory() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 /// Adds a line: the step of a stage, the seconds spent in it, and figures.
 pub(crate) fn append(
     folder: &Path,

@@ -6,6 +6,7 @@ use dmd_kernels::{AdamWStep, adamw};
 use dmd_weights::{Error as WeightsError, Precision, Tensors, read_metadata, write_with_metadata};
 use serde::{Deserialize, Serialize};
 
+use crate::parameter::changed;
 use crate::{Figures, Gradients};
 
 /// PyTorch's AdamW with its update order: decay by `1 − lr · weight_decay` first, then the step
@@ -75,23 +76,15 @@ impl ModuleMapper for Update<'_> {
             Some(Moments { first, second }) => (first, second),
             None => (gradient.zeros_like(), gradient.zeros_like()),
         };
-        let (id, tensor, mapper) = param.consume();
-        let tracked = tensor.is_require_grad();
-        let autodiff = tensor.is_autodiff();
-        let device = tensor.device();
-        let plain = tensor.without_autodiff();
-        let shape = plain.dims();
-        let count = shape.iter().product::<usize>();
-        let (updated, [first, second]) =
-            adamw(plain.reshape([count]), gradient, [first, second], self.clip.clone(), &numbers);
-        *slot = Some(Moments { first, second });
-        let updated = updated.reshape(shape);
-        // With the device goes its strategy of keeping or recomputing activations.
-        let mut updated = if autodiff { updated.autodiff().to_device(&device) } else { updated };
-        if tracked {
-            updated = updated.require_grad();
-        }
-        Param::from_mapped_value(id, updated, mapper)
+        let clip = self.clip.clone();
+        changed(param, |plain| {
+            let shape = plain.dims();
+            let count = shape.iter().product::<usize>();
+            let (updated, [first, second]) =
+                adamw(plain.reshape([count]), gradient, [first, second], clip, &numbers);
+            *slot = Some(Moments { first, second });
+            updated.reshape(shape)
+        })
     }
 }
 

@@ -327,7 +327,7 @@ impl<'a> Run<'a> {
         figures.extend(
             samples.map(|samples| ("samples_per_second", samples as f64 * self.clock.speed(self.step))),
         );
-        figures.extend(metrics::resident_memory().map(|bytes| ("memory_gib", bytes as f64 / GIB)));
+        figures.extend(dmd_kernels::memory::resident().map(|bytes| ("memory_gib", bytes as f64 / GIB)));
         let device = self.stage.device().and_then(dmd_kernels::device::memory);
         figures.extend(device.map(|bytes| ("device_memory_gib", bytes as f64 / GIB)));
         self.clock = Clock::at(self.step);

@@ -65,18 +65,23 @@ fn distil_a_tiny_model() {
     assert!(refused(here.path(), &["report", "nowhere"]).contains("metrics.jsonl"));
 }
 
+/// Writes `whole.toml` and `shared.toml`, which differ in their output alone: 300 pairs, quick to make.
+pub(super) fn whole_and_shared(here: &Path, model: &tempfile::TempDir) {
+    let mut config = distillation(model);
+    config["regression"]["pairs"] = 300.into();
+    config["regression"]["sampling_steps"] = 1.into();
+    for output in ["whole", "shared"] {
+        config["output"] = output.into();
+        fs::write(here.join(format!("{output}.toml")), config.to_string()).unwrap();
+    }
+}
+
 /// Two machines' shares of the pairs are, file by file, what one machine makes.
 #[test]
 fn pairs_in_shares_are_the_pairs() {
     let model = tiny_model();
     let here = tempfile::tempdir().unwrap();
-    let mut config = distillation(&model);
-    config["regression"]["pairs"] = 300.into();
-    config["regression"]["sampling_steps"] = 1.into();
-    for output in ["whole", "shared"] {
-        config["output"] = output.into();
-        fs::write(here.path().join(format!("{output}.toml")), config.to_string()).unwrap();
-    }
+    whole_and_shared(here.path(), &model);
     let run = |arguments: &[&str]| {
         let output = dmd(here.path(), arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::distillation::distillation;
+use super::distillation::{distillation, whole_and_shared};
 use super::{dmd, losses};
 use crate::support::tiny_model;
 
@@ -221,13 +221,7 @@ fn a_rank_that_differs_ends_the_job() {
 fn ranks_share_the_pairs() {
     let model = tiny_model();
     let here = tempfile::tempdir().unwrap();
-    let mut config = distillation(&model);
-    config["regression"]["pairs"] = 300.into();
-    config["regression"]["sampling_steps"] = 1.into();
-    for output in ["whole", "shared"] {
-        config["output"] = output.into();
-        fs::write(here.path().join(format!("{output}.toml")), config.to_string()).unwrap();
-    }
+    whole_and_shared(here.path(), &model);
     assert!(dmd(here.path(), &["pairs", "whole.toml"]).status.success());
     let output = job(here.path(), &[(2, &["pairs", "shared.toml"])]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));

@@ -9,6 +9,7 @@ use dmd_core::{Condition, Denoiser, FakeScore, NoiseSchedule};
 
 use super::Trainer;
 use crate::gradients::BUCKET;
+use crate::parameter::changed;
 use crate::{Collective, Error, agree};
 
 impl<'a, C, G, R, F, S> Trainer<'a, G, R, F, S>
@@ -115,15 +116,8 @@ impl ModuleMapper for Broadcast<'_> {
         if own.iter().zip(&values).all(|(own, sent)| own.to_bits() == sent.to_bits()) {
             return param; // as it is everywhere, but for what is drawn on the device
         }
-        let (id, tensor, mapper) = param.consume();
-        let (tracked, autodiff, device) = (tensor.is_require_grad(), tensor.is_autodiff(), tensor.device());
-        let data = TensorData::new(values, plain.dims());
-        let sent = Tensor::<D>::from_data(data, (&plain.device(), plain.dtype()));
-        // With the device goes its strategy of keeping or recomputing activations.
-        let mut sent = if autodiff { sent.autodiff().to_device(&device) } else { sent };
-        if tracked {
-            sent = sent.require_grad();
-        }
-        Param::from_mapped_value(id, sent, mapper)
+        changed(param, |own| {
+            Tensor::from_data(TensorData::new(values, own.dims()), (&own.device(), own.dtype()))
+        })
     }
 }
