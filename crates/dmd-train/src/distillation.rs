@@ -251,7 +251,7 @@ fn host(wanted: bool) -> Result<Option<Device>, Error> {
         wanted == host.is_some(),
         "generator.ema_on_host",
         wanted,
-        "false in a build without the feature flex",
+        "false in a build without the features flex and ndarray",
     )?;
     Ok(host)
 }
