@@ -92,6 +92,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    commands::progress::break_silences();
     let result = match cli.command {
         Command::Generate(args) => commands::generate::generate(&args),
         Command::Compare(args) => commands::compare::compare(&args),

@@ -62,7 +62,7 @@ fn main() {
     criterion.bench_function("generator's turn, batch 16", |b| {
         b.iter(|| {
             let draw = Draw::new(&mut noise, [16, channels, height, width], &times, &device);
-            let loss = distiller.generator_loss(&draw, &Terms::default(), &text);
+            let loss = distiller.generator_loss(&draw, &Terms::default(), &text).expect("nothing is lacking");
             let mut grads = loss.total.backward();
             black_box(GradientsParams::from_module(&mut grads, &distiller.generator));
             settle(loss.x)

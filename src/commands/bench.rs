@@ -9,7 +9,7 @@ use dmd_model::generator_recipe;
 use serde_json::json;
 
 use self::measure::{Bench, Measured, SIDE, peak};
-use super::{DtypeArgs, ModelArgs, PartsArgs};
+use super::{DtypeArgs, ModelArgs, PartsArgs, progress};
 use crate::console::{say, say_err};
 
 /// Time a model's parts on this machine: median, tenth and ninetieth percentile, share of the machine's peak, memory
@@ -95,6 +95,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         !parts.contains(&Part::Distillation) || args.dtype.float() == FloatDType::F32,
         "distillation trains in f32; leave --dtype out"
     );
+    progress::at("timing products of matrices");
     let peak = peak(&options.device, options.dtype)?;
     let bench = Bench { options: &options, taesd: args.taesd.as_deref(), batch: args.batch, runs: args.runs };
     let mut said = Vec::new();
@@ -102,6 +103,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         say!("| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
     }
     for part in parts {
+        progress::at(format!("timing {}", part.name()));
         let Measured { mut times, flops, notes } = bench.measure(part)?;
         // The model is opened for each part.
         for note in notes {

@@ -1,5 +1,6 @@
 mod run;
 mod task;
+mod verdicts;
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +8,11 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use clap::Args;
 use dmd_data::shapes::Scene;
-use dmd_data::{Dataset, grid, save};
-use dmd_eval::frechet::{Accumulated, Moments, ratio_error};
-use dmd_eval::manifold::{Coverage, coverage};
-use dmd_eval::{ClipScore, FeatureSpace, InceptionSpace, RandomConv};
+use dmd_data::{Dataset, ImageFolder, grid, save};
+use dmd_eval::frechet::{Accumulated, Moments};
+use dmd_eval::kernel::Kernel;
+use dmd_eval::manifold::{Coverage, Manifold, coverage};
+use dmd_eval::{ClipScore, FeatureSpace, InceptionSpace, RandomConv, retrieval};
 use dmd_infer::{Method, Pipeline, PipelineBuilder, Request};
 use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_model::{Codec, with_model};
@@ -19,10 +21,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::run::Exported;
 use self::task::{Real, Task};
-use super::{DtypeArgs, ModelArgs, PartsArgs, print_notes, print_opening, print_recipe};
+use self::verdicts::share;
+use super::{DtypeArgs, ModelArgs, PartsArgs, print_notes, print_opening, print_recipe, progress};
 use crate::console::{say, say_err, say_part};
 
-/// Measure a model: Fréchet distance, precision, recall, prompt accuracy, CLIP score
+/// Measure a model, and its generator against its teacher: Fréchet and kernel distance, precision, recall, prompt accuracy,
+/// retrieval, CLIP score
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
     /// Prompts: held-out ones of the shapes set, or the first captions of --data
@@ -61,6 +65,10 @@ pub(crate) struct EvaluateArgs {
     /// Folder of a CLIPModel with its tokenizer, for the CLIP score
     #[arg(long)]
     clip: Option<PathBuf>,
+    /// Folder of known pictures with metadata.jsonl, for retrieval: whether the nearest known picture, or one of the nearest
+    /// five, has the name that was asked for. A name is a caption up to its first comma
+    #[arg(long)]
+    retrieval: Option<PathBuf>,
     /// Folder to write grids into: of each number of steps the first 32 pictures, and the first 32 that do not show what
     /// was asked for
     #[arg(long)]
@@ -77,19 +85,36 @@ const NEIGHBOURS: usize = 3;
 const SHOWN: usize = 32;
 
 /// What a method's pictures are measured with.
-struct Measures {
+struct Measures<'a> {
     space: Box<dyn FeatureSpace>,
     clip: Option<ClipScore>,
-    real: Real,
+    known: Option<Known>,
+    real: &'a Real,
+    kernel: Kernel,
+    /// Of the real pictures, where there are enough.
+    manifold: Option<Manifold<'a>>,
+}
+
+/// Pictures among which drawn ones are looked for.
+struct Known {
+    features: Vec<Vec<f64>>,
+    captions: Vec<String>,
+}
+
+/// A caption up to its first comma.
+fn name(caption: &str) -> &str {
+    caption.split(',').next().unwrap_or(caption).trim()
 }
 
 /// A method's pictures, measured; the pictures themselves are gone but for a few.
 #[derive(Default)]
 struct Measured {
     features: Vec<Vec<f64>>,
-    /// Pictures that show what was asked for; `None` where nobody can judge.
-    right: Option<usize>,
-    cosines: f64,
+    /// 1 of each picture that shows what was asked for, 0 of any other; nothing where nobody can judge.
+    right: Vec<f64>,
+    cosines: Vec<f64>,
+    /// At which place the known pictures' first one of the name is.
+    places: Vec<Option<usize>>,
     /// The first pictures.
     shown: Vec<RgbImage>,
     /// Captions and the first pictures that are not what was asked for.
@@ -137,8 +162,15 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         None => Box::new(RandomConv::new(&device)),
     };
     let clip = args.clip.as_ref().map(|folder| ClipScore::from_dir(folder, &device)).transpose()?;
+    let known = args.retrieval.as_ref().map(|folder| {
+        let (_, width) = pipeline.default_size();
+        Known::open(folder, u32::try_from(width)?, space.as_ref())
+    });
+    let known = known.transpose()?;
     let real = task.real(space.as_ref())?;
-    let measures = Measures { space, clip, real };
+    let kernel = Kernel::new(&real.compared);
+    let manifold = (real.compared.len() > NEIGHBOURS).then(|| Manifold::new(&real.compared, NEIGHBOURS));
+    let measures = Measures { space, clip, known, real: &real, kernel, manifold };
 
     let generator = pipeline.generator_steps();
     let teacher = pipeline.has_teacher().then_some(50);
@@ -154,19 +186,16 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     for steps in steps {
         let method = args.method(steps, &pipeline)?;
         let found = measures.measure(&pipeline, &task, &method, args.seed)?;
-        let distance = measures.print(steps, &found, &task);
+        measures.print(steps, &found, &task);
         if let Some(folder) = &args.grids {
             found.write(&folder.join(format!("steps-{steps}")))?;
         }
-        measured.push((Some(steps) == generator, distance, found.features));
+        measured.push((Some(steps) == generator, found));
     }
-    let of = |distilled: bool| measured.iter().find(|(found, ..)| *found == distilled);
-    if let (Some((_, student, few)), Some((_, teacher, many))) = (of(true), of(false)) {
-        say_part!("Fréchet distance, generator / teacher: {:.3}", student / teacher);
-        if let Some(error) = ratio_error(&measures.real.moments, few, many) {
-            say_part!(" (standard error {error:.3})");
-        }
-        say!("");
+    let of = |distilled: bool| measured.iter().find(|(found, _)| *found == distilled);
+    if let (Some((_, student)), Some((_, teacher))) = (of(true), of(false)) {
+        progress::at("comparing");
+        measures.compare(student, teacher);
     }
     if task.scenes.is_empty() {
         return Ok(());
@@ -214,7 +243,34 @@ impl EvaluateArgs {
     }
 }
 
-impl Measures {
+impl Known {
+    fn open(folder: &Path, side: u32, space: &dyn FeatureSpace) -> anyhow::Result<Self> {
+        let pictures = ImageFolder::open(folder, side)?;
+        let (mut features, mut captions) = (Vec::new(), Vec::new());
+        for start in (0..pictures.len()).step_by(BATCH) {
+            let places = start..pictures.len().min(start + BATCH);
+            let examples =
+                places.map(|place| Ok(pictures.get(place)?)).collect::<anyhow::Result<Vec<_>>>()?;
+            let (images, texts): (Vec<RgbImage>, Vec<String>) =
+                examples.into_iter().map(|example| (example.image, example.caption)).unzip();
+            features.extend(space.features(&images));
+            captions.extend(texts);
+            progress::at(format!("{} of {} known pictures read", features.len(), pictures.len()));
+        }
+        Ok(Self { features, captions })
+    }
+
+    fn places(&self, captions: &[String], features: &[Vec<f64>]) -> Vec<Option<usize>> {
+        let names =
+            |captions: &'_ [String]| captions.iter().map(|caption| name(caption).to_owned()).collect();
+        let (known, asked): (Vec<String>, Vec<String>) = (names(&self.captions), names(captions));
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+        retrieval::places(&self.features, &known, features, &asked)
+    }
+}
+
+impl Measures<'_> {
     /// Draws every prompt and measures the pictures, a few at a time.
     fn measure(
         &self,
@@ -234,37 +290,48 @@ impl Measures {
             let pictures = pipeline.generate(&request)?.pictures;
             found.features.extend(self.space.features(&pictures));
             if let Some(clip) = &self.clip {
-                found.cosines += clip.sum(&pictures, captions)?;
+                found.cosines.extend(clip.cosines(&pictures, captions)?);
             }
             found.judge(task.dataset.as_ref(), captions, &pictures);
             found.shown.extend(pictures.into_iter().take(SHOWN - found.shown.len()));
-            bar.set_position(found.features.len() as u64);
+            let drawn = found.features.len();
+            bar.set_position(drawn as u64);
+            progress::at(format!("{drawn} of {} pictures measured", task.captions.len()));
         }
         bar.finish_and_clear();
+        if let Some(known) = &self.known {
+            found.places = known.places(&task.captions, &found.features);
+        }
         Ok(found)
     }
 
-    /// Prints a method's line; its Fréchet distance.
-    fn print(&self, steps: usize, found: &Measured, task: &Task) -> f64 {
+    /// Prints a method's line.
+    fn print(&self, steps: usize, found: &Measured, task: &Task) {
         let (count, real) = (task.captions.len(), &self.real);
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let distance = real.moments.distance(&Moments::of(&found.features));
         say_part!("{steps:3} steps: ");
-        if let Some(right) = found.right {
-            say_part!("{right} of {count} prompts right ({:.2} %), ", 100.0 * right as f64 / count as f64);
+        if !found.right.is_empty() {
+            let right = found.right.iter().sum::<f64>();
+            say_part!("{right} of {count} prompts right ({:.2} %), ", 100.0 * right / count as f64);
         }
-        say_part!("Fréchet distance {distance:.4} ({})", self.space.name());
+        let kernel = self.kernel.distance(&found.features[..count.min(COMPARED)]);
+        say_part!("Fréchet distance {distance:.4}, kernel distance {kernel:.5} ({})", self.space.name());
         if real.compared.len() > NEIGHBOURS && found.features.len() > NEIGHBOURS {
             let Coverage { precision, recall } = coverage(&real.compared, &found.features, NEIGHBOURS);
             say_part!(", precision {precision:.3}, recall {recall:.3}");
         }
         if self.clip.is_some() {
-            say_part!(", CLIP score {:.4}", found.cosines / count as f64);
+            say_part!(", CLIP score {:.4}", mean(&found.cosines));
+        }
+        if self.known.is_some() {
+            let [first, fifth] = [1, 5].map(|most| 100.0 * mean(&found.within(most)));
+            say_part!(", retrieval {first:.1} % first, {fifth:.1} % of the nearest five");
         }
         say!("");
         for caption in &found.wrong {
             say!("          wrong: {caption}");
         }
-        distance
     }
 
     /// What no sampler can exceed: the reader on real pictures, and on what the autoencoder keeps. Their distance is
@@ -291,14 +358,19 @@ impl Measures {
 }
 
 impl Measured {
+    /// 1 of each picture whose name is among so many of the nearest known pictures, 0 of any other.
+    fn within(&self, most: usize) -> Vec<f64> {
+        self.places.iter().map(|place| share(place.is_some_and(|place| place < most))).collect()
+    }
+
     /// Counts the pictures that show what their captions say.
     fn judge(&mut self, dataset: &dyn Dataset, captions: &[String], pictures: &[RgbImage]) {
         for (caption, picture) in captions.iter().zip(pictures) {
             match dataset.shows(caption, picture) {
                 None => {}
-                Some(true) => *self.right.get_or_insert(0) += 1,
+                Some(true) => self.right.push(1.0),
                 Some(false) => {
-                    self.right.get_or_insert(0);
+                    self.right.push(0.0);
                     self.wrong.push(caption.clone());
                     if self.shown_wrong.len() < SHOWN {
                         self.shown_wrong.push(picture.clone());

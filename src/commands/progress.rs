@@ -78,6 +78,11 @@ const SILENCE: Duration = Duration::from_secs(25);
 /// When the log had its last line, and where the work stands.
 static STANDING: Mutex<Option<(Instant, String)>> = Mutex::new(None);
 
+/// Says where the work stands, for the line that breaks the next silence.
+pub(crate) fn at(text: impl Into<String>) {
+    stands(None, text.into());
+}
+
 /// Keeps where the work stands; with a moment, a line was printed then.
 fn stands(printed: Option<Instant>, text: String) {
     let mut standing = STANDING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,8 +101,11 @@ fn overdue(now: Instant) -> Option<String> {
     Some(format!("{text}, still working"))
 }
 
-/// Breaks silences from a thread of its own, which ends with the program.
-fn break_silences() {
+/// Breaks silences where standard error is no terminal, from a thread of its own, which ends with the program.
+pub(crate) fn break_silences() {
+    if stderr().is_terminal() {
+        return;
+    }
     stands(Some(Instant::now()), "preparing".to_owned());
     thread::spawn(|| {
         loop {
@@ -113,9 +121,6 @@ impl Progress {
     /// Ends cleanly on Ctrl-C; a second Ctrl-C ends the program at once.
     pub(crate) fn new() -> anyhow::Result<Self> {
         listen("stopping after this step; what is done is kept")?;
-        if !stderr().is_terminal() {
-            break_silences();
-        }
         Ok(Self { stage: None })
     }
 

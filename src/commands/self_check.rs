@@ -7,7 +7,7 @@ use clap::Args;
 use dmd_infer::self_check::{Check, Checked, Outcome, self_check as run};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{DtypeArgs, ModelArgs, PartsArgs, print_opening};
+use super::{DtypeArgs, ModelArgs, PartsArgs, print_opening, progress};
 use crate::console::say;
 
 /// Check that a device computes a model as the CPU does, operation by operation; also compiles and tunes its kernels
@@ -40,6 +40,7 @@ pub(crate) fn self_check(args: &SelfCheckArgs) -> anyhow::Result<()> {
         bar.set_length(total as u64);
         bar.inc(1);
         bar.set_message(check.what.clone());
+        progress::at(format!("{} of {total} checks, the last of {}", bar.position(), check.what));
     });
     panic::set_hook(hook);
     bar.finish_and_clear();

@@ -5,7 +5,7 @@ use burn::tensor::FloatDType;
 use clap::Args;
 use dmd_infer::verify::{Tolerances, verify as compare};
 
-use super::ModelArgs;
+use super::{ModelArgs, progress};
 use crate::console::say;
 
 /// Compare a model on a device with stored inputs and outputs, module by module
@@ -34,6 +34,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     let tolerances = Tolerances { absolute: args.atol, relative: args.rtol };
     let generator = args.generator.as_ref().map(|path| super::place(path, FloatDType::F32)).transpose()?;
     let device = args.model.device()?;
+    progress::at("comparing modules");
     let all = compare(
         &args.model.folder(FloatDType::F32)?,
         &args.reference,

@@ -78,11 +78,11 @@ fn a_training_step_of_pytorch() {
     let adam = || AdamW::new(AdamWConfig::default());
     let diffusion = |eps: &str, t: &str| Diffusion { eps: io.tensor(eps), t: io.tensor(t) };
 
-    let draw = Draw { z: io.tensor("z"), diffusion: diffusion("eps", "t"), later: None };
+    let draw = Draw { z: io.tensor("z"), diffusion: diffusion("eps", "t"), later: None, second: None };
     let targets = Targets { x0: io.tensor("target"), weight: 0.25, distance: &SquaredError };
     let adversary = Adversary { diffusion: diffusion("critic_eps", "critic_t"), weight: 0.3 };
     let terms = Terms { targets: Some(targets), adversary: Some(adversary), ..Terms::default() };
-    let loss = d.generator_loss(&draw, &terms, &text);
+    let loss = d.generator_loss(&draw, &terms, &text).unwrap();
     close("matching", value(loss.matching.as_ref().unwrap()));
     close("regression", value(loss.regression.as_ref().unwrap()));
     close("adversarial", value(loss.adversarial.as_ref().unwrap()));

@@ -109,9 +109,11 @@ fn iterations(unet: &Path, io: &Fixture, section: &LoraSection, count: usize, he
             worst.set(worst.get().max(relative));
         };
         let diffusion = |eps: &str, t: &str| Diffusion { eps: io.tensor(&at(eps)), t: io.tensor(&at(t)) };
-        let draw = Draw { z: io.tensor(&at("z")), diffusion: diffusion("eps", "t"), later: None };
+        let draw =
+            Draw { z: io.tensor(&at("z")), diffusion: diffusion("eps", "t"), later: None, second: None };
         let adversary = Adversary { diffusion: diffusion("critic_eps", "critic_t"), weight: 0.3 };
-        let loss = d.generator_loss(&draw, &Terms { adversary: Some(adversary), ..Terms::default() }, &text);
+        let terms = Terms { adversary: Some(adversary), ..Terms::default() };
+        let loss = d.generator_loss(&draw, &terms, &text).unwrap();
         close("matching", loss.matching.as_ref().unwrap());
         close("adversarial", loss.adversarial.as_ref().unwrap());
         let grads = Gradients::of(loss.total, &d.generator.denoiser.network);

@@ -25,6 +25,7 @@ pub fn tables() -> Vec<Table> {
         m6(),
         m7(),
         m8(),
+        m10(),
         picture_table("shapes", "The loss rows on single shapes, 8×8", Experiment::Shapes),
         picture_table("pictures", "The loss rows on a folder of pictures", Experiment::Folder),
     ]
@@ -196,7 +197,7 @@ fn m8() -> Table {
         id: "m8",
         title: "Guidance of the teacher",
         experiment: Experiment::PreferredBars,
-        rows: with(&[Row::Data, TEACHER], &GUIDED),
+        rows: with(&[Row::Data, TEACHER], &[&GUIDED[..], &[DECOUPLED]].concat()),
         claims: vec![
             Claim {
                 text: "the class comes out more clearly the stronger the guidance",
@@ -211,6 +212,37 @@ fn m8() -> Table {
                 holds: |at| {
                     GUIDED.windows(2).all(|pair| at(pair[1].name, "variety") < at(pair[0].name, "variety"))
                 },
+            },
+        ],
+    }
+}
+
+fn m10() -> Table {
+    let newer = [&DIVERGENCES[..], &IDENTITIES, &[SIDA, ALIGNED]].concat();
+    Table {
+        id: "m10",
+        title: "Newer objectives",
+        experiment: Experiment::Bars,
+        rows: with(&[Row::Data, TEACHER], &[&[RATIO_1, RATIO_5, DMD2][..], &newer].concat()),
+        claims: vec![
+            Claim {
+                text: "the more a divergence covers modes, the more even they are: forward KL before Jensen–Shannon before DMD2",
+                holds: |at| {
+                    let [jensen_shannon, _, forward] = DIVERGENCES.map(|row| at(row.name, "uneven"));
+                    forward < jensen_shannon && jensen_shannon < at(DMD2.name, "uneven")
+                },
+            },
+            Claim {
+                text: "an objective of f-distill is nearer to the data than DMD2",
+                holds: |at| DIVERGENCES.iter().any(|row| at(row.name, "energy") < at(DMD2.name, "energy")),
+            },
+            Claim {
+                text: "SiD is nearer to the data than matching at ratio 1",
+                holds: |at| IDENTITIES.iter().all(|row| at(row.name, "energy") < at(RATIO_1.name, "energy")),
+            },
+            Claim {
+                text: "alignment is at least as near as ratio 5 without it",
+                holds: |at| at(ALIGNED.name, "energy") <= at(RATIO_5.name, "energy"),
             },
         ],
     }

@@ -11,11 +11,11 @@ use dmd_core::{
     Reals, SquaredError, Targets, Terms, denoising,
 };
 use dmd_scheduler::{KarrasSchedule, TimeSampler, heun};
-use dmd_train::{AdamW, AdamWConfig, Gradients, LearningRate, both};
+use dmd_train::{AdamW, AdamWConfig, Gradients, LearningRate, align, both};
 
 use crate::data::{Batch, Data};
 use crate::toy::ClassMlp;
-use crate::variants::Variant;
+use crate::variants::{Goal, Variant};
 
 /// Pairs of the regression.
 const PAIRS: usize = 2000;
@@ -205,6 +205,14 @@ impl<N: Student> Distillation<'_, N> {
     }
 }
 
+/// Rows, and after them the last ones of another tensor.
+fn first_rows<const D: usize>(first: Tensor<D>, rest: &Tensor<D>, count: usize) -> Tensor<D> {
+    match count {
+        0 => first,
+        _ => Tensor::cat(vec![first, rest.clone().narrow(0, rest.dims()[0] - count, count)], 0),
+    }
+}
+
 /// Distils a teacher with a variant of the losses; samples of the generator, and the unrest of its batch
 /// mean (the mean change between two looks, times 1000: the brightness curve's jitter).
 pub fn distil<N: Student>(
@@ -236,27 +244,41 @@ pub fn distil<N: Student>(
     let (matched, all) = (TimeSampler::Grid(sigmas[MATCHED].to_vec()), TimeSampler::Grid(sigmas));
     let d = Distiller::new(generator, guided, fake, schedule).with_both(both);
     let mut state = Distillation { d, variant, data, batch: effort.batch, noise, all: all.clone(), device };
+    let objective = variant.matching.map(|goal| goal.objective(variant.guidance, &matched));
     let (mut generator_adam, mut fake_adam) = (adam(), adam());
+    if let Some(Goal::Identity { .. }) = variant.matching {
+        // As SiD trains its generator.
+        generator_adam = AdamW::new(AdamWConfig { beta1: 0.0, weight_decay: 0.0, ..AdamWConfig::default() });
+    }
     let rate = LearningRate::constant(effort.rate, 100);
     let (mut looks, mut last): (Vec<f64>, Option<Vec<f64>>) = (Vec::new(), None);
     for update in 0..effort.updates {
         let (mut draw, mut classes) = state.turn(&matched);
+        if let Some(times) = objective.as_ref().and_then(|objective| objective.second_times()) {
+            let shape = state.shape(effort.batch);
+            draw.second = Some(Diffusion::new(&mut state.noise, shape, times, device));
+        }
         let mut targets = None;
         if let (Some((z, x, labels)), None) = (&pairs, &draw.later) {
-            let first = state.noise.below(PAIRS - effort.batch);
-            draw.z = z.clone().narrow(0, first, effort.batch);
-            classes = labels.clone().map(|labels| labels.narrow(0, first, effort.batch));
-            let x0 = x.clone().narrow(0, first, effort.batch);
+            // Regression alone is on pairs; beside a matching term half of a batch is, as in the trainer.
+            let paired = if objective.is_some() { effort.batch / 2 } else { effort.batch };
+            let first = state.noise.below(PAIRS - paired);
+            let fresh = effort.batch - paired;
+            draw.z = first_rows(z.clone().narrow(0, first, paired), &draw.z, fresh);
+            classes = classes
+                .zip(labels.clone())
+                .map(|(drawn, labels)| first_rows(labels.narrow(0, first, paired), &drawn, fresh));
+            let x0 = x.clone().narrow(0, first, paired);
             targets = Some(Targets { x0, weight: variant.regression, distance: &SquaredError });
         }
         let diffusion = state.diffusion();
         let terms = Terms {
-            matching: variant.matching,
+            matching: objective.as_deref(),
             targets,
             adversary: (variant.adversarial > 0.0)
                 .then_some(Adversary { diffusion, weight: variant.adversarial }),
         };
-        let loss = state.d.generator_loss(&draw, &terms, &classes);
+        let loss = state.d.generator_loss(&draw, &terms, &classes).expect("the variant has what it needs");
         let grads = Gradients::of(loss.total, &state.d.generator);
         (state.d.generator, _) = generator_adam.step(rate.at(update), state.d.generator, grads);
         if update % LOOK == 0 {
@@ -277,6 +299,9 @@ pub fn distil<N: Student>(
             let loss = state.fake_loss(x.clone(), &classes);
             let grads = Gradients::of(loss, &state.d.fake);
             (state.d.fake, _) = fake_adam.step(rate.at(update) * variant.fake_rate, state.d.fake, grads);
+            if variant.alignment > 0.0 {
+                state.d.fake = align(state.d.fake, &state.d.generator.denoiser, variant.alignment);
+            }
         }
     }
     let generator = state.d.generator.plain();

@@ -1,22 +1,54 @@
 //! The variants of the losses that tables compare.
 
 use dmd_core::matching::Weighting;
+use dmd_core::objective::{DecoupledGuidance, Divergence, FDivergence, ScoreIdentity};
+use dmd_core::{Objective, TimeSampler};
 
 use crate::tables::Row;
+
+/// What a matching term makes of the predictions of teacher and fake score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Goal {
+    /// DMD's gradient.
+    Matching(Weighting),
+    /// f-distill's, with the critic's ratio of densities.
+    Divergence(Divergence),
+    /// DMD's gradient with guidance at times of its own.
+    Decoupled,
+    /// SiD's loss.
+    Identity {
+        /// How much of the squared difference is taken off.
+        alpha: f64,
+    },
+}
+
+impl Goal {
+    /// The objective, with a teacher's guidance and the times of the matching term.
+    pub fn objective(self, scale: f64, times: &TimeSampler) -> Box<dyn Objective> {
+        match self {
+            Self::Matching(weighting) => Box::new(weighting),
+            Self::Divergence(divergence) => Box::new(FDivergence::new(divergence)),
+            Self::Decoupled => Box::new(DecoupledGuidance { scale, floor: 0.0, times: times.clone() }),
+            Self::Identity { alpha } => Box::new(ScoreIdentity::new(alpha)),
+        }
+    }
+}
 
 /// What a generator is trained with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Variant {
     /// Its name in a table.
     pub name: &'static str,
-    /// The matching term's weighting, if it is there.
-    pub matching: Option<Weighting>,
+    /// The matching term, if it is there.
+    pub matching: Option<Goal>,
     /// Weight of the regression to the teacher's samples; 0 is none.
     pub regression: f64,
     /// Weight of the adversarial term; 0 is none.
     pub adversarial: f64,
     /// Fake updates per generator update.
     pub ratio: usize,
+    /// Share of the generator that each of them mixes into the fake score.
+    pub alignment: f64,
     /// Learning rate of the fake score over the generator's.
     pub fake_rate: f64,
     /// Calls of the generator.
@@ -34,10 +66,11 @@ impl Variant {
     /// Two time scales, matching alone: DMD2 without its adversarial term.
     pub const BASE: Self = Self {
         name: "two time scales, ratio 5",
-        matching: Some(Weighting::Normalised),
+        matching: Some(Goal::Matching(Weighting::Normalised)),
         regression: 0.0,
         adversarial: 0.0,
         ratio: 5,
+        alignment: 0.0,
         fake_rate: 1.0,
         steps: 1,
         simulated: true,
@@ -60,11 +93,14 @@ pub(crate) const ADVERSARIAL: Variant =
 
 pub(crate) const GOOD: &str = "sharp and right";
 pub(crate) const DMD2_FOUR: Variant = Variant { name: "DMD2, four steps", steps: 4, ..DMD2 };
-pub(crate) const SIGMA: Variant =
-    Variant { name: "ratio 5, weight sigma / alpha", matching: Some(Weighting::SigmaOverAlpha), ..RATIO_5 };
+pub(crate) const SIGMA: Variant = Variant {
+    name: "ratio 5, weight sigma / alpha",
+    matching: Some(Goal::Matching(Weighting::SigmaOverAlpha)),
+    ..RATIO_5
+};
 pub(crate) const SIGMA_CUBED: Variant = Variant {
     name: "ratio 5, weight sigma³ / alpha",
-    matching: Some(Weighting::SigmaCubedOverAlpha),
+    matching: Some(Goal::Matching(Weighting::SigmaCubedOverAlpha)),
     ..RATIO_5
 };
 pub(crate) const RATIO_10: Variant = Variant { name: "two time scales, ratio 10", ratio: 10, ..RATIO_5 };
@@ -79,6 +115,36 @@ pub(crate) const COARSE_REGRESSION: Variant =
     Variant { name: "regression only, pairs of Heun 5", pair_steps: 5, ..REGRESSION };
 pub(crate) const STRONG_DMD2: Variant =
     Variant { name: "DMD2: ratio 5, adversarial weight 0.3", adversarial: 0.3, ..RATIO_5 };
+/// f-distill's rows: DMD2 with another divergence.
+pub(crate) const DIVERGENCES: [Variant; 3] = [
+    Variant {
+        name: "DMD2, Jensen–Shannon",
+        matching: Some(Goal::Divergence(Divergence::JensenShannon)),
+        ..DMD2
+    },
+    Variant { name: "DMD2, Hellinger", matching: Some(Goal::Divergence(Divergence::Hellinger)), ..DMD2 },
+    Variant { name: "DMD2, forward KL", matching: Some(Goal::Divergence(Divergence::ForwardKl)), ..DMD2 },
+];
+/// SiD's rows, with one update of the fake score as published.
+pub(crate) const IDENTITIES: [Variant; 2] = [
+    Variant { name: "SiD, alpha 1.0", matching: Some(Goal::Identity { alpha: 1.0 }), ratio: 1, ..RATIO_5 },
+    Variant { name: "SiD, alpha 1.2", matching: Some(Goal::Identity { alpha: 1.2 }), ratio: 1, ..RATIO_5 },
+];
+pub(crate) const SIDA: Variant = Variant {
+    name: "SiD, alpha 1.0, and adversarial",
+    matching: Some(Goal::Identity { alpha: 1.0 }),
+    adversarial: 0.03,
+    ratio: 1,
+    ..RATIO_5
+};
+pub(crate) const ALIGNED: Variant = Variant { name: "ratio 5, alignment 0.01", alignment: 0.01, ..RATIO_5 };
+pub(crate) const DECOUPLED: Variant = Variant {
+    name: "the same decoupled, guidance 4",
+    matching: Some(Goal::Decoupled),
+    regression: 0.25,
+    guidance: 4.0,
+    ..RATIO_5
+};
 pub(crate) const GUIDED: [Variant; 4] = [
     Variant { name: "ratio 5 and regression, guidance 1", regression: 0.25, ..RATIO_5 },
     Variant { name: "ratio 5 and regression, guidance 2", regression: 0.25, guidance: 2.0, ..RATIO_5 },

@@ -14,6 +14,17 @@ pub trait Denoiser {
     ///
     /// `x_t`: `[batch, channels, height, width]` in f32; the result has the same shape.
     fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition) -> Tensor<4>;
+
+    /// The predictions with the condition and without it, shaped as that of [`Self::denoise`], of a denoiser that is guided;
+    /// `None` of any other.
+    fn branches(
+        &self,
+        _x_t: Tensor<4>,
+        _level: &NoiseLevel,
+        _condition: &Self::Condition,
+    ) -> Option<[Tensor<4>; 2]> {
+        None
+    }
 }
 
 /// The online side of distillation: a trainable denoiser, possibly with a critic's head.

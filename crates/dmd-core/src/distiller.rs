@@ -5,8 +5,9 @@ use std::fmt;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 
+use crate::objective::{Lacks, Matched, Networks};
 use crate::turn::{Adversary, CriticLoss, Diffusion, Draw, GeneratorLoss, Reals, Targets, Terms};
-use crate::{Condition, Denoiser, FakeScore, FewStep, NoiseSchedule, adversarial, denoising, matching};
+use crate::{Condition, Denoiser, FakeScore, FewStep, NoiseLevel, NoiseSchedule, adversarial, denoising};
 
 /// How teacher and fake score, neither of which needs the other, are both evaluated:
 /// [`one_after_the_other`], or a function that calls both at once on threads.
@@ -96,21 +97,25 @@ where
     ///
     /// Gradients reach the generator's parameters and no others: teacher and fake score run on the plain side.
     /// [`Terms`] without matching is the warm-up by regression alone (DMD2, section 4.5, for one-step SDXL).
-    pub fn generator_loss(&self, draw: &Draw, terms: &Terms<'_>, condition: &C) -> GeneratorLoss {
+    ///
+    /// # Errors
+    ///
+    /// What the objective of the matching term lacks.
+    pub fn generator_loss(
+        &self,
+        draw: &Draw,
+        terms: &Terms<'_>,
+        condition: &C,
+    ) -> Result<GeneratorLoss, Lacks> {
         let x = draw.through(&self.generator, condition); // the only tracked tensor
         let plain = x.clone().without_autodiff();
         // A snapshot without autodiff: samples are tracked through it, its parameters are not.
         let fake = self.fake.valid();
-        let matching = terms.matching.map(|weighting| {
-            let level = self.schedule.level(draw.diffusion.t.clone());
-            let x_t = level.add_noise(plain.clone(), draw.diffusion.eps.clone());
-            let teacher = &self.teacher; // the closures shall not hold all of `self`, which need not be Sync
-            let [real_x0, fake_x0] =
-                (self.both)(&|| teacher.denoise(x_t.clone(), &level, condition), &|| {
-                    fake.denoise(x_t.clone(), &level, condition)
-                });
-            matching::surrogate_loss(x.clone(), weighting.gradient(plain.clone(), real_x0, fake_x0, &level))
-        });
+        let (teacher, schedule, both) = (&self.teacher, &self.schedule, self.both);
+        let networks = Around { teacher, fake: &fake, schedule, both, condition };
+        let matched =
+            Matched { x: &x, diffusion: &draw.diffusion, second: draw.second.as_ref(), networks: &networks };
+        let matching = terms.matching.map(|objective| objective.loss(&matched)).transpose()?;
         let regression = terms.targets.as_ref().map(|targets| (distance(&x, targets), targets.weight));
         let adversarial = terms.adversary.as_ref().and_then(|Adversary { diffusion, weight }| {
             let logits = self.logits(&fake, x.clone(), diffusion, condition)?;
@@ -118,13 +123,13 @@ where
         });
         let weighted = [&regression, &adversarial].into_iter().flatten().map(|(term, by)| term.clone() * *by);
         let total = matching.clone().into_iter().chain(weighted).reduce(|sum, term| sum + term);
-        GeneratorLoss {
+        Ok(GeneratorLoss {
             total: total.unwrap_or_else(|| x.mean() * 0.0),
             matching,
             regression: regression.map(|(term, _)| term),
             adversarial: adversarial.map(|(term, _)| term),
             x: plain,
-        }
+        })
     }
 
     /// The samples of a turn without anything tracked, for further turns of the fake score.
@@ -162,6 +167,52 @@ where
         let x_t = level.add_noise(x.clone(), diffusion.eps.clone());
         let x0_hat = self.fake.denoise(x_t, &level, condition);
         denoising::loss(x0_hat, x, self.fake.loss_weight(&level))
+    }
+}
+
+/// The networks of a distiller around the samples of one turn.
+struct Around<'a, C, R, F, S> {
+    teacher: &'a R,
+    /// A snapshot without autodiff.
+    fake: &'a F,
+    schedule: &'a S,
+    both: Both,
+    condition: &'a C,
+}
+
+impl<C, R, F, S> Networks for Around<'_, C, R, F, S>
+where
+    C: Condition,
+    R: Denoiser<Condition = C> + Sync,
+    F: FakeScore<Condition = C>,
+    S: NoiseSchedule,
+{
+    fn level(&self, diffusion: &Diffusion) -> NoiseLevel {
+        self.schedule.level(diffusion.t.clone())
+    }
+
+    fn teacher(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Tensor<4> {
+        self.teacher.denoise(x_t, level, self.condition)
+    }
+
+    fn branches(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Option<[Tensor<4>; 2]> {
+        self.teacher.branches(x_t, level, self.condition)
+    }
+
+    fn fake(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Tensor<4> {
+        self.fake.denoise(x_t, level, self.condition)
+    }
+
+    fn both(&self, x_t: Tensor<4>, level: &NoiseLevel) -> [Tensor<4>; 2] {
+        // The closures shall not hold the schedule, which need not be Sync.
+        let Self { teacher, fake, condition, .. } = self;
+        (self.both)(&|| teacher.denoise(x_t.clone(), level, condition), &|| {
+            fake.denoise(x_t.clone(), level, condition)
+        })
+    }
+
+    fn logits(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Option<Tensor<2>> {
+        self.fake.logits(x_t, level, self.condition)
     }
 }
 

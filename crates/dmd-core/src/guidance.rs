@@ -31,6 +31,17 @@ impl<D: Denoiser> Guided<D> {
     pub fn scale(&self) -> f64 {
         self.scale
     }
+
+    /// Both branches, the conditional one first, as one batch.
+    fn both(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &D::Condition) -> [Tensor<4>; 2] {
+        let [batch, ..] = x_t.dims();
+        let both = self.inner.denoise(
+            Tensor::cat(vec![x_t.clone(), x_t], 0),
+            &level.cat(level),
+            &self.unconditional.expand(batch).cat(&condition.expand(batch)),
+        );
+        [both.clone().narrow(0, batch, batch), both.narrow(0, 0, batch)]
+    }
 }
 
 impl<D: Denoiser> Denoiser for Guided<D> {
@@ -42,14 +53,7 @@ impl<D: Denoiser> Denoiser for Guided<D> {
         if self.scale == 1.0 {
             return self.inner.denoise(x_t, level, condition);
         }
-        let [batch, ..] = x_t.dims();
-        let both = self.inner.denoise(
-            Tensor::cat(vec![x_t.clone(), x_t.clone()], 0),
-            &level.cat(level),
-            &self.unconditional.expand(batch).cat(&condition.expand(batch)),
-        );
-        let uncond = both.clone().narrow(0, 0, batch);
-        let cond = both.narrow(0, batch, batch);
+        let [cond, uncond] = self.both(x_t.clone(), level, condition);
         let guided = uncond.clone() + (cond.clone() - uncond) * self.scale;
         let Some((rescale, prediction)) = self.rescale else {
             return guided;
@@ -61,6 +65,15 @@ impl<D: Denoiser> Denoiser for Guided<D> {
         let factor = deviation(cond) / deviation(guided.clone());
         let output = guided * per_sample(factor * rescale + (1.0 - rescale));
         x_t * per_sample(c_skip) + output * per_sample(c_out)
+    }
+
+    fn branches(
+        &self,
+        x_t: Tensor<4>,
+        level: &NoiseLevel,
+        condition: &Self::Condition,
+    ) -> Option<[Tensor<4>; 2]> {
+        Some(self.both(x_t, level, condition))
     }
 }
 
@@ -77,5 +90,14 @@ impl<D: Denoiser> Denoiser for &D {
 
     fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition) -> Tensor<4> {
         (**self).denoise(x_t, level, condition)
+    }
+
+    fn branches(
+        &self,
+        x_t: Tensor<4>,
+        level: &NoiseLevel,
+        condition: &Self::Condition,
+    ) -> Option<[Tensor<4>; 2]> {
+        (**self).branches(x_t, level, condition)
     }
 }

@@ -76,6 +76,15 @@ pub enum Weighting {
 }
 
 impl Weighting {
+    /// The least that the normaliser counts for, 0 without a floor; `None` of a weighting without a normaliser.
+    pub fn floor(self) -> Option<f64> {
+        match self {
+            Self::Normalised => Some(0.0),
+            Self::NormalisedAbove { floor } => Some(floor),
+            Self::SigmaOverAlpha | Self::SigmaCubedOverAlpha => None,
+        }
+    }
+
     /// `w_t · alpha · (s_fake − s_real)` with this weight, on predicted clean samples: the scores
     /// differ by `alpha / sigma² · (fake_x0 − real_x0)`. For [`Self::Normalised`] it is [`gradient`],
     /// which DMD's pseudo-code executes: larger than equation 7 with 8 by `1 / alpha`.

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::matching::Weighting;
-use crate::{Denoiser, Distance, FewStep, Noise, TimeSampler};
+use crate::{Denoiser, Distance, FewStep, Noise, Objective, TimeSampler};
 
 /// All randomness of one turn of the generator, drawn before anything is computed.
 #[derive(Debug, Clone)]
@@ -15,13 +15,16 @@ pub struct Draw {
     /// level of that step. They are real samples, or what [`FewStep::simulate`] makes of other noise.
     /// `None` is the first step, on `z` itself.
     pub later: Option<(usize, Tensor<4>)>,
+    /// A second diffusion of the same samples, for an objective that needs one ([`Objective::second_times`]).
+    pub second: Option<Diffusion>,
 }
 
 impl Draw {
     /// Draws one turn for a batch of a shape.
     pub fn new(noise: &mut Noise, shape: [usize; 4], times: &TimeSampler, device: &Device) -> Self {
         let z = noise.normal(shape, device);
-        Self { z, diffusion: Diffusion::new(noise, shape, times, device), later: None }
+        let diffusion = Diffusion::new(noise, shape, times, device);
+        Self { z, diffusion, later: None, second: None }
     }
 
     /// Moves `noise` on as [`Self::new`] does.
@@ -69,8 +72,8 @@ impl Diffusion {
 /// The terms of the generator's loss. The default is distribution matching alone (DMD2 without a critic).
 #[derive(Debug, Clone)]
 pub struct Terms<'a> {
-    /// The weighting of distribution matching; `None` leaves the term out.
-    pub matching: Option<Weighting>,
+    /// The objective that matches distributions; `None` leaves the term out.
+    pub matching: Option<&'a dyn Objective>,
     /// DMD's regression to the teacher's samples.
     pub targets: Option<Targets<'a>>,
     /// DMD2's adversarial term. It is left out where the fake score has no critic's head.
@@ -79,7 +82,7 @@ pub struct Terms<'a> {
 
 impl Default for Terms<'_> {
     fn default() -> Self {
-        Self { matching: Some(Weighting::Normalised), targets: None, adversary: None }
+        Self { matching: Some(&Weighting::Normalised), targets: None, adversary: None }
     }
 }
 
@@ -119,7 +122,8 @@ pub struct Reals<C> {
 pub struct GeneratorLoss {
     /// The loss to differentiate, `[1]`; 0 without any term.
     pub total: Tensor<1>,
-    /// The surrogate of distribution matching, `½ · mean g²`. It is no measure of progress.
+    /// The objective's loss. That of a [`Weighting`] is the surrogate of distribution matching, `½ · mean g²`. It is no
+    /// measure of progress.
     pub matching: Option<Tensor<1>>,
     /// The regression term before its weight.
     pub regression: Option<Tensor<1>>,

@@ -6,6 +6,8 @@
 mod gaussians;
 #[path = "math/gradients.rs"]
 mod gradients;
+#[path = "math/objectives.rs"]
+mod objectives;
 #[path = "math/oracles.rs"]
 mod oracles;
 #[path = "math/properties.rs"]

@@ -33,8 +33,7 @@ impl ClipScore {
         Ok(Self { model, tokenizer, side, device: device.clone() })
     }
 
-    /// The sum of the cosines of pictures and their captions; divided by the number of pictures it is the CLIP score
-    /// before its factor.
+    /// The cosine of each picture and its caption; their mean is the CLIP score before its factor.
     ///
     /// # Errors
     ///
@@ -43,16 +42,16 @@ impl ClipScore {
     /// # Panics
     ///
     /// If there are not as many captions as pictures.
-    pub fn sum(&self, pictures: &[RgbImage], captions: &[String]) -> Result<f64, Error> {
+    pub fn cosines(&self, pictures: &[RgbImage], captions: &[String]) -> Result<Vec<f64>, Error> {
         assert_eq!(pictures.len(), captions.len(), "a caption for each picture");
-        let mut sum = 0.0;
+        let mut all = Vec::with_capacity(pictures.len());
         for (pictures, captions) in pictures.chunks(CHUNK).zip(captions.chunks(CHUNK)) {
             let prepared: Vec<RgbImage> = pictures.iter().map(|picture| self.prepared(picture)).collect();
             let pixels = ClipModel::pixels((from_rgb8(&prepared, &self.device) + 1.0) / 2.0);
             let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
-            sum += self.model.cosines(pixels, &captions, &self.tokenizer)?.iter().sum::<f64>();
+            all.extend(self.model.cosines(pixels, &captions, &self.tokenizer)?);
         }
-        Ok(sum)
+        Ok(all)
     }
 
     /// CLIP's own preparation: the shorter side to the network's by a cubic filter, the middle cut out.

@@ -4,6 +4,8 @@ use std::sync::OnceLock;
 
 use faer::{Mat, Scale, Side};
 
+use crate::paired::jackknife;
+
 /// Mean and covariance (biased by none: divided by `n − 1`) of rows of features.
 #[derive(Debug, Clone)]
 pub struct Moments {
@@ -100,32 +102,15 @@ impl Accumulated {
     }
 }
 
-/// Folds of [`ratio_error`].
-const FOLDS: usize = 10;
-
-/// The standard error of the ratio of two sets' distances to the same real pictures, the first's divided by the second's: the
-/// delete-one-fold jackknife (Efron and Tibshirani 1993, chapter 11) over ten folds. Rows of the two sets belong
-/// together, one of each per prompt and noise, and are left out together. `None` where there are too few rows to
-/// leave a tenth out.
+/// The standard error of the ratio of two sets' distances to the same real pictures, the first's divided by the second's, by
+/// [`jackknife`]. `None` where there are too few rows.
 ///
 /// # Panics
 ///
 /// If the sets differ in length, or as [`Moments::distance`].
 pub fn ratio_error(real: &Moments, first: &[Vec<f64>], second: &[Vec<f64>]) -> Option<f64> {
-    assert_eq!(first.len(), second.len(), "rows that belong together");
-    if first.len() < 2 * FOLDS {
-        return None;
-    }
-    let distance_without = |fold: usize, rows: &[Vec<f64>]| {
-        let kept = rows.iter().enumerate().filter(|(i, _)| i % FOLDS != fold);
-        real.distance(&Moments::of(&kept.map(|(_, row)| row.clone()).collect::<Vec<_>>()))
-    };
-    let left: Vec<f64> =
-        (0..FOLDS).map(|fold| distance_without(fold, first) / distance_without(fold, second)).collect();
-    let folds = FOLDS as f64;
-    let mean = left.iter().sum::<f64>() / folds;
-    let spread: f64 = left.iter().map(|ratio| (ratio - mean).powi(2)).sum();
-    Some(((folds - 1.0) / folds * spread).sqrt())
+    let distance = |rows: &[Vec<f64>]| real.distance(&Moments::of(rows));
+    jackknife(first, second, |first, second| distance(first) / distance(second))
 }
 
 /// The symmetric square root of a positive semi-definite matrix.

@@ -1,12 +1,16 @@
-//! Measures of pictures: Fréchet distance in two feature spaces, precision and recall, LPIPS, CLIP score.
+//! Measures of pictures: Fréchet and kernel distance in two feature spaces, precision and recall, retrieval, LPIPS, CLIP
+//! score; and comparisons of two sets with standard errors.
 
 mod clip_score;
 mod error;
 mod features;
 pub mod frechet;
 mod inception;
+pub mod kernel;
 mod lpips;
 pub mod manifold;
+pub mod paired;
+pub mod retrieval;
 
 pub use clip_score::ClipScore;
 pub use error::Error;

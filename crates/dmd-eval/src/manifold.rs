@@ -11,37 +11,67 @@ pub struct Coverage {
     pub recall: f64,
 }
 
-/// A sample lies on a set's manifold when it is at most as far from one of the set's samples as that one's
+/// The manifold of a set of rows: a sample lies on it when it is at most as far from one of the set's rows as that one's
 /// `k`-th neighbour within the set (the paper: `k = 3`).
 ///
 /// Rows are features of one length. The work grows with the product of the numbers of rows.
+#[derive(Debug, Clone)]
+pub struct Manifold<'a> {
+    rows: &'a [Vec<f64>],
+    /// Squared distances of each row to its `k`-th neighbour.
+    radii: Vec<f64>,
+}
+
+impl<'a> Manifold<'a> {
+    /// The manifold of a set.
+    ///
+    /// # Panics
+    ///
+    /// If the set has no more than `k` rows, or `k` is 0.
+    pub fn new(rows: &'a [Vec<f64>], k: usize) -> Self {
+        assert!(k > 0 && rows.len() > k, "{} rows have no {k}-th neighbours", rows.len());
+        let radius = |row: &Vec<f64>| {
+            let mut apart: Vec<f64> = rows.iter().map(|other| squared_distance(row, other)).collect();
+            // The row itself is the nearest, at 0.
+            *apart.select_nth_unstable_by(k, f64::total_cmp).1
+        };
+        Self { rows, radii: rows.par_iter().map(radius).collect() }
+    }
+
+    /// Which samples lie on it.
+    pub fn on(&self, samples: &[Vec<f64>]) -> Vec<bool> {
+        let on = |sample: &Vec<f64>| {
+            self.rows.iter().zip(&self.radii).any(|(row, radius)| squared_distance(row, sample) <= *radius)
+        };
+        samples.par_iter().map(on).collect()
+    }
+
+    /// The share of samples that lie on it.
+    pub fn share(&self, samples: &[Vec<f64>]) -> f64 {
+        self.on(samples).into_iter().filter(|on| *on).count() as f64 / samples.len() as f64
+    }
+}
+
+/// Precision and recall of generated rows.
 ///
 /// # Panics
 ///
-/// If a set has no more than `k` rows, or `k` is 0.
+/// As [`Manifold::new`], of either set.
 pub fn coverage(real: &[Vec<f64>], generated: &[Vec<f64>], k: usize) -> Coverage {
-    Coverage { precision: share_on(real, generated, k), recall: share_on(generated, real, k) }
+    Coverage { precision: Manifold::new(real, k).share(generated), recall: recall(real, generated, k) }
+}
+
+/// The share of real rows on the manifold of generated ones.
+///
+/// # Panics
+///
+/// As [`Manifold::new`] of the generated rows.
+pub fn recall(real: &[Vec<f64>], generated: &[Vec<f64>], k: usize) -> f64 {
+    Manifold::new(generated, k).share(real)
 }
 
 fn squared_distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
-}
-
-/// Share of `samples` on the manifold of `set`.
-fn share_on(set: &[Vec<f64>], samples: &[Vec<f64>], k: usize) -> f64 {
-    assert!(k > 0 && set.len() > k, "{} rows have no {k}-th neighbours", set.len());
-    let radii: Vec<f64> = set
-        .par_iter()
-        .map(|row| {
-            let mut apart: Vec<f64> = set.iter().map(|other| squared_distance(row, other)).collect();
-            // The row itself is the nearest, at 0.
-            *apart.select_nth_unstable_by(k, f64::total_cmp).1
-        })
-        .collect();
-    let on = |sample: &&Vec<f64>| -> bool {
-        set.iter().zip(&radii).any(|(row, radius)| squared_distance(row, sample) <= *radius)
-    };
-    samples.par_iter().filter(on).count() as f64 / samples.len() as f64
 }
 
 #[cfg(test)]

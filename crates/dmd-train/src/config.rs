@@ -16,7 +16,7 @@ pub use self::distill::{
     CacheSection, DistillConfig, EvaluationSection, Fingerprints, FrozenPrecision, LatentPrecision,
     PerceptualSection, Schedule, TrainedPrecision,
 };
-pub(crate) use self::distill::{Measure, RegressionSection};
+pub(crate) use self::distill::{Measure, ObjectiveSection, RegressionSection};
 pub use self::pixel_teacher::PixelTeacherConfig;
 pub use self::teacher::{AutoencoderSection, TeacherConfig, TeacherOptimizer};
 pub(crate) use self::teacher::{DiffusionSection, GroundingSection};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use dmd_core::{Distance, Distiller, FewStep, Guided, Noise, TimeDistribution, TimeSampler};
+use dmd_core::objective::{DecoupledGuidance, FDivergence, ScoreIdentity};
+use dmd_core::{Distance, Distiller, FewStep, Guided, Noise, Objective, TimeDistribution, TimeSampler};
 use dmd_data::Dataset;
 use dmd_model::{ConditionOf, Conditioner, Family, Model, Noising, Recipe, check_dtype};
 use dmd_weights::Precision;
@@ -15,7 +16,7 @@ use image::RgbImage;
 
 use crate::cache::Cache;
 use crate::captions::Captions;
-use crate::config::{DistillConfig, require};
+use crate::config::{DistillConfig, ObjectiveSection, require};
 use crate::evaluation::Evaluation;
 use crate::fingerprint::Fingerprint;
 use crate::pairs::Pairs;
@@ -231,9 +232,10 @@ fn trainer_config<'a, F: Family>(
         fake_rate: fake.schedule.rate(fake.learning_rate, generator.warmup_steps, steps),
         optimizer: config.optimizer,
         fake_updates: if matches { fake.steps_per_generator_step } else { 0 },
+        alignment: fake.alignment,
         ema_decay: generator.ema_decay,
         ema_place: host(generator.ema_on_host)?,
-        matching: Some(matching.weighting),
+        matching: Some(objective(config, model)?),
         regression,
         adversarial,
         ..TrainerConfig::new(
@@ -241,6 +243,24 @@ fn trainer_config<'a, F: Family>(
             times(model, "matching.times", matching.times, matching.first_timestep..=matching.last_timestep)?,
             times(model, "fake.times", fake.times, 0..=last)?,
         )
+    })
+}
+
+/// What `matching.objective` says.
+fn objective<F: Family>(config: &DistillConfig, model: &Model<F>) -> Result<Box<dyn Objective>, Error> {
+    let weighting = config.matching.weighting;
+    Ok(match config.matching.objective {
+        ObjectiveSection::DistributionMatching => Box::new(weighting),
+        ObjectiveSection::FDivergence(divergence) => {
+            Box::new(FDivergence { weighting, ..FDivergence::new(divergence) })
+        }
+        ObjectiveSection::DecoupledGuidance { first_timestep, last_timestep } => {
+            let uniform = TimeDistribution::default();
+            let times = times(model, "matching.objective", uniform, first_timestep..=last_timestep)?;
+            let floor = weighting.floor().unwrap_or(0.0);
+            Box::new(DecoupledGuidance { scale: config.guidance_scale, floor, times })
+        }
+        ObjectiveSection::ScoreIdentity { alpha } => Box::new(ScoreIdentity::new(alpha)),
     })
 }
 
@@ -283,7 +303,7 @@ impl<F: Family> Stage for DistillationStage<'_, F> {
         let warm_up = self.config.regression.as_ref().map_or(0, |section| section.warmup_steps);
         let batch = self.config.generator.batch;
         // The warm-up is on pairs alone; later half of a batch is.
-        let paired = if self.trainer.steps() < warm_up { batch } else { (batch / 2).max(1) };
+        let paired = if self.trainer.steps() < warm_up { batch } else { batch / 2 };
         let material = &RefCell::new(&mut self.material);
         self.trainer.step(|turn, noise| {
             let places = material.borrow_mut().draw(turn, paired, noise)?;

@@ -34,7 +34,7 @@ impl ModuleVisitor for Online {
     }
 }
 
-fn trained<M: Module>(module: &M) -> Vec<Option<Tensor<1>>> {
+pub(crate) fn trained<M: Module>(module: &M) -> Vec<Option<Tensor<1>>> {
     let mut online = Online::default();
     module.visit(&mut online);
     online.values

@@ -59,7 +59,12 @@ impl Evaluation {
         };
         let prompts = dataset.prompts(section.prompts, &mut Noise::stream(0, "evaluation"))?;
         let mut distance = None;
-        if let Ok(side) = dataset.size() {
+        let side = match dataset.size() {
+            Ok(side) => Some(side),
+            Err(dmd_data::Error::NoPictures { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(side) = side {
             let fits = (side as usize, side as usize) == (height, width);
             let must = "pictures of the size that the generator draws";
             require(fits, "evaluation.data", format!("pictures of {side}×{side}"), must)?;
@@ -105,7 +110,7 @@ impl Evaluation {
                 features.add(&distance.space.features(&pictures));
             }
             if let Some(clip) = &self.clip {
-                cosines += clip.sum(&pictures, prompts)?;
+                cosines += clip.cosines(&pictures, prompts)?.iter().sum::<f64>();
             }
             for (prompt, picture) in prompts.iter().zip(&pictures) {
                 let shows = right.and_then(|_| self.dataset.shows(prompt, picture));
@@ -200,7 +205,7 @@ mod tests {
         let real: Vec<RgbImage> = (0..60).map(|_| Shapes.draw(&mut noise).unwrap().image).collect();
         let expected = Moments::of(&space.features(&real)).distance(&Moments::of(&space.features(&pictures)));
         let captions: Vec<String> = scenes.iter().map(|scene| scene.caption.clone()).collect();
-        let cosine = clip.sum(&pictures, &captions).unwrap() / 40.0;
+        let cosine = clip.cosines(&pictures, &captions).unwrap().iter().sum::<f64>() / 40.0;
         for at_once in [7, 40] {
             let mut drawn = pictures.iter();
             let draw = |prompts: &[String], noise: &mut Noise| {

@@ -2,6 +2,7 @@
 //! Distillation itself, with checkpoints that resume exactly.
 
 mod alarms;
+mod alignment;
 mod autoencoder;
 pub mod cache;
 mod captions;
@@ -40,6 +41,7 @@ mod trained;
 mod trainer;
 mod training;
 
+pub use alignment::align;
 pub use autoencoder::AutoencoderRecipe;
 pub use diffusion::{DiffusionRecipe, LatentParts, Teacher, TeacherArchitecture};
 pub use distance::Perceptual;

@@ -287,6 +287,109 @@ fn distil_with_the_adversarial_term() {
 
 /// The distribution of noise levels is an option of the matching term and of the fake score. It changes what is learnt,
 /// so that a run does not go on with another one, and what has no sense is refused by name.
+/// Three pictures in a folder, and the section that names them.
+pub(super) fn pictures(here: &Path) -> toml::Value {
+    let pictures = here.join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    let mut lines = String::new();
+    for i in 0..3_u8 {
+        image::RgbImage::from_pixel(32, 32, image::Rgb([80 * i, 200, 30]))
+            .save(pictures.join(format!("{i}.png")))
+            .unwrap();
+        lines.push_str(&format!("{{\"file_name\": \"{i}.png\", \"text\": \"picture {i}\"}}\n"));
+    }
+    fs::write(pictures.join("metadata.jsonl"), lines).unwrap();
+    toml::toml! { kind = "folder"
+    path = "pictures"
+    size = 32 }
+    .into()
+}
+
+/// Each objective trains, and changes the generator's loss and nothing before it; what it needs is asked for at the start.
+#[test]
+fn newer_objectives() {
+    let model = tiny_model();
+    let here = tempfile::tempdir().unwrap();
+    let mut config = distillation(&model);
+    config.remove("regression");
+    config["data"] = pictures(here.path());
+    config["generator"]["batch"] = 2.into();
+    config["generator"].as_table_mut().unwrap().insert("warmup_steps".to_owned(), 0.into());
+    config["fake"]["steps_per_generator_step"] = 1.into();
+    config["pace"]["steps"] = 2.into();
+    config["pace"].as_table_mut().unwrap().insert("log_every".to_owned(), 1.into());
+    let adversarial = toml::toml! { generator_weight = 1e-3
+    critic_weight = 1e-2
+    reals = 2 };
+    let run = |output: &str, sections: &str| {
+        let mut config = config.clone();
+        config["output"] = output.into();
+        let more: toml::Table = sections.parse().unwrap();
+        for (section, values) in &more {
+            match (config.get_mut(section).and_then(toml::Value::as_table_mut), values.as_table()) {
+                (Some(own), Some(values)) => own.extend(values.clone()),
+                _ => drop(config.insert(section.clone(), values.clone())),
+            }
+        }
+        if output == "critic" {
+            config.insert("adversarial".to_owned(), adversarial.clone().into());
+        }
+        fs::write(here.path().join("run.toml"), config.to_string()).unwrap();
+        dmd(here.path(), &["distill", "run.toml"])
+    };
+    let steps = |output: &str, sections: &str| {
+        let _ = fs::remove_dir_all(here.path().join(output));
+        let ran = run(output, sections);
+        assert!(ran.status.success(), "{sections}: {}", String::from_utf8_lossy(&ran.stderr));
+        losses(&here.path().join(output))
+    };
+    let plain = [steps("plain", ""), steps("critic", "")];
+    let objectives = [
+        ("plain", "matching.objective = { score_identity = { alpha = 1.2 } }"),
+        (
+            "plain",
+            "matching.objective = { decoupled_guidance = { first_timestep = 20, last_timestep = 500 } }",
+        ),
+        ("critic", "matching.objective = { f_divergence = \"forward_kl\" }"),
+    ];
+    for (output, objective) in objectives {
+        let (own, plain) = (steps(output, objective), &plain[usize::from(output == "critic")]);
+        assert_eq!(own.len(), 2, "{objective}");
+        assert_ne!(own[0]["matching"], plain[0]["matching"], "{objective}");
+        if !objective.contains("decoupled") {
+            assert_eq!(own[0]["sample_mean"], plain[0]["sample_mean"], "{objective}");
+        }
+        assert_ne!(own[1]["sample_mean"], plain[1]["sample_mean"], "{objective}");
+    }
+    let aligned = steps("plain", "fake.alignment = 0.03");
+    assert_eq!(aligned[0]["fake"], plain[0][0]["fake"], "it is mixed after the first update");
+    assert_ne!(aligned[1]["fake"], plain[0][1]["fake"]);
+
+    let says = |sections: &str, words: &[&str]| {
+        let ran = run("wrong", sections);
+        let message = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(!ran.status.success() && words.iter().all(|word| message.contains(word)), "{message}");
+    };
+    let of_pairs = "regression = { weight = 0.25, pairs = 2, sampling_steps = 2, warmup_steps = 0 }";
+    says(&format!("generator.batch = 1\n{of_pairs}"), &["generator.batch", "half of a batch is pairs"]);
+    says("matching.objective = { f_divergence = \"hellinger\" }", &["matching.objective", "[adversarial]"]);
+    let decoupled =
+        "matching.objective = { decoupled_guidance = { first_timestep = 20, last_timestep = LAST } }";
+    let decoupled = |last: &str| decoupled.replace("LAST", last);
+    says(&format!("guidance_scale = 1.0\n{}", decoupled("500")), &["matching.objective", "guidance_scale"]);
+    says(&decoupled("19"), &["matching.objective", "20 to 19"]);
+    says(&decoupled("1000"), &["matching.objective", "1000 of 999"]);
+    says(
+        "matching.objective = { score_identity = { alpha = 1.0 } }\nmatching.weighting = \"sigma_over_alpha\"",
+        &["matching.objective", "its own"],
+    );
+    says("matching.objective = { score_identity = { alpha = -1.0 } }", &["matching.objective", "at least 0"]);
+    says("matching.objective = \"newest\"", &["newest"]);
+    says("fake.alignment = 1.0", &["fake.alignment", "between 0 and 1"]);
+    says("fake.alignment = 0.1\nlora = { rank = 2 }", &["fake.alignment", "[lora]"]);
+    assert!(!here.path().join("wrong/checkpoints").exists(), "a refused run has written a checkpoint");
+}
+
 #[test]
 fn distributions_of_noise_levels() {
     let model = tiny_model();

@@ -109,6 +109,40 @@ fn a_plan_counts_parameters() {
     near(gibibytes(&lora, "updates of generator and fake score, the critic"), updates);
 }
 
+/// Networks that measure pictures are counted by their files. A run whose warm-up lasts to the end never updates its fake
+/// score, and a step is the generator's update alone: forward, activations, weights.
+#[test]
+fn a_plan_counts_measures_and_the_warm_up() {
+    let here = tempfile::tempdir().unwrap();
+    let plan = |more: &str| {
+        let configuration = format!(
+            "teacher = \"none\"\noutput = \"run\"\ndata = {{ kind = \"prompts\", path = \"p.txt\" }}\n\
+             generator = {{ batch = 2 }}\n{more}\n[pace]\nsteps = 10\n"
+        );
+        fs::write(here.path().join("run.toml"), configuration).unwrap();
+        succeeds(here.path(), &["plan", "run.toml", "--teacher", "sd15"])
+    };
+    let measure = fs::File::create(here.path().join("inception.pth")).unwrap();
+    measure.set_len(3 << 30).unwrap();
+    let measured = plan("[evaluation]\nevery = 5\ninception = \"inception.pth\"");
+    assert_eq!(gibibytes(&measured, "networks that measure"), 3.0);
+    let regression = |warm_up: usize| {
+        let section = "[regression]\nweight = 0.25\npairs = 10\nsampling_steps = 50";
+        plan(&format!("{section}\nwarmup_steps = {warm_up}"))
+    };
+    let (some, all) = (regression(9), regression(10));
+    assert!(some.contains("a turn of the fake score") && !all.contains("a turn of the fake score"), "{all}");
+    let moments = |plan: &str| gibibytes(plan, "moments of the optimisers");
+    // Printed with two decimals.
+    assert!((moments(&some) - 2.0 * moments(&all)).abs() < 0.02, "{all}");
+    let work = |plan: &str| -> f64 {
+        let line = plan.lines().find(|line| line.contains("TFLOP a step")).unwrap();
+        line.split(' ').next().unwrap().parse().unwrap()
+    };
+    // 0.80 TFLOP a forward pass at 512² (`dmd bench` counts 803 GFLOP), three times, of two samples.
+    assert!((work(&all) - 6.0 * 0.803).abs() < 0.1, "{all}");
+}
+
 /// A step is measured on the device; nothing is written.
 #[test]
 fn a_step_is_measured() {

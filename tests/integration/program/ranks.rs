@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::distillation::{distillation, whole_and_shared};
+use super::distillation::{distillation, pictures, whole_and_shared};
 use super::{dmd, losses};
 use crate::support::tiny_model;
 
@@ -92,22 +92,9 @@ fn interrupted(
 
 /// A distillation of a generator of four steps with a critic, into `whole` and into `shared`.
 fn four_steps(here: &Path, teacher: &tempfile::TempDir) {
-    let pictures = here.join("pictures");
-    fs::create_dir(&pictures).unwrap();
-    let mut lines = String::new();
-    for i in 0..3_u8 {
-        image::RgbImage::from_pixel(32, 32, image::Rgb([80 * i, 200, 30]))
-            .save(pictures.join(format!("{i}.png")))
-            .unwrap();
-        lines.push_str(&format!("{{\"file_name\": \"{i}.png\", \"text\": \"picture {i}\"}}\n"));
-    }
-    fs::write(pictures.join("metadata.jsonl"), lines).unwrap();
     let mut config = distillation(teacher);
     config.remove("regression");
-    config["data"] = toml::toml! { kind = "folder"
-    path = "pictures"
-    size = 32 }
-    .into();
+    config["data"] = pictures(here);
     let adversarial = toml::toml! { generator_weight = 1e-3
     critic_weight = 1e-2
     reals = 3 };
@@ -117,6 +104,10 @@ fn four_steps(here: &Path, teacher: &tempfile::TempDir) {
     generator.insert("accumulate".to_owned(), 4.into());
     generator.insert("timesteps".to_owned(), toml::Value::from(vec![999, 749, 499, 249]));
     config["fake"]["steps_per_generator_step"] = 2.into();
+    // An objective with random numbers of its own, and a fake score that is mixed with the generator.
+    config["fake"].as_table_mut().unwrap().insert("alignment".to_owned(), 0.01.into());
+    let objective = toml::toml! { decoupled_guidance = { first_timestep = 20, last_timestep = 500 } };
+    config["matching"].as_table_mut().unwrap().insert("objective".to_owned(), objective.into());
     let pace = config["pace"].as_table_mut().unwrap();
     for (name, value) in [("steps", 12), ("log_every", 1), ("checkpoint_every", 2), ("grid_every", 100)] {
         pace.insert(name.to_owned(), value.into());

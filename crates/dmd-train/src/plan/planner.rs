@@ -1,5 +1,7 @@
 //! The items of a plan, counted from a configuration and a model's sizes.
 
+use std::path::Path;
+
 use dmd_model::Outline;
 use dmd_unet::Cost;
 
@@ -134,7 +136,8 @@ impl Planner<'_> {
                 add(self.item("the fake score with its critic", fake * SINGLE));
             }
         }
-        add(self.item("moments of the optimisers", 2 * (generator + fake) * SINGLE));
+        let updated = generator + if self.fake_updates() > 0 { fake } else { 0 };
+        add(self.item("moments of the optimisers", 2 * updated * SINGLE));
         let average = if config.generator.ema_decay > 0.0 { generator * SINGLE } else { 0 };
         match config.generator.ema_on_host {
             true => add(self.of_host("the moving average", average)),
@@ -145,6 +148,7 @@ impl Planner<'_> {
         add(self.item("sums of gradients over micro-batches", sums * generator.max(fake) * SINGLE));
         add(self.item("text encoders", self.outline.text_encoders as u64 * SINGLE));
         add(self.item("autoencoder", self.outline.autoencoder as u64 * SINGLE));
+        add(self.item("networks that measure", self.measuring()));
         let of_sample = self.sample() * SINGLE;
         if config.cache.is_none() {
             let reals = config.adversarial.as_ref().map_or(0, |section| section.reals as u64);
@@ -155,6 +159,26 @@ impl Planner<'_> {
         }
         add(self.of_host("the program", PROGRAM));
         items
+    }
+
+    /// Bytes of the networks that measure pictures, in the regression term and in evaluations: as much as their files,
+    /// which hold single precision. A file that is not there is missed when the run opens it.
+    fn measuring(&self) -> u64 {
+        let perceptual = self.config.regression.as_ref().and_then(|section| section.perceptual.as_ref());
+        let evaluation = self.config.evaluation.as_ref();
+        let files = [
+            perceptual.map(|section| &section.trunk),
+            perceptual.and_then(|section| section.taesd.as_ref()),
+            evaluation.and_then(|section| section.inception.as_ref()),
+            evaluation.and_then(|section| section.clip.as_ref()),
+        ];
+        files.into_iter().flatten().map(|path| size(path)).sum()
+    }
+
+    /// Updates of the fake score in a step: none where the warm-up by regression lasts to the end.
+    fn fake_updates(&self) -> usize {
+        let warm_up = self.config.regression.as_ref().map_or(0, |section| section.warmup_steps);
+        if warm_up < self.config.pace.steps { self.config.fake.steps_per_generator_step } else { 0 }
     }
 
     /// Values of a sample.
@@ -191,15 +215,17 @@ impl Planner<'_> {
         // The guided teacher has two samples for one, and the fake score is called beside it.
         let of_generator = self.graph(costs.all(), turn.trained);
         let critic = if adversarial { down(0).kept() } else { 0 };
-        let together = of_generator.kept() + (3 * call).max(critic);
+        let calls = if self.fake_updates() > 0 { 3 * call } else { 0 };
+        let together = of_generator.kept() + calls.max(critic);
         let of_generator = together.max(of_generator.peak() + critic / 2);
         let of_fake = self.graph(costs.all(), fake.trained);
         let of_fake = of_fake.peak() + if adversarial { 2 * down(0).kept() } else { 0 };
         let parallel = generator.parallel.min(generator.accumulate) as u64;
-        vec![
-            self.item("a turn of the generator", of_generator * parallel),
-            self.item("a turn of the fake score", of_fake * parallel),
-        ]
+        let mut phases = vec![self.item("a turn of the generator", of_generator * parallel)];
+        if self.fake_updates() > 0 {
+            phases.push(self.item("a turn of the fake score", of_fake * parallel));
+        }
+        phases
     }
 
     fn disk(&self) -> Vec<Item> {
@@ -243,16 +269,38 @@ impl Planner<'_> {
         let again = if config.generator.recompute && self.setting.recomputes { 1.0 } else { 0.0 };
         let trained = |network: Network| 2.0 + network.weights + again;
         let adversarial = config.adversarial.is_some();
+        let own = config.generator.accumulate.div_ceil(self.setting.ranks.max(1));
+        let samples = (config.generator.batch * own) as f64;
+        let updates = self.fake_updates() as f64;
+        if updates == 0.0 {
+            return all * trained(self.generator()) * samples;
+        }
         // The generator; the guided teacher and the fake score on its sample; the critic's way back to it.
         let mut step = all * (trained(self.generator()) + 3.0);
         step += if adversarial { down * (2.0 + again) } else { 0.0 };
-        let updates = config.fake.steps_per_generator_step as f64;
         let of_fake = all + if adversarial { 2.0 * down } else { 0.0 };
         // Every update but the first has samples of its own. A generator of several calls makes the input of one of them by
         // those before it.
         step += updates * trained(self.fake()) * of_fake + (updates - 1.0) * all;
         step += updates * all * config.generator.timesteps.len().saturating_sub(1) as f64 / 2.0;
-        let own = config.generator.accumulate.div_ceil(self.setting.ranks.max(1));
-        step * (config.generator.batch * own) as f64
+        step * samples
+    }
+}
+
+/// Bytes of a file, or of the weights in a folder.
+fn size(path: &Path) -> u64 {
+    let weights = |path: &Path| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        ending.is_some_and(|ending| matches!(ending, "safetensors" | "bin" | "pt" | "pth"))
+    };
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+    match std::fs::read_dir(path) {
+        Err(_) => bytes(path),
+        Ok(entries) => entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| weights(path))
+            .map(|path| bytes(&path))
+            .sum(),
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::Tensor;
-use dmd_core::{Adversary, Condition, Denoiser, Diffusion, Draw, FakeScore, Noise, NoiseSchedule};
+use dmd_core::{Adversary, Condition, Denoiser, Diffusion, Draw, FakeScore, Noise, NoiseSchedule, Objective};
 
 use super::{Drawn, Trainer, refusal};
 use crate::Error;
@@ -109,6 +109,10 @@ where
     ) -> Result<Drawn<C>, Error> {
         let (shape, device) = (self.config.shape, &self.device);
         let mut draw = Draw::new(&mut self.noise, shape, &self.config.matching_times, device);
+        let objective = self.config.matching.as_deref().filter(|_| turn == Turn::Generator);
+        if let Some(times) = objective.and_then(Objective::second_times) {
+            draw.second = Some(Diffusion::new(&mut self.noise, shape, times, device));
+        }
         let batch = batches(turn, &mut self.noise)?.make()?;
         self.check(turn, &batch)?;
         if let Some([z, _]) = &batch.pairs {
@@ -145,6 +149,10 @@ where
         batches: &mut impl FnMut(Turn, &mut Noise) -> Result<L, Error>,
     ) -> Result<(), Error> {
         Draw::skip(&mut self.noise, self.config.shape, &self.config.matching_times);
+        let objective = self.config.matching.as_deref().filter(|_| turn == Turn::Generator);
+        if let Some(times) = objective.and_then(Objective::second_times) {
+            Diffusion::skip(&mut self.noise, self.config.shape, times);
+        }
         batches(turn, &mut self.noise)?;
         let step = self.draw_call();
         self.skip_simulation(step);

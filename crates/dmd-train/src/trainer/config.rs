@@ -1,6 +1,6 @@
 use burn::tensor::Device;
 use dmd_core::matching::Weighting;
-use dmd_core::{Distance, SquaredError, TimeSampler};
+use dmd_core::{Distance, Objective, SquaredError, TimeSampler};
 
 use crate::{AdamWConfig, LearningRate};
 
@@ -19,14 +19,16 @@ pub struct TrainerConfig<'a> {
     pub fake_rate: LearningRate,
     /// Updates of the fake score per update of the generator (DMD: 1; DMD2: 5 to 10).
     pub fake_updates: usize,
+    /// The share of the generator that every update of the fake score mixes into it ([`crate::align`]); 0 is none.
+    pub alignment: f64,
     /// Decay of the moving average of the generator's parameters; 0 is no average.
     pub ema_decay: f64,
     /// Where the average is kept; without it on the training's device.
     pub ema_place: Option<Device>,
     /// Constants of both optimisers.
     pub optimizer: AdamWConfig,
-    /// The weighting of distribution matching; `None` leaves the term out.
-    pub matching: Option<Weighting>,
+    /// The objective that matches distributions, such as a [`Weighting`]; `None` leaves the term out.
+    pub matching: Option<Box<dyn Objective + 'a>>,
     /// Times to which distribution matching diffuses the generator's samples (DMD: 20 to 980 of 1000).
     pub matching_times: TimeSampler,
     /// All times of the schedule, for the fake score.
@@ -77,10 +79,11 @@ impl TrainerConfig<'_> {
             generator_rate: LearningRate::constant(1e-5, 0),
             fake_rate: LearningRate::constant(1e-5, 0),
             fake_updates: 5,
+            alignment: 0.0,
             ema_decay: 0.0,
             ema_place: None,
             optimizer: AdamWConfig::default(),
-            matching: Some(Weighting::Normalised),
+            matching: Some(Box::new(Weighting::Normalised)),
             matching_times,
             times,
             regression: Regression::default(),

@@ -138,11 +138,12 @@ where
             let distiller = distiller.fork();
             let distance = config.regression.distance.as_ref();
             let terms = Terms {
-                matching: config.matching.filter(|_| !warms_up),
+                matching: config.matching.as_deref().filter(|_| !warms_up),
                 targets: batch.pairs.map(|[_, x0]| Targets { x0, weight, distance }),
                 adversary,
             };
             let loss = distiller.generator_loss(&draw, &terms, &batch.condition);
+            let loss = loss.map_err(|lacks| refusal(&lacks.to_string()))?;
             if terms.adversary.is_some() && loss.adversarial.is_none() {
                 return Err(headless());
             }

@@ -57,7 +57,8 @@ where
             (config.shape, config.accumulate, config.fake_updates, config.ema_decay, config.optimizer);
         let rates = (config.generator_rate, config.fake_rate);
         let times = (&config.matching_times, &config.times);
-        let terms = (config.matching, config.regression.weight, config.regression.warmup_steps);
+        let terms =
+            (config.alignment, &config.matching, config.regression.weight, config.regression.warmup_steps);
         let networks = (
             self.distiller.generator.levels(),
             Module::num_params(&self.distiller.generator),

@@ -5,7 +5,7 @@ use dmd_eval::Backbone;
 
 use super::DistillConfig;
 use super::evaluation::EvaluationSection;
-use super::sections::{AdversarialSection, Measure, PerceptualSection, RegressionSection};
+use super::sections::{AdversarialSection, Measure, ObjectiveSection, PerceptualSection, RegressionSection};
 use crate::Error;
 use crate::config::{
     check_optimizer, require, require_count, require_not_negative, require_positive, require_share,
@@ -26,9 +26,22 @@ impl DistillConfig {
             format!("{:?}", g.timesteps),
             "one where there is a [regression]: pairs belong to generators of one step",
         )?;
+        require(
+            g.batch > 1 || self.regression.is_none(),
+            "generator.batch",
+            g.batch,
+            "at least 2 where there is a [regression]: half of a batch is pairs, the other half fresh noise",
+        )?;
         require_positive("generator.learning_rate", g.learning_rate)?;
         require_positive("fake.learning_rate", f.learning_rate)?;
         require_share("generator.ema_decay", g.ema_decay)?;
+        require_share("fake.alignment", f.alignment)?;
+        require(
+            f.alignment == 0.0 || self.lora.is_none(),
+            "fake.alignment",
+            f.alignment,
+            "0 with [lora]: two low-rank updates are not averaged by their factors",
+        )?;
         let scale = self.guidance_scale;
         require(scale.is_finite() && scale >= 1.0, "guidance_scale", scale, "at least 1")?;
         require(
@@ -40,6 +53,7 @@ impl DistillConfig {
         if let Weighting::NormalisedAbove { floor } = m.weighting {
             require_positive("matching.weighting", floor)?;
         }
+        self.check_objective()?;
         require_times("matching.times", m.times)?;
         require_times("fake.times", f.times)?;
         check_optimizer(&self.optimizer)?;
@@ -51,6 +65,46 @@ impl DistillConfig {
         self.regression.as_ref().map_or(Ok(()), RegressionSection::check)?;
         self.adversarial.as_ref().map_or(Ok(()), AdversarialSection::check)?;
         self.evaluation.as_ref().map_or(Ok(()), EvaluationSection::check)
+    }
+}
+
+impl DistillConfig {
+    fn check_objective(&self) -> Result<(), Error> {
+        let key = "matching.objective";
+        match self.matching.objective {
+            ObjectiveSection::DistributionMatching => Ok(()),
+            ObjectiveSection::FDivergence(_) => {
+                let fits = self.adversarial.is_some() && self.generator.batch > 1;
+                let must = "with an [adversarial] section, whose critic estimates the ratio of the densities, and a \
+                            generator.batch of at least 2, over which the weights are divided by their mean";
+                require(fits, key, "f_divergence", must)
+            }
+            ObjectiveSection::DecoupledGuidance { first_timestep, last_timestep } => {
+                let order = format!("{first_timestep} to {last_timestep}");
+                require(
+                    first_timestep <= last_timestep,
+                    key,
+                    order,
+                    "from a lower timestep to a higher one",
+                )?;
+                let must = "with a guidance_scale above 1: without guidance there is nothing to decouple";
+                require(self.guidance_scale > 1.0, key, "decoupled_guidance", must)?;
+                let must = "with a normalised matching.weighting, which it has by itself";
+                let normalised = self.matching.weighting.floor().is_some();
+                require(normalised, key, "decoupled_guidance", must)
+            }
+            ObjectiveSection::ScoreIdentity { alpha } => {
+                require(
+                    alpha.is_finite() && alpha >= 0.0,
+                    key,
+                    format!("score_identity of {alpha}"),
+                    "at least 0",
+                )?;
+                let must = "without another matching.weighting: it has its own";
+                let own = self.matching.weighting == Weighting::Normalised;
+                require(own, key, "score_identity", must)
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ pub use self::cache::{CacheSection, LatentPrecision};
 pub use self::evaluation::EvaluationSection;
 use self::sections::{AdversarialSection, FakeSection, GeneratorSection, MatchingSection};
 pub use self::sections::{FrozenPrecision, PerceptualSection, Schedule, TrainedPrecision};
-pub(crate) use self::sections::{Measure, RegressionSection};
+pub(crate) use self::sections::{Measure, ObjectiveSection, RegressionSection};
 use super::{DataSection, from_file, require};
 use crate::fingerprint::{self, Fingerprint};
 use crate::run::Pace;
@@ -160,6 +160,10 @@ impl DistillConfig {
         let within = "at most the last timestep of the teacher's schedule";
         let matching = self.matching.last_timestep;
         require(matching <= last, "matching.last_timestep", format!("{matching} of {last}"), within)?;
+        if let ObjectiveSection::DecoupledGuidance { last_timestep, .. } = self.matching.objective {
+            let value = format!("guidance at {last_timestep} of {last}");
+            require(last_timestep <= last, "matching.objective", value, within)?;
+        }
         let critic = self.adversarial.as_ref().and_then(|section| section.last_timestep).unwrap_or(0);
         require(critic <= last, "adversarial.last_timestep", format!("{critic} of {last}"), within)
     }

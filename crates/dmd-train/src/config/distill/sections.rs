@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
 use dmd_core::matching::Weighting;
+use dmd_core::objective::Divergence;
 use dmd_core::{Prediction, TimeDistribution};
 use dmd_eval::Backbone;
 use serde::{Deserialize, Serialize};
@@ -104,16 +105,30 @@ pub struct FakeSection {
     pub loss: Option<Prediction>,
     /// Updates per generator update (DMD: 1; DMD2: 5 for SDXL and ImageNet, 10 for Stable Diffusion 1.5).
     pub steps_per_generator_step: usize,
+    /// The share of the generator that is mixed into it after each of its updates (implicit distribution alignment,
+    /// SenseFlow: 0.001 to 0.03); 0, the default, is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub alignment: f64,
     /// How often it learns at each of the schedule's levels (DMD and DMD2: equally).
     #[serde(skip_serializing_if = "TimeDistribution::is_uniform")]
     pub times: TimeDistribution,
 }
 
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
 impl Default for FakeSection {
     fn default() -> Self {
-        let schedule = Schedule::default();
-        let times = TimeDistribution::default();
-        Self { learning_rate: 1e-5, schedule, start: None, loss: None, steps_per_generator_step: 10, times }
+        Self {
+            learning_rate: 1e-5,
+            schedule: Schedule::default(),
+            start: None,
+            loss: None,
+            steps_per_generator_step: 10,
+            alignment: 0.0,
+            times: TimeDistribution::default(),
+        }
     }
 }
 
@@ -130,12 +145,47 @@ pub struct MatchingSection {
     pub times: TimeDistribution,
     /// How the difference of the predictions is weighted.
     pub weighting: Weighting,
+    /// What is made of the predictions: DMD's gradient, or a newer objective.
+    #[serde(skip_serializing_if = "ObjectiveSection::is_matching")]
+    pub objective: ObjectiveSection,
+}
+
+/// `matching.objective` of a distillation.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ObjectiveSection {
+    /// DMD's and DMD2's: the difference of the predictions.
+    #[default]
+    DistributionMatching,
+    /// f-distill: the same, weighted by the ratio of the densities: `{ f_divergence = "jensen_shannon" }`. It needs
+    /// `[adversarial]`, whose critic estimates the ratio.
+    FDivergence(Divergence),
+    /// DMD's gradient with guidance at times of its own: `{ decoupled_guidance = { first_timestep = 20, last_timestep = 980 } }`.
+    /// `weighting` is normalised, with a floor where one is given.
+    DecoupledGuidance {
+        /// Lowest timestep at which guidance is taken.
+        first_timestep: usize,
+        /// Highest timestep at which guidance is taken.
+        last_timestep: usize,
+    },
+    /// SiD: `{ score_identity = { alpha = 1.2 } }`, beside `[adversarial]` 1.0. `weighting` says nothing here.
+    ScoreIdentity {
+        /// How much of the squared difference is taken off.
+        alpha: f64,
+    },
+}
+
+impl ObjectiveSection {
+    fn is_matching(&self) -> bool {
+        *self == Self::DistributionMatching
+    }
 }
 
 impl Default for MatchingSection {
     fn default() -> Self {
         let times = TimeDistribution::default();
-        Self { first_timestep: 20, last_timestep: 980, times, weighting: Weighting::default() }
+        let (weighting, objective) = Default::default();
+        Self { first_timestep: 20, last_timestep: 980, times, weighting, objective }
     }
 }
 
