@@ -59,11 +59,12 @@ impl Measures<'_> {
         let recalls =
             |a: &[Vec<f64>], b: &[Vec<f64>]| recall(real, a, NEIGHBOURS) - recall(real, b, NEIGHBOURS);
         // A tenth is left out.
-        if self.manifold.is_some() && few.len() * 9 / 10 > NEIGHBOURS {
-            if let Some(error) = jackknife(few, many, recalls) {
-                let value = recalls(few, many);
-                all.push(Compared { what: "recall, difference", value, error, advantage: value });
-            }
+        if self.manifold.is_some()
+            && few.len() * 9 / 10 > NEIGHBOURS
+            && let Some(error) = jackknife(few, many, recalls)
+        {
+            let value = recalls(few, many);
+            all.push(Compared { what: "recall, difference", value, error, advantage: value });
         }
         all
     }

@@ -70,8 +70,19 @@ fn a_generator_against_its_teacher() {
     }
     fs::write(here.path().join("metadata.jsonl"), list).unwrap();
     let model = model.path().to_str().unwrap();
-    let arguments =
-        ["evaluate", "--model", model, "--data", ".", "--steps", "2,1", "--retrieval", ".", "--guidance", "1"];
+    let arguments = [
+        "evaluate",
+        "--model",
+        model,
+        "--data",
+        ".",
+        "--steps",
+        "2,1",
+        "--retrieval",
+        ".",
+        "--guidance",
+        "1",
+    ];
     let output = dmd(here.path(), &arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8(output.stdout).unwrap();

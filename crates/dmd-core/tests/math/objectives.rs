@@ -137,7 +137,8 @@ fn f_divergences_descend_along_their_derivative() {
     // A deviation of 0 is none of a mixture; its square is below the other errors.
     let at = |b: f64| Line(vec![(1.0, b, 1e-3)]);
     let networks = Exact { teacher: teacher(), unconditional: None, fake: at(b), critic: true };
-    let functions: [(Divergence, fn(f64) -> f64); 4] = [
+    type Function = fn(f64) -> f64;
+    let functions: [(Divergence, Function); 4] = [
         (Divergence::ReverseKl, |r| -r.ln()),
         (Divergence::ForwardKl, |r| r * r.ln()),
         (Divergence::JensenShannon, |r| r * r.ln() - (r + 1.0) * ((r + 1.0) / 2.0).ln()),
