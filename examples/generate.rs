@@ -1,6 +1,4 @@
-//! A prompt becomes a PNG: `cargo run --release --example generate -- "a red circle above a blue square"`.
-
-use std::path::Path;
+//! A prompt becomes a PNG, without any model file: `cargo run --release --example generate -- "a red circle above a blue square"`.
 
 use dmd::device;
 use dmd::infer::{Pipeline, Request, encode_png};
@@ -9,8 +7,7 @@ use dmd::weights::write_atomic;
 fn main() -> anyhow::Result<()> {
     let prompt = std::env::args().nth(1).unwrap_or_else(|| "a red circle above a blue square".to_owned());
     let device = device::open("flex")?;
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
-    let pipeline = Pipeline::builder(model, &device).one_step_only().build()?;
+    let pipeline = Pipeline::embedded(&device)?;
 
     let drawn = pipeline.generate(&Request::new([prompt]).with_seeds([7]))?;
     write_atomic("generate.png".as_ref(), &encode_png(&drawn.pictures[0], &[])?)?;

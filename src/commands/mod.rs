@@ -122,13 +122,16 @@ impl DtypeArgs {
     }
 }
 
-/// The embedded model: `models/shapes` here, or the one of the source tree.
+/// The model where none is named: `models/shapes` here, with its teacher, or the one in the program.
 pub(crate) fn embedded_model() -> PathBuf {
     let here = Path::new("models/shapes");
-    match here.is_dir() {
-        true => here.to_owned(),
-        false => Path::new(env!("CARGO_MANIFEST_DIR")).join(here),
+    if here.is_dir() {
+        return here.to_owned();
     }
+    #[cfg(feature = "embedded")]
+    return dmd_infer::embedded();
+    #[cfg(not(feature = "embedded"))]
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(here)
 }
 
 /// Where a file or folder lies: as it is given, or in the hub's cache. Without the feature `hub` all are on the disk.
@@ -152,7 +155,7 @@ impl ModelArgs {
     /// The model's name, as it was given.
     pub(crate) fn name(&self) -> String {
         let model = self.model.clone().unwrap_or_else(embedded_model);
-        match model.exists() {
+        match model.exists() || dmd_weights::is_dir(&model) {
             true => model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             false => model.to_string_lossy().into_owned(),
         }

@@ -4,12 +4,18 @@
 //! use dmd_infer::{Device, Pipeline, Request};
 //!
 //! # fn main() -> Result<(), dmd_infer::Error> {
-//! let pipeline = Pipeline::from_dir("models/shapes".as_ref(), &Device::flex())?;
+//! let pipeline = Pipeline::from_dir("models/shapes".as_ref(), &Device::flex())?; // or Pipeline::embedded
 //! let drawn = pipeline.generate(&Request::new(["a red circle above a blue square"]))?;
 //! drawn.pictures[0].save("picture.png").expect("a writable folder");
 //! # Ok(())
 //! # }
 //! ```
+
+/// The folder of [`Pipeline::embedded`]'s model in the program's memory, for everything that takes a model folder.
+#[cfg(feature = "embedded")]
+pub fn embedded() -> std::path::PathBuf {
+    dmd_shapes::MODEL.path()
+}
 
 mod builder;
 mod checks;

@@ -37,6 +37,16 @@ impl Pipeline {
         Self::builder(model, device).build()
     }
 
+    /// The model that is a part of this library, coloured shapes in one step: no file is read. Its teacher is not in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipelineBuilder::build`].
+    #[cfg(feature = "embedded")]
+    pub fn embedded(device: &Device) -> Result<Self, Error> {
+        Self::from_dir(&crate::embedded(), device)
+    }
+
     /// The pipeline of an opened model.
     pub fn new(model: AnyModel) -> Self {
         Self { model, at_a_time: None, options: None }

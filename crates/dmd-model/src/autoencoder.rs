@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use dmd_unet::{AUTOENCODER_KEYS, Autoencoder, AutoencoderConfig, TinyAutoencoderConfig};
-use dmd_weights::{Part as FilePart, Precision, read_config, write_json};
+use dmd_weights::{Part as FilePart, Precision, is_dir, read_config, write_json};
 use serde_json::Value;
 
 use crate::families::Part;
@@ -54,7 +54,7 @@ impl AutoencoderFiles {
         }
         let own = || source.config::<AutoencoderConfig>(Part::Autoencoder);
         let config = match &options.autoencoder {
-            Some(folder) if folder.is_dir() => {
+            Some(folder) if is_dir(folder) => {
                 let mut other: AutoencoderConfig = read_config(folder)?;
                 // Latents are the network's: another autoencoder decodes them as the model's own would.
                 if source.published().is_some() || source.has(Part::Autoencoder) {
@@ -120,7 +120,7 @@ fn load_full(
 ) -> Result<Autoencoder, Error> {
     let weights = match other {
         None => source.tensors(Part::Autoencoder)?,
-        Some(folder) if folder.is_dir() => of_folder(folder)?,
+        Some(folder) if is_dir(folder) => of_folder(folder)?,
         Some(file) => of_file(file, FilePart::Vae)?,
     };
     let network = dmd_weights::load(config.init(device)?, &weights, &AUTOENCODER_KEYS)?;

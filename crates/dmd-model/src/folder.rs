@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dmd_weights::read_json;
+use dmd_weights::{is_dir, is_file, read_json};
 use serde::de::DeserializeOwned;
 
 use crate::Error;
@@ -26,12 +26,12 @@ impl ModelFolder {
     /// [`Error::NoModel`] when it does not look like one.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Err(Error::NoModel { folder: path.to_owned(), reason });
-        if path.is_file() {
+        if is_file(path) {
             return wrong(
                 "it is a file; give the folder that holds unet, vae, scheduler and so on".to_owned(),
             );
         }
-        if !path.is_dir() {
+        if !is_dir(path) {
             return wrong("it does not exist".to_owned());
         }
         let folder = Self::new(path);
@@ -51,7 +51,7 @@ impl ModelFolder {
 
     /// Whether a part is there.
     pub fn has(&self, part: Part) -> bool {
-        self.part(part).is_dir()
+        is_dir(&self.part(part))
     }
 
     /// The folder of a part, whether it is there or not.

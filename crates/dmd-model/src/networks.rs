@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, FloatDType};
 use dmd_unet::{Network, Preconditioned, Sizes, TOLD_GUIDANCE};
-use dmd_weights::{LoraPart, Part as FilePart, Tensors, read_config};
+use dmd_weights::{LoraPart, Part as FilePart, Tensors, is_dir, is_file, read_config};
 use serde_json::Value;
 
 use crate::families::{Kind, Part};
@@ -27,7 +27,7 @@ impl NetworkPlace {
     pub(crate) fn told_guidance(&self, source: &Source) -> bool {
         let config: Result<Value, Error> = match self {
             Self::Part(part) => source.config(*part),
-            Self::At(path) if path.is_dir() => read_config(path).map_err(Into::into),
+            Self::At(path) if is_dir(path) => read_config(path).map_err(Into::into),
             Self::At(_) => source.config(Part::UNet),
         };
         config.is_ok_and(|config| config["time_cond_proj_dim"].is_number())
@@ -65,7 +65,7 @@ impl<N: Network> NetworkFiles<N> {
             Some(place) => {
                 let config = match &place {
                     NetworkPlace::Part(part) => of_part(*part)?,
-                    NetworkPlace::At(path) if path.is_dir() => valid(read_config(path)?)?,
+                    NetworkPlace::At(path) if is_dir(path) => valid(read_config(path)?)?,
                     // A file of weights has the teacher's architecture.
                     NetworkPlace::At(_) => of_part(Part::UNet)?,
                 };
@@ -189,7 +189,7 @@ impl<N: Network> NetworkFiles<N> {
     fn weights_at(&self, place: &NetworkPlace) -> Result<Tensors, Error> {
         match place {
             NetworkPlace::Part(part) => self.source.tensors(*part),
-            NetworkPlace::At(path) if path.is_dir() => of_folder(path),
+            NetworkPlace::At(path) if is_dir(path) => of_folder(path),
             NetworkPlace::At(path) => of_file(path, FilePart::UNet),
         }
     }
@@ -290,7 +290,7 @@ fn recipe_at(
         None => told.then_some(TOLD_GUIDANCE),
     };
     if let NetworkPlace::At(file) = place
-        && file.is_file()
+        && is_file(file)
     {
         let found = of_generator(file, kind)?;
         recipe.prediction = recipe.prediction.or(found.filter(|found| *found != noising.prediction()));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
+use dmd_weights::is_file;
 
 use crate::embeddings::EmbeddingOption;
 use crate::families::Part;
@@ -118,7 +119,7 @@ impl OpenOptions {
     /// is told.
     fn is_of_few_steps(&self, source: &Source) -> bool {
         let written =
-            || source.folder().is_some_and(|folder| RecipeFile::place(&folder.part(Part::UNet)).is_file());
+            || source.folder().is_some_and(|folder| is_file(&RecipeFile::place(&folder.part(Part::UNet))));
         let by_name = self.recipe.as_deref() != Some(NO_RECIPE)
             && (written() || published::guess(&self.model).is_some());
         by_name || NetworkPlace::Part(Part::UNet).told_guidance(source)

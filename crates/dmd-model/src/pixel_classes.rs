@@ -75,7 +75,7 @@ impl Parts {
 /// The names of a model's classes: the list in `classes.json`, or their numbers.
 fn class_names(folder: &ModelFolder, classes: usize) -> Result<Vec<String>, Error> {
     let path = folder.classes_file();
-    if path.is_file() {
+    if dmd_weights::is_file(&path) {
         let names: Vec<String> = read_json(&path)?;
         let mut seen = BTreeSet::new();
         // The empty name asks for no class; of two equal names the second could not be asked for.

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use dmd_weights::{read_json, write_json};
+use dmd_weights::{is_dir, is_file, read_json, write_json};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -42,7 +42,7 @@ impl RecipeFile {
     /// [`Error::Weights`] when the file is not valid JSON of known keys.
     pub fn beside(generator: &Path) -> Result<Option<Self>, Error> {
         let path = Self::place(generator);
-        if path.is_file() { Ok(Some(read_json(&path)?)) } else { Ok(None) }
+        if is_file(&path) { Ok(Some(read_json(&path)?)) } else { Ok(None) }
     }
 
     /// Reads the text in a LoRA file's metadata, where there is one.
@@ -68,6 +68,6 @@ impl RecipeFile {
 
     /// Where the file of a generator lies.
     pub(crate) fn place(generator: &Path) -> PathBuf {
-        if generator.is_dir() { generator.join(Self::NAME) } else { generator.with_file_name(Self::NAME) }
+        if is_dir(generator) { generator.join(Self::NAME) } else { generator.with_file_name(Self::NAME) }
     }
 }

@@ -6,7 +6,7 @@ mod files;
 use std::path::{Path, PathBuf};
 
 use dmd_clip::{TextConfig, Tokenizer};
-use dmd_weights::{Checkpoint, read, read_config, read_json};
+use dmd_weights::{Checkpoint, is_file, read, read_config, read_json};
 use dmd_weights::{Family as FileFamily, Part as FilePart, Tensors};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -64,7 +64,7 @@ impl Source {
     /// [`Error::NoModel`] when it does not look like one; what a single file is refused for.
     pub fn open(options: &OpenOptions) -> Result<Self, Error> {
         let path = &options.model;
-        if !path.is_file() {
+        if !is_file(path) {
             if options.config.is_some() {
                 return Err(Error::Setting {
                     setting: "configurations of another model (--config)".to_owned(),
@@ -227,7 +227,7 @@ impl Source {
             Place::Folder(folder) => Some(folder),
             Place::File(file) => file.beside.as_ref(),
         };
-        match folder.map(ModelFolder::index_file).filter(|path| path.is_file()) {
+        match folder.map(ModelFolder::index_file).filter(|path| is_file(path)) {
             Some(path) => Ok(read_json::<Index>(&path)?.force_zeros_for_empty_prompt),
             None => Ok(true),
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
+use crate::embedded::is_file;
 
 /// `model_index.json`: which class each sub-folder of a diffusers folder belongs to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ pub fn weight_file(folder: &Path, stems: &[&str]) -> Result<PathBuf, Error> {
             expected.push(format!("{stem}{variant}.bin"));
         }
     }
-    expected.iter().map(|name| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+    expected.iter().map(|name| folder.join(name)).find(|path| is_file(path)).ok_or_else(|| {
         let expected = stems.iter().map(|stem| format!("{stem}.safetensors")).collect();
         Error::NoWeights { folder: folder.to_owned(), expected, found: other_weights(folder) }
     })

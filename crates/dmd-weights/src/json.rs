@@ -1,7 +1,6 @@
 //! JSON as Python writes it. Python's `json` writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have, and
 //! some editors put a byte order mark before the text. serde_json reads neither; here both are read.
 
-use std::fs;
 use std::path::Path;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
@@ -9,6 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Vi
 use serde::{Serialize, forward_to_deserialize_any};
 use serde_json::Value;
 
+use crate::embedded::read_to_string;
 use crate::{Error, write_atomic};
 
 /// Python's words for numbers that are not finite.
@@ -21,7 +21,7 @@ const NON_FINITE: [(&str, f64); 3] =
 ///
 /// [`Error::Read`] when it cannot be read, [`Error::Json`] when it is not what is expected.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let text = read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     parse_json(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 

@@ -10,6 +10,7 @@
 mod atomic;
 mod convert;
 mod disk;
+mod embedded;
 mod embedding;
 mod entry;
 mod error;
@@ -34,6 +35,7 @@ mod write;
 pub use atomic::write_atomic;
 #[doc(hidden)]
 pub use disk::{Fault, with_fault};
+pub use embedded::{EmbeddedFolder, is_dir, is_file, read_to_string};
 pub use embedding::EmbeddingFile;
 pub use entry::Entry;
 pub use error::Error;

@@ -1,4 +1,4 @@
-//! Files mapped into memory, of which only what is used is read.
+//! Files mapped into memory, of which only what is used is read, and files that are in the program's memory anyway.
 
 use std::fs::File;
 use std::ops::Range;
@@ -7,19 +7,42 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
-use crate::Error;
+use crate::{Error, embedded};
 
 /// A part of a mapped file.
 #[derive(Clone)]
 pub(crate) struct Region {
-    /// Nothing for an empty file, which cannot be mapped.
-    map: Option<Arc<Mmap>>,
+    memory: Memory,
     range: Range<usize>,
+}
+
+#[derive(Clone)]
+enum Memory {
+    Mapped(Arc<Mmap>),
+    /// A part of the program, or nothing: an empty file cannot be mapped.
+    Own(&'static [u8]),
+}
+
+impl Memory {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Own(bytes) => bytes,
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn map(&self) -> Option<&Mmap> {
+        match self {
+            Self::Mapped(map) => Some(map),
+            Self::Own(_) => None,
+        }
+    }
 }
 
 impl AsRef<[u8]> for Region {
     fn as_ref(&self) -> &[u8] {
-        self.map.as_ref().and_then(|map| map.get(self.range.clone())).unwrap_or_default()
+        self.memory.bytes().get(self.range.clone()).unwrap_or_default()
     }
 }
 
@@ -27,6 +50,9 @@ impl Region {
     /// A whole file: its pages are the system's own, shared with every other reader, and none is read yet.
     #[expect(unsafe_code, reason = "a mapped file, see below")]
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        if let Some(bytes) = embedded::bytes(path) {
+            return Ok(Self { memory: Memory::Own(bytes), range: 0..bytes.len() });
+        }
         let failed = |source| Error::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
@@ -34,7 +60,7 @@ impl Region {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
         if found.len() == 0 {
-            return Ok(Self { map: None, range: 0..0 });
+            return Ok(Self { memory: Memory::Own(&[]), range: 0..0 });
         }
         // SAFETY: the mapping is read-only and lives as long as the regions that own it. Its content must not
         // change: this project replaces files by renaming, which leaves an open one as it is; a user who
@@ -42,7 +68,7 @@ impl Region {
         // that maps.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
         let range = 0..map.len();
-        Ok(Self { map: Some(Arc::new(map)), range })
+        Ok(Self { memory: Memory::Mapped(Arc::new(map)), range })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -53,14 +79,14 @@ impl Region {
     pub(crate) fn part(&self, part: Range<usize>) -> Self {
         let inside = part.start <= part.end && part.end <= self.len();
         let range = if inside { self.range.start + part.start..self.range.start + part.end } else { 0..0 };
-        Self { map: self.map.clone(), range }
+        Self { memory: self.memory.clone(), range }
     }
 
     /// The bytes, all of them in memory: brought in at once, which takes a fraction of the time that a fault for every
     /// page would.
     pub(crate) fn read(&self) -> bytes::Bytes {
         #[cfg(target_os = "linux")]
-        if let Some(map) = &self.map {
+        if let Some(map) = self.memory.map() {
             use memmap2::Advice::{PopulateRead, WillNeed};
             let (start, len) = (self.range.start, self.range.len());
             // Kernels before 5.14 do not populate; pages then come when they are touched, as without any advice.
@@ -75,7 +101,7 @@ impl Region {
     #[expect(unsafe_code, reason = "advice on a mapped file, see below")]
     pub(crate) fn release(&self) {
         #[cfg(target_os = "linux")]
-        if let Some(map) = &self.map {
+        if let Some(map) = self.memory.map() {
             // SAFETY: the mapping is read-only and of a file, so that a page which is dropped comes back with the bytes that
             // it had. Without success the pages stay, as without this call.
             let advice = memmap2::UncheckedAdvice::DontNeed;

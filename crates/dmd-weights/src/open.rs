@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::entry::{Entry, Source};
 use crate::mapped::Region;
-use crate::{Error, Tensors, shards};
+use crate::{Error, Tensors, embedded, shards};
 
 /// Opens a model file and checks its header: safetensors, the `*.safetensors.index.json` of a
 /// sharded model, or (feature `pytorch`) a PyTorch state dict `*.bin`, `*.pt`, `*.pth`, of which only
@@ -60,6 +60,9 @@ pub fn read_metadata(path: &Path, key: &str) -> Result<Option<String>, Error> {
 }
 
 fn file_len(path: &Path) -> Result<u64, Error> {
+    if let Some(bytes) = embedded::bytes(path) {
+        return Ok(bytes.len() as u64);
+    }
     let metadata = fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(metadata.len())
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::embedded::is_file;
 use crate::{Error, read_json};
 
 /// `*.safetensors.index.json`.
@@ -33,7 +34,7 @@ pub(crate) fn read_index(path: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, Err
             return Err(invalid(format!("shard {shard:?} is not the name of a safetensors file beside it")));
         }
         let file = path.with_file_name(&shard);
-        if !file.is_file() {
+        if !is_file(&file) {
             return Err(invalid(format!("shard {shard:?} is missing; fetch it again")));
         }
         found.push((file, tensors));

@@ -33,6 +33,32 @@ fn generate_writes_pictures() {
     }
 }
 
+/// The program draws in an empty folder without any variable of its user, and draws what `models/shapes` does.
+#[test]
+fn a_copied_program_draws() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = tempfile::tempdir().unwrap();
+    let program = here.path().join("copied");
+    fs::copy(env!("CARGO_BIN_EXE_dmd"), &program).unwrap();
+    let draw = |folder: &Path| {
+        let out = here.path().join("one.png");
+        let arguments = ["generate", "a red circle above a blue square", "--seed", "7", "--out"];
+        let mut command = Command::new(&program);
+        let output = command.current_dir(folder).env_clear().args(arguments).arg(&out).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::read(out).unwrap()
+    };
+    let empty = here.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    assert!(draw(&empty) == draw(root), "the folder's model draws another picture");
+    assert!(fs::read_dir(&empty).unwrap().next().is_none(), "it left files");
+
+    let said = refused(&empty, &["generate", "x", "--steps", "30"]);
+    assert!(said.contains("no teacher"), "{said}");
+    let said = refused(&empty, &["inspect", "embedded:/another"]);
+    assert!(said.contains("another"), "{said}");
+}
+
 #[test]
 fn compare_writes_a_labelled_sheet() {
     let model = tiny_model();

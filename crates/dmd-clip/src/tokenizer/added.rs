@@ -59,7 +59,7 @@ impl AddedTokens {
     ) -> Result<Self, Error> {
         let mut tokens = BTreeMap::new();
         let path = folder.join("added_tokens.json");
-        if path.is_file() {
+        if dmd_weights::is_file(&path) {
             let special: Vec<String> =
                 settings.special_tokens().into_iter().map(|token| token.content).collect();
             for (content, id) in dmd_weights::read_json::<BTreeMap<String, u32>>(&path)? {

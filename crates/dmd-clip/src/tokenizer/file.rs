@@ -74,7 +74,7 @@ impl TokenizerFile {
     /// The folder's, if it has one.
     pub(super) fn from_dir(folder: &Path) -> Result<Option<Self>, Error> {
         let path = folder.join("tokenizer.json");
-        Ok(if path.is_file() { Some(dmd_weights::read_json(&path)?) } else { None })
+        Ok(if dmd_weights::is_file(&path) { Some(dmd_weights::read_json(&path)?) } else { None })
     }
 
     /// The vocabulary and its merges.

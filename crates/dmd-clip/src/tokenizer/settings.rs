@@ -89,7 +89,7 @@ impl Settings {
     pub(super) fn from_dir(folder: &Path, file: Option<&TokenizerFile>) -> Result<Self, Error> {
         let read = |name: &str| {
             let path = folder.join(name);
-            path.is_file().then_some(path)
+            dmd_weights::is_file(&path).then_some(path)
         };
         let config: ConfigFile = match read("tokenizer_config.json") {
             Some(path) => dmd_weights::read_json(&path)?,

@@ -20,7 +20,7 @@ impl Words {
     /// the same.
     pub(super) fn from_dir(folder: &Path, file: Option<&TokenizerFile>) -> Result<Self, Error> {
         let whole = file.map(|file| file.words(folder)).transpose()?;
-        if !folder.join("vocab.json").is_file()
+        if !dmd_weights::is_file(&folder.join("vocab.json"))
             && let Some(whole) = whole
         {
             return Ok(whole);
@@ -36,7 +36,7 @@ impl Words {
         let vocabulary = dmd_weights::read_json(&folder.join("vocab.json"))?;
         let path = folder.join("merges.txt");
         let text =
-            std::fs::read_to_string(&path).map_err(|source| dmd_weights::Error::Read { path, source })?;
+            dmd_weights::read_to_string(&path).map_err(|source| dmd_weights::Error::Read { path, source })?;
         let lines = text.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty());
         Ok(Self { vocabulary, merges: lines.map(|line| pair(line, folder)).collect::<Result<_, Error>>()? })
     }

@@ -11,6 +11,7 @@ use super::report::LoraReport;
 use super::settings::Settings;
 use super::spellings::Spellings;
 use super::{Lora, Update, fit};
+use crate::embedded::is_file;
 use crate::{Error, Mismatch, Tensors, read, read_json};
 
 /// A part of a model that a LoRA file may have updates for.
@@ -83,7 +84,7 @@ impl LoraFile {
     /// As [`read`] and [`Self::open`].
     pub fn read(path: &Path) -> Result<Self, Error> {
         let config = path.with_file_name("adapter_config.json");
-        Self::open(read(path)?, config.is_file().then_some(&*config))
+        Self::open(read(path)?, is_file(&config).then_some(&*config))
     }
 
     /// Takes a LoRA file's tensors. `config` is the `adapter_config.json` that belongs to them: it says the scale of updates
