@@ -6,7 +6,8 @@ use dmd_core::{Noise, one_hot};
 use dmd_data::shapes::{Description, SIZE, Scene, Split};
 use dmd_data::{Dataset, Error, ImageFolder};
 use dmd_eval::frechet::Moments;
-use dmd_eval::manifold::{Coverage, coverage};
+use dmd_eval::kernel::Kernel;
+use dmd_eval::manifold::{Manifold, recall};
 use dmd_model::pixels::from_rgb8;
 use image::RgbImage;
 use image::imageops::{FilterType, crop_imm, resize};
@@ -18,10 +19,8 @@ use crate::data::{Batch, Data, Figure, indices};
 const SHAPES: usize = 4000;
 /// Deviation of noise on the drawn shapes, which have none of their own: a fifth of the data's deviation.
 const GRAIN: f64 = 0.1;
-/// One of so many pictures is held out.
-const HELD_OUT: usize = 5;
-/// Most pictures that samples are compared with.
-const COMPARED: usize = 1500;
+/// Of so many pictures one is what samples are compared with, and one is compared itself.
+const FOLDS: usize = 5;
 /// Neighbours of precision and recall.
 const NEIGHBOURS: usize = 3;
 
@@ -32,7 +31,9 @@ struct Rows {
     labels: Vec<usize>,
 }
 
-/// Small pictures of classes, judged by a classifier trained on them: its last hidden layer is the feature space.
+/// Small pictures of classes in three parts: three fifths to train on, a fifth that samples are compared with, and a fifth that
+/// is compared as samples are, for what real pictures reach. The judge is a classifier that saw the first part alone: its last
+/// hidden layer is the feature space.
 #[derive(Debug)]
 pub struct Pictures {
     shape: [usize; 3],
@@ -42,6 +43,7 @@ pub struct Pictures {
     classifier: Classifier,
     real: Vec<Vec<f64>>,
     moments: Moments,
+    kernel: Kernel,
 }
 
 impl Rows {
@@ -126,9 +128,13 @@ impl Pictures {
             found.iter().all(|(picture, _)| picture.pixels().all(|p| p.0[0] == p.0[1] && p.0[1] == p.0[2]));
         let channels = if grey { 1 } else { 3 };
         let shape = [channels, height as usize, width as usize];
-        let (mut train, mut held_out) = (Rows::default(), Rows::default());
+        let (mut train, mut held_out, mut reference) = (Rows::default(), Rows::default(), Rows::default());
         for (i, (picture, name)) in found.iter().enumerate() {
-            let rows = if i % HELD_OUT == 0 { &mut held_out } else { &mut train };
+            let rows = match i % FOLDS {
+                0 => &mut held_out,
+                1 => &mut reference,
+                _ => &mut train,
+            };
             let values = from_rgb8(std::slice::from_ref(picture), device).narrow(1, 0, channels);
             rows.values.extend(values.into_data().iter::<f32>());
             rows.labels.push(names.binary_search(&name.as_str()).unwrap_or(0));
@@ -143,7 +149,7 @@ impl Pictures {
             train.values.iter().enumerate().map(off).sum::<f32>() / train.values.len().max(1) as f32;
         let scale = 0.5 / variance.sqrt().max(1e-3);
         let mut noise = Noise::stream(7, "grain");
-        for rows in [&mut train, &mut held_out] {
+        for rows in [&mut train, &mut held_out, &mut reference] {
             for (i, value) in rows.values.iter_mut().enumerate() {
                 *value = (*value - mean[i % size]) * scale;
             }
@@ -156,10 +162,10 @@ impl Pictures {
         let classifier = Classifier::new(channels, classes, &device.clone().autodiff())
             .trained(|count, noise| train.draw(count, shape, classes, noise, device))
             .valid();
-        let places: Vec<usize> = (0..train.len().min(COMPARED)).collect();
-        let real = classifier.features(&train.at(&places, shape, classes, device).x0).0;
-        let moments = Moments::of(&real);
-        Self { shape, classes, train, held_out, classifier, real, moments }
+        let places: Vec<usize> = (0..reference.len()).collect();
+        let real = classifier.features(&reference.at(&places, shape, classes, device).x0).0;
+        let (moments, kernel) = (Moments::of(&real), Kernel::new(&real));
+        Self { shape, classes, train, held_out, classifier, real, moments, kernel }
     }
 
     /// Held-out real pictures.
@@ -191,31 +197,32 @@ impl Data for Pictures {
     /// - *sharp and right*: both
     /// - *covered*: recall, the share of real pictures near generated ones
     /// - *distance*: Fréchet distance in the classifier's features
+    /// - *kernel*: kernel distance there times 1000, of which any number of samples has the same expectation
+    ///
+    /// All but *right* and *kernel* are of as many samples as there are held-out pictures.
     fn judge(&self, samples: &Batch) -> Vec<Figure> {
         let (rows, found) = self.classifier.features(&samples.x0);
         let figure = |name, value| Figure { name, value };
         let finite = rows.iter().flatten().all(|value| value.is_finite());
         if !finite {
-            return ["right", "sharp", "sharp and right", "covered", "distance"]
+            return ["right", "sharp", "sharp and right", "covered", "distance", "kernel"]
                 .map(|name| figure(name, f64::NAN))
                 .to_vec();
         }
         let asked = samples.classes.as_ref().map(indices).unwrap_or_default();
         let right: Vec<bool> = asked.iter().zip(&found).map(|(asked, found)| asked == found).collect();
         let share = |right: &[bool]| right.iter().filter(|r| **r).count() as f64 / right.len().max(1) as f64;
-        let Coverage { precision, recall } = coverage(&self.real, &rows, NEIGHBOURS);
-        let good: Vec<Vec<f64>> =
-            rows.iter().zip(&right).filter(|(_, right)| **right).map(|(row, _)| row.clone()).collect();
-        let both = match good.len() > NEIGHBOURS {
-            true => coverage(&self.real, &good, NEIGHBOURS).precision * share(&right),
-            false => 0.0,
-        };
+        let equal = &rows[..rows.len().min(self.held_out.len())];
+        let manifold = Manifold::new(&self.real, NEIGHBOURS);
+        let near = manifold.on(equal);
+        let both: Vec<bool> = near.iter().zip(&right).map(|(near, right)| *near && *right).collect();
         vec![
             figure("right", share(&right)),
-            figure("sharp", precision),
-            figure("sharp and right", both),
-            figure("covered", recall),
-            figure("distance", self.moments.distance(&Moments::of(&rows))),
+            figure("sharp", share(&near)),
+            figure("sharp and right", share(&both)),
+            figure("covered", recall(&self.real, equal, NEIGHBOURS)),
+            figure("distance", self.moments.distance(&Moments::of(equal))),
+            figure("kernel", 1e3 * self.kernel.distance(&rows)),
         ]
     }
 }

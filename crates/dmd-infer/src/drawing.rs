@@ -22,6 +22,15 @@ const POSITIONS: usize = 8192;
 const PICTURES: usize = 32;
 
 impl Pipeline {
+    /// Whether this model can draw a request, before anything is computed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generate`], of what can be known beforehand.
+    pub fn check(&self, request: &Request) -> Result<(), Error> {
+        with_model!(&self.model, model => Drawing::new(model, request).map(drop))
+    }
+
     /// Draws a request's pictures, a few at a time; a picture depends on its own prompt and seed only.
     ///
     /// # Errors
