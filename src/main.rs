@@ -65,6 +65,11 @@ enum Command {
     Bench(commands::bench::BenchArgs),
     #[command(after_help = "Example:\n  dmd verify --model sd15 --reference reference.safetensors")]
     Verify(commands::verify::VerifyArgs),
+    #[cfg(feature = "serve")]
+    #[command(
+        after_help = "Examples:\n  dmd serve\n  dmd serve --model sd15 --generator unet_one_step --port 8080\n\nCtrl-C or SIGTERM stops it when what is being drawn is sent."
+    )]
+    Serve(commands::serve::ServeArgs),
     #[command(after_help = "Example:\n  dmd self-check --device wgpu --dtype f16")]
     SelfCheck(commands::self_check::SelfCheckArgs),
     #[command(after_help = "Example:\n  dmd devices --json")]
@@ -93,6 +98,9 @@ fn main() -> ExitCode {
         }
     }
     commands::progress::break_silences();
+    // From here on its path is known, as `--model embedded:/dmd-shapes`.
+    #[cfg(feature = "embedded")]
+    let _ = dmd_infer::embedded();
     let result = match cli.command {
         Command::Generate(args) => commands::generate::generate(&args),
         Command::Compare(args) => commands::compare::compare(&args),
@@ -107,6 +115,8 @@ fn main() -> ExitCode {
         Command::Report(args) => commands::report::report(&args),
         Command::Bench(args) => commands::bench::bench(&args),
         Command::Verify(args) => commands::verify::verify(&args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => commands::serve::serve(&args),
         Command::SelfCheck(args) => commands::self_check::self_check(&args),
         Command::Devices(args) => commands::devices::devices(&args),
         #[cfg(feature = "hub")]

@@ -11,7 +11,7 @@ use dmd_data::shapes::Scene;
 use dmd_data::{Dataset, ImageFolder, grid, save};
 use dmd_eval::frechet::{Accumulated, Moments};
 use dmd_eval::kernel::Kernel;
-use dmd_eval::manifold::{Coverage, Manifold, coverage};
+use dmd_eval::manifold::{Manifold, recall};
 use dmd_eval::{ClipScore, FeatureSpace, InceptionSpace, RandomConv, retrieval};
 use dmd_infer::{Method, Pipeline, PipelineBuilder, Request};
 use dmd_model::pixels::{from_rgb8, to_rgb8};
@@ -281,6 +281,7 @@ impl Measures<'_> {
     ) -> anyhow::Result<Measured> {
         let bar = ProgressBar::new(task.captions.len() as u64);
         bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} left")?);
+        progress::at("drawing");
         let mut found = Measured::default();
         for (chunk, captions) in task.captions.chunks(BATCH).enumerate() {
             let first = seed.wrapping_mul(1_000_000).wrapping_add((chunk * BATCH) as u64);
@@ -301,6 +302,12 @@ impl Measures<'_> {
         bar.finish_and_clear();
         if let Some(known) = &self.known {
             found.places = known.places(&task.captions, &found.features);
+            ensure!(
+                found.places.iter().any(Option::is_some),
+                "no prompt has a name that a picture of --retrieval has: {:?} is not among {:?} ..",
+                name(&task.captions[0]),
+                known.captions.first().map_or("", |caption| name(caption))
+            );
         }
         Ok(found)
     }
@@ -317,8 +324,10 @@ impl Measures<'_> {
         }
         let kernel = self.kernel.distance(&found.features[..count.min(COMPARED)]);
         say_part!("Fréchet distance {distance:.4}, kernel distance {kernel:.5} ({})", self.space.name());
-        if real.compared.len() > NEIGHBOURS && found.features.len() > NEIGHBOURS {
-            let Coverage { precision, recall } = coverage(&real.compared, &found.features, NEIGHBOURS);
+        let compared = &found.features[..count.min(COMPARED)];
+        if let Some(manifold) = self.manifold.as_ref().filter(|_| compared.len() > NEIGHBOURS) {
+            let (precision, recall) =
+                (manifold.share(compared), recall(&real.compared, compared, NEIGHBOURS));
             say_part!(", precision {precision:.3}, recall {recall:.3}");
         }
         if self.clip.is_some() {
@@ -327,6 +336,10 @@ impl Measures<'_> {
         if self.known.is_some() {
             let [first, fifth] = [1, 5].map(|most| 100.0 * mean(&found.within(most)));
             say_part!(", retrieval {first:.1} % first, {fifth:.1} % of the nearest five");
+            let unknown = found.places.iter().filter(|place| place.is_none()).count();
+            if unknown > 0 {
+                say_part!(" ({unknown} prompts have a name that no known picture has)");
+            }
         }
         say!("");
         for caption in &found.wrong {

@@ -9,7 +9,7 @@ use dmd_kernels::device;
 use dmd_model::{
     Description, Kind, ModelFolder, OpenOptions, Part, RecipeFile, Source, describe, generator_recipe,
 };
-use dmd_weights::{Checkpoint, Family, LoraFile, Part as FilePart, Spelling, Tensors, read};
+use dmd_weights::{Checkpoint, Family, LoraFile, Part as FilePart, Spelling, Tensors, is_dir, is_file, read};
 
 use crate::console::say;
 
@@ -25,10 +25,10 @@ pub(crate) struct InspectArgs {
 
 pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let path = &super::place(&args.path, FloatDType::F32)?;
-    anyhow::ensure!(path.exists(), "{path:?} does not exist");
+    anyhow::ensure!(is_file(path) || is_dir(path), "{path:?} does not exist");
     // Networks are made without values, which takes any device.
     let device = device::open("flex")?;
-    if path.is_file() {
+    if is_file(path) {
         return file(&read(path)?, &device, args.tensors);
     }
     match ModelFolder::open(path) {

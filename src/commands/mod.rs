@@ -18,6 +18,8 @@ pub(crate) mod pull;
 pub(crate) mod ranks;
 pub(crate) mod report;
 pub(crate) mod self_check;
+#[cfg(feature = "serve")]
+pub(crate) mod serve;
 pub(crate) mod teacher;
 pub(crate) mod verify;
 
@@ -136,6 +138,9 @@ pub(crate) fn embedded_model() -> PathBuf {
 
 /// Where a file or folder lies: as it is given, or in the hub's cache. Without the feature `hub` all are on the disk.
 pub(crate) fn place(path: &Path, dtype: FloatDType) -> anyhow::Result<PathBuf> {
+    if path.starts_with("embedded:") {
+        return Ok(path.to_owned());
+    }
     #[cfg(feature = "hub")]
     return pull::place(path, dtype);
     #[cfg(not(feature = "hub"))]

@@ -98,7 +98,13 @@ fn overdue(now: Instant) -> Option<String> {
         return None;
     }
     *last = now;
-    Some(format!("{text}, still working"))
+    Some(if text == "working" { "still working".to_owned() } else { format!("{text}, still working") })
+}
+
+/// Breaks no silence any more: who waits for others has nothing to say.
+#[cfg(feature = "serve")]
+pub(crate) fn quiet() {
+    *STANDING.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// Breaks silences where standard error is no terminal, from a thread of its own, which ends with the program.
@@ -106,7 +112,7 @@ pub(crate) fn break_silences() {
     if stderr().is_terminal() {
         return;
     }
-    stands(Some(Instant::now()), "preparing".to_owned());
+    stands(Some(Instant::now()), "working".to_owned());
     thread::spawn(|| {
         loop {
             thread::sleep(Duration::from_secs(2));
@@ -243,6 +249,12 @@ impl dmd_infer::Observer for Steps {
             self.bar.set_length(progress.steps as u64);
         }
         self.bar.set_position(progress.step as u64);
+        at(format!(
+            "picture {} drawn, {} of {} steps",
+            progress.pictures.start + 1,
+            progress.step,
+            progress.steps
+        ));
     }
 }
 

@@ -21,6 +21,8 @@ const SHAPES: usize = 4000;
 const GRAIN: f64 = 0.1;
 /// Of so many pictures one is what samples are compared with, and one is compared itself.
 const FOLDS: usize = 5;
+/// Most pictures of each of these two parts.
+const COMPARED: usize = 1500;
 /// Neighbours of precision and recall.
 const NEIGHBOURS: usize = 3;
 
@@ -131,8 +133,8 @@ impl Pictures {
         let (mut train, mut held_out, mut reference) = (Rows::default(), Rows::default(), Rows::default());
         for (i, (picture, name)) in found.iter().enumerate() {
             let rows = match i % FOLDS {
-                0 => &mut held_out,
-                1 => &mut reference,
+                0 if held_out.len() < COMPARED => &mut held_out,
+                1 if reference.len() < COMPARED => &mut reference,
                 _ => &mut train,
             };
             let values = from_rgb8(std::slice::from_ref(picture), device).narrow(1, 0, channels);

@@ -11,6 +11,9 @@ use dmd_ablations::tables::Row;
 use dmd_ablations::training::Effort;
 use serde::{Deserialize, Serialize};
 
+/// Half of a batch with pairs is fresh, and pictures are judged by held-out ones.
+const WAY: usize = 1;
+
 /// What a row was trained on and how long: rows of another key are not taken for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Key {
@@ -19,6 +22,9 @@ pub(crate) struct Key {
     seed: u64,
     updates: usize,
     teacher_steps: usize,
+    /// How rows are trained and judged; rows of another way are measured anew.
+    #[serde(default)]
+    way: usize,
     /// The folder's fingerprint, for the experiment on a folder of pictures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data: Option<String>,
@@ -38,6 +44,7 @@ impl Key {
             seed,
             updates: effort.updates,
             teacher_steps: effort.teacher_steps,
+            way: WAY,
             data: data.filter(|_| experiment == Experiment::Folder).map(str::to_owned),
         }
     }

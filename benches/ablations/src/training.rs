@@ -205,8 +205,8 @@ impl<N: Student> Distillation<'_, N> {
     }
 }
 
-/// Rows, and after them the last ones of another tensor.
-fn first_rows<const D: usize>(first: Tensor<D>, rest: &Tensor<D>, count: usize) -> Tensor<D> {
+/// Rows, filled up with so many of the last ones of another tensor.
+fn filled_up<const D: usize>(first: Tensor<D>, rest: &Tensor<D>, count: usize) -> Tensor<D> {
     match count {
         0 => first,
         _ => Tensor::cat(vec![first, rest.clone().narrow(0, rest.dims()[0] - count, count)], 0),
@@ -264,10 +264,10 @@ pub fn distil<N: Student>(
             let paired = if objective.is_some() { effort.batch / 2 } else { effort.batch };
             let first = state.noise.below(PAIRS - paired);
             let fresh = effort.batch - paired;
-            draw.z = first_rows(z.clone().narrow(0, first, paired), &draw.z, fresh);
+            draw.z = filled_up(z.clone().narrow(0, first, paired), &draw.z, fresh);
             classes = classes
                 .zip(labels.clone())
-                .map(|(drawn, labels)| first_rows(labels.narrow(0, first, paired), &drawn, fresh));
+                .map(|(drawn, labels)| filled_up(labels.narrow(0, first, paired), &drawn, fresh));
             let x0 = x.clone().narrow(0, first, paired);
             targets = Some(Targets { x0, weight: variant.regression, distance: &SquaredError });
         }
@@ -281,6 +281,10 @@ pub fn distil<N: Student>(
         let loss = state.d.generator_loss(&draw, &terms, &classes).expect("the variant has what it needs");
         let grads = Gradients::of(loss.total, &state.d.generator);
         (state.d.generator, _) = generator_adam.step(rate.at(update), state.d.generator, grads);
+        if variant.alignment > 0.0 {
+            let Distiller { generator, fake, .. } = &mut state.d;
+            align(fake, &generator.denoiser, variant.alignment).expect("both are the same network");
+        }
         if update % LOOK == 0 {
             let mean: Vec<f64> = loss.x.clone().mean_dim(0).into_data().iter::<f64>().collect();
             if let Some(last) = &last {
@@ -299,9 +303,6 @@ pub fn distil<N: Student>(
             let loss = state.fake_loss(x.clone(), &classes);
             let grads = Gradients::of(loss, &state.d.fake);
             (state.d.fake, _) = fake_adam.step(rate.at(update) * variant.fake_rate, state.d.fake, grads);
-            if variant.alignment > 0.0 {
-                state.d.fake = align(state.d.fake, &state.d.generator.denoiser, variant.alignment);
-            }
         }
     }
     let generator = state.d.generator.plain();

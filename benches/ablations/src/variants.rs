@@ -47,7 +47,7 @@ pub struct Variant {
     pub adversarial: f64,
     /// Fake updates per generator update.
     pub ratio: usize,
-    /// Share of the generator that each of them mixes into the fake score.
+    /// Share of the generator that is mixed into the fake score after each update of the generator.
     pub alignment: f64,
     /// Learning rate of the fake score over the generator's.
     pub fake_rate: f64,
@@ -125,7 +125,7 @@ pub(crate) const DIVERGENCES: [Variant; 3] = [
     Variant { name: "DMD2, Hellinger", matching: Some(Goal::Divergence(Divergence::Hellinger)), ..DMD2 },
     Variant { name: "DMD2, forward KL", matching: Some(Goal::Divergence(Divergence::ForwardKl)), ..DMD2 },
 ];
-/// SiD's rows, with one update of the fake score as published.
+/// SiD's rows, with one update of the fake score and without the generator's first moment, as published.
 pub(crate) const IDENTITIES: [Variant; 2] = [
     Variant { name: "SiD, alpha 1.0", matching: Some(Goal::Identity { alpha: 1.0 }), ratio: 1, ..RATIO_5 },
     Variant { name: "SiD, alpha 1.2", matching: Some(Goal::Identity { alpha: 1.2 }), ratio: 1, ..RATIO_5 },
@@ -137,7 +137,7 @@ pub(crate) const SIDA: Variant = Variant {
     ratio: 1,
     ..RATIO_5
 };
-pub(crate) const ALIGNED: Variant = Variant { name: "ratio 5, alignment 0.01", alignment: 0.01, ..RATIO_5 };
+pub(crate) const ALIGNED: Variant = Variant { name: "ratio 5, alignment 0.02", alignment: 0.02, ..RATIO_5 };
 pub(crate) const DECOUPLED: Variant = Variant {
     name: "the same decoupled, guidance 4",
     matching: Some(Goal::Decoupled),

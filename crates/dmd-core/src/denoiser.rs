@@ -15,6 +15,11 @@ pub trait Denoiser {
     /// `x_t`: `[batch, channels, height, width]` in f32; the result has the same shape.
     fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition) -> Tensor<4>;
 
+    /// The prediction with the condition alone, of a denoiser that is guided; [`Self::denoise`] of any other.
+    fn conditional(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition) -> Tensor<4> {
+        self.denoise(x_t, level, condition)
+    }
+
     /// The predictions with the condition and without it, shaped as that of [`Self::denoise`], of a denoiser that is guided;
     /// `None` of any other.
     fn branches(

@@ -195,6 +195,10 @@ where
         self.teacher.denoise(x_t, level, self.condition)
     }
 
+    fn conditional(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Tensor<4> {
+        self.teacher.conditional(x_t, level, self.condition)
+    }
+
     fn branches(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Option<[Tensor<4>; 2]> {
         self.teacher.branches(x_t, level, self.condition)
     }

@@ -67,6 +67,10 @@ impl<D: Denoiser> Denoiser for Guided<D> {
         x_t * per_sample(c_skip) + output * per_sample(c_out)
     }
 
+    fn conditional(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition) -> Tensor<4> {
+        self.inner.denoise(x_t, level, condition)
+    }
+
     fn branches(
         &self,
         x_t: Tensor<4>,
@@ -90,6 +94,10 @@ impl<D: Denoiser> Denoiser for &D {
 
     fn denoise(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition) -> Tensor<4> {
         (**self).denoise(x_t, level, condition)
+    }
+
+    fn conditional(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &Self::Condition) -> Tensor<4> {
+        (**self).conditional(x_t, level, condition)
     }
 
     fn branches(

@@ -96,6 +96,9 @@ pub trait Networks {
     /// The teacher's prediction of clean samples, guided where it is.
     fn teacher(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Tensor<4>;
 
+    /// The teacher's prediction with the condition and without guidance.
+    fn conditional(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Tensor<4>;
+
     /// A guided teacher's predictions with the condition and without it; `None` of a teacher without guidance.
     fn branches(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Option<[Tensor<4>; 2]>;
 
@@ -111,6 +114,7 @@ pub trait Networks {
 
 /// What an objective needs and a distillation does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lacks {
     /// A critic's head on the fake score.
     Critic,
@@ -118,15 +122,19 @@ pub enum Lacks {
     Guidance,
     /// A second diffusion in the turn's draw ([`crate::Draw::second`]).
     Diffusion,
+    /// Something that an objective of one's own needs, in words.
+    Other(&'static str),
 }
 
 impl fmt::Display for Lacks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Critic => "the objective needs a fake score with a critic's head",
-            Self::Guidance => "the objective needs a guided teacher",
-            Self::Diffusion => "the objective needs a second diffusion of the samples",
-        })
+        let what = match self {
+            Self::Critic => "a fake score with a critic's head",
+            Self::Guidance => "a guided teacher",
+            Self::Diffusion => "a second diffusion of the samples",
+            Self::Other(what) => what,
+        };
+        write!(f, "the objective needs {what}")
     }
 }
 

@@ -89,9 +89,9 @@ mod tests {
         assert!((found - (1.0 + 27.0 - 2.0 * 37.0 / 4.0)).abs() < 1e-12, "{found}");
     }
 
-    /// Of normal rows, k has moments of its own: against N(m, 1) the distance is `3 m² + 3 (2 m² + m⁴) + …`, the sum over the
-    /// kernel's powers of the squared differences of moments: 3·(E x)² + 3·(E x²)² + (E x³)². With m = 0.5: means 0 and
-    /// 0.5, second moments 1 and 1.25, third 0 and 3·0.5 + 0.125. Few rows and many have the same expectation.
+    /// Between N(0, 1) and N(m, 1) the distance is the sum over the kernel's powers of the squared differences of moments,
+    /// 3·(E x)² + 3·(E x²)² + (E x³)²: of m = 0.5 the means are 0 and 0.5, the second moments 1 and 1.25, the third ones 0 and
+    /// 3·0.5 + 0.125. Few rows and many have the same expectation.
     #[test]
     fn the_expectation_does_not_depend_on_the_number() {
         let m: f64 = 0.5;

@@ -5,6 +5,9 @@ use std::fmt;
 /// Folds of [`jackknife`].
 const FOLDS: usize = 10;
 
+/// Fewest pairs of which an error is estimated.
+pub const FEWEST: usize = 20;
+
 /// How a first set stands to a second one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -42,14 +45,14 @@ impl fmt::Display for Verdict {
 }
 
 /// The mean of the first values less that of the second, and its standard error. Values of one place belong together.
-/// `None` of fewer than two.
+/// `None` of fewer than [`FEWEST`].
 ///
 /// # Panics
 ///
 /// If there are not as many of the first as of the second.
 pub fn mean_difference(first: &[f64], second: &[f64]) -> Option<(f64, f64)> {
     assert_eq!(first.len(), second.len(), "values that belong together");
-    if first.len() < 2 {
+    if first.len() < FEWEST {
         return None;
     }
     let count = first.len() as f64;
@@ -61,7 +64,7 @@ pub fn mean_difference(first: &[f64], second: &[f64]) -> Option<(f64, f64)> {
 
 /// The standard error of a figure of two sets of rows: the delete-one-fold jackknife (Efron and Tibshirani 1993, chapter 11)
 /// over ten folds. Rows of one place belong together, one of each set per prompt and noise, and are left out together.
-/// `None` where there are too few rows to leave a tenth out.
+/// `None` of fewer than [`FEWEST`] rows.
 ///
 /// # Panics
 ///
@@ -72,7 +75,7 @@ pub fn jackknife(
     figure: impl Fn(&[Vec<f64>], &[Vec<f64>]) -> f64,
 ) -> Option<f64> {
     assert_eq!(first.len(), second.len(), "rows that belong together");
-    if first.len() < 2 * FOLDS {
+    if first.len() < FEWEST {
         return None;
     }
     let without = |fold: usize, rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
@@ -102,32 +105,32 @@ mod tests {
         assert_eq!(Verdict::of(f64::NAN, 1.0), None);
     }
 
-    /// Differences 1, 2, 3: a mean of 2, a variance of 1, of three.
+    /// Differences 1 and 3, ten of each: a mean of 2, a variance of 20/19, of twenty.
     #[test]
     fn a_mean_with_its_error() {
-        let (mean, error) = mean_difference(&[2.0, 4.0, 6.0], &[1.0, 2.0, 3.0]).expect("three pairs");
-        assert!((mean - 2.0).abs() < 1e-12 && (error - (1.0_f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert_eq!(mean_difference(&[1.0], &[1.0]), None);
+        let second = [0.5; 20];
+        let first: Vec<f64> = (0..20).map(|i| if i % 2 == 0 { 1.5 } else { 3.5 }).collect();
+        let (mean, error) = mean_difference(&first, &second).expect("twenty pairs");
+        assert!((mean - 2.0).abs() < 1e-12 && (error - (1.0_f64 / 19.0).sqrt()).abs() < 1e-12);
+        assert_eq!(mean_difference(&first[1..], &second[1..]), None);
     }
 
-    /// Of a difference of means the jackknife over folds estimates what [`mean_difference`] knows. A chi-square of 9 degrees
-    /// of freedom, of 40 sets.
+    /// Of a mean over equal folds the jackknife is the deviation of the folds' means over the root of their number.
     #[test]
-    fn the_jackknife_knows_a_means_error() {
-        let mut noise = Noise::from_seed(7);
-        let mut rows = |spread: f64| -> Vec<Vec<f64>> {
-            noise.normals(300).into_iter().map(|z| vec![spread * z]).collect()
+    fn the_jackknife_of_a_mean() {
+        let values = Noise::from_seed(7).normals(300);
+        let (first, second) = values.split_at(150);
+        let rows = |values: &[f64]| values.iter().map(|value| vec![*value]).collect::<Vec<_>>();
+        let mean = |rows: &[Vec<f64>]| rows.iter().map(|row| row[0]).sum::<f64>() / rows.len() as f64;
+        let found = jackknife(&rows(first), &rows(second), |a, b| mean(a) - mean(b)).expect("150 rows");
+        let fold = |fold: usize| {
+            let own = (0..150).filter(|i| i % 10 == fold).map(|i| first[i] - second[i]);
+            own.sum::<f64>() / 15.0
         };
-        let (mut estimated, mut known) = (0.0, 0.0);
-        for _ in 0..40 {
-            let (first, second) = (rows(2.0), rows(1.0));
-            let flat = |rows: &[Vec<f64>]| rows.iter().map(|row| row[0]).collect::<Vec<f64>>();
-            let mean = |rows: &[Vec<f64>]| flat(rows).iter().sum::<f64>() / rows.len() as f64;
-            estimated += jackknife(&first, &second, |a, b| mean(a) - mean(b)).expect("300 rows").powi(2);
-            known += mean_difference(&flat(&first), &flat(&second)).expect("300 rows").1.powi(2);
-        }
-        let bound = 3.0 * (2.0 / (9.0 * 40.0_f64)).sqrt() + 0.02;
-        assert!((estimated / known - 1.0).abs() < bound, "{estimated} against {known}");
-        assert_eq!(jackknife(&rows(1.0)[..19], &rows(1.0)[..19], |_, _| 0.0), None);
+        let folds: Vec<f64> = (0..10).map(fold).collect();
+        let middle = folds.iter().sum::<f64>() / 10.0;
+        let variance = folds.iter().map(|mean| (mean - middle).powi(2)).sum::<f64>() / 9.0;
+        assert!((found - (variance / 10.0).sqrt()).abs() < 1e-12, "{found}, {variance}");
+        assert_eq!(jackknife(&rows(&first[..19]), &rows(&second[..19]), |_, _| 0.0), None);
     }
 }

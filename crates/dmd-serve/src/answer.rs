@@ -34,9 +34,7 @@ impl Answer {
     /// As JSON, with the pictures in base64.
     pub(crate) fn json(&self) -> Value {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let picture = |picture: &Picture| {
-            json!({"prompt": picture.prompt, "seed": picture.seed, "png": STANDARD.encode(&picture.png)})
-        };
+        let picture = |picture: &Picture| json!({"prompt": picture.prompt, "seed": picture.seed, "png": STANDARD.encode(&picture.png)});
         json!({
             "pictures": self.pictures.iter().map(picture).collect::<Vec<_>>(),
             "waited_ms": ms(self.waited), "drawn_ms": ms(self.drawn), "together": self.together,
@@ -132,4 +130,3 @@ impl IntoResponse for Failure {
         self.response(json!({"error": self.to_string()}))
     }
 }
-

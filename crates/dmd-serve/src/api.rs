@@ -25,9 +25,12 @@ use crate::wanted::Body;
 pub(crate) fn parsed<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Failure> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
-        return Err(Failure::Request("the body must be JSON, with the header Content-Type: application/json".to_owned()));
+        return Err(Failure::Request(
+            "the body must be JSON, with the header Content-Type: application/json".to_owned(),
+        ));
     }
-    serde_json::from_slice(body).map_err(|error| Failure::Request(format!("the body cannot be read: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::Request(format!("the body cannot be read: {error}")))
 }
 
 /// `POST /generate`: a PNG, server-sent events, or JSON, whichever the client accepts.
@@ -48,7 +51,9 @@ async fn drawn(app: &App, headers: &HeaderMap, body: &Bytes) -> Result<Response,
     let wanted = body.wanted(app.queue.settings(), app.queue.pipeline())?;
     let (png, events) = (accepts("image/png"), accepts("text/event-stream"));
     if png && wanted.prompts.len() > 1 {
-        return Err(Failure::Request("image/png holds one picture; ask for one, or accept application/json".to_owned()));
+        return Err(Failure::Request(
+            "image/png holds one picture; ask for one, or accept application/json".to_owned(),
+        ));
     }
     let receiver = app.queue.push(wanted, previews && events)?;
     if events {
@@ -66,9 +71,10 @@ async fn drawn(app: &App, headers: &HeaderMap, body: &Bytes) -> Result<Response,
 /// An event as a client reads it: `step`, `done` or `error`.
 fn told(event: Event) -> sse::Event {
     let (name, value) = match event {
-        Event::Step { step, steps, preview } => {
-            ("step", json!({"step": step, "steps": steps, "preview": preview.map(|png| STANDARD.encode(png))}))
-        }
+        Event::Step { step, steps, preview } => (
+            "step",
+            json!({"step": step, "steps": steps, "preview": preview.map(|png| STANDARD.encode(png))}),
+        ),
         Event::Done(Ok(answer)) => ("done", answer.json()),
         Event::Done(Err(failure)) => ("error", json!({"error": failure.to_string()})),
     };

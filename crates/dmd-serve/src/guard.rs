@@ -79,10 +79,14 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for own in ["localhost", "localhost:7860", "127.0.0.1", "127.0.0.1:80", "[::1]:80", "[::1]", "LOCALHOST:1"] {
+        for own in
+            ["localhost", "localhost:7860", "127.0.0.1", "127.0.0.1:80", "[::1]:80", "[::1]", "LOCALHOST:1"]
+        {
             assert!(is_loopback(own), "{own}");
         }
-        for other in ["", "evil.example", "evil.example:7860", "localhost.evil.example", "10.0.0.1:80", "127.0.0.1.x"] {
+        for other in
+            ["", "evil.example", "evil.example:7860", "localhost.evil.example", "10.0.0.1:80", "127.0.0.1.x"]
+        {
             assert!(!is_loopback(other), "{other}");
         }
     }

@@ -91,7 +91,10 @@ impl Metrics {
         line("dmd_busy_seconds_total", "counter", "Time spent drawing.", get(&self.busy) as f64 * 1e-6);
         line("dmd_waiting", "gauge", "Requests that wait now.", waiting as f64);
         let name = "dmd_request_seconds";
-        let _ = writeln!(text, "# HELP {name} Time from a request's arrival to its answer.\n# TYPE {name} histogram");
+        let _ = writeln!(
+            text,
+            "# HELP {name} Time from a request's arrival to its answer.\n# TYPE {name} histogram"
+        );
         let mut sum = 0;
         for (class, counter) in self.classes.iter().enumerate() {
             sum += get(counter);

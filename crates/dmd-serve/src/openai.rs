@@ -94,7 +94,8 @@ fn size(text: &str) -> Result<(usize, usize), Failure> {
 
 /// `GET /v1/models`.
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<serde_json::Value> {
-    let model = json!({"id": app.queue.settings().model, "object": "model", "created": 0, "owned_by": "local"});
+    let model =
+        json!({"id": app.queue.settings().model, "object": "model", "created": 0, "owned_by": "local"});
     Json(json!({"object": "list", "data": [model]}))
 }
 
@@ -103,6 +104,7 @@ pub(crate) async fn picture(State(app): State<Arc<App>>, Path(name): Path<String
     let found = app.kept().iter().find(|(kept, _)| *kept == name).map(|(_, png)| png.clone());
     match found {
         Some(png) => ([(header::CONTENT_TYPE, "image/png")], png).into_response(),
-        None => (StatusCode::NOT_FOUND, Json(json!({"error": "this picture is not kept any more"}))).into_response(),
+        None => (StatusCode::NOT_FOUND, Json(json!({"error": "this picture is not kept any more"})))
+            .into_response(),
     }
 }

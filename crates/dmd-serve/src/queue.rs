@@ -200,7 +200,9 @@ impl Shared {
         let failure = match drawn {
             Ok(Ok(_) | Err(Error::Cancelled { .. })) => None,
             Ok(Err(error)) => Some(Failure::of(error)),
-            Err(_) => Some(Failure::Drawing("drawing ended unexpectedly; the server's own output says why".to_owned())),
+            Err(_) => Some(Failure::Drawing(
+                "drawing ended unexpectedly; the server's own output says why".to_owned(),
+            )),
         };
         let rest: Vec<Job> = batch.jobs.into_iter().filter_map(|drawn| drawn.job).collect();
         let Some(failure) = failure else {
@@ -297,9 +299,12 @@ impl Observer for Batch<'_> {
         };
         let Some(job) = drawn.job.take() else { return };
         let waited = self.start.saturating_duration_since(job.since);
-        let answer = outcome.map(|pictures| Answer { pictures, waited, drawn: self.start.elapsed(), together });
+        let answer =
+            outcome.map(|pictures| Answer { pictures, waited, drawn: self.start.elapsed(), together });
         match &answer {
-            Ok(answer) if !job.left() => self.shared.metrics.answered(answer.pictures.len(), job.since.elapsed()),
+            Ok(answer) if !job.left() => {
+                self.shared.metrics.answered(answer.pictures.len(), job.since.elapsed())
+            }
             Ok(_) => self.shared.metrics.left(1),
             Err(_) => self.shared.metrics.failed(),
         }

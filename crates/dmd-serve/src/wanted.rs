@@ -63,7 +63,15 @@ impl Body {
         steps: Option<usize>,
     ) -> Self {
         let (width, height) = size.unzip();
-        Self { prompt: Some(prompt), count: Some(count), seed: Some(seed), width, height, steps, ..Self::default() }
+        Self {
+            prompt: Some(prompt),
+            count: Some(count),
+            seed: Some(seed),
+            width,
+            height,
+            steps,
+            ..Self::default()
+        }
     }
 
     /// What is wanted, if the server allows it and the model can draw it.
@@ -78,11 +86,18 @@ impl Body {
         if !(1..=settings.pictures).contains(&total) {
             return refused(format!("{total} pictures; a request may have 1 to {}", settings.pictures));
         }
-        if let Some(long) = prompts.iter().chain(&self.negative).find(|prompt| prompt.len() > settings.prompt) {
-            return refused(format!("a prompt of {} bytes; at most {} are read", long.len(), settings.prompt));
+        if let Some(long) = prompts.iter().chain(&self.negative).find(|prompt| prompt.len() > settings.prompt)
+        {
+            return refused(format!(
+                "a prompt of {} bytes; at most {} are read",
+                long.len(),
+                settings.prompt
+            ));
         }
         let seeds = match (self.seed, self.seeds.len()) {
-            (Some(_), 1..) => return refused("seed and seeds do not go together; leave one of them out".to_owned()),
+            (Some(_), 1..) => {
+                return refused("seed and seeds do not go together; leave one of them out".to_owned());
+            }
             (seed, 0) => (0..total as u64).map(|i| seed.unwrap_or(0).wrapping_add(i)).collect(),
             (None, given) if given == total => self.seeds,
             (None, given) => return refused(format!("{given} seeds for {total} pictures")),
@@ -95,7 +110,10 @@ impl Body {
             }
         };
         if let Some((height, width)) = size.filter(|(height, width)| *height.max(width) > settings.side) {
-            return refused(format!("a picture of {width}×{height}; a side may have {} pixels", settings.side));
+            return refused(format!(
+                "a picture of {width}×{height}; a side may have {} pixels",
+                settings.side
+            ));
         }
         let own = pipeline.generator_steps();
         let sampler = self.sampler.as_deref().map(str::parse::<Sampler>).transpose();

@@ -26,7 +26,7 @@ macro_rules! files {
 
 /// The model's folder.
 pub static MODEL: EmbeddedFolder = EmbeddedFolder {
-    name: "shapes",
+    name: "dmd-shapes",
     files: files![
         "model_index.json",
         "scheduler/scheduler_config.json",

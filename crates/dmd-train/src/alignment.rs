@@ -3,18 +3,40 @@ use std::collections::HashMap;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 
+use crate::Error;
 use crate::ema::trained;
+use crate::optimizer::Hollow;
 use crate::parameter::changed;
 use crate::training::PLAIN_KEYS;
 
-/// Implicit distribution alignment (SenseFlow, arXiv 2506.00523): every trained parameter of the fake score becomes
-/// `(1 − share) · own + share · generator's`. Parameters are paired by name; those that the generator does not have, as the
-/// critic's head, stay.
-pub fn align<F: Module, G: Module>(fake: F, generator: &G, share: f64) -> F {
+/// Implicit distribution alignment (SenseFlow, arXiv 2506.00523), once after each update of the generator: every trained
+/// parameter of the fake score becomes `(1 − share) · own + share · generator's`. Parameters are paired by name; those that
+/// the generator does not have, as the critic's head, stay.
+///
+/// # Errors
+///
+/// [`Error::Training`] when the two have no trained parameter of one name and shape; then nothing has changed.
+pub fn align<F: Module, G: Module>(fake: &mut F, generator: &G, share: f64) -> Result<(), Error> {
     let names = dmd_weights::trained(generator, &PLAIN_KEYS);
-    let values = names.into_iter().zip(trained(generator).into_iter().flatten()).collect();
-    let own = dmd_weights::trained(&fake, &PLAIN_KEYS).into_iter();
-    fake.map(&mut Towards { values, own, share })
+    let values: HashMap<String, Tensor<1>> =
+        names.into_iter().zip(trained(generator).into_iter().flatten()).collect();
+    let own = dmd_weights::trained(fake, &PLAIN_KEYS);
+    let sizes: Vec<usize> = trained(fake).iter().flatten().map(|value| value.dims()[0]).collect();
+    let pairs = own.iter().zip(sizes).filter_map(|(name, size)| Some((values.get(name)?.dims()[0], size)));
+    let (mut paired, mut fits) = (0, true);
+    for (theirs, own) in pairs {
+        paired += 1;
+        fits &= theirs == own;
+    }
+    if paired == 0 || !fits {
+        let reason = "alignment needs a fake score whose parameters have the generator's names and shapes";
+        return Err(Error::Training(reason.to_owned()));
+    }
+    // The old parameters are freed one by one.
+    let hollow = fake.clone().map(&mut Hollow);
+    let module = std::mem::replace(fake, hollow);
+    *fake = module.map(&mut Towards { values, own: own.into_iter(), share });
+    Ok(())
 }
 
 struct Towards {
@@ -64,23 +86,31 @@ mod tests {
         first: Inner,
     }
 
+    fn inner(values: &[f32], tracked: bool) -> Inner {
+        let values = Tensor::<1>::from_floats(values, &Device::flex().autodiff()).reshape([1, values.len()]);
+        Inner { weight: Param::from_tensor(values).set_require_grad(tracked) }
+    }
+
     #[test]
     fn parameters_of_one_name_move_together() {
-        let device = Device::flex().autodiff();
-        let inner = |value: f32, tracked: bool| {
-            let values = Tensor::<2>::from_floats([[value, 2.0 * value]], &device);
-            Inner { weight: Param::from_tensor(values).set_require_grad(tracked) }
+        let generator = Generator { first: inner(&[10.0, 20.0], true), second: inner(&[20.0, 40.0], true) };
+        let mut fake = Fake {
+            head: inner(&[1.0], true),
+            second: inner(&[2.0, 4.0], false),
+            first: inner(&[4.0, 8.0], true),
         };
-        let generator = Generator { first: inner(10.0, true), second: inner(20.0, true) };
-        let fake = Fake { head: inner(1.0, true), second: inner(2.0, false), first: inner(4.0, true) };
-        let moved = align(fake, &generator, 0.25);
+        align(&mut fake, &generator, 0.25).expect("a shared parameter");
         let values = |inner: &Inner| -> Vec<f32> {
             inner.weight.val().without_autodiff().into_data().iter::<f32>().collect()
         };
-        assert_eq!(values(&moved.head), [1.0, 2.0], "a head of its own stays");
-        assert_eq!(values(&moved.second), [2.0, 4.0], "what is frozen stays");
+        assert_eq!(values(&fake.head), [1.0], "a head of its own stays");
+        assert_eq!(values(&fake.second), [2.0, 4.0], "what is frozen stays");
         // 0.75 · 4 + 0.25 · 10
-        assert_eq!(values(&moved.first), [5.5, 11.0]);
-        assert!(moved.first.weight.is_require_grad() && moved.first.weight.val().is_autodiff());
+        assert_eq!(values(&fake.first), [5.5, 11.0]);
+        assert!(fake.first.weight.is_require_grad() && fake.first.weight.val().is_autodiff());
+        align(&mut inner(&[1.0], true), &generator, 0.5).expect_err("no name is shared");
+        let mut small = Generator { first: inner(&[1.0], true), second: inner(&[1.0, 2.0], true) };
+        align(&mut small, &generator, 0.5).expect_err("other shapes");
+        assert_eq!(values(&small.second), [1.0, 2.0], "a refusal changes nothing");
     }
 }

@@ -89,7 +89,7 @@ impl ModuleMapper for Update<'_> {
 }
 
 /// Replaces each trained parameter by one value, so that the old ones can be freed during an update.
-struct Hollow;
+pub(crate) struct Hollow;
 
 impl ModuleMapper for Hollow {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {

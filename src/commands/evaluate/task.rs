@@ -11,6 +11,7 @@ use dmd_eval::frechet::{Accumulated, Moments};
 use image::RgbImage;
 
 use super::{BATCH, COMPARED};
+use crate::commands::progress;
 
 /// Real pictures of the shapes set that distances are taken to.
 const REAL: usize = 4000;
@@ -28,7 +29,7 @@ pub(super) struct Task {
 /// Features of the real pictures.
 pub(super) struct Real {
     pub(super) moments: Moments,
-    /// The first rows, for precision and recall.
+    /// Some of the rows, for precision, recall and kernel distance.
     pub(super) compared: Vec<Vec<f64>>,
 }
 
@@ -54,6 +55,8 @@ impl Task {
         let count = self.dataset.count().unwrap_or(REAL);
         let mut noise = Noise::stream(self.seed, "real pictures");
         let (mut all, mut compared) = (Accumulated::default(), Vec::new());
+        // Evenly from the list, which may be sorted.
+        let each = count.div_ceil(COMPARED).max(1);
         for start in (0..count).step_by(BATCH) {
             let places = start..count.min(start + BATCH);
             let pictures: Vec<RgbImage> = match self.dataset.count() {
@@ -64,7 +67,9 @@ impl Task {
             };
             let rows = space.features(&pictures);
             all.add(&rows);
-            compared.extend(rows.into_iter().take(COMPARED - compared.len()));
+            let places = start..;
+            compared.extend(places.zip(rows).filter(|(place, _)| place % each == 0).map(|(_, row)| row));
+            progress::at(format!("{} of {count} real pictures measured", count.min(start + BATCH)));
         }
         Ok(Real { moments: all.moments(), compared })
     }

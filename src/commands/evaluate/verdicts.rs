@@ -2,7 +2,7 @@
 
 use dmd_eval::frechet::{Moments, ratio_error};
 use dmd_eval::manifold::recall;
-use dmd_eval::paired::{Verdict, jackknife, mean_difference};
+use dmd_eval::paired::{FEWEST, Verdict, jackknife, mean_difference};
 
 use super::{COMPARED, Measured, Measures, NEIGHBOURS};
 use crate::console::say;
@@ -20,6 +20,11 @@ struct Compared {
 impl Measures<'_> {
     /// Prints a line for each measure.
     pub(super) fn compare(&self, student: &Measured, teacher: &Measured) {
+        let count = student.features.len();
+        if count < FEWEST {
+            say!("{count} prompts are too few to compare generator and teacher; {FEWEST} are needed");
+            return;
+        }
         say!("generator against teacher, with standard errors:");
         for Compared { what, value, error, advantage } in self.compared(student, teacher) {
             let verdict = Verdict::of(advantage, error);

@@ -46,7 +46,7 @@ fn a_copied_program_draws() {
         let mut command = Command::new(&program);
         let output = command.current_dir(folder).env_clear().args(arguments).arg(&out).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        fs::read(out).unwrap()
+        image::open(out).unwrap().to_rgb8()
     };
     let empty = here.path().join("empty");
     fs::create_dir(&empty).unwrap();
@@ -56,7 +56,9 @@ fn a_copied_program_draws() {
     let said = refused(&empty, &["generate", "x", "--steps", "30"]);
     assert!(said.contains("no teacher"), "{said}");
     let said = refused(&empty, &["inspect", "embedded:/another"]);
-    assert!(said.contains("another"), "{said}");
+    assert!(said.contains("does not exist"), "{said}");
+    let output = dmd(&empty, &["inspect", "embedded:/dmd-shapes"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("unet_one_step"), "{output:?}");
 }
 
 #[test]

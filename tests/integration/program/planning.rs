@@ -1,6 +1,7 @@
 //! `dmd plan`: every configuration, and what does not fit.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use super::{refused, succeeds};
@@ -122,9 +123,12 @@ fn a_plan_counts_measures_and_the_warm_up() {
         fs::write(here.path().join("run.toml"), configuration).unwrap();
         succeeds(here.path(), &["plan", "run.toml", "--teacher", "sd15"])
     };
-    let measure = fs::File::create(here.path().join("inception.pth")).unwrap();
-    measure.set_len(3 << 30).unwrap();
-    let measured = plan("[evaluation]\nevery = 5\ninception = \"inception.pth\"");
+    // 3 GiB in single precision, of a file in half precision whose values are not on the disk.
+    let header = r#"{"a":{"dtype":"F16","shape":[805306368],"data_offsets":[0,1610612736]}}"#;
+    let mut measure = fs::File::create(here.path().join("inception.safetensors")).unwrap();
+    measure.write_all(&[&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).unwrap();
+    measure.set_len(8 + header.len() as u64 + 1_610_612_736).unwrap();
+    let measured = plan("[evaluation]\nevery = 5\ninception = \"inception.safetensors\"");
     assert_eq!(gibibytes(&measured, "networks that measure"), 3.0);
     let regression = |warm_up: usize| {
         let section = "[regression]\nweight = 0.25\npairs = 10\nsampling_steps = 50";
@@ -139,6 +143,10 @@ fn a_plan_counts_measures_and_the_warm_up() {
         let line = plan.lines().find(|line| line.contains("TFLOP a step")).unwrap();
         line.split(' ').next().unwrap().parse().unwrap()
     };
+    // SiD's gradient needs the activations of fake score and guided teacher.
+    let turn = |more: &str| gibibytes(&plan(more), "a turn of the generator");
+    let (own, through) = (turn(""), turn("[matching]\nobjective = { score_identity = { alpha = 1.2 } }"));
+    assert!(through > 3.0 * own && through < 5.0 * own, "{through} GiB, and {own} of matching");
     // 0.80 TFLOP a forward pass at 512² (`dmd bench` counts 803 GFLOP), three times, of two samples.
     assert!((work(&all) - 6.0 * 0.803).abs() < 0.1, "{all}");
 }

@@ -25,7 +25,7 @@ impl Objective for DecoupledGuidance {
     fn loss(&self, matched: &Matched<'_>) -> Result<Tensor<1>, Lacks> {
         let (networks, x) = (matched.networks, matched.plain());
         let (x_t, level) = matched.diffused();
-        let [conditional, _] = networks.branches(x_t.clone(), &level).ok_or(Lacks::Guidance)?;
+        let conditional = networks.conditional(x_t.clone(), &level);
         let fake = networks.fake(x_t, &level);
         let matching = gradient_above(self.floor, x.clone(), conditional, fake);
 

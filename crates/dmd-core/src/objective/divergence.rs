@@ -57,7 +57,7 @@ impl FDivergence {
     fn factors(&self, logits: Tensor<2>) -> Tensor<1> {
         let [batch, _] = logits.dims();
         let [least, most] = self.ratios;
-        let ratio = logits.reshape([batch]).clamp(-10.0, 10.0).exp().clamp(least, most);
+        let ratio = logits.reshape([batch]).clamp(least.ln(), most.ln()).exp();
         let factor = self.divergence.factor(ratio);
         factor.clone() / factor.mean()
     }

@@ -26,7 +26,7 @@ impl ScoreIdentity {
 }
 
 impl Objective for ScoreIdentity {
-    /// The networks keep their activations for the way back: about twice the memory of [`crate::matching::Weighting`].
+    /// Fake score and teacher keep their activations for the way back, a guided teacher those of two samples for one.
     fn loss(&self, matched: &Matched<'_>) -> Result<Tensor<1>, Lacks> {
         let x = matched.x.clone();
         let (x_t, level) = matched.diffuse(x.clone(), matched.diffusion);

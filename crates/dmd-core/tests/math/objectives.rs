@@ -64,6 +64,10 @@ impl Networks for Exact {
         self.teacher.mixture().denoise(x_t, level, &())
     }
 
+    fn conditional(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Tensor<4> {
+        self.teacher(x_t, level)
+    }
+
     fn branches(&self, x_t: Tensor<4>, level: &NoiseLevel) -> Option<[Tensor<4>; 2]> {
         let unconditional = self.unconditional.as_ref()?.mixture().denoise(x_t.clone(), level, &());
         Some([self.teacher(x_t, level), unconditional])
@@ -226,11 +230,11 @@ fn decoupled_guidance_is_a_sum_of_two_parts() {
     }
     let x = column(&x).autodiff().require_grad();
     let at = diffusion(&[0.0; 3], 0.5);
-    let lacks = |networks: &Exact| {
-        objective.loss(&Matched { x: &x, diffusion: &at, second: None, networks }).unwrap_err()
+    let lacks = |networks: &Exact, second| {
+        objective.loss(&Matched { x: &x, diffusion: &at, second, networks }).unwrap_err()
     };
-    assert_eq!(lacks(&networks), Lacks::Diffusion);
-    assert_eq!(lacks(&Exact { unconditional: None, ..networks }), Lacks::Guidance);
+    assert_eq!(lacks(&networks, None), Lacks::Diffusion);
+    assert_eq!(lacks(&Exact { unconditional: None, ..networks }, Some(&at)), Lacks::Guidance);
 }
 
 /// Of two Gaussians both predictions are lines in `x_t`, so that the gradient through them has a closed form.

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use dmd_model::Outline;
 use dmd_unet::Cost;
+use dmd_weights::weight_file;
 
 use super::{Item, Place, Plan, Setting};
-use crate::config::{DistillConfig, FrozenPrecision, LatentPrecision, TrainedPrecision};
+use crate::config::{DistillConfig, FrozenPrecision, LatentPrecision, ObjectiveSection, TrainedPrecision};
 use crate::ranks::{levels, waiting};
 
 /// Bytes of a value in single precision.
@@ -161,24 +162,43 @@ impl Planner<'_> {
         items
     }
 
-    /// Bytes of the networks that measure pictures, in the regression term and in evaluations: as much as their files,
-    /// which hold single precision. A file that is not there is missed when the run opens it.
+    /// Bytes of the networks that measure pictures, in the regression term and in evaluations, in single precision. A file
+    /// that is not there is missed when the run opens it.
     fn measuring(&self) -> u64 {
         let perceptual = self.config.regression.as_ref().and_then(|section| section.perceptual.as_ref());
         let evaluation = self.config.evaluation.as_ref();
-        let files = [
-            perceptual.map(|section| &section.trunk),
+        // Of torchvision's networks LPIPS reads the feature extractor.
+        let trunk = perceptual.map(|section| size(&section.trunk, "features."));
+        let folders = [
             perceptual.and_then(|section| section.taesd.as_ref()),
             evaluation.and_then(|section| section.inception.as_ref()),
             evaluation.and_then(|section| section.clip.as_ref()),
         ];
-        files.into_iter().flatten().map(|path| size(path)).sum()
+        trunk.unwrap_or(0) + folders.into_iter().flatten().map(|path| size(path, "")).sum::<u64>()
     }
 
     /// Updates of the fake score in a step: none where the warm-up by regression lasts to the end.
     fn fake_updates(&self) -> usize {
         let warm_up = self.config.regression.as_ref().map_or(0, |section| section.warmup_steps);
         if warm_up < self.config.pace.steps { self.config.fake.steps_per_generator_step } else { 0 }
+    }
+
+    fn guided(&self) -> bool {
+        self.config.guidance_scale != 1.0
+    }
+
+    /// Forward passes of frozen networks for the generator's samples: those of the guided teacher and the fake score, and what
+    /// an objective asks for beside; a backward pass counts for one.
+    fn frozen_passes(&self) -> f64 {
+        let teacher = if self.guided() { 2.0 } else { 1.0 };
+        match self.config.matching.objective {
+            ObjectiveSection::DistributionMatching => teacher + 1.0,
+            // The critic looks at the samples once more, through half of the network.
+            ObjectiveSection::FDivergence(_) => teacher + 1.5,
+            // The teacher under the condition, and both branches at the other level.
+            ObjectiveSection::DecoupledGuidance { .. } => 1.0 + 1.0 + teacher,
+            ObjectiveSection::ScoreIdentity { .. } => 2.0 * (teacher + 1.0),
+        }
     }
 
     /// Values of a sample.
@@ -188,8 +208,12 @@ impl Planner<'_> {
 
     /// The graph of a micro-batch through parts of a network, whose gradients are those of `trained` values in all.
     fn graph<'a>(&self, parts: impl Iterator<Item = &'a Cost>, trained: u64) -> Graph {
+        self.graph_of(parts, trained, self.config.generator.recompute && self.setting.recomputes)
+    }
+
+    /// [`Self::graph`] of a network that computes its blocks again in the backward pass, or does not.
+    fn graph_of<'a>(&self, parts: impl Iterator<Item = &'a Cost>, trained: u64, again: bool) -> Graph {
         let generator = &self.config.generator;
-        let again = generator.recompute && self.setting.recomputes;
         let batch = generator.batch as u64;
         let all = self.parameters().max(1);
         let part = |cost: &Cost| {
@@ -216,7 +240,16 @@ impl Planner<'_> {
         let of_generator = self.graph(costs.all(), turn.trained);
         let critic = if adversarial { down(0).kept() } else { 0 };
         let calls = if self.fake_updates() > 0 { 3 * call } else { 0 };
-        let together = of_generator.kept() + calls.max(critic);
+        // SiD's gradient goes through the fake score and the teacher, under guidance with two samples for one; they keep what
+        // the generator does, the teacher also where blocks are computed again.
+        let through = match self.config.matching.objective {
+            ObjectiveSection::ScoreIdentity { .. } => {
+                let plain = self.graph_of(costs.all(), 0, false).kept();
+                self.graph(costs.all(), 0).kept() + plain * if self.guided() { 2 } else { 1 }
+            }
+            _ => 0,
+        };
+        let together = of_generator.kept() + through + calls.max(critic);
         let of_generator = together.max(of_generator.peak() + critic / 2);
         let of_fake = self.graph(costs.all(), fake.trained);
         let of_fake = of_fake.peak() + if adversarial { 2 * down(0).kept() } else { 0 };
@@ -276,7 +309,7 @@ impl Planner<'_> {
             return all * trained(self.generator()) * samples;
         }
         // The generator; the guided teacher and the fake score on its sample; the critic's way back to it.
-        let mut step = all * (trained(self.generator()) + 3.0);
+        let mut step = all * (trained(self.generator()) + self.frozen_passes());
         step += if adversarial { down * (2.0 + again) } else { 0.0 };
         let of_fake = all + if adversarial { 2.0 * down } else { 0.0 };
         // Every update but the first has samples of its own. A generator of several calls makes the input of one of them by
@@ -287,20 +320,11 @@ impl Planner<'_> {
     }
 }
 
-/// Bytes of a file, or of the weights in a folder.
-fn size(path: &Path) -> u64 {
-    let weights = |path: &Path| {
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        ending.is_some_and(|ending| matches!(ending, "safetensors" | "bin" | "pt" | "pth"))
-    };
-    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
-    match std::fs::read_dir(path) {
-        Err(_) => bytes(path),
-        Ok(entries) => entries
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| weights(path))
-            .map(|path| bytes(&path))
-            .sum(),
-    }
+/// Bytes in single precision of a file's tensors whose names begin in a way, or of those of a folder's weight file.
+fn size(path: &Path, prefix: &str) -> u64 {
+    let stems = ["diffusion_pytorch_model", "model"];
+    let file = if path.is_dir() { weight_file(path, &stems).ok() } else { Some(path.to_owned()) };
+    let Some(tensors) = file.and_then(|file| dmd_weights::read(&file).ok()) else { return 0 };
+    let own = tensors.entries().iter().filter(|(name, _)| name.starts_with(prefix));
+    own.map(|(_, entry)| entry.len() as u64 * SINGLE).sum()
 }

@@ -4,9 +4,11 @@ use std::fmt::Debug;
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::Tensor;
-use dmd_core::{Adversary, Condition, Denoiser, Diffusion, Draw, FakeScore, Noise, NoiseSchedule, Objective};
+use dmd_core::{
+    Adversary, Condition, Denoiser, Diffusion, Draw, FakeScore, Noise, NoiseSchedule, TimeSampler,
+};
 
-use super::{Drawn, Trainer, refusal};
+use super::{Drawn, Trainer, TrainerConfig, refusal};
 use crate::Error;
 
 /// Which network a micro-batch is for.
@@ -74,6 +76,11 @@ impl<C, F: FnOnce() -> Result<Batch<C>, Error>> LazyBatch<C> for F {
     }
 }
 
+/// Times of a second diffusion, where the objective needs one.
+fn second_times<'a>(config: &'a TrainerConfig<'_>, turn: Turn) -> Option<&'a TimeSampler> {
+    config.matching.as_deref().filter(|_| turn == Turn::Generator)?.second_times()
+}
+
 impl<C, G, R, F, S> Trainer<'_, G, R, F, S>
 where
     C: Condition,
@@ -109,12 +116,11 @@ where
     ) -> Result<Drawn<C>, Error> {
         let (shape, device) = (self.config.shape, &self.device);
         let mut draw = Draw::new(&mut self.noise, shape, &self.config.matching_times, device);
-        let objective = self.config.matching.as_deref().filter(|_| turn == Turn::Generator);
-        if let Some(times) = objective.and_then(Objective::second_times) {
-            draw.second = Some(Diffusion::new(&mut self.noise, shape, times, device));
-        }
         let batch = batches(turn, &mut self.noise)?.make()?;
         self.check(turn, &batch)?;
+        if let Some(times) = second_times(&self.config, turn) {
+            draw.second = Some(Diffusion::new(&mut self.noise, shape, times, device));
+        }
         if let Some([z, _]) = &batch.pairs {
             let (count, all) = (z.dims()[0], shape[0]);
             draw.z = match count < all {
@@ -149,11 +155,10 @@ where
         batches: &mut impl FnMut(Turn, &mut Noise) -> Result<L, Error>,
     ) -> Result<(), Error> {
         Draw::skip(&mut self.noise, self.config.shape, &self.config.matching_times);
-        let objective = self.config.matching.as_deref().filter(|_| turn == Turn::Generator);
-        if let Some(times) = objective.and_then(Objective::second_times) {
+        batches(turn, &mut self.noise)?;
+        if let Some(times) = second_times(&self.config, turn) {
             Diffusion::skip(&mut self.noise, self.config.shape, times);
         }
-        batches(turn, &mut self.noise)?;
         let step = self.draw_call();
         self.skip_simulation(step);
         if turn == Turn::Generator && !self.warms_up() {

@@ -19,7 +19,8 @@ pub struct TrainerConfig<'a> {
     pub fake_rate: LearningRate,
     /// Updates of the fake score per update of the generator (DMD: 1; DMD2: 5 to 10).
     pub fake_updates: usize,
-    /// The share of the generator that every update of the fake score mixes into it ([`crate::align`]); 0 is none.
+    /// The share of the generator that is mixed into the fake score after each update of the generator ([`crate::align`]);
+    /// 0 is none.
     pub alignment: f64,
     /// Decay of the moving average of the generator's parameters; 0 is no average.
     pub ema_decay: f64,

@@ -6,7 +6,7 @@ use dmd_core::{Condition, Denoiser, Diffusion, FakeScore, NoiseSchedule, Reals};
 
 use super::update::Part;
 use super::{Samples, Trainer, headless};
-use crate::{Error, Figures, Gradients, align};
+use crate::{Error, Figures, Gradients};
 
 /// A micro-batch of the fake score's update, with everything drawn that it needs.
 struct Diffused<C> {
@@ -54,10 +54,6 @@ where
         let rate = self.config.fake_rate.at(self.steps);
         let reported = ("fake_gradient_norm", &mut figures);
         self.fake_optimizer.update(rate, &mut self.distiller.fake, gradients, reported);
-        if self.config.alignment > 0.0 {
-            let (fake, generator) = (self.distiller.fake.clone(), &self.distiller.generator);
-            self.distiller.fake = align(fake, &generator.denoiser, self.config.alignment);
-        }
         Ok(figures)
     }
 

@@ -20,7 +20,7 @@ pub use self::config::{Adversarial, Regression, TrainerConfig};
 pub(crate) use self::state::read;
 use self::update::Part;
 use crate::parallel::both;
-use crate::{AdamW, Alone, Collective, Ema, Error, Figures, Gradients, together};
+use crate::{AdamW, Alone, Collective, Ema, Error, Figures, Gradients, align, together};
 
 /// The state of a distillation: networks, their optimisers, the average of the generator, the noise, and how many steps
 /// were made.
@@ -168,6 +168,10 @@ where
         let rate = self.config.generator_rate.at(self.steps);
         let reported = ("gradient_norm", &mut figures);
         self.generator_optimizer.update(rate, &mut self.distiller.generator, gradients, reported);
+        if self.config.alignment > 0.0 {
+            let Distiller { generator, fake, .. } = &mut self.distiller;
+            align(fake, &generator.denoiser, self.config.alignment)?;
+        }
         self.average.update(&self.distiller.generator, self.steps);
         figures.number("learning_rate", rate);
         Ok((samples, figures))

@@ -5,7 +5,9 @@ use dmd_eval::Backbone;
 
 use super::DistillConfig;
 use super::evaluation::EvaluationSection;
-use super::sections::{AdversarialSection, Measure, ObjectiveSection, PerceptualSection, RegressionSection};
+use super::sections::{
+    AdversarialSection, FrozenPrecision, Measure, ObjectiveSection, PerceptualSection, RegressionSection,
+};
 use crate::Error;
 use crate::config::{
     check_optimizer, require, require_count, require_not_negative, require_positive, require_share,
@@ -66,18 +68,22 @@ impl DistillConfig {
         self.adversarial.as_ref().map_or(Ok(()), AdversarialSection::check)?;
         self.evaluation.as_ref().map_or(Ok(()), EvaluationSection::check)
     }
-}
 
-impl DistillConfig {
     fn check_objective(&self) -> Result<(), Error> {
         let key = "matching.objective";
         match self.matching.objective {
             ObjectiveSection::DistributionMatching => Ok(()),
             ObjectiveSection::FDivergence(_) => {
-                let fits = self.adversarial.is_some() && self.generator.batch > 1;
-                let must = "with an [adversarial] section, whose critic estimates the ratio of the densities, and a \
-                            generator.batch of at least 2, over which the weights are divided by their mean";
-                require(fits, key, "f_divergence", must)
+                let must = "with an [adversarial] section, whose critic estimates the ratio of the densities";
+                require(self.adversarial.is_some(), key, "f_divergence", must)?;
+                let must =
+                    "with a generator.batch of at least 2: the weights are divided by their mean over it";
+                require(self.generator.batch > 1, key, "f_divergence", must)?;
+                let seen = self.adversarial.as_ref().and_then(|section| section.last_timestep);
+                let all = seen.is_none_or(|seen| seen >= self.matching.last_timestep);
+                let must = "with an adversarial.last_timestep of at least matching.last_timestep: the critic must have seen \
+                            the levels at which it is asked";
+                require(all, key, "f_divergence", must)
             }
             ObjectiveSection::DecoupledGuidance { first_timestep, last_timestep } => {
                 let order = format!("{first_timestep} to {last_timestep}");
@@ -100,6 +106,9 @@ impl DistillConfig {
                     format!("score_identity of {alpha}"),
                     "at least 0",
                 )?;
+                let must = "with a teacher_precision of f32 or bf16: its small gradients vanish in f16";
+                let fits = self.teacher_precision != FrozenPrecision::Half;
+                require(fits, key, "score_identity", must)?;
                 let must = "without another matching.weighting: it has its own";
                 let own = self.matching.weighting == Weighting::Normalised;
                 require(own, key, "score_identity", must)

@@ -105,8 +105,8 @@ pub struct FakeSection {
     pub loss: Option<Prediction>,
     /// Updates per generator update (DMD: 1; DMD2: 5 for SDXL and ImageNet, 10 for Stable Diffusion 1.5).
     pub steps_per_generator_step: usize,
-    /// The share of the generator that is mixed into it after each of its updates (implicit distribution alignment,
-    /// SenseFlow: 0.001 to 0.03); 0, the default, is none.
+    /// The share of the generator that is mixed into it after each update of the generator (implicit distribution
+    /// alignment, SenseFlow: 0.02 for Stable Diffusion 3.5); 0, the default, is none.
     #[serde(skip_serializing_if = "is_zero")]
     pub alignment: f64,
     /// How often it learns at each of the schedule's levels (DMD and DMD2: equally).
