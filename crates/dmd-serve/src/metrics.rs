@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     drawn: AtomicU64,
     /// Microseconds of drawing.
     busy: AtomicU64,
+    /// Requests that are being drawn.
+    drawing: AtomicU64,
     /// Requests by the time from arrival to answer; the last class has no upper end.
     classes: [AtomicU64; CLASSES.len() + 1],
     /// Microseconds of all these.
@@ -58,6 +60,11 @@ impl Metrics {
         add(&self.left, count);
     }
 
+    /// How many requests are being drawn from now on.
+    pub(crate) fn drawing(&self, requests: usize) {
+        self.drawing.store(requests as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn batch(&self, pictures: usize, took: Duration) {
         add(&self.batches, 1);
         add(&self.drawn, pictures);
@@ -90,6 +97,7 @@ impl Metrics {
         }
         line("dmd_busy_seconds_total", "counter", "Time spent drawing.", get(&self.busy) as f64 * 1e-6);
         line("dmd_waiting", "gauge", "Requests that wait now.", waiting as f64);
+        line("dmd_busy", "gauge", "Requests that are being drawn now.", get(&self.drawing) as f64);
         let name = "dmd_request_seconds";
         let _ = writeln!(
             text,

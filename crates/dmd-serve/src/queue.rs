@@ -151,7 +151,9 @@ impl Shared {
         while let Some(jobs) = self.next() {
             let start = Instant::now();
             let pictures = jobs.iter().map(|job| job.wanted.prompts.len()).sum();
+            self.metrics.drawing(jobs.len());
             self.draw_together(jobs);
+            self.metrics.drawing(0);
             self.metrics.batch(pictures, start.elapsed());
         }
     }
