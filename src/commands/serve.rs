@@ -59,7 +59,11 @@ impl ServeArgs {
         let token = self.token.as_ref().map(|path| {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path:?}"))?;
             let token = text.trim().to_owned();
-            ensure!(token.len() >= 8, "the token in {path:?} has {} bytes; at least 8 are needed", token.len());
+            ensure!(
+                token.len() >= 8,
+                "the token in {path:?} has {} bytes; at least 8 are needed",
+                token.len()
+            );
             Ok(token)
         });
         let token = token.transpose()?;
@@ -68,7 +72,9 @@ impl ServeArgs {
             "other machines reach {}: give --token FILE, or --open to let everybody draw",
             self.host
         );
-        for (name, value) in [("--waiting", self.waiting), ("--together", self.together), ("--most", self.most)] {
+        for (name, value) in
+            [("--waiting", self.waiting), ("--together", self.together), ("--most", self.most)]
+        {
             ensure!(value > 0, "{name} 0 lets nobody draw");
         }
         Ok(Settings {
@@ -92,7 +98,8 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let pipeline = builder.build()?;
     print_opening(pipeline.notes());
     let address = SocketAddr::new(args.host, args.port);
-    let server = Server::bind(address, pipeline, settings).with_context(|| format!("cannot listen on {address}"))?;
+    let server =
+        Server::bind(address, pipeline, settings).with_context(|| format!("cannot listen on {address}"))?;
     let stop = server.stop();
     ctrlc::set_handler(move || stop.stop()).context("cannot listen for Ctrl-C")?;
     say!("http://{}", server.address());

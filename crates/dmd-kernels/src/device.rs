@@ -10,12 +10,12 @@
 //!
 //! A number counts the backend's cards in the order of [`backends`].
 
-#[cfg(any(feature = "flex", feature = "ndarray"))]
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device, FloatDType};
 
 /// The device without autodiff.
-#[cfg(any(feature = "flex", feature = "ndarray"))]
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 pub(crate) fn plain(device: &DispatchDevice) -> &DispatchDevice {
     match device {
         DispatchDevice::Autodiff(inner) => plain(inner),

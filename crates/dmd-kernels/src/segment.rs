@@ -1,6 +1,6 @@
 //! Segments of a network whose activations are computed again in the backward pass: of a segment, only its inputs are kept.
 
-#[cfg(any(feature = "flex", feature = "ndarray"))]
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 mod step;
 
 use std::sync::Arc;
@@ -21,18 +21,18 @@ pub fn recomputed<M: Module + 'static, const N: usize>(
     inputs: [Tensor<4>; N],
     body: Body<M, N>,
 ) -> Tensor<4> {
-    #[cfg(any(feature = "flex", feature = "ndarray"))]
+    #[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
     if let Some(y) = step::recomputed(module, &inputs, &body) {
         return y;
     }
     body(module, inputs)
 }
 
-/// Whether [`recomputed`] computes segments again on this device: on flex and ndarray.
+/// Whether [`recomputed`] computes segments again on this device: on every device of a backend that this build contains.
 pub fn recomputes(device: &Device) -> bool {
-    #[cfg(any(feature = "flex", feature = "ndarray"))]
+    #[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
     return step::serves(device);
-    #[cfg(not(any(feature = "flex", feature = "ndarray")))]
+    #[cfg(not(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda")))]
     {
         let _ = device;
         false
@@ -42,7 +42,7 @@ pub fn recomputes(device: &Device) -> bool {
 /// The same tensor. Gradients that reach it by several ways are added up here before they go on: with this at a segment's
 /// inputs, sums have the same order whether the segment is [`recomputed`] or not, and so the same bits.
 pub fn gathered<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    #[cfg(any(feature = "flex", feature = "ndarray"))]
+    #[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
     if let Some(through) = x.is_autodiff().then(|| step::gathered(&x)).flatten() {
         return through;
     }

@@ -56,7 +56,8 @@ impl Running {
         };
         let mut response = response.unwrap();
         let text = |value: &ureq::http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-        let headers = response.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        let headers =
+            response.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         (response.status().as_u16(), Headers(headers), response.body_mut().read_to_vec().unwrap())
     }
 
@@ -113,9 +114,13 @@ fn pictures_are_the_librarys() {
     assert_eq!((status, headers.get("content-type"), headers.get("x-seed")), (200, "image/png", "7"));
     assert!(decoded(&png) == expected);
     let text = String::from_utf8_lossy(&png).into_owned();
-    assert!(text.contains("a red circle") && text.contains("Seed: 7") && text.contains("Model: small"), "{text}");
+    assert!(
+        text.contains("a red circle") && text.contains("Seed: 7") && text.contains("Model: small"),
+        "{text}"
+    );
 
-    let (status, answer) = server.json("/generate", &json!({"prompt": "a red circle", "seed": 6, "count": 2}));
+    let (status, answer) =
+        server.json("/generate", &json!({"prompt": "a red circle", "seed": 6, "count": 2}));
     assert_eq!(status, 200);
     let pictures = answer["pictures"].as_array().unwrap();
     assert_eq!((pictures.len(), &pictures[1]["seed"]), (2, &json!(7)));
@@ -150,11 +155,15 @@ fn progress_is_told() {
     assert_eq!((status, headers.get("content-type")), (200, "text/event-stream"));
     let text = String::from_utf8(text).unwrap();
     let of = |name: &str| -> Vec<Value> {
-        let lines = text.split("\n\n").filter_map(|event| event.strip_prefix(&format!("event: {name}\ndata: ")));
+        let lines =
+            text.split("\n\n").filter_map(|event| event.strip_prefix(&format!("event: {name}\ndata: ")));
         lines.map(|data| serde_json::from_str(data).unwrap()).collect()
     };
     let steps = of("step");
-    assert_eq!(steps.iter().map(|step| step["step"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(
+        steps.iter().map(|step| step["step"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6]
+    );
     assert!(steps.iter().all(|step| step["steps"] == 6));
     let preview = |step: &Value| decoded(&STANDARD.decode(step["preview"].as_str().unwrap()).unwrap());
     assert!(preview(&steps[0]) != preview(&steps[4]), "previews change");
@@ -219,7 +228,11 @@ fn a_token_is_asked_for() {
     let server = Running::small(settings);
     let body = json!({"prompt": "a red circle"}).to_string();
     for wrong in ["", "Bearer", "Bearer a long secre", "Bearer a long secret.", "Basic a long secret"] {
-        assert_eq!(server.ask("/generate", Some(&body), &[JSON, ("authorization", wrong)]).0, 401, "{wrong:?}");
+        assert_eq!(
+            server.ask("/generate", Some(&body), &[JSON, ("authorization", wrong)]).0,
+            401,
+            "{wrong:?}"
+        );
     }
     for path in ["/models", "/metrics", "/v1/models"] {
         assert_eq!(server.ask(path, None, &[]).0, 401, "{path}");
@@ -285,8 +298,12 @@ fn many_clients() {
     while server.metric("dmd_waiting") > 0.0 && start.elapsed() < Duration::from_secs(20) {
         thread::sleep(Duration::from_millis(50));
     }
-    let [answered, left] = ["answered", "left"].map(|what| server.metric(&format!("dmd_requests_{what}_total")));
-    assert!(answered >= counts[0] as f64 && answered + left <= (counts[0] + counts[1]) as f64, "{answered}, {left}");
+    let [answered, left] =
+        ["answered", "left"].map(|what| server.metric(&format!("dmd_requests_{what}_total")));
+    assert!(
+        answered >= counts[0] as f64 && answered + left <= (counts[0] + counts[1]) as f64,
+        "{answered}, {left}"
+    );
     assert_eq!(server.metric("dmd_requests_refused_total"), counts[2] as f64);
     let (batches, pictures) = (server.metric("dmd_batches_total"), server.metric("dmd_batch_pictures_total"));
     assert!(pictures > 1.5 * batches, "{pictures} pictures in {batches} batches");
@@ -298,8 +315,13 @@ fn many_clients() {
 fn bounds() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shapes");
     let pipeline = Pipeline::from_dir(&folder, &Device::flex()).unwrap();
-    let settings =
-        Settings { waiting: 2, steps: 10_000, together: 1, time: Duration::from_secs(2), ..Settings::default() };
+    let settings = Settings {
+        waiting: 2,
+        steps: 10_000,
+        together: 1,
+        time: Duration::from_secs(2),
+        ..Settings::default()
+    };
     let server = Running::new(pipeline, settings);
     let slow = json!({"prompt": "a red circle", "steps": 1000, "guidance": 2.0}).to_string();
     let ask = || server.ask("/generate", Some(&slow), &[JSON]);
@@ -345,7 +367,10 @@ fn the_end() {
         assert_eq!(second.join().unwrap(), 503, "who waits is told so");
         assert_eq!(first.join().unwrap(), 200, "what is being drawn is finished");
     });
-    assert!(TcpStream::connect_timeout(&server.address, Duration::from_millis(500)).is_err(), "it still listens");
+    assert!(
+        TcpStream::connect_timeout(&server.address, Duration::from_millis(500)).is_err(),
+        "it still listens"
+    );
 }
 
 /// Connections that say nothing, or half of a request, do not keep others from being answered.
@@ -355,7 +380,11 @@ fn slow_connections() {
     let mut open: Vec<TcpStream> = Vec::new();
     for i in 0..100 {
         let mut stream = TcpStream::connect(server.address).unwrap();
-        let half = ["", "POST /generate HT", "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{"];
+        let half = [
+            "",
+            "POST /generate HT",
+            "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{",
+        ];
         stream.write_all(half[i % 3].as_bytes()).unwrap();
         open.push(stream);
     }

@@ -7,8 +7,8 @@ use burn::nn::conv::Conv2d;
 /// What a part of a network costs for one sample: a residual block with the attention after it, or what lies between two.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Cost {
-    /// Values that a forward pass keeps for the backward pass, its output among them. Counted for the kernels of flex; on
-    /// wgpu and cuda the scores of attention are kept too.
+    /// Values that a forward pass keeps for the backward pass, its output among them. Counted for the kernels of flex;
+    /// other backends may keep more.
     pub kept: usize,
     /// Values of the output, which is all that is kept of a block that is computed again.
     pub output: usize,

@@ -17,6 +17,8 @@ mod planning;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod refusals;
+#[cfg(feature = "serve")]
+mod serving;
 mod teacher;
 mod watching;
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use burn::backend::Cube;
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "ndarray")]
@@ -29,6 +31,8 @@ pub(super) fn serves(device: &Device) -> bool {
         DispatchDevice::Flex(_) => true,
         #[cfg(feature = "ndarray")]
         DispatchDevice::NdArray(_) => true,
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        DispatchDevice::Cube(_) => true,
         _ => false,
     }
 }
@@ -49,6 +53,8 @@ pub(super) fn recomputed<M: Module + 'static, const N: usize>(
         #[cfg(feature = "ndarray")]
         #[expect(deprecated, reason = "kept for compatibility until burn drops it")]
         DispatchDevice::NdArray(_) => segment.on::<NdArray>(),
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        DispatchDevice::Cube(_) => segment.on::<Cube>(),
         _ => None,
     }
 }
@@ -61,6 +67,8 @@ pub(super) fn gathered<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
         #[cfg(feature = "ndarray")]
         #[expect(deprecated, reason = "kept for compatibility until burn drops it")]
         DispatchDevice::NdArray(_) => through::<NdArray, D>(x),
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        DispatchDevice::Cube(_) => through::<Cube, D>(x),
         _ => None,
     }
 }

@@ -38,8 +38,8 @@ pub struct GeneratorSection {
     /// Micro-batches computed side by side on a CPU's threads; small networks train faster so. Each holds its own
     /// activations.
     pub parallel: usize,
-    /// Compute blocks of the networks again in the backward pass instead of keeping their activations: on flex and
-    /// ndarray each residual block with its attention, elsewhere element-wise operations alone.
+    /// Compute each residual block of the networks, with its attention, again in the backward pass instead of keeping its
+    /// activations.
     pub recompute: bool,
 }
 
