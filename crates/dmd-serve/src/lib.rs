@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Requests wait in a queue with a bound. Those of one kind (size, steps, guidance) are drawn in one batch; a picture depends on
-//! its own prompt and seed alone. A client that leaves gives up its place. No path from a request opens a file.
+//! its own prompt and seed alone, but for rounding. A client that leaves gives up its place. No path from a request opens a file.
 
 mod answer;
 mod api;

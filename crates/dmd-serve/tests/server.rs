@@ -99,6 +99,13 @@ fn decoded(png: &[u8]) -> RgbImage {
     image::load_from_memory_with_format(png, image::ImageFormat::Png).unwrap().to_rgb8()
 }
 
+/// Whether two pictures are the same but for rounding: products of a batch are added in another order, 1e-6 apart, which may
+/// take a value to the next of 255 levels.
+fn same(found: &RgbImage, expected: &RgbImage) -> bool {
+    found.dimensions() == expected.dimensions()
+        && found.as_raw().iter().zip(expected.as_raw()).all(|(a, b)| a.abs_diff(*b) <= 1)
+}
+
 fn drawn(prompt: &str, seed: u64) -> RgbImage {
     let pipeline = Pipeline::embedded(&Device::flex()).unwrap();
     pipeline.generate(&Request::new([prompt]).with_seeds([seed])).unwrap().pictures.remove(0)
@@ -106,7 +113,7 @@ fn drawn(prompt: &str, seed: u64) -> RgbImage {
 
 /// The picture is the library's, in each form that a client accepts, and says how it was made.
 #[test]
-fn pictures_are_the_librarys() {
+fn pictures_are_those_of_the_library() {
     let server = Running::small(Settings { model: "small".to_owned(), ..Settings::default() });
     let expected = drawn("a red circle", 7);
     let body = json!({"prompt": "a red circle", "seed": 7});
@@ -124,7 +131,7 @@ fn pictures_are_the_librarys() {
     assert_eq!(status, 200);
     let pictures = answer["pictures"].as_array().unwrap();
     assert_eq!((pictures.len(), &pictures[1]["seed"]), (2, &json!(7)));
-    assert!(decoded(&STANDARD.decode(pictures[1]["png"].as_str().unwrap()).unwrap()) == expected);
+    assert!(same(&decoded(&STANDARD.decode(pictures[1]["png"].as_str().unwrap()).unwrap()), &expected));
     assert_eq!(answer["together"], 2);
 
     // OpenAI's form, in both formats.
@@ -278,7 +285,7 @@ fn many_clients() {
                 _ => {
                     let (status, _, png) = server.ask("/generate", Some(&body), &[JSON, PNG]);
                     assert_eq!(status, 200);
-                    assert!(decoded(&png) == expected[case], "another client's picture");
+                    assert!(same(&decoded(&png), &expected[case]), "another client's picture");
                     answered += 1;
                 }
             }
