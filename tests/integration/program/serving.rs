@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -27,16 +28,23 @@ fn asked(address: &str, path: &str) -> String {
     answer
 }
 
-#[test]
-fn a_server_answers_and_stops() {
-    let here = tempfile::tempdir().unwrap();
+/// A server with the small model, and where it says that it listens.
+fn started(here: &Path) -> (Serving, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dmd"));
-    command.current_dir(here.path()).args(["serve", "--port", "0", "--model", "embedded:/dmd-shapes"]);
+    command.current_dir(here).args(["serve", "--port", "0", "--model", "embedded:/dmd-shapes"]);
     let mut serving = Serving(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
     BufReader::new(serving.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("http://").unwrap();
-    assert!(address.starts_with("127.0.0.1:"), "{line}");
+    let address = line.trim().strip_prefix("http://").unwrap().to_owned();
+    (serving, address)
+}
+
+#[test]
+fn a_server_answers_and_stops() {
+    let here = tempfile::tempdir().unwrap();
+    let (mut serving, address) = started(here.path());
+    let address = address.as_str();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
     assert!(asked(address, "/health").contains("\"status\":\"ok\""));
     assert!(asked(address, "/").contains("A picture while you type"));
     assert!(asked(address, "/models").contains("dmd-shapes"));
@@ -49,6 +57,28 @@ fn a_server_answers_and_stops() {
         serving.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(said, "", "it has nothing to say");
     }
+}
+
+/// The page in a browser, where there is one: it asks for the picture of the prompt that it starts with, and shows its times. The
+/// program `chromium` is looked for on the PATH.
+#[test]
+fn the_page_draws() {
+    if Command::new("chromium").arg("--version").output().is_err() {
+        eprintln!("chromium is not here: the page is NOT checked in a browser");
+        return;
+    }
+    let here = tempfile::tempdir().unwrap();
+    let (_serving, address) = started(here.path());
+    let mut browser = Command::new("chromium");
+    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom"]);
+    browser.arg(format!("--user-data-dir={}", here.path().join("profile").display()));
+    let page = browser.arg(format!("http://{address}/")).output().unwrap();
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    for part in ["alt=\"a red circle above a blue square\"", "src=\"blob:http://", "1 step: ", " ms to draw"]
+    {
+        assert!(page.contains(part), "{part:?} is not in {page}");
+    }
+    assert!(asked(&address, "/metrics").contains("dmd_requests_answered_total 1"));
 }
 
 #[test]
