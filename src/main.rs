@@ -67,7 +67,7 @@ enum Command {
     Verify(commands::verify::VerifyArgs),
     #[cfg(feature = "serve")]
     #[command(
-        after_help = "Examples:\n  dmd serve\n  dmd serve --model sd15 --generator unet_one_step --port 8080\n\nCtrl-C or SIGTERM stops it when what is being drawn is sent."
+        after_help = "Examples:\n  dmd serve\n  dmd serve --model sd15 --generator unet_one_step --port 8080\n\nCtrl-C or SIGTERM stops it when what is being drawn is sent; once more, at once."
     )]
     Serve(commands::serve::ServeArgs),
     #[command(after_help = "Example:\n  dmd self-check --device wgpu --dtype f16")]

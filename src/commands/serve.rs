@@ -1,5 +1,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -19,7 +20,7 @@ pub(crate) struct ServeArgs {
     dtype: DtypeArgs,
     #[command(flatten)]
     parts: PartsArgs,
-    /// Address to listen on; any but a loopback address asks for --token
+    /// Address to listen on; any but a loopback address asks for --token or --open
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
     /// Port to listen on; 0 takes a free one
@@ -34,23 +35,30 @@ pub(crate) struct ServeArgs {
     /// Origin of a page elsewhere that may use the API, e.g. https://example.org; may be given several times
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
+    /// Name of this server that requests without a token may give as its host, beside localhost and addresses; may be given
+    /// several times
+    #[arg(long)]
+    name: Vec<String>,
+    /// What the addresses of pictures in OpenAI's `url` answers begin with, behind a proxy, e.g. https://example.org
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
     /// Requests that may wait; one more gets status 429
     #[arg(long, default_value_t = Settings::default().waiting)]
     waiting: usize,
-    /// Pictures that are drawn in one batch
+    /// Pictures of several requests that are drawn in one batch, at most
     #[arg(long, default_value_t = Settings::default().together)]
     together: usize,
     /// Most pictures of a request
     #[arg(long, default_value_t = Settings::default().pictures)]
     most: usize,
-    /// Longest side of a picture, in pixels
-    #[arg(long, default_value_t = Settings::default().side)]
-    side: usize,
+    /// Longest side of a picture, in pixels [default: twice the model's own]
+    #[arg(long)]
+    side: Option<usize>,
     /// Most steps of the teacher
     #[arg(long, default_value_t = Settings::default().steps)]
     most_steps: usize,
     /// Seconds that a request may wait and be drawn
-    #[arg(long, default_value_t = Settings::default().time.as_secs())]
+    #[arg(long, default_value_t = Settings::default().time.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 }
 
@@ -64,6 +72,8 @@ impl ServeArgs {
                 "the token in {path:?} has {} bytes; at least 8 are needed",
                 token.len()
             );
+            let right = token.bytes().all(|byte| byte.is_ascii_graphic());
+            ensure!(right, "the token in {path:?} must be one word of ASCII characters");
             Ok(token)
         });
         let token = token.transpose()?;
@@ -81,6 +91,8 @@ impl ServeArgs {
             model: self.model.name(),
             token,
             origins: self.allow_origin.clone(),
+            names: self.name.clone(),
+            public_url: self.public_url.clone(),
             waiting: self.waiting,
             together: self.together,
             pictures: self.most,
@@ -101,7 +113,14 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let server =
         Server::bind(address, pipeline, settings).with_context(|| format!("cannot listen on {address}"))?;
     let stop = server.stop();
-    ctrlc::set_handler(move || stop.stop()).context("cannot listen for Ctrl-C")?;
+    let asked = AtomicBool::new(false);
+    let listen = move || {
+        if asked.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        stop.stop();
+    };
+    ctrlc::set_handler(listen).context("cannot listen for Ctrl-C")?;
     say!("http://{}", server.address());
     super::progress::quiet();
     server.run()?;

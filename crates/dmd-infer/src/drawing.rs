@@ -22,6 +22,12 @@ const POSITIONS: usize = 8192;
 const PICTURES: usize = 32;
 
 impl Pipeline {
+    /// How many pictures of a height and width go through the networks together; more are drawn so many at a time.
+    pub fn together(&self, (height, width): (usize, usize)) -> usize {
+        let factor = with_model!(&self.model, model => model.codec.factor());
+        self.at_a_time.unwrap_or_else(|| usual((height / factor, width / factor)))
+    }
+
     /// Whether this model can draw a request, before anything is computed.
     ///
     /// # Errors
@@ -78,6 +84,11 @@ impl Pipeline {
             Drawing::of_inputs(model, request, &z, text)?.denoise_inputs(z, text, observer)
         })
     }
+}
+
+/// Samples of a height and width that go through the networks together.
+fn usual((height, width): (usize, usize)) -> usize {
+    (POSITIONS / (height * width).max(1)).clamp(1, PICTURES)
 }
 
 /// A request that this model can draw.
@@ -143,8 +154,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         take: &mut dyn FnMut(RgbImage),
     ) -> Result<Timings, Error> {
         let count = self.seeds.len();
-        let (height, width) = self.size;
-        let at_a_time = at_a_time.unwrap_or((POSITIONS / (height * width).max(1)).clamp(1, PICTURES));
+        let at_a_time = at_a_time.unwrap_or(usual(self.size));
         let mut timings = Timings::default();
         for start in (0..count).step_by(at_a_time) {
             let rows = start..(start + at_a_time).min(count);

@@ -70,6 +70,12 @@ pub(crate) enum Failure {
     /// The request cannot be drawn as it is.
     #[error("{0}")]
     Request(String),
+    /// The body is larger than the server reads.
+    #[error("the body is too large; at most {0} bytes are read")]
+    Large(usize),
+    /// The body did not arrive.
+    #[error("the body did not arrive within {0} s")]
+    Slow(u64),
     /// Too many wait.
     #[error("{waiting} requests wait already; try again in {seconds} s")]
     Full {
@@ -108,6 +114,8 @@ impl Failure {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Request(_) => StatusCode::BAD_REQUEST,
+            Self::Large(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Full { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Late(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,

@@ -2,17 +2,20 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
@@ -21,51 +24,66 @@ use crate::queue::{Event, answer};
 use crate::server::App;
 use crate::wanted::Body;
 
-/// A body as JSON. Its type must be named: a page elsewhere can then not send it without being asked first.
-pub(crate) fn parsed<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Failure> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
-        return Err(Failure::Request(
-            "the body must be JSON, with the header Content-Type: application/json".to_owned(),
-        ));
+/// Time for a body to arrive.
+const BODY: Duration = Duration::from_secs(15);
+
+/// A request's body as JSON. Its type must be named: a page elsewhere can then not send it without being asked first.
+pub(crate) async fn parsed<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Failure> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+    if !kind.trim().eq_ignore_ascii_case("application/json") {
+        let sentence = "the body must be JSON, with the header Content-Type: application/json";
+        return Err(Failure::Request(sentence.to_owned()));
     }
-    serde_json::from_slice(body)
+    let most = app.queue.settings().body;
+    let body = to_bytes(request.into_body(), most);
+    let body = timeout(BODY, body).await.map_err(|_late| Failure::Slow(BODY.as_secs()))?;
+    let body = body.map_err(|_broken| Failure::Large(most))?;
+    serde_json::from_slice(&body)
         .map_err(|error| Failure::Request(format!("the body cannot be read: {error}")))
 }
 
 /// `POST /generate`: a PNG, server-sent events, or JSON, whichever the client accepts.
-pub(crate) async fn generate(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response {
-    drawn(&app, &headers, &body).await.unwrap_or_else(|failure| {
-        app.queue.metrics().refused();
-        failure.into_response()
-    })
-}
-
-async fn drawn(app: &App, headers: &HeaderMap, body: &Bytes) -> Result<Response, Failure> {
+pub(crate) async fn generate(State(app): State<Arc<App>>, request: Request) -> Response {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let accepted = accepted.unwrap_or_default().to_owned();
     let accepts = |kind: &str| {
-        let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         accepted.split(',').any(|part| part.split(';').next().unwrap_or_default().trim() == kind)
     };
-    let body: Body = parsed(headers, body)?;
-    let previews = body.previews;
-    let wanted = body.wanted(app.queue.settings(), app.queue.pipeline())?;
     let (png, events) = (accepts("image/png"), accepts("text/event-stream"));
-    if png && wanted.prompts.len() > 1 {
-        return Err(Failure::Request(
-            "image/png holds one picture; ask for one, or accept application/json".to_owned(),
-        ));
-    }
-    let receiver = app.queue.push(wanted, previews && events)?;
+    let receiver = match queued(&app, request, png, events).await {
+        Ok(receiver) => receiver,
+        Err(failure) => {
+            app.queue.metrics().refused();
+            return failure.into_response();
+        }
+    };
+    // From here on the request is counted by the queue.
     if events {
         let stream = UnboundedReceiverStream::new(receiver).map(|event| Ok::<_, Infallible>(told(event)));
-        return Ok(Sse::new(stream).keep_alive(sse::KeepAlive::default()).into_response());
+        return Sse::new(stream).keep_alive(sse::KeepAlive::default()).into_response();
     }
-    // From here on the request is counted by the queue.
-    Ok(match answer(receiver, app.queue.settings().time).await {
+    match answer(receiver, app.queue.settings().time).await {
         Ok(answer) if png => answer.png(),
         Ok(answer) => Json(answer.json()).into_response(),
         Err(failure) => failure.into_response(),
-    })
+    }
+}
+
+async fn queued(
+    app: &App,
+    request: Request,
+    png: bool,
+    events: bool,
+) -> Result<UnboundedReceiver<Event>, Failure> {
+    let body: Body = parsed(app, request).await?;
+    let previews = body.previews;
+    let wanted = body.wanted(app.queue.settings(), app.queue.pipeline())?;
+    if png && wanted.prompts.len() > 1 {
+        let sentence = "image/png holds one picture; ask for one, or accept application/json";
+        return Err(Failure::Request(sentence.to_owned()));
+    }
+    app.queue.push(wanted, previews && events)
 }
 
 /// An event as a client reads it: `step`, `done` or `error`.

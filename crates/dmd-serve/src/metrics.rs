@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     answered: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
+    late: AtomicU64,
     left: AtomicU64,
     pictures: AtomicU64,
     batches: AtomicU64,
@@ -55,6 +56,11 @@ impl Metrics {
         add(&self.refused, 1);
     }
 
+    /// A request was not drawn in time.
+    pub(crate) fn late(&self) {
+        add(&self.late, 1);
+    }
+
     /// Clients who left before they had their answer.
     pub(crate) fn left(&self, count: usize) {
         add(&self.left, count);
@@ -65,16 +71,20 @@ impl Metrics {
         self.drawing.store(requests as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn batch(&self, pictures: usize, took: Duration) {
+    /// A picture of a batch is drawn.
+    pub(crate) fn picture(&self) {
+        add(&self.drawn, 1);
+    }
+
+    pub(crate) fn batch(&self, took: Duration) {
         add(&self.batches, 1);
-        add(&self.drawn, pictures);
         add(&self.busy, took.as_micros() as usize);
     }
 
-    /// How long so many requests will probably take, by the batches so far.
-    pub(crate) fn seconds_for(&self, requests: usize) -> f64 {
+    /// How long so many pictures will probably take, by the batches so far.
+    pub(crate) fn seconds_for(&self, pictures: usize) -> f64 {
         let drawn = get(&self.drawn).max(1) as f64;
-        get(&self.busy) as f64 * 1e-6 / drawn * requests as f64
+        get(&self.busy) as f64 * 1e-6 / drawn * pictures as f64
     }
 
     /// The text of `/metrics`.
@@ -87,6 +97,7 @@ impl Metrics {
             ("dmd_requests_answered_total", "Requests that got their pictures.", &self.answered),
             ("dmd_requests_failed_total", "Requests that could not be drawn.", &self.failed),
             ("dmd_requests_refused_total", "Requests that were refused before they waited.", &self.refused),
+            ("dmd_requests_late_total", "Requests that were not drawn in time.", &self.late),
             ("dmd_requests_left_total", "Requests whose client left before the answer.", &self.left),
             ("dmd_pictures_total", "Pictures that were handed out.", &self.pictures),
             ("dmd_batches_total", "Batches that were drawn.", &self.batches),

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::answer::Failure;
+use crate::answer::{Answer, Failure};
 use crate::api::parsed;
-use crate::queue::answer;
+use crate::queue::{Event, answer};
 use crate::server::App;
 use crate::wanted::Body;
 
@@ -40,31 +40,40 @@ enum Format {
     B64Json,
 }
 
-pub(crate) async fn generations(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response {
-    drawn(&app, &headers, &body).await.unwrap_or_else(|failure| {
-        let kind = match &failure {
-            Failure::Request(_) => "invalid_request_error",
-            Failure::Full { .. } => "rate_limit_error",
+pub(crate) async fn generations(State(app): State<Arc<App>>, request: Request) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    let host = host.map_or_else(|| app.address.to_string(), str::to_owned);
+    let queued = queued(&app, request).await.inspect_err(|_| app.queue.metrics().refused());
+    let drawn = match queued {
+        Ok((receiver, format)) => {
+            let answer = answer(receiver, app.queue.settings().time).await;
+            answer.map(|answer| told(&app, answer, format, &host))
+        }
+        Err(failure) => Err(failure),
+    };
+    drawn.unwrap_or_else(|failure| {
+        let kind = match failure.status().as_u16() {
+            429 => "rate_limit_error",
+            400..500 => "invalid_request_error",
             _ => "server_error",
         };
-        if !matches!(failure, Failure::Drawing(_) | Failure::Late(_)) {
-            app.queue.metrics().refused();
-        }
         let error = json!({"message": failure.to_string(), "type": kind, "param": null, "code": null});
         failure.response(json!({"error": error}))
     })
 }
 
-async fn drawn(app: &App, headers: &HeaderMap, body: &Bytes) -> Result<Response, Failure> {
-    let asked: Generations = parsed(headers, body)?;
+async fn queued(app: &App, request: Request) -> Result<(UnboundedReceiver<Event>, Format), Failure> {
+    let asked: Generations = parsed(app, request).await?;
     let size = asked.size.as_deref().filter(|size| *size != "auto").map(size).transpose()?;
     let seed = asked.seed.unwrap_or_else(random);
     let body = Body::of_prompt(asked.prompt, asked.n.unwrap_or(1), seed, size, asked.steps);
     let wanted = body.wanted(app.queue.settings(), app.queue.pipeline())?;
-    let answer = answer(app.queue.push(wanted, false)?, app.queue.settings().time).await?;
-    let format = asked.response_format.unwrap_or(Format::B64Json);
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let host = host.map_or_else(|| app.address.to_string(), str::to_owned);
+    Ok((app.queue.push(wanted, false)?, asked.response_format.unwrap_or(Format::B64Json)))
+}
+
+fn told(app: &App, answer: Answer, format: Format, host: &str) -> Response {
+    let own = format!("http://{host}");
+    let place = app.queue.settings().public_url.as_deref().unwrap_or(&own).trim_end_matches('/');
     let pictures = answer.pictures.into_iter().map(|picture| match format {
         Format::B64Json => json!({"b64_json": STANDARD.encode(&picture.png), "seed": picture.seed}),
         Format::Url => {
@@ -74,12 +83,12 @@ async fn drawn(app: &App, headers: &HeaderMap, body: &Bytes) -> Result<Response,
                 kept.pop_front();
             }
             kept.push_back((name.clone(), picture.png));
-            json!({"url": format!("http://{host}/pictures/{name}"), "seed": picture.seed})
+            json!({"url": format!("{place}/pictures/{name}"), "seed": picture.seed})
         }
     });
     let data: Vec<_> = pictures.collect();
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    Ok(Json(json!({"created": created, "data": data})).into_response())
+    Json(json!({"created": created, "data": data})).into_response()
 }
 
 /// Numbers that nobody can guess, of 53 bits, which JavaScript reads exactly: std seeds its hashers from the system's random

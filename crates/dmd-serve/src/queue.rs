@@ -33,11 +33,28 @@ struct Job {
     previews: bool,
     events: UnboundedSender<Event>,
     since: Instant,
+    /// When its time is over.
+    until: Instant,
 }
 
 impl Job {
     fn left(&self) -> bool {
         self.events.is_closed()
+    }
+
+    /// Nobody waits for it any more.
+    fn over(&self) -> bool {
+        self.left() || Instant::now() >= self.until
+    }
+
+    /// Tells a client who still waits that its time is over, and counts.
+    fn give_up(self, metrics: &Metrics) {
+        if self.left() {
+            return metrics.left(1);
+        }
+        metrics.late();
+        let seconds = (self.until - self.since).as_secs();
+        let _gone = self.events.send(Event::Done(Err(Failure::Late(seconds))));
     }
 }
 
@@ -96,7 +113,9 @@ impl Queue {
 
     /// How many requests wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.shared.line().waiting.len()
+        let mut line = self.shared.line();
+        line.give_up(&self.shared.metrics);
+        line.waiting.len()
     }
 
     /// Puts a request at the end of the queue; the client leaves by dropping what it gets.
@@ -106,13 +125,16 @@ impl Queue {
         if line.stopping {
             return Err(Failure::Stopping);
         }
-        line.forget_left(&self.shared.metrics);
+        line.give_up(&self.shared.metrics);
         let waiting = line.waiting.len();
         if waiting >= self.shared.settings.waiting {
-            let seconds = self.shared.metrics.seconds_for(waiting).ceil().max(1.0) as u64;
+            let pictures = line.waiting.iter().map(|job| job.wanted.prompts.len()).sum();
+            let seconds = self.shared.metrics.seconds_for(pictures).ceil().max(1.0) as u64;
             return Err(Failure::Full { waiting, seconds });
         }
-        line.waiting.push_back(Job { wanted, previews, events, since: Instant::now() });
+        let since = Instant::now();
+        let until = since + self.shared.settings.time;
+        line.waiting.push_back(Job { wanted, previews, events, since, until });
         self.shared.arrived.notify_one();
         Ok(receiver)
     }
@@ -122,6 +144,7 @@ impl Queue {
         let mut line = self.shared.line();
         line.stopping = true;
         for job in line.waiting.drain(..) {
+            self.shared.metrics.refused();
             let _gone = job.events.send(Event::Done(Err(Failure::Stopping)));
         }
         self.shared.arrived.notify_all();
@@ -138,10 +161,12 @@ impl Drop for Queue {
 }
 
 impl Line {
-    fn forget_left(&mut self, metrics: &Metrics) {
-        let before = self.waiting.len();
-        self.waiting.retain(|job| !job.left());
-        metrics.left(before - self.waiting.len());
+    /// Ends requests whose clients left, or whose time is over.
+    fn give_up(&mut self, metrics: &Metrics) {
+        let (over, waiting) = self.waiting.drain(..).partition(Job::over);
+        self.waiting = waiting;
+        let over: VecDeque<Job> = over;
+        over.into_iter().for_each(|job| job.give_up(metrics));
     }
 }
 
@@ -150,11 +175,10 @@ impl Shared {
     fn draw(&self) {
         while let Some(jobs) = self.next() {
             let start = Instant::now();
-            let pictures = jobs.iter().map(|job| job.wanted.prompts.len()).sum();
             self.metrics.drawing(jobs.len());
             self.draw_together(jobs);
             self.metrics.drawing(0);
-            self.metrics.batch(pictures, start.elapsed());
+            self.metrics.batch(start.elapsed());
         }
     }
 
@@ -162,15 +186,18 @@ impl Shared {
     fn next(&self) -> Option<Vec<Job>> {
         let mut line = self.line();
         loop {
-            line.forget_left(&self.metrics);
+            line.give_up(&self.metrics);
             if let Some(first) = line.waiting.pop_front() {
+                let size = first.wanted.kind.size(&self.pipeline);
+                // More than go through the networks at a time would make the first wait for the last.
+                let most = self.settings.together.min(self.pipeline.together(size));
                 let mut count = first.wanted.prompts.len();
                 let mut jobs = vec![first];
                 let mut place = 0;
                 while place < line.waiting.len() {
                     let other = &line.waiting[place].wanted;
                     let more = other.prompts.len();
-                    let fits = count + more <= self.settings.together && other.kind == jobs[0].wanted.kind;
+                    let fits = count + more <= most && other.kind == jobs[0].wanted.kind;
                     match if fits { line.waiting.remove(place) } else { None } {
                         Some(job) => {
                             count += more;
@@ -208,8 +235,8 @@ impl Shared {
         };
         let rest: Vec<Job> = batch.jobs.into_iter().filter_map(|drawn| drawn.job).collect();
         let Some(failure) = failure else {
-            // Only requests whose clients left can be without an answer.
-            self.metrics.left(rest.len());
+            // Only requests that nobody waits for can be without an answer.
+            rest.into_iter().for_each(|job| job.give_up(&self.metrics));
             return;
         };
         match <[Job; 1]>::try_from(rest) {
@@ -242,8 +269,8 @@ struct Drawn {
 }
 
 impl Drawn {
-    fn left(&self) -> bool {
-        self.job.as_ref().is_none_or(Job::left)
+    fn over(&self) -> bool {
+        self.job.as_ref().is_none_or(Job::over)
     }
 }
 
@@ -273,7 +300,7 @@ impl Observer for Batch<'_> {
             return;
         }
         for drawn in &self.jobs {
-            let Some(job) = drawn.job.as_ref().filter(|job| !job.left()) else { continue };
+            let Some(job) = drawn.job.as_ref().filter(|job| !job.over()) else { continue };
             if !progress.pictures.contains(&drawn.first) {
                 continue;
             }
@@ -286,9 +313,14 @@ impl Observer for Batch<'_> {
 
     fn on_picture(&mut self, place: usize, seed: u64, picture: &RgbImage) {
         let together = self.request.prompts.len();
+        self.shared.metrics.picture();
+        let of_place = |drawn: &Drawn| (drawn.first..drawn.first + drawn.count).contains(&place);
+        let Some(index) = self.jobs.iter().position(of_place).filter(|index| self.jobs[*index].job.is_some())
+        else {
+            return;
+        };
         let found = self.picture(place, seed, picture);
-        // Pictures come in the order of the requests.
-        let Some(drawn) = self.jobs.iter_mut().find(|drawn| drawn.job.is_some()) else { return };
+        let drawn = &mut self.jobs[index];
         let outcome = match found {
             Ok(picture) => {
                 drawn.pictures.push(picture);
@@ -314,11 +346,12 @@ impl Observer for Batch<'_> {
     }
 
     fn cancelled(&self) -> bool {
-        self.jobs.iter().all(Drawn::left)
+        self.jobs.iter().all(Drawn::over)
     }
 }
 
-/// Waits for the answer to a request, and no longer than a time.
+/// Waits for the answer to a request, and no longer than a time: the drawing thread looks at the clock between two calls of a
+/// network alone.
 pub(crate) async fn answer(mut events: UnboundedReceiver<Event>, time: Duration) -> Result<Answer, Failure> {
     let last = async {
         while let Some(event) = events.recv().await {

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use dmd_infer::Pipeline;
@@ -17,14 +16,15 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio_io_timeout::TimeoutStream;
 
 use crate::queue::Queue;
 use crate::{Settings, api, guard, openai, page};
 
 /// Time for a request's head to arrive.
 const HEAD: Duration = Duration::from_secs(10);
-/// Time for connections to end after the server was told to stop.
-const FAREWELL: Duration = Duration::from_secs(20);
+/// Time in which a client must take something of its answer.
+const READING: Duration = Duration::from_secs(30);
 
 /// What all requests share.
 pub(crate) struct App {
@@ -71,8 +71,12 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the address cannot be listened on.
-    pub fn bind(address: SocketAddr, pipeline: Pipeline, settings: Settings) -> io::Result<Self> {
+    /// When the address cannot be listened on, or an origin is none.
+    pub fn bind(address: SocketAddr, pipeline: Pipeline, mut settings: Settings) -> io::Result<Self> {
+        guard::check(&settings).map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))?;
+        let (height, width) = pipeline.default_size();
+        settings.side.get_or_insert(2 * height.max(width));
+        settings.kept = settings.kept.max(settings.pictures);
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -117,8 +121,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/v1/models", get(openai::models))
         .route("/v1/images/generations", post(openai::generations))
         .route("/metrics", get(api::metrics))
-        .layer(from_fn_with_state(app.clone(), guard::token))
-        .layer(DefaultBodyLimit::max(settings.body));
+        .layer(from_fn_with_state(app.clone(), guard::token));
     let guarded = match guard::origins(settings) {
         Some(layer) => guarded.layer(layer),
         None => guarded,
@@ -162,11 +165,13 @@ async fn serve(
         // Beyond the limit a connection is closed; a client then tries again.
         let Ok(place) = room.clone().try_acquire_owned() else { continue };
         let _slow = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(READING));
         let service = TowerToHyperService::new(routes.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             hyper::service::Service::call(&service, request)
         });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
         tokio::spawn(async move {
             let _broken = connection.await;
             drop(place);
@@ -174,6 +179,8 @@ async fn serve(
     }
     drop(listener);
     app.queue.stop();
-    let _late = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
+    // What is being drawn has its own time, a head has its own, and so has a slow reader.
+    let farewell = app.queue.settings().time + HEAD + READING;
+    let _late = tokio::time::timeout(farewell, graceful.shutdown()).await;
     Ok(())
 }

@@ -7,16 +7,20 @@ pub struct Settings {
     pub model: String,
     /// What a request must carry as `Authorization: Bearer TOKEN`; `None` lets everybody draw.
     pub token: Option<String>,
-    /// Origins of pages elsewhere that may use the API; none by default.
+    /// Origins of pages elsewhere that may use the API, such as `https://example.org`; none by default.
     pub origins: Vec<String>,
+    /// Names of this server, beside `localhost` and addresses, that a request without a token may give as its host.
+    pub names: Vec<String>,
+    /// What `url` answers begin with, behind a proxy; otherwise `http://` and the host that the request names.
+    pub public_url: Option<String>,
     /// Requests that may wait; one more is refused with 429.
     pub waiting: usize,
-    /// Pictures that are drawn in one batch.
+    /// Pictures of several requests that are drawn in one batch, at most. A request of more is drawn by itself.
     pub together: usize,
     /// Most pictures of a request.
     pub pictures: usize,
-    /// Longest side of a picture, in pixels.
-    pub side: usize,
+    /// Longest side of a picture, in pixels; `None` is twice the model's own.
+    pub side: Option<usize>,
     /// Longest prompt, in bytes.
     pub prompt: usize,
     /// Most steps of a teacher.
@@ -27,7 +31,7 @@ pub struct Settings {
     pub time: Duration,
     /// Connections that are open at a time.
     pub connections: usize,
-    /// Pictures that are kept for OpenAI's `url` answers.
+    /// Pictures that are kept for OpenAI's `url` answers, the newest; at least as many as a request may have.
     pub kept: usize,
 }
 
@@ -37,10 +41,12 @@ impl Default for Settings {
             model: "dmd".to_owned(),
             token: None,
             origins: Vec::new(),
+            names: Vec::new(),
+            public_url: None,
             waiting: 64,
             together: 16,
             pictures: 16,
-            side: 2048,
+            side: None,
             prompt: 2000,
             steps: 150,
             body: 64 << 10,

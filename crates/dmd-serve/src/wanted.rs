@@ -109,12 +109,12 @@ impl Body {
                 Some((height.unwrap_or(own.0), width.unwrap_or(own.1)))
             }
         };
-        if let Some((height, width)) = size.filter(|(height, width)| *height.max(width) > settings.side) {
-            return refused(format!(
-                "a picture of {width}×{height}; a side may have {} pixels",
-                settings.side
-            ));
+        let most = settings.side.unwrap_or(usize::MAX);
+        if let Some((height, width)) = size.filter(|(height, width)| *height.max(width) > most) {
+            return refused(format!("a picture of {width}×{height}; a side may have {most} pixels"));
         }
+        // The model's own size is the same whether it is named or not.
+        let size = size.filter(|size| *size != pipeline.default_size());
         let own = pipeline.generator_steps();
         let sampler = self.sampler.as_deref().map(str::parse::<Sampler>).transpose();
         let sampler = sampler.map_err(|error| Failure::Request(error.to_string()))?;
@@ -155,6 +155,11 @@ impl Body {
 }
 
 impl Kind {
+    /// Height and width of its pictures.
+    pub(crate) fn size(&self, pipeline: &Pipeline) -> (usize, usize) {
+        self.size.unwrap_or(pipeline.default_size())
+    }
+
     /// One request for the pictures of several clients.
     pub(crate) fn request<'a>(&self, all: impl Iterator<Item = &'a Wanted>) -> Request {
         let (mut prompts, mut seeds) = (Vec::new(), Vec::new());

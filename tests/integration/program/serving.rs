@@ -63,7 +63,8 @@ fn a_server_answers_and_stops() {
 /// program `chromium` is looked for on the PATH.
 #[test]
 fn the_page_draws() {
-    if Command::new("chromium").arg("--version").output().is_err() {
+    let version = Command::new("chromium").arg("--version").output();
+    if !version.is_ok_and(|version| version.status.success()) {
         eprintln!("chromium is not here: the page is NOT checked in a browser");
         return;
     }
@@ -78,7 +79,7 @@ fn the_page_draws() {
     {
         assert!(page.contains(part), "{part:?} is not in {page}");
     }
-    assert!(asked(&address, "/metrics").contains("dmd_requests_answered_total 1"));
+    assert!(asked(&address, "/metrics").contains("dmd_requests_answered_total 1\n"));
 }
 
 #[test]
@@ -94,7 +95,10 @@ fn servers_that_are_refused() {
     assert!(open.contains("--token FILE") && open.contains("--open"), "{open}");
     std::fs::write(here.path().join("token"), "short\n").unwrap();
     assert!(said(&["--token", "token"]).contains("5 bytes"));
+    std::fs::write(here.path().join("two"), "two words here\n").unwrap();
+    assert!(said(&["--token", "two"]).contains("one word"));
     assert!(said(&["--token", "none"]).contains("none"));
+    assert!(said(&["--allow-origin", "*"]).contains("no origin"));
     assert!(said(&["--waiting", "0"]).contains("--waiting 0"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();

@@ -9,6 +9,8 @@ const running = { one: null, many: null };
 const shown = { one: null, many: null };
 let model = null;
 let later = null;
+/** What the newest picture of the history shows. */
+let last = null;
 const KEPT = 24;
 
 function headers(accept) {
@@ -41,6 +43,11 @@ async function draw(which, body) {
       method: "POST", headers: headers("image/png"), body: JSON.stringify(body), signal: control.signal,
     });
     if (response.status === 401) at("token-row").hidden = false;
+    if (response.status === 429) {
+      // The newest request tries again when there is room.
+      const wait = 1000 * (Number(response.headers.get("retry-after")) || 1);
+      setTimeout(() => { if (running[which] === control) draw(which, body); }, wait);
+    }
     if (!response.ok) throw new Error((await sentence(response)) || response.statusText);
     const blob = await response.blob();
     if (running[which] !== control) return;
@@ -67,14 +74,16 @@ function show(which, blob, body, whole, drawn) {
   image.src = url;
   image.alt = body.prompt;
   image.classList.remove("old");
-  at(which + "-says").textContent = `${body.steps ?? model?.generator_steps ?? ""} step${(body.steps ?? 1) === 1 ? "" : "s"}: `
+  const steps = body.steps ?? model?.generator_steps ?? 50;
+  at(which + "-says").textContent = `${steps} step${steps === 1 ? "" : "s"}: `
     + `${drawn.toFixed(1)} ms to draw, ${whole.toFixed(0)} ms until it was here`;
   const save = at(which + "-save");
   save.href = url;
   save.hidden = false;
   if (shown[which]) URL.revokeObjectURL(shown[which]);
   shown[which] = url;
-  if (which === "one") {
+  const same = last && ["prompt", "seed", "width", "height"].every((key) => last[key] === body[key]);
+  if (which === "one" && !same) {
     clearTimeout(later);
     later = setTimeout(() => remember(blob, body), 800);
   }
@@ -82,18 +91,21 @@ function show(which, blob, body, whole, drawn) {
 
 /** A picture that stood for a moment goes into the list of earlier ones. */
 function remember(blob, body) {
+  last = body;
   const url = URL.createObjectURL(blob);
   const item = document.createElement("li");
   const button = document.createElement("button");
   const image = document.createElement("img");
   image.src = url;
-  image.alt = body.prompt;
+  image.alt = `${body.prompt}, seed ${body.seed}`;
   button.type = "button";
   button.title = `${body.prompt}, seed ${body.seed}`;
   button.append(image);
   button.addEventListener("click", () => {
     at("prompt").value = body.prompt;
     at("seed").value = body.seed;
+    at("width").value = body.width ?? "";
+    at("height").value = body.height ?? "";
     changed();
   });
   item.append(button);
@@ -109,12 +121,16 @@ let pause = null;
 
 function changed() {
   const body = settings();
-  if (body.prompt.trim() === "") return say("Say what to draw.");
-  draw("one", body);
   clearTimeout(pause);
+  running.many?.abort();
+  if (body.prompt.trim() === "") {
+    running.one?.abort();
+    return say("Say what to draw.");
+  }
+  draw("one", body);
   const teacher = at("teacher").checked;
   at("teacher-figure").hidden = !teacher;
-  if (!teacher) return running.many?.abort();
+  if (!teacher) return;
   // The teacher is slow: it waits until nobody types.
   pause = setTimeout(() => {
     const guidance = at("guidance").value === "" ? undefined : Number(at("guidance").value);
@@ -127,11 +143,12 @@ async function open() {
     const response = await fetch("/models", { headers: headers("application/json") });
     if (response.status === 401) {
       at("token-row").hidden = false;
-      return say("This server wants a token.");
+      return say(at("token").value ? "This is not the server's token." : "This server wants a token.");
     }
+    if (!response.ok) throw new Error(await sentence(response));
     model = (await response.json()).models[0];
-  } catch {
-    return say("The server does not answer.");
+  } catch (error) {
+    return say(error.message || "The server does not answer.");
   }
   document.title = `${model.name}: a picture while you type`;
   for (const side of ["width", "height"]) {
