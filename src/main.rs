@@ -6,24 +6,35 @@ mod commands;
 mod console;
 mod memory;
 mod picture_file;
+mod show;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::console::say_err;
+use crate::console::{Level, detail, say_err};
 
 /// One-step text-to-image generation, and the distillation that makes it possible.
 #[derive(Debug, Parser)]
-#[command(name = "dmd", version)]
+#[command(name = "dmd", version, after_help = STATUS)]
 struct Cli {
     /// Threads on a CPU [default: RAYON_NUM_THREADS, else one per core]
     #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Print neither notes nor progress; errors, warnings and results are printed
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Print also which files and device are used, the time and the peak of memory
+    #[arg(long, short, global = true)]
+    verbose: bool,
     #[command(subcommand)]
     command: Command,
 }
+
+const STATUS: &str = "Exit status: 0 when everything was done; 1 after an error, or when a check found a difference; 2 when the \
+command line cannot be read; 130 after Ctrl-C. Results go to standard output, everything else to standard error.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -85,11 +96,21 @@ enum Command {
     Convert(commands::convert::ConvertArgs),
     #[command(after_help = "Examples:\n  dmd inspect sd15\n  dmd inspect unet.safetensors --tensors")]
     Inspect(commands::inspect::InspectArgs),
+    #[command(
+        after_help = "Example:\n  dmd completions bash\n\nWhere a shell looks for it: ~/.local/share/bash-completion/completions/dmd (bash), a folder of $fpath as _dmd (zsh), ~/.config/fish/completions/dmd.fish (fish)."
+    )]
+    Completions(commands::completions::CompletionsArgs),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     memory::keep();
+    console::set_level(match (cli.quiet, cli.verbose) {
+        (true, _) => Level::Quiet,
+        (_, true) => Level::Verbose,
+        _ => Level::Usual,
+    });
+    let start = Instant::now();
     if let Some(threads) = cli.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
         if let Err(error) = pool.build_global() {
@@ -123,7 +144,9 @@ fn main() -> ExitCode {
         Command::Pull(args) => commands::pull::pull(&args),
         Command::Convert(args) => commands::convert::convert(&args),
         Command::Inspect(args) => commands::inspect::inspect(&args),
+        Command::Completions(args) => commands::completions::completions(&args, &mut Cli::command()),
     };
+    detail!("{:.2} s{}", start.elapsed().as_secs_f64(), peak());
     let result = result.and_then(|()| console::finish().context("cannot write to standard output"));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -138,11 +161,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// The most memory that the program had, where the system reports it.
+fn peak() -> String {
+    let bytes = dmd_kernels::memory::peak();
+    bytes
+        .map(|bytes| format!(", {:.2} GiB of memory at most", bytes as f64 / f64::from(1 << 30)))
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// A command line as a shell splits it, double quotes alone.

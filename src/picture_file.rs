@@ -11,6 +11,8 @@ use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 
+use crate::console::{self, divert};
+
 /// Quality of a JPEG, of 100.
 const QUALITY: u8 = 95;
 
@@ -95,12 +97,17 @@ pub(crate) struct Pictures {
 }
 
 impl Pictures {
-    /// Looks at the name before anything is drawn.
+    /// Looks at the name before anything is drawn. `-` is standard output: pictures follow each other there as PNGs, and lines
+    /// go to standard error.
     ///
     /// # Errors
     ///
     /// When the name asks for a format that is not written, or belongs to a folder.
     pub(crate) fn new(out: &Path, count: usize) -> anyhow::Result<Self> {
+        if out.as_os_str() == "-" {
+            divert();
+            return Ok(Self { out: out.to_owned(), format: Format::Png, count, stream: true });
+        }
         let found = fs::metadata(out).ok();
         if found.as_ref().is_some_and(fs::Metadata::is_dir) {
             let inside = out.join("picture.png");
@@ -136,7 +143,11 @@ impl Pictures {
     ) -> anyhow::Result<PathBuf> {
         let path = self.path(index);
         let bytes = self.format.encode(picture, parameters);
-        write_atomic(&path, &bytes.with_context(|| format!("cannot write {path:?}"))?)?;
+        let bytes = bytes.with_context(|| format!("cannot write {path:?}"))?;
+        match path.as_os_str() == "-" {
+            true => console::bytes(&bytes),
+            false => write_atomic(&path, &bytes)?,
+        }
         Ok(path)
     }
 }

@@ -9,8 +9,8 @@ use dmd_model::generator_recipe;
 use serde_json::json;
 
 use self::measure::{Bench, Measured, SIDE, peak};
-use super::{DtypeArgs, ModelArgs, PartsArgs, progress};
-use crate::console::{say, say_err};
+use super::{DtypeArgs, JsonArgs, ModelArgs, PartsArgs, progress};
+use crate::console::{note, say};
 
 /// Time a model's parts on this machine: median, tenth and ninetieth percentile, share of the machine's peak, memory
 #[derive(Debug, Args)]
@@ -33,9 +33,8 @@ pub(crate) struct BenchArgs {
     /// Folder of a TAESD, for the parts taesd and picture-taesd
     #[arg(long)]
     taesd: Option<PathBuf>,
-    /// One JSON object per part instead of a table
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    print: JsonArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,7 +86,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         parts.extend(args.taesd.iter().flat_map(|_| [Part::Taesd, Part::PictureTaesd]));
         if generator_recipe(&options)?.is_none() {
             parts.retain(|part| !matches!(part, Part::Picture | Part::PictureTaesd));
-            say_err!("note: without a distilled generator, no picture; --generator or --recipe names one");
+            note!("without a distilled generator, no picture; --generator or --recipe names one");
         }
     }
     ensure!(args.taesd.is_some() || !parts.iter().any(tiny), "give --taesd FOLDER to time its parts");
@@ -99,17 +98,17 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let peak = peak(&options.device, options.dtype)?;
     let bench = Bench { options: &options, taesd: args.taesd.as_deref(), batch: args.batch, runs: args.runs };
     let mut said = Vec::new();
-    if !args.json {
+    if !args.print.json {
         say!("| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
     }
     for part in parts {
         progress::at(format!("timing {}", part.name()));
         let Measured { mut times, flops, notes } = bench.measure(part)?;
         // The model is opened for each part.
-        for note in notes {
-            if !said.contains(&note) {
-                say_err!("note: {note}");
-                said.push(note);
+        for text in notes {
+            if !said.contains(&text) {
+                note!("{text}");
+                said.push(text);
             }
         }
         times.sort_by(f64::total_cmp);
@@ -118,7 +117,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         // Gradients and what other threads run are not recorded.
         let speed = (part != Part::Distillation).then_some(flops / median / 1e6);
         let share = speed.map(|speed| speed / peak);
-        if args.json {
+        if args.print.json {
             let line = json!({
                 "part": part.name(), "runs": args.runs, "batch": args.batch,
                 "device": args.model.device_name(), "dtype": args.dtype.name(),
@@ -133,7 +132,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
             say!("| {} | {median:.2} | {low:.2} | {high:.2} | {speed} | {share} |", part.name());
         }
     }
-    if !args.json {
+    if !args.print.json {
         say!("\npeak: {peak:.0} GFLOP/s, the best of several products of two {SIDE}×{SIDE} matrices");
         say!("work is counted as plain multiplications and additions: faster algorithms may exceed the peak");
         if let Some(bytes) = dmd_kernels::memory::peak() {

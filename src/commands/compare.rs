@@ -8,17 +8,19 @@ use dmd_model::TeacherOf;
 use font8x8::{BASIC_FONTS, UnicodeFonts};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
+use serde_json::json;
 
-use super::{DtypeArgs, ModelArgs, PartsArgs, print_notes, print_opening, print_recipe};
+use super::{
+    DtypeArgs, JsonArgs, ModelArgs, PartsArgs, PromptArgs, print_notes, print_opening, print_recipe,
+};
 use crate::console::say;
 use crate::picture_file::Pictures;
 
 /// Draw prompts with teacher and generator, side by side in one picture
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// What to draw, one row per prompt
-    #[arg(required = true)]
-    prompts: Vec<String>,
+    #[command(flatten)]
+    prompts: PromptArgs,
     /// Seed of the first row; the next ones count up
     #[arg(long, default_value_t = 0, value_parser = super::seed, allow_negative_numbers = true)]
     seed: u64,
@@ -40,6 +42,8 @@ pub(crate) struct CompareArgs {
     /// Picture to write; its ending is its format: png, jpg or webp
     #[arg(long, default_value = "compare.png")]
     out: PathBuf,
+    #[command(flatten)]
+    print: JsonArgs,
 }
 
 /// Smallest height of a picture in the sheet; smaller ones are enlarged by a whole factor.
@@ -50,6 +54,7 @@ const GAP: u32 = 8;
 
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let out = Pictures::new(&args.out, 1)?;
+    let prompts = args.prompts.read()?;
     let builder = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?);
     match builder.generator_recipe()? {
         None => bail!(
@@ -70,7 +75,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let teacher = Method::teacher(args.steps, guidance_scale);
     let mut rows = Vec::new();
     let (mut slow, mut fast) = (Vec::new(), Vec::new());
-    for (i, prompt) in args.prompts.iter().enumerate() {
+    for (i, prompt) in prompts.iter().enumerate() {
         let seed = args.seed.wrapping_add(i as u64);
         let request =
             |method: &Method| Request::new([prompt.clone()]).with_seeds([seed]).with_method(method.clone());
@@ -94,6 +99,15 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         },
     ];
     out.write(0, &sheet(&labels, &rows), None)?;
+    if args.print.json {
+        let line = json!({
+            "path": args.out, "prompts": prompts.len(), "ratio": ms(slow) / ms(fast),
+            "teacher": {"steps": args.steps, "guidance": guidance_scale, "median_ms": ms(slow)},
+            "generator": {"steps": pipeline.generator_steps(), "median_ms": ms(fast)},
+        });
+        say!("{line}");
+        return Ok(());
+    }
     say!("{}\n{}", labels[0], labels[1]);
     say!("ratio {:.1}, prompt to pixels, medians; wrote {}", ms(slow) / ms(fast), args.out.display());
     Ok(())

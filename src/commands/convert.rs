@@ -7,7 +7,7 @@ use dmd_kernels::device;
 use dmd_model::{Kind, LoraOption, OpenOptions, Source};
 
 use super::lora;
-use crate::console::{say, say_err};
+use crate::console::{note, say};
 
 /// Write a single file of Stable Diffusion as a folder in diffusers' layout
 #[derive(Debug, Args)]
@@ -38,8 +38,8 @@ pub(crate) fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
     for LoraOption { path, strength } in &args.lora {
         options.loras.push(LoraOption { path: super::place(path, dtype)?, strength: *strength });
     }
-    for note in dmd_model::convert(&options, &args.out)? {
-        say_err!("note: {note}");
+    for text in dmd_model::convert(&options, &args.out)? {
+        note!("{text}");
     }
     let kind = Kind::of(&Source::open(&options)?)?;
     say!("{}: {}", args.out.display(), kind.description());

@@ -3,26 +3,26 @@ use clap::Args;
 use dmd_kernels::device::{Backend, backends, properties};
 use serde_json::json;
 
+use super::JsonArgs;
 use crate::console::say;
 
 /// List devices: compiled in, found here, their memory and float types
 #[derive(Debug, Args)]
 pub(crate) struct DevicesArgs {
-    /// One JSON object per device instead of a table
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    print: JsonArgs,
 }
 
 pub(crate) fn devices(args: &DevicesArgs) -> anyhow::Result<()> {
-    if !args.json {
+    if !args.print.json {
         say!("{:10} {:>11}  {:17} hardware", "device", "memory", "float types");
     }
     for backend in backends() {
         if !backend.compiled || backend.devices.is_empty() {
-            absent(&backend, args.json);
+            absent(&backend, args.print.json);
         }
         for (name, device) in &backend.devices {
-            present(name, device, args.json);
+            present(name, device, args.print.json);
         }
     }
     Ok(())

@@ -18,12 +18,13 @@ use dmd_model::pixels::{from_rgb8, to_rgb8};
 use dmd_model::{Codec, with_model};
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
 use self::run::Exported;
 use self::task::{Real, Task};
 use self::verdicts::share;
-use super::{DtypeArgs, ModelArgs, PartsArgs, print_notes, print_opening, print_recipe, progress};
-use crate::console::{say, say_err, say_part};
+use super::{DtypeArgs, JsonArgs, ModelArgs, PartsArgs, print_notes, print_opening, print_recipe, progress};
+use crate::console::{bar_target, note, say, say_part};
 
 /// Measure a model, and its generator against its teacher: Fréchet and kernel distance, precision, recall, prompt accuracy,
 /// retrieval, CLIP score
@@ -73,6 +74,8 @@ pub(crate) struct EvaluateArgs {
     /// was asked for
     #[arg(long)]
     grids: Option<PathBuf>,
+    #[command(flatten)]
+    print: JsonArgs,
 }
 
 /// Prompts per call, and real pictures in memory at a time.
@@ -93,6 +96,7 @@ struct Measures<'a> {
     kernel: Kernel,
     /// Of the real pictures, where there are enough.
     manifold: Option<Manifold<'a>>,
+    json: bool,
 }
 
 /// Pictures among which drawn ones are looked for.
@@ -170,7 +174,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     let real = task.real(space.as_ref())?;
     let kernel = Kernel::new(&real.compared);
     let manifold = (real.compared.len() > NEIGHBOURS).then(|| Manifold::new(&real.compared, NEIGHBOURS));
-    let measures = Measures { space, clip, known, real: &real, kernel, manifold };
+    let measures = Measures { space, clip, known, real: &real, kernel, manifold, json: args.print.json };
 
     let generator = pipeline.generator_steps();
     let teacher = pipeline.has_teacher().then_some(50);
@@ -215,7 +219,7 @@ impl EvaluateArgs {
         };
         let (_, width) = pipeline.default_size();
         let mut task = Task::folder(path, u32::try_from(width)?, self.prompts)?;
-        task.dataset.notes().iter().for_each(|note| say_err!("note: {note}"));
+        task.dataset.notes().iter().for_each(|text| note!("{text}"));
         if classes.is_some_and(|classes| classes.names().is_empty()) {
             // An unconditional model draws without prompts.
             task.captions.iter_mut().for_each(String::clear);
@@ -279,7 +283,7 @@ impl Measures<'_> {
         method: &Method,
         seed: u64,
     ) -> anyhow::Result<Measured> {
-        let bar = ProgressBar::new(task.captions.len() as u64);
+        let bar = ProgressBar::with_draw_target(Some(task.captions.len() as u64), bar_target());
         bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} left")?);
         progress::at("drawing");
         let mut found = Measured::default();
@@ -317,26 +321,40 @@ impl Measures<'_> {
         let (count, real) = (task.captions.len(), &self.real);
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let distance = real.moments.distance(&Moments::of(&found.features));
+        let compared = &found.features[..count.min(COMPARED)];
+        let kernel = self.kernel.distance(compared);
+        let right = (!found.right.is_empty()).then(|| found.right.iter().sum::<f64>());
+        let manifold = self.manifold.as_ref().filter(|_| compared.len() > NEIGHBOURS);
+        let near =
+            manifold.map(|manifold| (manifold.share(compared), recall(&real.compared, compared, NEIGHBOURS)));
+        let clip = self.clip.as_ref().map(|_| mean(&found.cosines));
+        let retrieved = self.known.as_ref().map(|_| [1, 5].map(|most| mean(&found.within(most))));
+        let unknown = found.places.iter().filter(|place| place.is_none()).count();
+        if self.json {
+            let line = json!({
+                "steps": steps, "prompts": count, "right": right, "space": self.space.name(),
+                "frechet_distance": distance, "kernel_distance": kernel,
+                "precision": near.map(|(precision, _)| precision), "recall": near.map(|(_, recall)| recall),
+                "clip_score": clip, "retrieval_top1": retrieved.map(|[first, _]| first),
+                "retrieval_top5": retrieved.map(|[_, fifth]| fifth), "wrong": found.wrong,
+            });
+            say!("{line}");
+            return;
+        }
         say_part!("{steps:3} steps: ");
-        if !found.right.is_empty() {
-            let right = found.right.iter().sum::<f64>();
+        if let Some(right) = right {
             say_part!("{right} of {count} prompts right ({:.2} %), ", 100.0 * right / count as f64);
         }
-        let kernel = self.kernel.distance(&found.features[..count.min(COMPARED)]);
         say_part!("Fréchet distance {distance:.4}, kernel distance {kernel:.5} ({})", self.space.name());
-        let compared = &found.features[..count.min(COMPARED)];
-        if let Some(manifold) = self.manifold.as_ref().filter(|_| compared.len() > NEIGHBOURS) {
-            let (precision, recall) =
-                (manifold.share(compared), recall(&real.compared, compared, NEIGHBOURS));
+        if let Some((precision, recall)) = near {
             say_part!(", precision {precision:.3}, recall {recall:.3}");
         }
-        if self.clip.is_some() {
-            say_part!(", CLIP score {:.4}", mean(&found.cosines));
+        if let Some(score) = clip {
+            say_part!(", CLIP score {score:.4}");
         }
-        if self.known.is_some() {
-            let [first, fifth] = [1, 5].map(|most| 100.0 * mean(&found.within(most)));
+        if let Some(retrieved) = retrieved {
+            let [first, fifth] = retrieved.map(|share| 100.0 * share);
             say_part!(", retrieval {first:.1} % first, {fifth:.1} % of the nearest five");
-            let unknown = found.places.iter().filter(|place| place.is_none()).count();
             if unknown > 0 {
                 say_part!(" ({unknown} prompts have a name that no known picture has)");
             }
@@ -347,8 +365,8 @@ impl Measures<'_> {
         }
     }
 
-    /// What no sampler can exceed: the reader on real pictures, and on what the autoencoder keeps. Their distance is
-    /// that of so few pictures to the many, whoever draws them.
+    /// The best that a sampler can reach: real pictures of the same prompts, as they are and as the autoencoder keeps them. Their
+    /// distance to the other real pictures is not zero, because they are few.
     fn bounds(&self, codec: &Codec, device: &Device, task: &Task) -> anyhow::Result<()> {
         let keep =
             |pictures: &[RgbImage]| to_rgb8(codec.decode(codec.encode_mode(from_rgb8(pictures, device))));
@@ -364,7 +382,10 @@ impl Measures<'_> {
         }
         for (what, _, right, all) in rows {
             let distance = self.real.moments.distance(&all.moments());
-            say!("{what}: {right} right, Fréchet distance {distance:.4}");
+            match self.json {
+                true => say!("{}", json!({"pictures": what, "right": right, "frechet_distance": distance})),
+                false => say!("{what}: {right} right, Fréchet distance {distance:.4}"),
+            }
         }
         Ok(())
     }

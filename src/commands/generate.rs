@@ -9,18 +9,21 @@ use dmd_infer::{
 };
 use dmd_model::{Recipe, TeacherOf};
 use image::RgbImage;
+use serde_json::json;
 
 use super::progress::{Interrupted, Steps as ShownSteps, interrupted, listen};
-use super::{DtypeArgs, ModelArgs, PartsArgs, print_notes, print_opening, print_recipe};
-use crate::console::{say, say_err};
+use super::{
+    DtypeArgs, JsonArgs, ModelArgs, PartsArgs, PromptArgs, print_notes, print_opening, print_recipe,
+};
+use crate::console::{note, say};
 use crate::picture_file::Pictures;
+use crate::show::Show;
 
 /// Draw pictures of prompts
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
-    /// What to draw; several prompts draw several pictures (names of classes for a model on pixels)
-    #[arg(required = true)]
-    prompts: Vec<String>,
+    #[command(flatten)]
+    prompts: PromptArgs,
     /// Seed of the first picture; the next ones count up
     #[arg(long, default_value_t = 0, value_parser = super::seed, allow_negative_numbers = true)]
     seed: u64,
@@ -87,9 +90,14 @@ pub(crate) struct GenerateArgs {
     /// Pictures that go through the networks together [default: 2 of 512x512, more of smaller ones, at most 32]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     at_a_time: Option<u16>,
-    /// Picture to write; its ending (png, jpg, webp) is its format; several pictures are numbered
+    /// Picture to write; its ending (png, jpg, webp) is its format; several pictures are numbered; `-` is standard output
     #[arg(long, default_value = "picture.png")]
     out: PathBuf,
+    /// Show each picture in the terminal too; without a name in the way that the terminal is known for
+    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto", conflicts_with = "json")]
+    show: Option<Show>,
+    #[command(flatten)]
+    print: JsonArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -215,9 +223,7 @@ impl GenerateArgs {
             }
             (Method::Teacher(_), Some(of_unet)) if of_unet.teacher != TeacherOf::UNet => {
                 let name = of_unet.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
-                say_err!(
-                    "note: drawn as any other model, and not by its recipe{name}, which has no such setting"
-                );
+                note!("drawn as any other model, and not by its recipe{name}, which has no such setting");
                 Ok((builder.recipe("none").teacher_only(), method, None))
             }
             (Method::Teacher(_), _) => Ok((builder.teacher_only(), method, recipe)),
@@ -230,8 +236,8 @@ impl GenerateArgs {
             (Method::Distilled, Some(recipe)) => print_recipe(recipe),
             (Method::Teacher(settings), None) if self.steps.is_none() && self.timesteps.is_none() => {
                 let scale = settings.guidance_scale.unwrap_or(pipeline.default_guidance());
-                say_err!(
-                    "note: this model has no distilled generator; it is drawn in {USUAL_STEPS} steps under guidance \
+                note!(
+                    "this model has no distilled generator; it is drawn in {USUAL_STEPS} steps under guidance \
                      {scale}. One of a few steps is named by --generator, or, where the model itself is one, by --recipe"
                 );
             }
@@ -248,7 +254,7 @@ impl GenerateArgs {
         if let Some(path) = &self.init {
             let opened = open_picture(path, Background::White)?;
             if opened.transparent {
-                say_err!("note: transparent parts of {path:?} are taken for white");
+                note!("transparent parts of {path:?} are taken for white");
             }
             settings = settings.with_start(opened.image, self.strength);
         }
@@ -270,8 +276,8 @@ impl GenerateArgs {
     }
 
     /// `picture` is the model's own size.
-    fn request(&self, method: Method, picture: (usize, usize)) -> Request {
-        let prompts = self.prompts.iter().flat_map(|prompt| vec![prompt.clone(); self.count]);
+    fn request(&self, prompts: &[String], method: Method, picture: (usize, usize)) -> Request {
+        let prompts = prompts.iter().flat_map(|prompt| vec![prompt.clone(); self.count]);
         let mut request = Request::new(prompts).with_method(method).with_clip_skip(self.clip_skip);
         let count = request.prompts.len() as u64;
         request = request.with_seeds((0..count).map(|i| self.seed.wrapping_add(i)));
@@ -291,6 +297,8 @@ struct Writer<'a> {
     request: &'a Request,
     model: String,
     out: Pictures,
+    show: Option<Show>,
+    json: bool,
     /// Pictures written so far.
     written: usize,
     /// The first picture that could not be written; the request ends there.
@@ -302,8 +310,18 @@ impl Writer<'_> {
         let parameters = self.pipeline.describe(self.request, place, picture.dimensions(), &self.model);
         let path = self.out.write(place, picture, Some(&parameters))?;
         self.written += 1;
-        say!("{}  seed {seed}  {:?}", path.display(), self.request.prompts[place]);
-        Ok(())
+        let prompt = &self.request.prompts[place];
+        match self.json {
+            true => {
+                let (width, height) = picture.dimensions();
+                say!(
+                    "{}",
+                    json!({"path": path, "prompt": prompt, "seed": seed, "width": width, "height": height})
+                );
+            }
+            false => say!("{}  seed {seed}  {prompt:?}", path.display()),
+        }
+        self.show.map_or(Ok(()), |show| show.print(picture))
     }
 }
 
@@ -329,12 +347,15 @@ impl Observer for Writer<'_> {
 
 pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     ensure!(args.count > 0, "--count 0 draws nothing; ask for at least 1");
-    let count = args.prompts.len().saturating_mul(args.count);
+    let prompts = args.prompts.read()?;
+    let count = prompts.len().saturating_mul(args.count);
     ensure!(
         count <= MOST,
-        "--count {} asks for {count} pictures; at most {MOST} are drawn at once",
+        "{} prompts, and --count {}, ask for {count} pictures; at most {MOST} are drawn at once",
+        prompts.len(),
         args.count
     );
+    let show = args.show.map(Show::resolved).transpose()?;
     let out = Pictures::new(&args.out, count)?;
     let start = std::time::Instant::now();
     let (builder, method, recipe) = args.choose(args.builder()?)?;
@@ -345,13 +366,15 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     print_opening(pipeline.notes());
     args.say_how(&method, recipe.as_ref(), &pipeline);
-    let request = args.request(method, pipeline.default_size());
+    let request = args.request(&prompts, method, pipeline.default_size());
     let mut writer = Writer {
         steps: ShownSteps::new()?,
         pipeline: &pipeline,
         request: &request,
         model: args.model.name(),
         out,
+        show,
+        json: args.print.json,
         written: 0,
         failed: None,
     };
@@ -366,6 +389,14 @@ pub(crate) fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     let t = timings?;
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
+    if args.print.json {
+        let line = json!({
+            "pictures": count, "total_ms": ms(t.total()), "text_ms": ms(t.text), "denoising_ms": ms(t.denoising),
+            "decoding_ms": ms(t.decoding), "loading_ms": ms(loading),
+        });
+        say!("{line}");
+        return Ok(());
+    }
     say!(
         "{:.1} ms: text {:.1}, denoising {:.1}, decoding {:.1}; the model was read in {:.1} ms",
         ms(t.total()),

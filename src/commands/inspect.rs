@@ -9,8 +9,12 @@ use dmd_kernels::device;
 use dmd_model::{
     Description, Kind, ModelFolder, OpenOptions, Part, RecipeFile, Source, describe, generator_recipe,
 };
-use dmd_weights::{Checkpoint, Family, LoraFile, Part as FilePart, Spelling, Tensors, is_dir, is_file, read};
+use dmd_weights::{
+    Checkpoint, Entry, Family, LoraFile, Part as FilePart, Spelling, Tensors, is_dir, is_file, read,
+};
+use serde_json::json;
 
+use super::JsonArgs;
 use crate::console::say;
 
 /// Show what a model folder or a weight file holds, and what is missing
@@ -21,6 +25,8 @@ pub(crate) struct InspectArgs {
     /// List every tensor
     #[arg(long)]
     tensors: bool,
+    #[command(flatten)]
+    print: JsonArgs,
 }
 
 pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
@@ -28,121 +34,191 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     anyhow::ensure!(is_file(path) || is_dir(path), "{path:?} does not exist");
     // Networks are made without values, which takes any device.
     let device = device::open("flex")?;
-    if is_file(path) {
-        return file(&read(path)?, &device, args.tensors);
-    }
-    match ModelFolder::open(path) {
-        Ok(folder) => model(&folder, &device, args.tensors),
-        // A part alone has its configuration beside its weights.
-        Err(error) => match describe(path, &device) {
-            Ok(found) => show(&format!("{}: ", path.display()), &found, args.tensors),
-            Err(reason) => bail!("{}; as a part of a model: {}", causes(error), causes(reason)),
-        },
+    let found = if is_file(path) {
+        file(&read(path)?, &device)
+    } else {
+        match ModelFolder::open(path) {
+            Ok(folder) => model(&folder, &device),
+            // A part alone has its configuration beside its weights.
+            Err(error) => match describe(path, &device) {
+                Ok(found) => alone(path, found),
+                Err(reason) => bail!("{}; as a part of a model: {}", causes(error), causes(reason)),
+            },
+        }
+    };
+    match args.print.json {
+        true => found.print_json(args.tensors),
+        false => found.print(args.tensors),
     }
     Ok(())
 }
 
+/// What is at a path.
+struct Found {
+    path: PathBuf,
+    text: String,
+    /// Of a file, or of a part alone.
+    weights: Option<Tensors>,
+    parts: Vec<PartFound>,
+    /// What keeps it from drawing.
+    problems: Vec<String>,
+    /// How the generator is called.
+    generator: Option<String>,
+}
+
+/// A part of a model: its name, what it is, and what a user should know of it.
+struct PartFound {
+    name: &'static str,
+    text: String,
+    weights: Option<Tensors>,
+    notes: Vec<String>,
+}
+
+impl Found {
+    fn print(&self, tensors: bool) {
+        say!("{}: {}{}", self.path.display(), self.text, counted(self.weights.as_ref()));
+        self.weights.iter().filter(|_| tensors).for_each(list);
+        for part in &self.parts {
+            say!("{:14} {}{}", part.name, part.text, counted(part.weights.as_ref()));
+            part.notes.iter().for_each(|note| say!("{:14} {note}", ""));
+            part.weights.iter().filter(|_| tensors).for_each(list);
+        }
+        self.problems.iter().for_each(|problem| say!("{problem}"));
+        self.generator.iter().for_each(|text| say!("{text}"));
+    }
+
+    fn print_json(&self, tensors: bool) {
+        let weights = |weights: &Option<Tensors>| {
+            weights.as_ref().map(|file| {
+                let (types, parameters) = types(file);
+                let all = tensors.then(|| {
+                    let entry = |(name, entry): (&String, &Entry)| {
+                        (name.clone(), json!({"shape": entry.shape, "dtype": format!("{:?}", entry.dtype)}))
+                    };
+                    file.entries().iter().map(entry).collect::<serde_json::Map<_, _>>()
+                });
+                json!({
+                    "file": file.path(), "bytes": file.bytes(), "parameters": parameters, "dtypes": types,
+                    "count": file.entries().len(), "tensors": all,
+                })
+            })
+        };
+        let part = |part: &PartFound| {
+            json!({
+                "name": part.name, "text": part.text, "weights": weights(&part.weights), "notes": part.notes,
+            })
+        };
+        let line = json!({
+            "path": self.path, "text": self.text, "weights": weights(&self.weights),
+            "parts": self.parts.iter().map(part).collect::<Vec<_>>(), "problems": self.problems,
+            "generator": self.generator,
+        });
+        say!("{line}");
+    }
+}
+
+/// A part that is no part of a model's folder.
+fn alone(path: &Path, found: Description) -> Found {
+    let Description { text, weights } = found;
+    Found { path: path.to_owned(), text, weights, parts: Vec::new(), problems: Vec::new(), generator: None }
+}
+
 /// Every part of a model, and what is missing for drawing.
-fn model(folder: &ModelFolder, device: &Device, tensors: bool) {
+fn model(folder: &ModelFolder, device: &Device) -> Found {
     let kind = Kind::of(&folder.clone().into());
     let parts = kind.as_ref().map_or(&Part::ALL[..], |kind| kind.parts());
-    let is = kind.map_or_else(|error| error.to_string(), |kind| kind.description().to_owned());
-    say!("{}: {is}", folder.path().display());
-    for part in parts {
-        match part {
-            Part::Scheduler => scheduler(folder),
-            part => component(folder, *part, device, tensors),
-        }
-    }
+    let text = kind.as_ref().map_or_else(ToString::to_string, |kind| kind.description().to_owned());
+    let found = parts.iter().filter_map(|part| match part {
+        Part::Scheduler => Some(scheduler(folder)),
+        part => component(folder, *part, device),
+    });
     let missing = parts.iter().filter(|part| **part != Part::Generator && !folder.has(**part));
     let missing: Vec<&str> = missing.map(|part| part.name()).collect();
-    if missing.is_empty() {
-        misfits(folder, device);
-    } else {
-        say!("not a complete model: {} missing", missing.join(", "));
+    let problems = match missing.is_empty() {
+        true => misfits(folder, device),
+        false => vec![format!("not a complete model: {} missing", missing.join(", "))],
+    };
+    Found {
+        path: folder.path().to_owned(),
+        text,
+        weights: None,
+        parts: found.collect(),
+        problems,
+        generator: Some(generator(folder.path(), device)),
     }
-    generator(folder.path(), device);
 }
 
 /// What opening the model would refuse although every part is whole by itself.
-fn misfits(folder: &ModelFolder, device: &Device) {
+fn misfits(folder: &ModelFolder, device: &Device) -> Vec<String> {
     match dmd_model::misfits(&OpenOptions::new(folder.path(), device)) {
-        Ok(reasons) => reasons.iter().for_each(|reason| say!("does not fit together: {reason}")),
-        Err(error) => say!("cannot be opened: {}", causes(error)),
+        Ok(reasons) => reasons.iter().map(|reason| format!("does not fit together: {reason}")).collect(),
+        Err(error) => vec![format!("cannot be opened: {}", causes(error))],
     }
 }
 
 /// How the generator is called.
-fn generator(model: &Path, device: &Device) {
+fn generator(model: &Path, device: &Device) -> String {
     match generator_recipe(&OpenOptions::new(model, device)) {
         Ok(Some(recipe)) => {
             let at: Vec<String> = recipe.timesteps.iter().map(ToString::to_string).collect();
             let guidance = recipe.guidance_scale.map(|scale| format!(", distilled with guidance {scale}"));
             let name = recipe.name.map(|name| format!(", by the recipe {name}"));
             let (name, guidance) = (name.unwrap_or_default(), guidance.unwrap_or_default());
-            say!("the generator is called at t = {}{name}{guidance}", at.join(", "));
+            format!("the generator is called at t = {}{name}{guidance}", at.join(", "))
         }
         Ok(None) => {
-            say!(
-                "no distilled generator: it is drawn in many steps, unless --generator or --recipe names one"
-            );
+            "no distilled generator: it is drawn in many steps, unless --generator or --recipe names one"
+                .to_owned()
         }
-        Err(error) => say!("the generator's recipe: {}", causes(error)),
+        Err(error) => format!("the generator's recipe: {}", causes(error)),
     }
 }
 
-fn component(model: &ModelFolder, part: Part, device: &Device, tensors: bool) {
+/// A part with weights; nothing of a generator that is not there, which is no fault.
+fn component(model: &ModelFolder, part: Part, device: &Device) -> Option<PartFound> {
     let name = part.name();
-    if !model.has(part) {
-        if part != Part::Generator {
-            say!("{name:14} missing");
-        }
-        return;
-    }
-    match model.describe(part, device) {
-        Ok(found) => show(&format!("{name:14} "), &found, tensors),
-        Err(error) => say!("{name:14} {}", causes(error)),
-    }
+    let (text, weights) = match (model.has(part), part) {
+        (false, Part::Generator) => return None,
+        (false, _) => ("missing".to_owned(), None),
+        (true, _) => match model.describe(part, device) {
+            Ok(Description { text, weights }) => (text, weights),
+            Err(error) => (causes(error), None),
+        },
+    };
+    Some(PartFound { name, text, weights, notes: Vec::new() })
 }
 
-/// A part's line, and with `tensors` what its weights are.
-fn show(before: &str, found: &Description, tensors: bool) {
-    let Description { text, weights } = found;
-    match weights {
-        Some(weights) => say!("{before}{text}; {}", summary(weights)),
-        None => say!("{before}{text}"),
-    }
-    if let Some(weights) = weights.as_ref().filter(|_| tensors) {
-        list(weights);
-    }
-}
-
-/// Where the scheduler stands, and what a user should know of how it is read.
-fn scheduler(folder: &ModelFolder) {
-    let name = Part::Scheduler.name();
+/// What the scheduler is, and what a user should know of how it is read.
+fn scheduler(folder: &ModelFolder) -> PartFound {
     let source = Source::from(folder.clone());
-    match Kind::of(&source).and_then(|kind| kind.noising(&source)) {
+    let (text, notes) = match Kind::of(&source).and_then(|kind| kind.noising(&source)) {
         Ok(noising) => {
-            say!("{name:14} predicts {:?}, timesteps 0 to {}", noising.prediction(), noising.last_timestep());
             let sampler = noising.plan(&Steps::Count(1), None).err().map(|error| error.to_string());
-            for note in sampler.into_iter().chain(noising.notes()) {
-                say!("{:14} {note}", "");
-            }
+            let text =
+                format!("predicts {:?}, timesteps 0 to {}", noising.prediction(), noising.last_timestep());
+            (text, sampler.into_iter().chain(noising.notes().iter().cloned()).collect())
         }
-        Err(error) => say!("{name:14} {}", causes(error)),
-    }
+        Err(error) => (causes(error), Vec::new()),
+    };
+    PartFound { name: Part::Scheduler.name(), text, weights: None, notes }
 }
 
-/// Parameters, types, size and place of a file's tensors.
-fn summary(file: &Tensors) -> String {
+/// The float types of a file's tensors, and their values.
+fn types(file: &Tensors) -> (Vec<String>, usize) {
     let mut types: BTreeMap<String, usize> = BTreeMap::new();
     for entry in file.entries().values() {
         *types.entry(format!("{:?}", entry.dtype)).or_default() += entry.len();
     }
-    let total: usize = types.values().sum();
-    let types: Vec<String> = types.into_keys().collect();
+    let total = types.values().sum();
+    (types.into_keys().collect(), total)
+}
+
+/// Parameters, types, size and place of a file's tensors, behind what a part is.
+fn counted(file: Option<&Tensors>) -> String {
+    let Some(file) = file else { return String::new() };
+    let (types, total) = types(file);
     format!(
-        "{:.1} M parameters in {} tensors, {}, {:.1} MB in {}",
+        "; {:.1} M parameters in {} tensors, {}, {:.1} MB in {}",
         total as f64 / 1e6,
         file.entries().len(),
         types.join(" and "),
@@ -163,16 +239,16 @@ fn list(file: &Tensors) {
 }
 
 /// A weight file: what it is by its names and shapes.
-fn file(file: &Tensors, device: &Device, tensors: bool) -> anyhow::Result<()> {
+fn file(file: &Tensors, device: &Device) -> Found {
     let (text, is_model) = kind_of(file);
-    say!("{}: {text}; {}", file.path().display(), summary(file));
-    if is_model {
-        generator(file.path(), device);
+    Found {
+        path: file.path().to_owned(),
+        text,
+        weights: Some(file.clone()),
+        parts: Vec::new(),
+        problems: Vec::new(),
+        generator: is_model.then(|| generator(file.path(), device)),
     }
-    if tensors {
-        list(file);
-    }
-    Ok(())
 }
 
 /// What a file is, and whether it is a whole model.

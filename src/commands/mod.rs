@@ -4,6 +4,7 @@ pub(crate) mod average;
 pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod compare;
+pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod devices;
 pub(crate) mod distill;
@@ -28,11 +29,11 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
 use clap::{Args, ValueEnum};
-use dmd_data::{DataSection, Dataset};
+use dmd_data::{DataSection, Dataset, Prompts};
 use dmd_model::{EmbeddingOption, LoraOption, Noising, OpenOptions, Recipe};
 use dmd_weights::Precision;
 
-use crate::console::say_err;
+use crate::console::{detail, is_verbose, note};
 
 /// The hub's variable that forbids connections.
 #[cfg(feature = "hub")]
@@ -51,21 +52,61 @@ pub(crate) struct ModelArgs {
     device: String,
 }
 
+/// What to draw.
+#[derive(Debug, Args)]
+pub(crate) struct PromptArgs {
+    /// What to draw, a picture per prompt (for a model of classes: their names). `-` reads prompts from standard input, one
+    /// per line
+    #[arg(required_unless_present = "list")]
+    prompts: Vec<String>,
+    /// File of prompts: one per line, or a .jsonl file with an object per line that has its prompt under "prompt", "text" or
+    /// "caption"
+    #[arg(long = "prompts", value_name = "FILE")]
+    list: Option<PathBuf>,
+}
+
+impl PromptArgs {
+    /// The prompts in the order in which they were given, those of the file last.
+    pub(crate) fn read(&self) -> anyhow::Result<Vec<String>> {
+        let owned = |list: Prompts| list.texts().map(str::to_owned).collect::<Vec<_>>();
+        let input = || Prompts::from_reader(std::io::stdin(), "standard input").map(owned);
+        let mut all = Vec::new();
+        for prompt in &self.prompts {
+            match prompt.as_str() {
+                "-" => all.extend(input()?),
+                prompt => all.push(prompt.to_owned()),
+            }
+        }
+        if let Some(path) = &self.list {
+            all.extend(if path.as_os_str() == "-" { input()? } else { owned(Prompts::open(path)?) });
+        }
+        Ok(all)
+    }
+}
+
+/// Whether figures are printed for programs.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct JsonArgs {
+    /// Print JSON, one object per line
+    #[arg(long)]
+    json: bool,
+}
+
 /// Opens a run's data set and prints what a user should know of how it is read.
 pub(crate) fn open_dataset(section: &DataSection) -> anyhow::Result<Arc<dyn Dataset>> {
     let dataset = section.open()?;
-    dataset.notes().iter().for_each(|note| say_err!("note: {note}"));
+    dataset.notes().iter().for_each(|text| note!("{text}"));
     Ok(dataset)
 }
 
 /// Prints what a user should know of how a teacher's scheduler is read.
 pub(crate) fn print_notes(noising: &Noising) {
-    noising.notes().iter().for_each(|note| say_err!("note: {note}"));
+    noising.notes().iter().for_each(|text| note!("{text}"));
 }
 
 /// Prints what a user should know of how a model was opened.
 pub(crate) fn print_opening(notes: &[String]) {
-    notes.iter().for_each(|note| say_err!("note: {note}"));
+    notes.iter().for_each(|text| note!("{text}"));
 }
 
 /// Prints by which published recipe a generator is called.
@@ -76,7 +117,7 @@ pub(crate) fn print_recipe(recipe: &Recipe) {
         Some(scale) => format!("told guidance {scale}"),
         None => "without guidance".to_owned(),
     };
-    say_err!("note: called by the recipe {name}, at t = {at}, {guidance}");
+    note!("called by the recipe {name}, at t = {at}, {guidance}");
 }
 
 /// In which float type networks compute.
@@ -167,7 +208,11 @@ impl ModelArgs {
     }
 
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
-        Ok(dmd_kernels::device::open(&self.device)?)
+        let device = dmd_kernels::device::open(&self.device)?;
+        if let Some(hardware) = dmd_kernels::device::properties(&device).hardware.filter(|_| is_verbose()) {
+            detail!("device {}: {hardware}", self.device);
+        }
+        Ok(device)
     }
 
     /// The device's name, as it was given.
@@ -213,7 +258,7 @@ impl PartsArgs {
         let embedding = |option: &EmbeddingOption| -> anyhow::Result<_> {
             Ok(EmbeddingOption { path: place(&option.path, dtype)?, word: option.word.clone() })
         };
-        Ok(OpenOptions {
+        let options = OpenOptions {
             generator: here(&self.generator)?,
             recipe: self.recipe.clone(),
             embeddings: self.embedding.iter().map(embedding).collect::<anyhow::Result<_>>()?,
@@ -222,7 +267,14 @@ impl PartsArgs {
             config: here(&self.config)?,
             dtype,
             ..OpenOptions::new(model.folder(dtype)?, &model.device()?)
-        })
+        };
+        detail!("model {}", options.model.display());
+        let others = [&options.generator, &options.autoencoder, &options.config].into_iter().flatten();
+        let others = others.chain(options.loras.iter().map(|lora| &lora.path));
+        others
+            .chain(options.embeddings.iter().map(|word| &word.path))
+            .for_each(|path| detail!("  with {}", path.display()));
+        Ok(options)
     }
 }
 

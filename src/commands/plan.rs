@@ -8,7 +8,9 @@ use dmd_kernels::{device, memory};
 use dmd_model::{OpenOptions, Outline, Source};
 use dmd_train::config::DistillConfig;
 use dmd_train::plan::{Item, Place, Plan, Setting};
+use serde_json::json;
 
+use super::JsonArgs;
 use super::distill::measured_step;
 use super::ranks::Ranks;
 use crate::console::say;
@@ -30,6 +32,8 @@ pub(crate) struct PlanArgs {
     /// Measure two steps with one micro-batch on the device, in place of an estimate; needs the teacher and the data
     #[arg(long, conflicts_with = "teacher")]
     measure: bool,
+    #[command(flatten)]
+    print: JsonArgs,
 }
 
 /// Of a plain product's speed, what the training of a network reaches, measured with Stable Diffusion 1.5 on flex (see
@@ -59,6 +63,9 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
         config.generator.accumulate
     );
     let plan = Plan::new(&config, &outline, setting);
+    if args.print.json {
+        return as_json(args, &config, &outline, setting, &device, &plan);
+    }
     let own = if setting.separate { "the device" } else { "memory" };
     say!("of {own}, as long as the run lasts:");
     lines(plan.lasting.iter().filter(|item| item.place == Place::Device));
@@ -105,6 +112,36 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// The same as one object: bytes, seconds, operations.
+fn as_json(
+    args: &PlanArgs,
+    config: &DistillConfig,
+    outline: &Outline,
+    setting: Setting,
+    device: &Device,
+    plan: &Plan,
+) -> anyhow::Result<()> {
+    let items = |all: &[Item], place: Option<Place>| {
+        let all = all.iter().filter(|item| place.is_none_or(|place| item.place == place));
+        all.map(|item| json!({"what": item.what, "bytes": item.bytes})).collect::<Vec<_>>()
+    };
+    let refusal = refusal(config, outline, setting, device, 1);
+    let seconds = match (args.measure, &refusal) {
+        (true, Some(refusal)) => anyhow::bail!("no step can be measured: {refusal}"),
+        (true, None) => measured_step(config, setting.ranks, device)?,
+        (false, _) => plan.operations / (speed(device) * REACHED),
+    };
+    let line = json!({
+        "lasting": items(&plan.lasting, Some(Place::Device)), "phases": items(&plan.phases, None),
+        "host": items(&plan.lasting, Some(Place::Host)), "disk": items(&plan.disk, None),
+        "peak_bytes": plan.peak(Place::Device), "host_bytes": plan.peak(Place::Host), "disk_bytes": plan.on_disk(),
+        "free_bytes": limit(device, 1), "operations_per_step": plan.operations, "steps": config.pace.steps,
+        "seconds_per_step": seconds, "measured": args.measure, "fits": refusal.is_none(), "refusal": refusal,
+    });
+    say!("{line}");
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use dmd_train::run::{Observer, StepReport};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::ranks;
-use crate::console::say_err;
+use crate::console::{bar_target, is_quiet, say_err, status};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -109,7 +109,7 @@ pub(crate) fn quiet() {
 
 /// Breaks silences where standard error is no terminal, from a thread of its own, which ends with the program.
 pub(crate) fn break_silences() {
-    if stderr().is_terminal() {
+    if stderr().is_terminal() || is_quiet() {
         return;
     }
     stands(Some(Instant::now()), "working".to_owned());
@@ -134,7 +134,7 @@ impl Progress {
     fn tell(&self, line: String) {
         match &self.stage {
             Some(shown) if shown.log.is_none() => shown.bar.println(line),
-            _ => say_err!("{line}"),
+            _ => status!("{line}"),
         }
     }
 }
@@ -143,14 +143,15 @@ impl Shown {
     fn new(report: &StepReport<'_>) -> Self {
         let style = "{prefix:14} {bar:24} {pos}/{len} {per_sec}, {eta} left  {msg}";
         let before = report.step.saturating_sub(1);
-        let bar = ProgressBar::new(report.steps as u64).with_position(before as u64);
+        let bar = ProgressBar::with_draw_target(Some(report.steps as u64), bar_target());
+        bar.set_position(before as u64);
         bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_prefix(report.stage);
         bar.reset_eta();
         let now = Instant::now();
         let log = (!stderr().is_terminal()).then_some(Log { start: (now, report.step), last: now });
         if log.is_some() {
-            say_err!("{}  {}", place(report), losses(report));
+            status!("{}  {}", place(report), losses(report));
             stands(Some(now), place(report));
         }
         Self { name: report.stage, bar, log }
@@ -164,7 +165,7 @@ impl Shown {
         let line = log.due(report, now);
         stands(line.is_some().then_some(now), place(report));
         if let Some(line) = line {
-            say_err!("{line}");
+            status!("{line}");
         }
     }
 }
@@ -214,7 +215,11 @@ impl Observer for Progress {
     }
 
     fn on_alarm(&mut self, alarm: &Alarm) {
-        self.tell(format!("warning: {alarm}"));
+        let line = format!("warning: {alarm}");
+        match &self.stage {
+            Some(shown) if shown.log.is_none() && !is_quiet() => shown.bar.println(line),
+            _ => say_err!("{line}"),
+        }
     }
 
     fn stopped(&self) -> bool {
@@ -244,7 +249,7 @@ impl dmd_infer::Observer for Steps {
 
     fn on_step(&mut self, progress: &Drawing<'_>) {
         if progress.steps > 1 && progress.step == 1 {
-            self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+            self.bar.set_draw_target(bar_target());
             self.bar.set_message("drawing");
             self.bar.set_length(progress.steps as u64);
         }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::progress::{Interrupted, interrupted, listen};
 use super::{DtypeArgs, OFFLINE};
-use crate::console::{say, say_err};
+use crate::console::{bar_target, note, say, status};
 
 /// Fetch a model from the Hugging Face hub into its cache
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub(crate) fn place(model: &Path, dtype: FloatDType) -> anyhow::Result<PathBuf> 
     else {
         return Ok(model.to_owned());
     };
-    say_err!("note: {} is not on this disk; looking on the Hugging Face hub", model.display());
+    note!("{} is not on this disk; looking on the Hugging Face hub", model.display());
     let found = fetch(&repository, dtype, false)
         .with_context(|| format!("{model:?} is not here, and was looked for on the Hugging Face hub"))?;
     Ok(found.model())
@@ -64,7 +64,7 @@ fn fetch(repository: &Repository, dtype: FloatDType, offline: bool) -> anyhow::R
         FloatDType::BF16 => Variant::Bf16,
         _ => Variant::Full,
     };
-    let bar = ProgressBar::new(0);
+    let bar = ProgressBar::with_draw_target(Some(0), bar_target());
     let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     bar.set_style(style.context("a progress bar")?);
     let mut said = String::new();
@@ -76,7 +76,7 @@ fn fetch(repository: &Repository, dtype: FloatDType, offline: bool) -> anyhow::R
                 said = progress.file.to_owned();
                 // Where there is no terminal the bar is silent.
                 if bar.is_hidden() && !said.is_empty() {
-                    say_err!("fetching {said} ({:.1} MB)", progress.file_total as f64 / 1e6);
+                    status!("fetching {said} ({:.1} MB)", progress.file_total as f64 / 1e6);
                 }
                 bar.set_message(said.clone());
             }
@@ -93,9 +93,7 @@ fn fetch(repository: &Repository, dtype: FloatDType, offline: bool) -> anyhow::R
         Err(error) => Err(error.into()),
         Ok(found) => {
             for part in &found.selection.other_variant {
-                say_err!(
-                    "note: {part} is published in another precision than the one asked for, and that was taken"
-                );
+                note!("{part} is published in another precision than the one asked for, and that was taken");
             }
             Ok(found)
         }

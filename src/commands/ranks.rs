@@ -86,7 +86,7 @@ pub(crate) fn share(given: Option<Share>) -> anyhow::Result<Share> {
         "the launcher's variables make this share {index} of {count}: give --shard yourself"
     );
     if given.is_none() && count > 1 {
-        crate::console::say_err!("share {index}/{count}, from the launcher's variables");
+        crate::console::status!("share {index}/{count}, from the launcher's variables");
     }
     Ok(share)
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use dmd_train::report::{self, Report};
 use dmd_weights::write_atomic;
 
-use crate::console::{say, say_err};
+use crate::console::{note, say};
 
 /// Render the plots and grids of a training run, or of several side by side, into one HTML page
 #[derive(Debug, Args)]
@@ -29,11 +29,7 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<()> {
     for run in &args.runs {
         let report = Report::read(run)?;
         if report.unreadable() > 0 {
-            say_err!(
-                "note: {} lines of {}'s metrics.jsonl cannot be read",
-                report.unreadable(),
-                run.display()
-            );
+            note!("{} lines of {}'s metrics.jsonl cannot be read", report.unreadable(), run.display());
         }
         for alarm in report.alarms() {
             match args.runs.len() {

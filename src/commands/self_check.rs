@@ -6,9 +6,10 @@ use burn::tensor::FloatDType;
 use clap::Args;
 use dmd_infer::self_check::{Check, Checked, Outcome, self_check as run};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
-use super::{DtypeArgs, ModelArgs, PartsArgs, print_opening, progress};
-use crate::console::say;
+use super::{DtypeArgs, JsonArgs, ModelArgs, PartsArgs, print_opening, progress};
+use crate::console::{bar_target, say};
 
 /// Check that a device computes a model as the CPU does, operation by operation; also compiles and tunes its kernels
 #[derive(Debug, Args)]
@@ -22,6 +23,8 @@ pub(crate) struct SelfCheckArgs {
     /// Print every check, not only the worst and the wrong ones
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    print: JsonArgs,
 }
 
 /// Checks shown when everything is right.
@@ -31,7 +34,7 @@ pub(crate) fn self_check(args: &SelfCheckArgs) -> anyhow::Result<()> {
     let options = args.parts.options(&args.model, args.dtype)?;
     let folder = &options.model;
     let reference = dmd_kernels::device::open("flex")?;
-    let bar = ProgressBar::no_length();
+    let bar = ProgressBar::with_draw_target(None, bar_target());
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}")?);
     // A kernel that cannot be built panics: it is reported as a failed check, without the backend's own trace.
     let hook = panic::take_hook();
@@ -54,17 +57,24 @@ pub(crate) fn self_check(args: &SelfCheckArgs) -> anyhow::Result<()> {
     // The worst first, by how much of what is allowed was needed.
     all.sort_by(|a, b| share(b).total_cmp(&share(a)));
     let shown = if args.all { total } else { SHOWN.max(wrong) };
-    say!("{:>9} {:>9} {:>10} {:>9}  check", "error", "allowed", "first ms", "warm ms");
-    all.iter().take(shown).for_each(print);
-    if shown < total {
-        say!("and {} more, all nearer (--all shows them)", total - shown);
+    if args.print.json {
+        all.iter().for_each(print_json);
+    } else {
+        say!("{:>9} {:>9} {:>10} {:>9}  check", "error", "allowed", "first ms", "warm ms");
+        all.iter().take(shown).for_each(print);
+        if shown < total {
+            say!("and {} more, all nearer (--all shows them)", total - shown);
+        }
+        say!("first runs {first:.1} s, with compilation and tuning; warm {warm:.1} s");
     }
-    say!("first runs {first:.1} s, with compilation and tuning; warm {warm:.1} s");
     let (name, dtype) = (args.model.device_name(), args.dtype.name());
     ensure!(
         wrong == 0,
         "{name} is wrong in {wrong} of {total} checks of {folder:?} in {dtype}: do not trust its pictures"
     );
+    if args.print.json {
+        return Ok(());
+    }
     say!("{name} computes {folder:?} in {dtype} as the CPU does: {total} of {total} checks");
     if args.dtype.float() == FloatDType::F32 && name == "flex" {
         say!("(flex is the reference itself; ask for another with --device)");
@@ -85,6 +95,21 @@ fn share(check: &Check) -> f64 {
         Outcome::Compared(found) => found.relative / found.allowed,
         Outcome::Failed { .. } => f64::INFINITY,
     }
+}
+
+/// All checks, the worst first.
+fn print_json(check: &Check) {
+    let (passed, what, count) = (check.passed(), &check.what, check.count);
+    let line = match &check.outcome {
+        Outcome::Compared(found) => json!({
+            "check": what, "count": count, "passed": passed, "error": found.relative, "allowed": found.allowed,
+            "first_ms": found.first.as_secs_f64() * 1e3, "warm_ms": found.warm.as_secs_f64() * 1e3,
+        }),
+        Outcome::Failed { reason } => {
+            json!({"check": what, "count": count, "passed": passed, "reason": reason})
+        }
+    };
+    say!("{line}");
 }
 
 fn print(check: &Check) {

@@ -4,8 +4,9 @@ use anyhow::ensure;
 use burn::tensor::FloatDType;
 use clap::Args;
 use dmd_infer::verify::{Tolerances, verify as compare};
+use serde_json::json;
 
-use super::{ModelArgs, progress};
+use super::{JsonArgs, ModelArgs, progress};
 use crate::console::say;
 
 /// Compare a model on a device with stored inputs and outputs, module by module
@@ -25,6 +26,8 @@ pub(crate) struct VerifyArgs {
     /// Part relative to the reference
     #[arg(long, default_value_t = 1e-4)]
     rtol: f64,
+    #[command(flatten)]
+    print: JsonArgs,
 }
 
 pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
@@ -42,7 +45,9 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
         &tolerances,
         &device,
     )?;
-    say!("{:14} {:>10} {:>11} {:>11}  verdict", "module", "values", "max |a-b|", "relative");
+    if !args.print.json {
+        say!("{:14} {:>10} {:>11} {:>11}  verdict", "module", "values", "max |a-b|", "relative");
+    }
     let mut wrong = 0;
     for found in &all {
         let verdict = match found.beyond {
@@ -50,6 +55,14 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
             beyond => format!("{beyond} values beyond the tolerance"),
         };
         wrong += usize::from(found.beyond > 0);
+        if args.print.json {
+            let line = json!({
+                "module": found.module, "values": found.values, "max_absolute": found.max_absolute,
+                "relative": found.relative, "beyond": found.beyond,
+            });
+            say!("{line}");
+            continue;
+        }
         say!(
             "{:14} {:>10} {:>11.2e} {:>11.2e}  {verdict}",
             found.module,

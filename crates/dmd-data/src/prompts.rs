@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use dmd_core::Noise;
@@ -38,22 +39,44 @@ impl Prompts {
     pub fn open_with_key(path: &Path, key: Option<&str>) -> Result<Self, Error> {
         let wrong = |reason: String| Error::Data { path: path.to_owned(), reason };
         let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let is_jsonl = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
         if let (Some(key), false) = (key, is_jsonl) {
             return Err(wrong(format!("its name does not end in .jsonl, so that it has no key {key:?}")));
         }
-        let keys = key.as_ref().map_or(&KEYS[..], std::slice::from_ref);
+        let keys = is_jsonl.then(|| key.as_ref().map_or(&KEYS[..], std::slice::from_ref));
+        Self::parse(path, &text, keys)
+    }
+
+    /// Prompts from elsewhere than a file, one per line; `name` is what errors call their place.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`] when the text cannot be read, is not UTF-8, or holds no prompt.
+    pub fn from_reader(mut reader: impl Read, name: &str) -> Result<Self, Error> {
+        let mut text = String::new();
+        let wrong = |reason: String| Error::Data { path: name.into(), reason };
+        reader.read_to_string(&mut text).map_err(|e| wrong(e.to_string()))?;
+        Self::parse(name.as_ref(), &text, None)
+    }
+
+    /// The prompts, in their order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(|(_, prompt)| prompt.as_str())
+    }
+
+    /// Lines of text, or of JSON with the prompt under one of some keys.
+    fn parse(path: &Path, text: &str, keys: Option<&[&str]>) -> Result<Self, Error> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let read = text.lines().map(str::trim).zip(1..).filter(|(text, _)| !text.is_empty());
         let read = read.map(|(text, line)| {
-            let prompt = if is_jsonl { from_json(text.as_bytes(), keys) } else { Ok(text.to_owned()) };
+            let prompt = keys.map_or_else(|| Ok(text.to_owned()), |keys| from_json(text.as_bytes(), keys));
             let prompt = prompt.map_err(|reason| Problem { line, reason })?;
             Ok((line, prompt.trim().to_owned()))
         });
         let mut lines = all_or_problems(path, read)?;
         lines.retain(|(_, prompt)| !prompt.is_empty());
         if lines.is_empty() {
-            return Err(wrong("it holds no prompt".to_owned()));
+            return Err(Error::Data { path: path.to_owned(), reason: "it holds no prompt".to_owned() });
         }
         Ok(Self { path: path.to_owned(), lines })
     }

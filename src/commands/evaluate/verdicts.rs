@@ -3,9 +3,10 @@
 use dmd_eval::frechet::{Moments, ratio_error};
 use dmd_eval::manifold::recall;
 use dmd_eval::paired::{FEWEST, Verdict, jackknife, mean_difference};
+use serde_json::json;
 
 use super::{COMPARED, Measured, Measures, NEIGHBOURS};
-use crate::console::say;
+use crate::console::{note, say};
 
 /// A measure of two sets of pictures of the same prompts and noises.
 struct Compared {
@@ -22,12 +23,22 @@ impl Measures<'_> {
     pub(super) fn compare(&self, student: &Measured, teacher: &Measured) {
         let count = student.features.len();
         if count < FEWEST {
-            say!("{count} prompts are too few to compare generator and teacher; {FEWEST} are needed");
+            note!("{count} prompts are too few to compare generator and teacher; {FEWEST} are needed");
             return;
         }
-        say!("generator against teacher, with standard errors:");
+        if !self.json {
+            say!("generator against teacher, with standard errors:");
+        }
         for Compared { what, value, error, advantage } in self.compared(student, teacher) {
             let verdict = Verdict::of(advantage, error);
+            if self.json {
+                let verdict = verdict.map(|verdict| verdict.to_string());
+                say!(
+                    "{}",
+                    json!({"compared": what, "value": value, "standard_error": error, "verdict": verdict})
+                );
+                continue;
+            }
             let verdict = verdict.map_or("no verdict".to_owned(), |verdict| verdict.to_string());
             say!("{what:38} {value:>9.4} ± {error:<8.4} {verdict}");
         }

@@ -5,6 +5,7 @@ mod averaging;
 mod caching;
 mod classes;
 mod configurations;
+mod console;
 mod devices;
 mod distillation;
 mod drawing;
