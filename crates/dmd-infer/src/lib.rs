@@ -30,7 +30,7 @@ pub mod self_check;
 pub mod verify;
 
 pub use burn::tensor::{Device, FloatDType};
-pub use dmd_model::{SizeConditions, TextFeatures};
+pub use dmd_model::{LoraOption, SizeConditions, TextFeatures};
 pub use dmd_scheduler::{Sampler, Steps};
 
 pub use builder::PipelineBuilder;

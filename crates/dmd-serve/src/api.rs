@@ -78,7 +78,7 @@ async fn queued(
 ) -> Result<UnboundedReceiver<Event>, Failure> {
     let body: Body = parsed(app, request).await?;
     let previews = body.previews;
-    let wanted = body.wanted(app.queue.settings(), app.queue.pipeline())?;
+    let wanted = app.queue.wanted(body).await?;
     if png && wanted.prompts.len() > 1 {
         let sentence = "image/png holds one picture; ask for one, or accept application/json";
         return Err(Failure::Request(sentence.to_owned()));
@@ -101,7 +101,7 @@ fn told(event: Event) -> sse::Event {
 
 /// `GET /models`: what this server draws with, and its limits.
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<serde_json::Value> {
-    let (pipeline, settings) = (app.queue.pipeline(), app.queue.settings());
+    let (pipeline, settings) = (app.queue.pipeline().await, app.queue.settings());
     let (height, width) = pipeline.default_size();
     Json(json!({"models": [{
         "name": settings.model,
@@ -109,7 +109,7 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<serde_json::Valu
         "generator_steps": pipeline.generator_steps(),
         "teacher": pipeline.has_teacher(),
         "guidance": pipeline.default_guidance(),
-        "notes": pipeline.notes(),
+        "loras": app.queue.loras().json(),
         "limits": {
             "pictures": settings.pictures, "side": settings.side, "prompt_bytes": settings.prompt,
             "steps": settings.steps, "waiting": settings.waiting, "seconds": settings.time.as_secs(),

@@ -13,12 +13,13 @@
 //! # }
 //! ```
 //!
-//! Requests wait in a queue with a bound. Those of one kind (size, steps, guidance) are drawn in one batch; a picture depends on
+//! Requests wait in a queue with a bound. Those of one kind (size, steps, guidance, strengths of LoRAs) are drawn in one batch; a picture depends on
 //! its own prompt and seed alone, but for rounding. A client that leaves gives up its place. No path from a request opens a file.
 
 mod answer;
 mod api;
 mod guard;
+mod loras;
 mod metrics;
 mod openai;
 mod page;

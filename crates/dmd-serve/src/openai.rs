@@ -67,7 +67,7 @@ async fn queued(app: &App, request: Request) -> Result<(UnboundedReceiver<Event>
     let size = asked.size.as_deref().filter(|size| *size != "auto").map(size).transpose()?;
     let seed = asked.seed.unwrap_or_else(random);
     let body = Body::of_prompt(asked.prompt, asked.n.unwrap_or(1), seed, size, asked.steps);
-    let wanted = body.wanted(app.queue.settings(), app.queue.pipeline())?;
+    let wanted = app.queue.wanted(body).await?;
     Ok((app.queue.push(wanted, false)?, asked.response_format.unwrap_or(Format::B64Json)))
 }
 

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use dmd_infer::{Error, Observer, Pipeline, Progress, Request, encode_png};
 use image::RgbImage;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::Settings;
 use crate::answer::{Answer, Failure, Picture};
+use crate::loras::Loras;
 use crate::metrics::Metrics;
-use crate::wanted::Wanted;
+use crate::wanted::{Body, Wanted};
 
 /// Most previews of one picture.
 const PREVIEWS: usize = 10;
@@ -68,7 +70,9 @@ struct Shared {
     line: Mutex<Line>,
     /// Something arrived, or the server stops.
     arrived: Condvar,
-    pipeline: Pipeline,
+    /// Changed where requests ask for other strengths of LoRA files, by the drawing thread alone.
+    pipeline: RwLock<Pipeline>,
+    loras: Loras,
     settings: Settings,
     metrics: Metrics,
 }
@@ -90,7 +94,8 @@ impl Queue {
         let shared = Arc::new(Shared {
             line: Mutex::default(),
             arrived: Condvar::new(),
-            pipeline,
+            loras: Loras::of(&pipeline),
+            pipeline: RwLock::new(pipeline),
             settings,
             metrics: Metrics::default(),
         });
@@ -103,8 +108,18 @@ impl Queue {
         &self.shared.settings
     }
 
-    pub(crate) fn pipeline(&self) -> &Pipeline {
-        &self.shared.pipeline
+    /// The pipeline, as soon as it is not being changed.
+    pub(crate) async fn pipeline(&self) -> RwLockReadGuard<'_, Pipeline> {
+        self.shared.pipeline.read().await
+    }
+
+    pub(crate) fn loras(&self) -> &Loras {
+        &self.shared.loras
+    }
+
+    /// What a body asks for, if the server allows it and the model can draw it.
+    pub(crate) async fn wanted(&self, body: Body) -> Result<Wanted, Failure> {
+        body.wanted(self.settings(), &*self.pipeline().await, self.loras())
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -188,9 +203,11 @@ impl Shared {
         loop {
             line.give_up(&self.metrics);
             if let Some(first) = line.waiting.pop_front() {
-                let size = first.wanted.kind.size(&self.pipeline);
+                let pipeline = self.pipeline.blocking_read();
+                let size = first.wanted.kind.size(&pipeline);
                 // More than go through the networks at a time would make the first wait for the last.
-                let most = self.settings.together.min(self.pipeline.together(size));
+                let most = self.settings.together.min(pipeline.together(size));
+                drop(pipeline);
                 let mut count = first.wanted.prompts.len();
                 let mut jobs = vec![first];
                 let mut place = 0;
@@ -215,17 +232,42 @@ impl Shared {
         }
     }
 
+    /// Gives the pipeline's LoRA files other strengths, where it has others.
+    fn set_strengths(&self, strengths: &[f64]) -> Result<(), Failure> {
+        let has = |pipeline: &Pipeline| {
+            pipeline.loras().iter().map(|lora| lora.strength).eq(strengths.iter().copied())
+        };
+        if has(&self.pipeline.blocking_read()) {
+            return Ok(());
+        }
+        let changed = self.pipeline.blocking_write().set_loras(self.loras.at(strengths));
+        changed.map_err(|error| match Failure::of(error) {
+            Failure::Request(sentence) => Failure::Drawing(sentence),
+            failure => failure,
+        })
+    }
+
     /// Draws some requests as one. Where that fails, each gets its own answer.
     fn draw_together(&self, jobs: Vec<Job>) {
+        if let Err(failure) = self.set_strengths(jobs[0].wanted.kind.strengths()) {
+            for job in jobs {
+                self.metrics.failed();
+                let _gone = job.events.send(Event::Done(Err(failure.clone())));
+            }
+            return;
+        }
+        let pipeline = self.pipeline.blocking_read();
         let request = jobs[0].wanted.kind.request(jobs.iter().map(|job| &job.wanted));
-        let mut batch = Batch { shared: self, request: &request, jobs: Vec::new(), start: Instant::now() };
+        let start = Instant::now();
+        let mut batch =
+            Batch { shared: self, pipeline: &pipeline, request: &request, jobs: Vec::new(), start };
         let mut first = 0;
         for job in jobs {
             let count = job.wanted.prompts.len();
             batch.jobs.push(Drawn { first, count, job: Some(job), pictures: Vec::new() });
             first += count;
         }
-        let drawn = catch_unwind(AssertUnwindSafe(|| self.pipeline.generate_each(&request, &mut batch)));
+        let drawn = catch_unwind(AssertUnwindSafe(|| pipeline.generate_each(&request, &mut batch)));
         let failure = match drawn {
             Ok(Ok(_) | Err(Error::Cancelled { .. })) => None,
             Ok(Err(error)) => Some(Failure::of(error)),
@@ -234,6 +276,7 @@ impl Shared {
             )),
         };
         let rest: Vec<Job> = batch.jobs.into_iter().filter_map(|drawn| drawn.job).collect();
+        drop(pipeline);
         let Some(failure) = failure else {
             // Only requests that nobody waits for can be without an answer.
             rest.into_iter().for_each(|job| job.give_up(&self.metrics));
@@ -252,6 +295,7 @@ impl Shared {
 /// Requests that are being drawn together.
 struct Batch<'a> {
     shared: &'a Shared,
+    pipeline: &'a Pipeline,
     request: &'a Request,
     jobs: Vec<Drawn>,
     start: Instant,
@@ -277,7 +321,7 @@ impl Drawn {
 impl Batch<'_> {
     fn picture(&self, place: usize, seed: u64, picture: &RgbImage) -> Result<Picture, Failure> {
         let size = picture.dimensions();
-        let text = self.shared.pipeline.describe(self.request, place, size, &self.shared.settings.model);
+        let text = self.pipeline.describe(self.request, place, size, &self.shared.settings.model);
         let png = encode_png(picture, &[("parameters", &text)]).map_err(Failure::of)?;
         Ok(Picture { prompt: self.request.prompts[place].clone(), seed, png })
     }
@@ -289,7 +333,7 @@ impl Batch<'_> {
             return None;
         }
         let x0 = progress.x0.clone().narrow(0, row, 1);
-        let pictures = self.shared.pipeline.decode(x0).ok()?;
+        let pictures = self.pipeline.decode(x0).ok()?;
         encode_png(pictures.first()?, &[]).ok()
     }
 }

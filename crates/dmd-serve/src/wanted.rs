@@ -1,10 +1,13 @@
 //! What a client asks for, checked against the server's limits and the model.
 
+use std::collections::BTreeMap;
+
 use dmd_infer::{Pipeline, Request, Sampler, TeacherSettings};
 use serde::Deserialize;
 
 use crate::Settings;
 use crate::answer::Failure;
+use crate::loras::Loras;
 
 /// `POST /generate`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -25,6 +28,8 @@ pub(crate) struct Body {
     guidance_rescale: Option<f64>,
     negative: Option<String>,
     sampler: Option<String>,
+    /// Strengths of LoRA files that the server was started with, by their names.
+    loras: BTreeMap<String, f64>,
     /// Previews of a teacher's steps, with server-sent events.
     pub(crate) previews: bool,
 }
@@ -42,6 +47,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Kind {
     size: Option<(usize, usize)>,
     teacher: Option<Teacher>,
+    /// Of every LoRA file.
+    strengths: Vec<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -75,7 +82,12 @@ impl Body {
     }
 
     /// What is wanted, if the server allows it and the model can draw it.
-    pub(crate) fn wanted(self, settings: &Settings, pipeline: &Pipeline) -> Result<Wanted, Failure> {
+    pub(crate) fn wanted(
+        self,
+        settings: &Settings,
+        pipeline: &Pipeline,
+        loras: &Loras,
+    ) -> Result<Wanted, Failure> {
         let refused = |sentence: String| Err(Failure::Request(sentence));
         let count = self.count.unwrap_or(1);
         let prompts: Vec<String> = self.prompt.into_iter().chain(self.prompts).collect();
@@ -148,13 +160,19 @@ impl Body {
             }
         };
         let prompts = prompts.into_iter().flat_map(|prompt| vec![prompt; count]).collect();
-        let wanted = Wanted { prompts, seeds, kind: Kind { size, teacher } };
+        let wanted =
+            Wanted { prompts, seeds, kind: Kind { size, teacher, strengths: loras.strengths(&self.loras)? } };
         pipeline.check(&wanted.kind.request([&wanted].into_iter())).map_err(Failure::of)?;
         Ok(wanted)
     }
 }
 
 impl Kind {
+    /// The strengths of the LoRA files.
+    pub(crate) fn strengths(&self) -> &[f64] {
+        &self.strengths
+    }
+
     /// Height and width of its pictures.
     pub(crate) fn size(&self, pipeline: &Pipeline) -> (usize, usize) {
         self.size.unwrap_or(pipeline.default_size())

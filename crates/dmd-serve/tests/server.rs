@@ -224,6 +224,52 @@ fn refusals() {
     assert_eq!(server.metric("dmd_requests_refused_total"), cases.len() as f64 + 4.0);
 }
 
+/// A request chooses the strengths of the LoRA files that the server was started with: pictures are those of a pipeline built
+/// with them, in every order, and no path of the machine is shown.
+#[test]
+fn strengths_of_loras() {
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let pipeline = |strength: f64| {
+        let builder = Pipeline::builder(files.join("files/sdxl.safetensors"), &Device::flex());
+        let builder = builder.config(files.join("sdxl")).recipe("dmd2-1step");
+        builder.lora(files.join("files/lora/kohya.safetensors"), strength).build().unwrap()
+    };
+    let server = Running::new(pipeline(0.7), Settings::default());
+    let (_, _, models) = server.ask("/models", None, &[]);
+    let models = String::from_utf8(models).unwrap();
+    assert!(models.contains(r#""loras":[{"name":"kohya","strength":0.7}]"#), "{models}");
+    assert!(!models.contains("golden"), "it shows where files lie: {models}");
+    let expected = |strength| {
+        pipeline(strength).generate(&Request::new(["red"]).with_seeds([3])).unwrap().pictures.remove(0)
+    };
+    let (weak, strong) = (expected(0.0), expected(0.7));
+    assert!(weak != strong);
+    for (asked, expected) in
+        [(None, &strong), (Some(0.0), &weak), (Some(0.7), &strong), (Some(-0.5), &weak), (None, &strong)]
+    {
+        let mut body = json!({"prompt": "red", "seed": 3});
+        if let Some(strength) = asked {
+            body["loras"] = json!({"kohya": strength});
+        }
+        let (status, answer) = server.json("/generate", &body);
+        assert_eq!(status, 200, "{answer}");
+        let png = STANDARD.decode(answer["pictures"][0]["png"].as_str().unwrap()).unwrap();
+        if asked == Some(-0.5) {
+            assert!(decoded(&png) != weak && decoded(&png) != strong);
+        } else {
+            assert!(decoded(&png) == *expected, "{asked:?}");
+        }
+    }
+    for (loras, words) in [
+        (json!({"other": 1.0}), "there is no LoRA"),
+        (json!({"kohya": 5.0}), "from -4 to 4"),
+        (json!({"../kohya": 1.0}), "there is no LoRA"),
+    ] {
+        let (status, answer) = server.json("/generate", &json!({"prompt": "red", "loras": loras}));
+        assert!(status == 400 && answer["error"].as_str().unwrap().contains(words), "{answer}");
+    }
+}
+
 /// With a token the page and `/health` are open, and nothing else.
 #[test]
 fn a_token_is_asked_for() {

@@ -26,8 +26,10 @@ function say(text) {
 
 function settings() {
   const number = (id) => (at(id).value === "" ? undefined : Number(at(id).value));
+  const sliders = [...at("loras").querySelectorAll("input")];
   return {
     prompt: at("prompt").value, seed: number("seed") ?? 0, width: number("width"), height: number("height"),
+    loras: sliders.length ? Object.fromEntries(sliders.map((one) => [one.name, Number(one.value)])) : undefined,
   };
 }
 
@@ -82,7 +84,8 @@ function show(which, blob, body, whole, drawn) {
   save.hidden = false;
   if (shown[which]) URL.revokeObjectURL(shown[which]);
   shown[which] = url;
-  const same = last && ["prompt", "seed", "width", "height"].every((key) => last[key] === body[key]);
+  const key = (of) => JSON.stringify([of.prompt, of.seed, of.width, of.height, of.loras]);
+  const same = last && key(last) === key(body);
   if (which === "one" && !same) {
     clearTimeout(later);
     later = setTimeout(() => remember(blob, body), 800);
@@ -106,6 +109,7 @@ function remember(blob, body) {
     at("seed").value = body.seed;
     at("width").value = body.width ?? "";
     at("height").value = body.height ?? "";
+    for (const [name, strength] of Object.entries(body.loras ?? {})) setLora(name, strength);
     changed();
   });
   item.append(button);
@@ -115,6 +119,33 @@ function remember(blob, body) {
     URL.revokeObjectURL(list.lastElementChild.querySelector("img").src);
     list.lastElementChild.remove();
   }
+}
+
+/** A slider for each LoRA that the server was started with. */
+function sliders(loras) {
+  const fields = at("loras");
+  for (const label of [...fields.querySelectorAll("label")]) label.remove();
+  for (const { name, strength } of loras) {
+    const label = document.createElement("label");
+    const input = document.createElement("input");
+    const shown = document.createElement("output");
+    Object.assign(input, { type: "range", name, min: Math.min(-1, strength), max: Math.max(2, strength), step: 0.05 });
+    input.addEventListener("input", () => {
+      shown.textContent = Number(input.value).toFixed(2);
+      changed();
+    });
+    label.append(name + " ", input, " ", shown);
+    fields.append(label);
+    setLora(name, strength);
+  }
+  fields.hidden = loras.length === 0;
+}
+
+function setLora(name, strength) {
+  const input = [...at("loras").querySelectorAll("input")].find((one) => one.name === name);
+  if (!input) return;
+  input.value = strength;
+  input.parentElement.querySelector("output").textContent = Number(input.value).toFixed(2);
 }
 
 let pause = null;
@@ -157,6 +188,7 @@ async function open() {
   }
   at("steps").max = model.limits.steps;
   at("guidance").value ||= model.guidance;
+  sliders(model.loras);
   at("teacher-row").hidden = !(model.teacher && model.generator_steps);
   changed();
 }
