@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(feature = "serve")]
+mod browser;
 mod doors;
 mod edm;
 mod embedded;
