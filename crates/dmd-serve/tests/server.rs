@@ -214,6 +214,15 @@ fn refusals() {
     assert_eq!(server.ask("/generate", Some("{\"prompt\": \"x\"}"), &[plain]).0, 400);
     let large = format!("{{\"prompt\": \"{}\"}}", "x".repeat(3000));
     assert_eq!(server.ask("/generate", Some(&large), &[JSON]).0, 413);
+    // Ten megabytes are not waited for, and not kept.
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let head = "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let _cut = (0..1000).try_for_each(|_| stream.write_all(&[b' '; 10_000]));
+    let mut answer = [0; 12];
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let read = stream.read_exact(&mut answer);
+    assert!(read.is_err() || &answer == b"HTTP/1.1 413", "{}", String::from_utf8_lossy(&answer));
     assert_eq!(server.ask("/generate", None, &[]).0, 405);
     assert_eq!(server.ask("/etc/passwd", None, &[]).0, 404);
     assert_eq!(server.ask("/pictures/..%2f..%2fetc%2fpasswd", None, &[]).0, 404);
@@ -221,7 +230,7 @@ fn refusals() {
     let (_, headers, _) = server.ask("/health", None, &[("origin", "https://evil.example")]);
     assert_eq!(headers.get("access-control-allow-origin"), "");
     assert_eq!(server.json("/generate", &json!({"prompt": "a red circle"})).0, 200);
-    assert_eq!(server.metric("dmd_requests_refused_total"), cases.len() as f64 + 4.0);
+    assert_eq!(server.metric("dmd_requests_refused_total"), cases.len() as f64 + 5.0);
 }
 
 /// A request chooses the strengths of the LoRA files that the server was started with: pictures are those of a pipeline built
@@ -472,15 +481,81 @@ fn slow_connections() {
     }
 }
 
+/// Few cases, unless the environment asks for more.
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// A server for many cases, of small pictures and few steps.
+fn of_cases() -> &'static Running {
+    static SERVER: std::sync::OnceLock<Running> = std::sync::OnceLock::new();
+    SERVER.get_or_init(|| Running::small(Settings { steps: 3, pictures: 2, ..Settings::default() }))
+}
+
+/// Any value that JSON has, likely ones among them.
+fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (0..200_u64).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,20}".prop_map(Value::from),
+        proptest::collection::vec(any::<u32>(), 0..4).prop_map(Value::from),
+        proptest::collection::vec(".{0,8}", 0..3).prop_map(Value::from),
+        Just(json!({"kohya": 1.0})),
+    ]
+}
+
+const KEYS: [&str; 16] = [
+    "prompt",
+    "prompts",
+    "seed",
+    "seeds",
+    "count",
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "guidance_rescale",
+    "negative",
+    "sampler",
+    "loras",
+    "n",
+    "size",
+    "response_format",
+];
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
+
+    /// Any object is drawn or refused with a sentence.
+    #[test]
+    fn any_object(
+        fields in proptest::collection::btree_map(proptest::sample::select(&KEYS[..]), any_value(), 0..5),
+        likely in any::<bool>(),
+        openai in any::<bool>(),
+    ) {
+        let mut body: serde_json::Map<String, Value> =
+            fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        if likely {
+            body.insert("prompt".to_owned(), "a red circle".into());
+        }
+        let path = if openai { "/v1/images/generations" } else { "/generate" };
+        let (status, answer) = of_cases().json(path, &body.clone().into());
+        let said = answer["error"]["message"].as_str().or(answer["error"].as_str());
+        prop_assert!(match status {
+            200 => answer["pictures"].is_array() || answer["data"].is_array(),
+            400 => said.is_some_and(|said| !said.is_empty()),
+            _ => false,
+        }, "{body:?}: {status} {answer}");
+    }
 
     /// Whatever is sent, the answer is no server's error, and the next client is served.
     #[test]
     fn nonsense(bytes in proptest::collection::vec(any::<u8>(), 0..200), path in "/[a-z0-9./%]{0,20}", kind in 0..4_usize) {
-        use std::sync::OnceLock;
-        static SERVER: OnceLock<Running> = OnceLock::new();
-        let server = SERVER.get_or_init(|| Running::small(Settings::default()));
+        let server = of_cases();
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let path = if kind == 0 { path.as_str() } else { "/generate" };
