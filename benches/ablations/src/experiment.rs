@@ -4,6 +4,7 @@ use anyhow::Context;
 use burn::tensor::Device;
 use dmd_data::ImageFolder;
 
+use crate::convolutional::convolutional;
 use crate::data::{Data, Figure, Modes};
 use crate::pictures::Pictures;
 use crate::tables::Row;
@@ -27,6 +28,8 @@ pub enum Experiment {
     Shapes,
     /// A folder's pictures in the same network.
     Folder,
+    /// A folder of digits in a convolutional network, judged by a classifier that saw other pictures.
+    Digits,
 }
 
 /// What is told of a row and its figures as soon as they are there.
@@ -43,7 +46,13 @@ impl Experiment {
             Self::PreferredBars => "bars of two classes",
             Self::Shapes => "single shapes, 8×8",
             Self::Folder => "folder",
+            Self::Digits => "digits, convolutional",
         }
+    }
+
+    /// Whether its pictures are a folder's.
+    pub fn of_folder(self) -> bool {
+        matches!(self, Self::Folder | Self::Digits)
     }
 
     /// How long it trains: the reference runs' figures.
@@ -63,6 +72,7 @@ impl Experiment {
                 Effort { updates: 1500, measured: 4000, ..ring }
             }
             Self::Shapes | Self::Folder => Effort { batch: 128, updates: 1000, measured: 1500, ..ring },
+            Self::Digits => Effort { batch: 32, teacher_steps: 4000, updates: 600, measured: 750, ..ring },
         }
     }
 
@@ -70,7 +80,8 @@ impl Experiment {
     ///
     /// # Errors
     ///
-    /// What `done` returns; when a folder's pictures cannot be used, or none is given for [`Self::Folder`].
+    /// What `done` returns; when a folder's pictures cannot be used, or none is given for [`Self::Folder`] and
+    /// [`Self::Digits`].
     pub fn run(
         self,
         folder: Option<&ImageFolder>,
@@ -85,12 +96,19 @@ impl Experiment {
             Self::Bars => (Modes::bars(0.05), Modes::bars(0.05), 160),
             Self::NoisyBars => (Modes::bars(0.1), Modes::bars(0.05), 160),
             Self::PreferredBars => (Modes::preferred_bars(), Modes::preferred_bars(), 160),
+            Self::Digits => {
+                let folder = folder.context("the table `digits` needs --digits FOLDER")?;
+                let pictures = Pictures::folder(folder, true, device)?;
+                device.seed(seed);
+                let network = convolutional(pictures.shape(), pictures.classes(), &device.clone().autodiff());
+                return run_rows(network, &pictures, &pictures, rows, effort, seed, device, done);
+            }
             Self::Shapes | Self::Folder => {
                 let pictures = match self {
                     Self::Shapes => Pictures::shapes(device),
                     _ => {
                         let folder = folder.context("the table `pictures` needs --pictures FOLDER")?;
-                        Pictures::folder(folder, device)?
+                        Pictures::folder(folder, false, device)?
                     }
                 };
                 device.seed(seed);

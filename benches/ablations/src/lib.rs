@@ -2,6 +2,7 @@
 //! small pictures, each with a teacher trained for it. Evidence for the claims of the documentation; not published.
 
 mod classifier;
+mod convolutional;
 pub mod data;
 pub mod experiment;
 mod papers;

@@ -47,6 +47,9 @@ struct Args {
     /// Height and width the folder's pictures are resized to
     #[arg(long, default_value_t = 8)]
     size: u32,
+    /// Folder of digits of 32×32 pixels for the table `digits`, as scripts/digits.py --mnist writes it
+    #[arg(long)]
+    digits: Option<PathBuf>,
     /// Device to train on
     #[arg(long, default_value = "flex")]
     device: String,
@@ -54,6 +57,9 @@ struct Args {
     #[arg(long, default_value = "ablations")]
     out: PathBuf,
 }
+
+/// Side of the digits.
+const DIGITS: u32 = 32;
 
 /// The table that is timed, not trained.
 const LATENCY: &str = "m9";
@@ -65,6 +71,15 @@ impl Args {
             updates: self.updates.unwrap_or(own.updates),
             teacher_steps: self.teacher_steps.unwrap_or(own.teacher_steps),
             ..own
+        }
+    }
+
+    /// The folder of an experiment's pictures, and their size.
+    fn folder(&self, experiment: Experiment) -> Option<(&PathBuf, u32)> {
+        match experiment {
+            Experiment::Folder => Some((self.pictures.as_ref()?, self.size)),
+            Experiment::Digits => Some((self.digits.as_ref()?, DIGITS)),
+            _ => None,
         }
     }
 
@@ -81,7 +96,7 @@ impl Args {
             ensure!(known_one, "there is no table {asked:?}; there are {}", known.join(", "));
         }
         let asked = |table: &Table| match self.tables.is_empty() {
-            true => table.experiment != Experiment::Folder || self.pictures.is_some(),
+            true => !table.experiment.of_folder() || self.folder(table.experiment).is_some(),
             false => self.tables.iter().any(|id| id == table.id),
         };
         Ok(all.into_iter().filter(asked).collect())
@@ -104,21 +119,26 @@ fn main() -> anyhow::Result<()> {
     );
     let device = dmd_kernels::device::open(&args.device)?;
     let chosen = args.tables()?;
-    let open = |path: &PathBuf| {
-        let pictures = ImageFolder::open(path, args.size)?;
-        Ok::<_, anyhow::Error>(Folder { fingerprint: pictures.fingerprint(), pictures })
-    };
-    let folder = args.pictures.as_ref().map(open).transpose()?;
+    let mut folders = Vec::new();
+    for experiment in [Experiment::Folder, Experiment::Digits] {
+        if let Some((path, size)) = args.folder(experiment) {
+            let pictures = ImageFolder::open(path, size)?;
+            folders.push((experiment, Folder { fingerprint: pictures.fingerprint(), pictures }));
+        }
+    }
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {:?}", args.out))?;
     let mut results = Results::read(args.out.join("results.jsonl"))?;
-    train(&args, &chosen, folder.as_ref(), &device, &mut results)?;
+    train(&args, &chosen, &folders, &device, &mut results)?;
 
-    let data = folder.as_ref().map(|folder| folder.fingerprint.as_str());
     let seeds = args.seeds();
-    let writer = Page { results: &results, seeds: &seeds, data };
+    let writer = |experiment| Page {
+        results: &results,
+        seeds: &seeds,
+        data: of(&folders, experiment).map(|folder| folder.fingerprint.as_str()),
+    };
     let mut page = String::new();
     for table in &chosen {
-        writer.table(&mut page, table, &args.effort(table.experiment))?;
+        writer(table.experiment).table(&mut page, table, &args.effort(table.experiment))?;
     }
     if let Some(path) = args.latency.as_ref().filter(|_| latency_asked || args.tables.is_empty()) {
         page::latency(&mut page, path)?;
@@ -130,11 +150,16 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The folder of an experiment.
+fn of(folders: &[(Experiment, Folder)], experiment: Experiment) -> Option<&Folder> {
+    folders.iter().find(|(of, _)| *of == experiment).map(|(_, folder)| folder)
+}
+
 /// Trains the rows that are missing; experiments that several tables share are run once.
 fn train(
     args: &Args,
     chosen: &[Table],
-    folder: Option<&Folder>,
+    folders: &[(Experiment, Folder)],
     device: &Device,
     results: &mut Results,
 ) -> anyhow::Result<()> {
@@ -152,9 +177,10 @@ fn train(
     }
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
-    let data = folder.map(|folder| folder.fingerprint.as_str());
     for (experiment, rows) in experiments {
         let effort = args.effort(experiment);
+        let folder = of(folders, experiment);
+        let data = folder.map(|folder| folder.fingerprint.as_str());
         for seed in args.seeds() {
             let key = |row: &Row| Key::new(experiment, row, seed, &effort, data);
             let missing: Vec<Row> =

@@ -31,6 +31,7 @@ impl Page<'_> {
         writeln!(page, "## {}: {}\n", table.id.to_uppercase(), table.title)?;
         writeln!(page, "{name}, {} updates of {} samples, {seeds}.\n", effort.updates, effort.batch)?;
         self.figures(page, table, effort)?;
+        self.differences(page, table, effort)?;
         self.claims(page, table, effort)
     }
 
@@ -64,6 +65,38 @@ impl Page<'_> {
         Ok(())
     }
 
+    /// Every generator against the table's reference: the mean of the differences of one seed, and its standard error.
+    fn differences(&self, page: &mut String, table: &Table, effort: &Effort) -> std::fmt::Result {
+        let Some((reference, columns)) = table.against.filter(|_| self.seeds.len() > 1) else {
+            return Ok(());
+        };
+        let Some(reference) = table.rows.iter().find(|row| row.name() == reference) else { return Ok(()) };
+        writeln!(
+            page,
+            "\n| minus {} | {} |\n| --- |{}",
+            reference.name(),
+            columns.join(" | "),
+            " --- |".repeat(columns.len())
+        )?;
+        for row in table.rows.iter().filter(|row| *row != reference && matches!(row, Row::Generator(_))) {
+            write!(page, "| {} |", row.name())?;
+            for column in columns {
+                let figure = |row: &Row, seed: u64| {
+                    self.find(table, row, seed, effort).and_then(|found| found.figure(column))
+                };
+                let each =
+                    self.seeds.iter().map(|seed| Some(figure(row, *seed)? - figure(reference, *seed)?));
+                write!(
+                    page,
+                    " {} |",
+                    each.collect::<Option<Vec<f64>>>().map_or("–".to_owned(), |each| paired(&each))
+                )?;
+            }
+            writeln!(page)?;
+        }
+        Ok(())
+    }
+
     fn claims(&self, page: &mut String, table: &Table, effort: &Effort) -> std::fmt::Result {
         writeln!(page, "\n| expected | seeds in which it came out |\n| --- | --- |")?;
         for claim in &table.claims {
@@ -78,6 +111,16 @@ impl Page<'_> {
         }
         writeln!(page)
     }
+}
+
+/// The mean of some differences with its standard error, in bold where it is more than two of them.
+fn paired(each: &[f64]) -> String {
+    let count = each.len() as f64;
+    let mean = each.iter().sum::<f64>() / count;
+    let variance = each.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    let error = (variance / count).sqrt();
+    let text = format!("{} ± {}", short(Some(mean)), short(Some(error)));
+    if mean.abs() > 2.0 * error { format!("**{text}**") } else { text }
 }
 
 /// Three digits that matter, without an exponent.
@@ -135,4 +178,16 @@ pub(crate) fn latency(page: &mut String, path: &Path) -> anyhow::Result<()> {
     writeln!(page, "| teacher, 50 guided steps | 100 | 50 g + o = {fifty_expected:.1} | {fifty:.1} |")?;
     writeln!(page, "| ratio | 100 | {:.1} | {:.1} |\n", fifty_expected / one_expected, fifty / one)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_with_standard_errors() {
+        // The deviation of 1, 2 and 3 is 1; that of their mean 1 / √3.
+        assert_eq!(paired(&[1.0, 2.0, 3.0]), "**2 ± 0.577**");
+        assert_eq!(paired(&[-1.0, 0.5, 2.0]), "0.500 ± 0.866");
+    }
 }

@@ -28,6 +28,13 @@ pub fn tables() -> Vec<Table> {
         m10(),
         picture_table("shapes", "The loss rows on single shapes, 8×8", Experiment::Shapes),
         picture_table("pictures", "The loss rows on a folder of pictures", Experiment::Folder),
+        Table {
+            rows: with(
+                &[Row::Data, TEACHER],
+                &[REGRESSION, RATIO_1, DMD, RATIO_5, DMD2, DMD2_FOUR, DIVERGENCES[2], IDENTITIES[0], ALIGNED],
+            ),
+            ..picture_table("digits", "The loss rows on digits, convolutional networks", Experiment::Digits)
+        },
     ]
 }
 
@@ -59,6 +66,7 @@ fn m1() -> Table {
                 holds: |at| !(at(RATIO_1.name, "uneven") < 0.5 && at(RATIO_1.name, "off") < 0.3),
             },
         ],
+        against: None,
     }
 }
 
@@ -75,6 +83,7 @@ fn m2() -> Table {
                 own < at(SIGMA.name, "energy") && own < at(SIGMA_CUBED.name, "energy")
             },
         }],
+        against: None,
     }
 }
 
@@ -102,6 +111,7 @@ fn m3() -> Table {
                 holds: |at| at(FAST_FAKE.name, "energy") > at(RATIO_5.name, "energy"),
             },
         ],
+        against: None,
     }
 }
 
@@ -136,6 +146,7 @@ fn m4() -> Table {
                 holds: |at| at(ADVERSARIAL.name, "sharp") < at(DMD2.name, "sharp"),
             },
         ],
+        against: None,
     }
 }
 
@@ -149,6 +160,7 @@ fn m5() -> Table {
             text: "inputs the generator made itself are at least as good as diffused real ones",
             holds: |at| at(FOUR.name, "sharp") >= at(FOUR_FROM_REAL.name, "sharp"),
         }],
+        against: None,
     }
 }
 
@@ -174,6 +186,7 @@ fn m6() -> Table {
                 holds: |at| at(STRONG_DMD2.name, "off") < at(TEACHER.name(), "off"),
             },
         ],
+        against: None,
     }
 }
 
@@ -197,6 +210,7 @@ fn m7() -> Table {
                 holds: |at| at(FOUR.name, "energy") <= at(RATIO_5.name, "energy"),
             },
         ],
+        against: None,
     }
 }
 
@@ -222,6 +236,7 @@ fn m8() -> Table {
                 },
             },
         ],
+        against: None,
     }
 }
 
@@ -253,6 +268,7 @@ fn m10() -> Table {
                 holds: |at| at(ALIGNED.name, "energy") <= at(RATIO_5.name, "energy"),
             },
         ],
+        against: Some((DMD2.name, &["energy", "uneven", "sharp"])),
     }
 }
 
@@ -298,5 +314,5 @@ fn picture_table(id: &'static str, title: &'static str, experiment: Experiment) 
             holds: |at| at(DMD2_FOUR.name, "distance") <= at(DMD2.name, "distance"),
         },
     ];
-    Table { id, title, experiment, rows, claims }
+    Table { id, title, experiment, rows, claims, against: Some((DMD2.name, &["distance", "kernel", GOOD])) }
 }

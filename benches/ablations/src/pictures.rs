@@ -21,6 +21,8 @@ const SHAPES: usize = 4000;
 const GRAIN: f64 = 0.1;
 /// Of so many pictures one is what samples are compared with, and one is compared itself.
 const FOLDS: usize = 5;
+/// With a judge apart, of twenty pictures three are compared, three compared with, four the judge's, and ten trained on.
+const SHARES: usize = 20;
 /// Most pictures of each of these two parts.
 const COMPARED: usize = 1500;
 /// Neighbours of precision and recall.
@@ -34,8 +36,9 @@ struct Rows {
 }
 
 /// Small pictures of classes in three parts: three fifths to train on, a fifth that samples are compared with, and a fifth that
-/// is compared as samples are, for what real pictures reach. The judge is a classifier that saw the first part alone: its last
-/// hidden layer is the feature space.
+/// is compared as samples are, for what real pictures reach. The judge is a classifier: its last hidden layer is the feature
+/// space. It saw the first part alone, or, where there are pictures enough, a part of its own (then half of all are trained on,
+/// and a fifth is the judge's).
 #[derive(Debug)]
 pub struct Pictures {
     shape: [usize; 3],
@@ -93,16 +96,17 @@ impl Pictures {
                 found.push((resize(&around, 8, 8, FilterType::Triangle), name));
             }
         }
-        Self::new(&found, GRAIN, device)
+        Self::new(&found, GRAIN, false, device)
     }
 
-    /// A folder's pictures (see [`ImageFolder`]), each caption a class.
+    /// A folder's pictures (see [`ImageFolder`]), each caption a class; with `apart` the judge is trained on pictures that no
+    /// network is trained on.
     ///
     /// # Errors
     ///
     /// [`Error::Data`] when the folder cannot be used: unreadable pictures, a single class, fewer than 100
     /// pictures, or a size that is no multiple of 8.
-    pub fn folder(folder: &ImageFolder, device: &Device) -> Result<Self, Error> {
+    pub fn folder(folder: &ImageFolder, apart: bool, device: &Device) -> Result<Self, Error> {
         let size = folder.size()?;
         let wrong = |reason: String| Error::Data { path: folder.path().to_owned(), reason };
         if size == 0 || !size.is_multiple_of(8) {
@@ -117,10 +121,10 @@ impl Pictures {
         if found.iter().all(|(_, caption)| *caption == found[0].1) {
             return Err(wrong("all pictures have one caption; each caption is a class here".to_owned()));
         }
-        Ok(Self::new(&found, 0.0, device))
+        Ok(Self::new(&found, 0.0, apart, device))
     }
 
-    fn new(found: &[(RgbImage, String)], deviation: f64, device: &Device) -> Self {
+    fn new(found: &[(RgbImage, String)], deviation: f64, apart: bool, device: &Device) -> Self {
         let mut names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
@@ -130,11 +134,14 @@ impl Pictures {
             found.iter().all(|(picture, _)| picture.pixels().all(|p| p.0[0] == p.0[1] && p.0[1] == p.0[2]));
         let channels = if grey { 1 } else { 3 };
         let shape = [channels, height as usize, width as usize];
-        let (mut train, mut held_out, mut reference) = (Rows::default(), Rows::default(), Rows::default());
+        let [mut train, mut held_out, mut reference, mut of_judge] = [(); 4].map(|()| Rows::default());
         for (i, (picture, name)) in found.iter().enumerate() {
-            let rows = match i % FOLDS {
-                0 if held_out.len() < COMPARED => &mut held_out,
-                1 if reference.len() < COMPARED => &mut reference,
+            let rows = match (apart, i % FOLDS, i % SHARES) {
+                (false, 0, _) if held_out.len() < COMPARED => &mut held_out,
+                (false, 1, _) if reference.len() < COMPARED => &mut reference,
+                (true, _, 0..3) => &mut held_out,
+                (true, _, 3..6) => &mut reference,
+                (true, _, 6..10) => &mut of_judge,
                 _ => &mut train,
             };
             let values = from_rgb8(std::slice::from_ref(picture), device).narrow(1, 0, channels);
@@ -151,7 +158,7 @@ impl Pictures {
             train.values.iter().enumerate().map(off).sum::<f32>() / train.values.len().max(1) as f32;
         let scale = 0.5 / variance.sqrt().max(1e-3);
         let mut noise = Noise::stream(7, "grain");
-        for rows in [&mut train, &mut held_out, &mut reference] {
+        for rows in [&mut train, &mut held_out, &mut reference, &mut of_judge] {
             for (i, value) in rows.values.iter_mut().enumerate() {
                 *value = (*value - mean[i % size]) * scale;
             }
@@ -162,7 +169,10 @@ impl Pictures {
         }
         let classes = names.len();
         let classifier = Classifier::new(channels, classes, &device.clone().autodiff())
-            .trained(|count, noise| train.draw(count, shape, classes, noise, device))
+            .trained(|count, noise| {
+                let rows = if apart { &of_judge } else { &train };
+                rows.draw(count, shape, classes, noise, device)
+            })
             .valid();
         let places: Vec<usize> = (0..reference.len()).collect();
         let real = classifier.features(&reference.at(&places, shape, classes, device).x0).0;

@@ -45,7 +45,7 @@ impl Key {
             updates: effort.updates,
             teacher_steps: effort.teacher_steps,
             way: WAY,
-            data: data.filter(|_| experiment == Experiment::Folder).map(str::to_owned),
+            data: data.filter(|_| experiment.of_folder()).map(str::to_owned),
         }
     }
 }

@@ -57,4 +57,6 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// What is expected.
     pub claims: Vec<Claim>,
+    /// A row with which every generator is compared, seed by seed, and the figures that are.
+    pub against: Option<(&'static str, &'static [&'static str])>,
 }

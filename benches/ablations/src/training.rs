@@ -30,12 +30,12 @@ const WITHHELD: f64 = 0.1;
 
 /// A network of an experiment: teacher, fake score and generator alike.
 pub trait Student: FakeScore<Condition = Classes> + ModuleDisplay {
-    /// The same network with a fresh critic's head.
-    fn with_critic(self, device: &Device) -> Self;
+    /// The same network with a fresh critic's head, for samples of a shape.
+    fn with_critic(self, shape: [usize; 3], device: &Device) -> Self;
 }
 
 impl Student for ClassMlp {
-    fn with_critic(self, device: &Device) -> Self {
+    fn with_critic(self, _shape: [usize; 3], device: &Device) -> Self {
         Self::with_critic(self, device)
     }
 }
@@ -236,7 +236,7 @@ pub fn distil<N: Student>(
     });
     let training = device.clone().autodiff();
     let fake = match variant.adversarial > 0.0 {
-        true => teacher.clone().with_critic(&training),
+        true => Student::with_critic(teacher.clone(), data.shape(), &training),
         false => teacher.clone(),
     };
     let generator = FewStep::new(teacher.clone(), levels(variant.steps)).with_noise_scale(schedule.sigma_max);
