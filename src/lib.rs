@@ -6,7 +6,7 @@
 //!
 //! | module | crate | holds |
 //! | --- | --- | --- |
-//! | [`core`] | `dmd-core` | noise levels, predictions, losses, the trait `Denoiser`, a turn of a distillation |
+//! | [`core`] | `dmd-core`, the package `dmd-math` | noise levels, predictions, losses, the trait `Denoiser`, a turn of a distillation |
 //! | [`scheduler`] | `dmd-scheduler` | schedules and the teacher's samplers |
 //! | [`device`], [`kernels`] | `dmd-kernels` | devices by name, hot operations |
 //! | [`unet`] | `dmd-unet` | UNets and autoencoders |

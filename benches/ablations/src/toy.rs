@@ -12,6 +12,8 @@ use dmd_core::{
 };
 use dmd_kernels::silu;
 use image::{Rgb, RgbImage};
+use plotters::coord::Shift;
+use plotters::prelude::*;
 
 /// A multilayer perceptron with EDM's preconditioning: three hidden SiLU layers over the point and
 /// seven functions of `ln(sigma) / 4`, the last layer zero at the start.
@@ -219,4 +221,44 @@ pub fn scatter(panels: &[&[[f64; 2]]], reach: f64) -> RgbImage {
         }
     }
     plot
+}
+
+/// A square grid of `side` × `side` points over `[−reach, reach]` squared, row by row.
+pub fn grid(side: usize, reach: f64) -> Vec<[f64; 2]> {
+    let place = |i: usize| ((i as f64 + 0.5) / side as f64 * 2.0 - 1.0) * reach;
+    (0..side * side).map(|i| [place(i % side), place(i / side)]).collect()
+}
+
+/// Draws a field on the points of a [`grid`] as arrows, and samples as dots. A vector of length `longest` fills a cell of the
+/// grid, a longer one is cut.
+///
+/// # Errors
+///
+/// When the backend cannot draw.
+pub fn field<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    name: &str,
+    longest: f64,
+    arrows: &[([f64; 2], [f64; 2])],
+    samples: &[[f64; 2]],
+) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    let side = (arrows.len() as f64).sqrt();
+    let reach = arrows.iter().flat_map(|(at, _)| at).fold(0.0, |most: f64, v| most.max(v.abs())) * side
+        / (side - 1.0);
+    let area = area.titled(name, ("sans-serif", 15))?;
+    let chart = ChartBuilder::on(&area).margin(6).build_cartesian_2d(-reach..reach, -reach..reach)?;
+    let plane = chart.plotting_area();
+    plane.draw(&Rectangle::new([(-reach, -reach), (reach, reach)], BLACK.mix(0.3)))?;
+    for [x, y] in samples {
+        plane.draw(&Circle::new((*x, *y), 2, RGBColor(255, 127, 14).filled()))?;
+    }
+    for ([x, y], [u, v]) in arrows {
+        let scale = 2.0 * reach / side / u.hypot(*v).max(longest);
+        let (u, v) = (u * scale, v * scale);
+        let barb = |across: f64| (x + 0.7 * u - across * v, y + 0.7 * v + across * u);
+        let (tail, head) = ((*x, *y), (x + u, y + v));
+        plane
+            .draw(&PathElement::new(vec![tail, head, barb(0.2), head, barb(-0.2)], RGBColor(31, 80, 160)))?;
+    }
+    Ok(())
 }

@@ -21,3 +21,8 @@ pub use score::{ClipConfig, ClipModel, VisionConfig};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::{Padding, Vocabulary};
 pub use weights::CLIP_KEYS;
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

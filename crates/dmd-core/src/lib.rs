@@ -48,3 +48,8 @@ pub use prediction::{Prediction, Scalings};
 pub use schedule::NoiseSchedule;
 pub use times::{TimeDistribution, TimeSampler};
 pub use turn::{Adversary, CriticLoss, Diffusion, Draw, GeneratorLoss, Reals, Targets, Terms};
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

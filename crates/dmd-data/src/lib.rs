@@ -24,3 +24,8 @@ pub use prompts::Prompts;
 pub use section::{DataSection, Pictures};
 pub use shapes::Shapes;
 pub use web_dataset::WebDataset;
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -17,3 +17,8 @@ pub use error::Error;
 pub use features::{FeatureSpace, InceptionSpace, RandomConv};
 pub use inception::Inception;
 pub use lpips::{Backbone, Lpips};
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -58,3 +58,8 @@ pub use listing::{Entry, Listing};
 pub use progress::Progress;
 pub use repository::Repository;
 pub use selection::{Selection, Variant, diffusers_selection};
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

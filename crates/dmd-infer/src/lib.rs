@@ -39,3 +39,8 @@ pub use observer::{CancelToken, Observer, Progress, Stage};
 pub use pipeline::Pipeline;
 pub use png::encode_png;
 pub use request::{Drawn, Embeddings, Method, NoiseSource, Request, TeacherSettings, Timings};
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

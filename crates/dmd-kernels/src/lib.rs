@@ -66,3 +66,8 @@ pub use operation::{Input, Operation, Operations};
 pub use recording::{flops, recorded};
 pub use segment::{Body, gathered, recomputed, recomputes};
 pub use silu::{silu, silu_composed};
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

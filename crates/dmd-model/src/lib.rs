@@ -60,3 +60,8 @@ pub use stable_diffusion::{
 pub use stable_diffusion_xl::{StableDiffusionXl, TextToImageXl, XlConditioner};
 pub use text::TextConditioner;
 pub use text_parts::TextParts;
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

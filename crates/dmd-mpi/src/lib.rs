@@ -12,3 +12,8 @@ mod process;
 
 #[cfg(feature = "mpi")]
 pub use process::{Mpi, StartError};
+
+/// The example of the package's page is a test.
+#[cfg(all(doctest, feature = "mpi"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -34,3 +34,8 @@ pub use karras::KarrasSchedule;
 pub use sampler::Sampler;
 pub use times::Spacing;
 pub use walk::{FreshNoise, Steps, Walk};
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -30,3 +30,8 @@ mod wanted;
 
 pub use server::{Server, Stop};
 pub use settings::Settings;
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -43,3 +43,8 @@ pub static MODEL: EmbeddedFolder = EmbeddedFolder {
         "vae/diffusion_pytorch_model.safetensors",
     ],
 };
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

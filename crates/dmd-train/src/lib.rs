@@ -61,3 +61,8 @@ pub use ranks::{Alone, Collective, Threads, agree, any, balanced_sum, together};
 pub use trained::Trained;
 pub use trainer::{Adversarial, Batch, LazyBatch, Regression, Trainer, TrainerConfig, Turn};
 pub use training::{Recipe, Training, TrainingConfig};
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -52,3 +52,8 @@ pub use tiny::TinyAutoencoder;
 pub use unet::UNet;
 pub use weights::{AUTOENCODER_KEYS, TINY_AUTOENCODER_KEYS, UNET_KEYS};
 pub use xl_unet::{XlCondition, XlUNet2d};
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

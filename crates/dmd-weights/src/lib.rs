@@ -55,3 +55,8 @@ pub use safetensors::Dtype;
 pub use tensors::{NamedTensor, Tensors};
 pub use whole_folder::WholeFolder;
 pub use write::{Precision, write, write_with_metadata};
+
+/// The example of the package's page is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
