@@ -1,3 +1,4 @@
+mod layers;
 mod measure;
 
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use clap::{Args, ValueEnum};
 use dmd_model::generator_recipe;
 use serde_json::json;
 
-use self::measure::{Bench, Measured, SIDE, peak};
+use self::measure::{Bench, Measured, Peak, SIDE};
 use super::{DtypeArgs, JsonArgs, ModelArgs, PartsArgs, progress};
 use crate::console::{note, say};
 
@@ -30,6 +31,10 @@ pub(crate) struct BenchArgs {
     /// Samples per call of a distillation iteration
     #[arg(long, default_value_t = 16)]
     batch: usize,
+    /// Also print where the time goes: every kind of layer, and the five slowest shapes (on flex and ndarray, which compute at
+    /// once)
+    #[arg(long)]
+    layers: bool,
     /// Folder of a TAESD, for the parts taesd and picture-taesd
     #[arg(long)]
     taesd: Option<PathBuf>,
@@ -95,15 +100,24 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         "distillation trains in f32; leave --dtype out"
     );
     progress::at("timing products of matrices");
-    let peak = peak(&options.device, options.dtype)?;
-    let bench = Bench { options: &options, taesd: args.taesd.as_deref(), batch: args.batch, runs: args.runs };
+    let found = Peak::measure(&options.device, options.dtype)?;
+    let peak = found.highest();
+    let at_once = matches!(args.model.device_name().split(':').next(), Some("flex" | "ndarray"));
+    ensure!(
+        at_once || !args.layers,
+        "--layers times calls, which {} puts into a queue; use flex",
+        args.model.device_name()
+    );
+    let (taesd, layers) = (args.taesd.as_deref(), args.layers);
+    let bench = Bench { options: &options, taesd, batch: args.batch, runs: args.runs, layers };
+    let mut tables = Vec::new();
     let mut said = Vec::new();
     if !args.print.json {
         say!("| part | median ms | 10 % | 90 % | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
     }
     for part in parts {
         progress::at(format!("timing {}", part.name()));
-        let Measured { mut times, flops, notes } = bench.measure(part)?;
+        let Measured { mut times, flops, layers, notes } = bench.measure(part)?;
         // The model is opened for each part.
         for text in notes {
             if !said.contains(&text) {
@@ -122,7 +136,8 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
                 "part": part.name(), "runs": args.runs, "batch": args.batch,
                 "device": args.model.device_name(), "dtype": args.dtype.name(),
                 "median_ms": median, "p10_ms": low, "p90_ms": high,
-                "gflops": speed, "peak_gflops": peak, "peak_memory_bytes": dmd_kernels::memory::peak(),
+                "gflops": speed, "peak_gflops": peak, "product_gflops": found.product, "peak_memory_bytes": dmd_kernels::memory::peak(),
+                "layers": layers.as_ref().map(layers::json),
             });
             say!("{line}");
         } else {
@@ -130,10 +145,23 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
             let speed = or_none(speed.map(|speed| format!("{speed:.0}")));
             let share = or_none(share.map(|share| format!("{:.0} %", 100.0 * share)));
             say!("| {} | {median:.2} | {low:.2} | {high:.2} | {speed} | {share} |", part.name());
+            tables.extend(layers.map(|found| (part, found)));
         }
     }
+    for (part, found) in &tables {
+        layers::print(part.name(), found, peak);
+    }
     if !args.print.json {
-        say!("\npeak: {peak:.0} GFLOP/s, the best of several products of two {SIDE}×{SIDE} matrices");
+        let product = found.product;
+        match found.processor {
+            Some(_) => say!(
+                "\npeak: {peak:.0} GFLOP/s, multiplications and additions on registers alone; a product of two {SIDE}×{SIDE} \
+                 matrices reaches {product:.0}"
+            ),
+            None => {
+                say!("\npeak: {peak:.0} GFLOP/s, the best of several products of two {SIDE}×{SIDE} matrices")
+            }
+        }
         say!("work is counted as plain multiplications and additions: faster algorithms may exceed the peak");
         if let Some(bytes) = dmd_kernels::memory::peak() {
             say!("peak memory of this process: {:.2} GiB", bytes as f64 / f64::from(1 << 30));

@@ -24,7 +24,7 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal:
     assert_eq!(k.dims(), v.dims(), "there is a value for each key");
     assert!(keys > 0, "there is a key to attend to");
     let width = columns / heads;
-    note(|| Operation::Attention { batch, heads, queries, keys, width, causal });
+    let _span = note(|| Operation::Attention { batch, heads, queries, keys, width, causal });
     computed(q, k, v, heads, causal)
 }
 

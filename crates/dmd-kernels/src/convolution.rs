@@ -7,7 +7,7 @@ use burn::tensor::ops::ConvOptions;
 
 use crate::Operation;
 use crate::low_rank::{of_type, parted};
-use crate::recording::note;
+use crate::recording::{Span, note};
 
 /// `layer.forward(x)`, by a faster body where one exists: [`convolution3`]'s kind of layer. A weight with a
 /// [`LowRank`](crate::LowRank) update is not added up with it. Parameters of another float type than `x` are converted for
@@ -20,9 +20,8 @@ pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         Some(bias) if is_plain(layer) => convolution3(x, weight, bias),
         bias => {
             let shape = x.dims();
-            let out = with_weights(layer, x, weight, bias);
-            noted(layer, shape);
-            out
+            let _span = noted(layer, shape);
+            with_weights(layer, x, weight, bias)
         }
     };
     match more {
@@ -51,7 +50,7 @@ pub(crate) fn with_weights(
 }
 
 /// Notes a layer's convolution where [`Operation`] can say it: one size each way, no groups, no dilation.
-fn noted(layer: &Conv2d, [batch, input, height, width]: [usize; 4]) {
+fn noted(layer: &Conv2d, [batch, input, height, width]: [usize; 4]) -> Span {
     let ([output, ..], [kernel, across], [stride, step]): ([usize; 4], _, _) =
         (layer.weight.lazy_shape().dims(), layer.kernel_size, layer.stride);
     let padding = match layer.padding {
@@ -60,12 +59,13 @@ fn noted(layer: &Conv2d, [batch, input, height, width]: [usize; 4]) {
             [top, bottom]
         }
         PaddingConfig2d::Same if kernel % 2 == 1 => [kernel / 2; 2],
-        _ => return,
+        _ => return Span::default(),
     };
-    if (kernel, stride) == (across, step) && layer.groups == 1 && layer.dilation == [1, 1] {
-        let side = [height, width];
-        note(|| Operation::Convolution { batch, input, output, side, kernel, stride, padding });
+    if (kernel, stride) != (across, step) || layer.groups != 1 || layer.dilation != [1, 1] {
+        return Span::default();
     }
+    let side = [height, width];
+    note(|| Operation::Convolution { batch, input, output, side, kernel, stride, padding })
 }
 
 /// Each row twice, each column twice: doubling by repetition.
@@ -84,8 +84,10 @@ pub fn doubled_convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let (weight, update) = parted(&layer.weight);
     if let (Some(bias), true, None) = (&layer.bias, is_plain(layer), update) {
         let (weight, bias) = (of_type(x.dtype(), weight), of_type(x.dtype(), bias.val()));
-        fast!(doubled_convolution3(&x, &weight, &bias).inspect(|out| note_plain(out, &weight)));
-        return convolution3(doubled(x), weight, bias);
+        let [batch, _, height, width] = x.dims();
+        let _span = note_plain([batch, 2 * height, 2 * width], &weight);
+        fast!(doubled_convolution3(&x, &weight, &bias));
+        return computed(doubled(x), weight, bias);
     }
     convolution(layer, doubled(x))
 }
@@ -111,15 +113,16 @@ pub fn convolution3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<
     assert_eq!(x.dims()[1], weight.dims()[1], "the input's channels are those of the weight");
     assert_eq!(weight.dims()[2..], [3, 3], "the kernel is 3×3");
     assert_eq!(weight.dims()[0], bias.dims()[0], "bias has one value per output channel");
-    note_plain(&x, &weight);
+    let [batch, _, height, width] = x.dims();
+    let _span = note_plain([batch, height, width], &weight);
     computed(x, weight, bias)
 }
 
-/// Notes [`convolution3`] on the height and width of `picture`.
-fn note_plain(picture: &Tensor<4>, weight: &Tensor<4>) {
-    let ([batch, _, height, width], [output, input, ..]) = (picture.dims(), weight.dims());
+/// Notes [`convolution3`] of so many pictures of a height and width.
+fn note_plain([batch, height, width]: [usize; 3], weight: &Tensor<4>) -> Span {
+    let [output, input, ..] = weight.dims();
     let (kernel, stride, padding, side) = (3, 1, [1, 1], [height, width]);
-    note(|| Operation::Convolution { batch, input, output, side, kernel, stride, padding });
+    note(|| Operation::Convolution { batch, input, output, side, kernel, stride, padding })
 }
 
 fn computed(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {

@@ -247,3 +247,11 @@ pub fn memory(device: &Device) -> Option<u64> {
 pub fn memory(_: &Device) -> Option<u64> {
     None
 }
+/// Operations that this processor's cores do in a second in single precision, on registers alone: the measure of every product
+/// that it computes. It is measured, which takes a moment; `None` without the feature `flex`.
+pub fn processor_peak() -> Option<f64> {
+    #[cfg(feature = "flex")]
+    return Some(crate::flex::processor_peak());
+    #[cfg(not(feature = "flex"))]
+    None
+}

@@ -18,7 +18,7 @@ use crate::recording::note;
 pub fn geglu(both: Tensor<3>) -> Tensor<3> {
     let [batch, rows, width] = both.dims();
     assert!(width.is_multiple_of(2), "{width} columns have no two halves");
-    note(|| Operation::Geglu { rows: batch * rows, width: width / 2 });
+    let _span = note(|| Operation::Geglu { rows: batch * rows, width: width / 2 });
     fast!(geglu(&both));
     geglu_composed(both)
 }

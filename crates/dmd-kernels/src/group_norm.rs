@@ -40,7 +40,7 @@ pub fn group_norm(
     assert_eq!(gamma.dims(), [channels], "gamma has one value per channel");
     assert_eq!(beta.dims(), [channels], "beta has one value per channel");
     let (side, silu) = ([height, width], activation == Activation::Silu);
-    note(|| Operation::GroupNorm { batch, channels, groups, side, silu });
+    let _span = note(|| Operation::GroupNorm { batch, channels, groups, side, silu });
     let [gamma, beta] = [gamma, beta].map(|parameter| of_type(DType::F32, parameter));
     computed(x, [gamma, beta], groups, epsilon, activation)
 }

@@ -9,7 +9,7 @@ use crate::recording::note;
 /// are in half.
 pub fn layer_norm(norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
     let [batch, rows, width] = x.dims();
-    note(|| Operation::LayerNorm { rows: batch * rows, width });
+    let _span = note(|| Operation::LayerNorm { rows: batch * rows, width });
     let dtype = match x.dtype() {
         DType::F16 => FloatDType::F16,
         DType::BF16 => FloatDType::BF16,

@@ -63,7 +63,7 @@ pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_composed, linear_rows};
 pub use low_rank::LowRank;
 pub use operation::{Input, Operation, Operations};
-pub use recording::{flops, recorded};
+pub use recording::{Spent, flops, recorded, timed};
 pub use segment::{Body, gathered, recomputed, recomputes};
 pub use silu::{silu, silu_composed};
 

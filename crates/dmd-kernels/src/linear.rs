@@ -18,7 +18,7 @@ pub fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
     let (weight, update) = parted(&linear.weight);
     let weight = weight_of_type(x.dtype(), weight);
     let [_, output] = weight.dims();
-    note(|| Operation::Linear { rows: batch * rows, input, output });
+    let _span = note(|| Operation::Linear { rows: batch * rows, input, output });
     let x = x.reshape([batch * rows, input]);
     let bias = linear.bias.as_ref().map(|bias| of_type(x.dtype(), bias.val()));
     let y = match update {
@@ -32,7 +32,7 @@ pub fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
 /// of another float type are converted as in [`linear()`].
 pub fn linear_rows(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
     let ([rows, input], [_, output]) = (x.dims(), layer.weight.dims());
-    note(|| Operation::Linear { rows, input, output });
+    let _span = note(|| Operation::Linear { rows, input, output });
     let (weight, update) = parted(&layer.weight);
     if weight.dtype() == x.dtype() && update.is_none() {
         return layer.forward(x);

@@ -1,14 +1,15 @@
 //! What `dmd bench` times, and how.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_core::{Denoiser, Distiller, FewStep, Noise, NoiseSchedule};
 use dmd_infer::{Method, PipelineBuilder, Request};
-use dmd_kernels::{flops, recorded};
+use dmd_kernels::{Operation, Spent, flops, recorded, timed as clocked};
 use dmd_model::{
     AnyModel, AnyText, Conditioner, Family, Model, NetworkFiles, Networks, OpenOptions, TextParts,
     with_model, with_text,
@@ -28,12 +29,34 @@ fn settle<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<()> {
 /// Rows and columns of the matrices whose product is the measure.
 pub(super) const SIDE: usize = 2048;
 
+/// What speeds are compared with, in 10⁹ operations per second.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peak {
+    /// A large product of matrices on the device.
+    pub(super) product: f64,
+    /// The processor's registers alone; not of other devices.
+    pub(super) processor: Option<f64>,
+}
+
+impl Peak {
+    pub(super) fn measure(device: &Device, dtype: FloatDType) -> anyhow::Result<Self> {
+        let on_cpu = dmd_kernels::device::properties(device).hardware.is_none();
+        let processor = if on_cpu { dmd_kernels::device::processor_peak() } else { None };
+        Ok(Self { product: product(device, dtype)?, processor: processor.map(|speed| speed / 1e9) })
+    }
+
+    /// The highest of both.
+    pub(super) fn highest(self) -> f64 {
+        self.processor.unwrap_or(self.product).max(self.product)
+    }
+}
+
 /// What the device reaches in a product of matrices, in 10⁹ operations per second.
-pub(super) fn peak(device: &Device, dtype: FloatDType) -> anyhow::Result<f64> {
+fn product(device: &Device, dtype: FloatDType) -> anyhow::Result<f64> {
     let mut noise = Noise::from_seed(1);
     let mut matrix = || noise.normal([SIDE, SIDE], device).cast(dtype);
     let (a, b) = (matrix(), matrix());
-    let times = timed(7, || settle(a.clone().matmul(b.clone()).narrow(0, 0, 1)))?.times;
+    let times = timed((7, false), || settle(a.clone().matmul(b.clone()).narrow(0, 0, 1)))?.times;
     let best = times.into_iter().fold(f64::INFINITY, f64::min);
     Ok(2.0 * (SIDE as f64).powi(3) / best / 1e6)
 }
@@ -44,11 +67,14 @@ pub(super) struct Bench<'a> {
     pub(super) taesd: Option<&'a Path>,
     pub(super) batch: usize,
     pub(super) runs: usize,
+    /// Whether the time of each operation is taken too.
+    pub(super) layers: bool,
 }
 
 impl Bench<'_> {
     pub(super) fn measure(&self, part: Part) -> anyhow::Result<Measured> {
-        let Self { options, taesd, runs, .. } = *self;
+        let Self { options, taesd, .. } = *self;
+        let runs = (self.runs, self.layers);
         let (device, dtype) = (&options.device, options.dtype);
         let tiny = || OpenOptions {
             autoencoder: None,
@@ -88,7 +114,8 @@ impl Bench<'_> {
 
     /// What an opened model does.
     fn measure_of<F: Family>(&self, model: &Model<F>, part: Part) -> anyhow::Result<Measured> {
-        let Self { options: OpenOptions { device, dtype, .. }, batch, runs, .. } = *self;
+        let Self { options: OpenOptions { device, dtype, .. }, batch, .. } = *self;
+        let runs = (self.runs, self.layers);
         let dtype = *dtype;
         let [channels, height, width] = model.shape();
         let mut noise = Noise::from_seed(1);
@@ -156,6 +183,8 @@ pub(super) struct Measured {
     pub(super) times: Vec<f64>,
     /// Multiplications and additions of a run, recorded while it warmed up.
     pub(super) flops: f64,
+    /// Of one more run, the time of each operation; and of the whole run.
+    pub(super) layers: Option<(BTreeMap<Operation, Spent>, Duration)>,
     /// What a user should know of how the model was opened.
     pub(super) notes: Vec<String>,
 }
@@ -166,7 +195,10 @@ fn sample_of<N: Network>(networks: &NetworkFiles<N>) -> anyhow::Result<[usize; 3
 }
 
 /// Times each run, after one that warms up and is recorded.
-fn timed(runs: usize, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Measured> {
+fn timed(
+    (runs, layers): (usize, bool),
+    mut run: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<Measured> {
     let (warmed, operations) = recorded(&mut run);
     warmed?;
     let times = (0..runs).map(|_| {
@@ -175,5 +207,10 @@ fn timed(runs: usize, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Re
         Ok(start.elapsed().as_secs_f64() * 1e3)
     });
     let times = times.collect::<anyhow::Result<_>>()?;
-    Ok(Measured { times, flops: flops(&operations), notes: Vec::new() })
+    let layers = layers.then(|| {
+        let start = Instant::now();
+        let (outcome, spent) = clocked(&mut run);
+        outcome.map(|()| (spent, start.elapsed()))
+    });
+    Ok(Measured { times, flops: flops(&operations), layers: layers.transpose()?, notes: Vec::new() })
 }
