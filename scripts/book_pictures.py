@@ -37,7 +37,7 @@ steps = 240
 grid_every = 240
 checkpoint_every = 240
 """
-FIGURES = ["sample_deviation", "sample_mean", "gradient_norm", "matching"]
+FIGURES = ["sample_deviation", "sample_mean", "fake", "matching"]
 # The report's style sheet gives these colours by the page's theme; a picture in the book has one theme.
 COLOURS = {"#010101": "#333333", "#020202": "#e4e4e4", "#030303": "#e3f1e3"}
 
@@ -63,8 +63,8 @@ def arranged(page, columns=2):
         cells.append(f'<svg x="{x}" y="{y + title}" width="{width}" height="{height}">{plots[name][2]}</svg>')
     rows = -(-len(FIGURES) // columns)
     bottom = rows * (height + title + 12) + 8
-    names = re.findall(r'<i style="background:(#\w+)"></i> ([^:<]+):', page)
-    for place, (colour, name) in enumerate(names):
+    names = [(colour, f"runs/{name}") for colour, name in re.findall(r'<i style="background:(#\w+)"></i> runs/(\w+):', page)]
+    for place, (colour, name) in enumerate(dict.fromkeys(names)):
         cells.append(f'<rect x="{4 + 160 * place}" y="{bottom}" width="12" height="12" fill="{colour}"/>')
         cells.append(f'<text x="{22 + 160 * place}" y="{bottom + 11}" font-family="sans-serif" font-size="13">{name}</text>')
     full = (columns * (width + 16) - 16, bottom + 22)
