@@ -14,13 +14,16 @@ use dmd::scheduler::{KarrasSchedule, TimeSampler, heun};
 use dmd::train::{AdamW, AdamWConfig, Gradients, LearningRate};
 use dmd_ablations::toy::points;
 
+// ANCHOR: network
 /// `E[x0 | x_t]` of a Gaussian N(m, s²): `m + s² / (s² + sigma²) · (x_t − m)`, with m and s to learn.
 #[derive(Module, Debug)]
 struct Shrink {
     mean: Param<Tensor<1>>,
     deviation: Param<Tensor<1>>,
 }
+// ANCHOR_END: network
 
+// ANCHOR: denoiser
 impl Denoiser for Shrink {
     type Condition = ();
 
@@ -31,12 +34,15 @@ impl Denoiser for Shrink {
         mean.clone() + (x_t - mean) * variance.clone() / (variance + noise)
     }
 }
+// ANCHOR_END: denoiser
 
+// ANCHOR: fake_score
 impl FakeScore for Shrink {
     fn loss_weight(&self, level: &NoiseLevel) -> Tensor<1> {
         Prediction::Karras { sigma_data: 0.5 }.loss_weight(level)
     }
 }
+// ANCHOR_END: fake_score
 
 fn main() -> anyhow::Result<()> {
     let device = device::open("flex")?;
@@ -49,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         mean: Param::from_tensor(Tensor::from_floats([0.0, 0.0], &training)),
         deviation: Param::from_tensor(Tensor::from_floats([1.0], &training)),
     };
+    // ANCHOR: training
     let mut adam = AdamW::new(AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() });
     let rate = LearningRate::cosine(1e-2, 10, 1500);
     for step in 0..1500 {
@@ -59,6 +66,7 @@ fn main() -> anyhow::Result<()> {
         let grads = Gradients::of(loss, &model);
         (model, _) = adam.step(rate.at(step), model, grads);
     }
+    // ANCHOR_END: training
     let model = model.valid();
     println!(
         "learned {} and {}, exact [0.3, -0.2] and [0.4]",
@@ -66,8 +74,10 @@ fn main() -> anyhow::Result<()> {
         model.deviation.val().into_data()
     );
 
+    // ANCHOR: sampling
     let z = noise.normal([4000, 2, 1, 1], &device) * schedule.sigma_max;
     let samples = points(heun::sample(&model, &schedule, 18, z, &()));
+    // ANCHOR_END: sampling
     let mean = |axis: usize| samples.iter().map(|p| p[axis]).sum::<f64>() / 4000.0;
     println!("mean of 4000 samples by Heun's method: {:.3}, {:.3}", mean(0), mean(1));
     // 0.4 / √4000 is 0.006; the parameters themselves are good to about 0.01.

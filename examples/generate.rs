@@ -1,5 +1,6 @@
 //! A prompt becomes a PNG, without any model file: `cargo run --release --example generate -- "a red circle above a blue square"`.
 
+// ANCHOR: book
 use dmd::device;
 use dmd::infer::{Pipeline, Request, encode_png};
 use dmd::weights::write_atomic;
@@ -14,3 +15,4 @@ fn main() -> anyhow::Result<()> {
     println!("generate.png in {:.1} ms", drawn.timings.total().as_secs_f64() * 1e3);
     Ok(())
 }
+// ANCHOR_END: book

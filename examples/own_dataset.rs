@@ -1,5 +1,5 @@
-//! A data set of one's own is one `impl Dataset`: here pictures of gradients, made as they are drawn. Everything that
-//! takes a data set (the teachers' stages, the pairs, the critic's real pictures) takes this one, too.
+//! A data set of your own is one `impl Dataset`. This one paints pictures of gradients when they are asked for. Everything
+//! that takes a data set (a teacher's stages, pairs, the critic's real pictures) takes this one, too.
 //!
 //! `cargo run --example own_dataset`
 
@@ -8,6 +8,7 @@ use dmd::core::Noise;
 use dmd::data::{Dataset, Error, Example, grid, save};
 use image::{Rgb, RgbImage};
 
+// ANCHOR: data
 /// From dark to light, towards one of two sides.
 #[derive(Debug)]
 struct Gradients {
@@ -23,7 +24,9 @@ impl Gradients {
         RgbImage::from_fn(self.size, self.size, |x, y| Rgb([level(if side == 0 { x } else { y }); 3]))
     }
 }
+// ANCHOR_END: data
 
+// ANCHOR: dataset
 impl Dataset for Gradients {
     fn name(&self) -> String {
         "gradients".to_owned()
@@ -54,13 +57,16 @@ impl Dataset for Gradients {
         Some((right > bottom) == (side == 0))
     }
 }
+// ANCHOR_END: dataset
 
 fn main() -> anyhow::Result<()> {
+    // ANCHOR: use
     let (dataset, mut noise) = (Gradients { size: 32 }, Noise::from_seed(1));
     let examples = (0..8).map(|_| dataset.draw(&mut noise)).collect::<Result<Vec<_>, _>>()?;
     let (pictures, captions): (Vec<_>, Vec<_>) =
         examples.into_iter().map(|example| (example.image, example.caption)).unzip();
     let right = dataset.accuracy(&captions, &pictures);
+    // ANCHOR_END: use
     println!("{} draws {} pictures; {right:?} of them are right", dataset.name(), pictures.len());
     println!("its words: {}", dataset.vocabulary().join(", "));
     save(&grid(&pictures, 4), "own_dataset.png".as_ref())?;

@@ -1,5 +1,5 @@
-//! An objective of one's own is one `impl Objective`: here DMD's gradient whose values are bounded, so that a sample far from
-//! the data does not outweigh the others. The trainer takes it like those of the library.
+//! An objective of your own is one `impl Objective`. This one bounds the values of DMD's gradient, so that a sample far from
+//! the data does not outweigh the others. The trainer takes it like the objectives of the library.
 //!
 //! `cargo run --release --example own_objective` takes a few seconds on a CPU.
 
@@ -16,6 +16,7 @@ use dmd_ablations::toy::{Agreement, Mlp, points};
 const STEPS: usize = 1500;
 const BATCH: usize = 256;
 
+// ANCHOR: objective
 /// DMD's gradient with values between `−bound` and `bound`.
 #[derive(Debug)]
 struct Bounded {
@@ -30,6 +31,7 @@ impl Objective for Bounded {
         Ok(surrogate_loss(matched.x.clone(), gradient))
     }
 }
+// ANCHOR_END: objective
 
 fn main() -> anyhow::Result<()> {
     let device = device::open("flex")?;
@@ -37,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     let top = schedule.sigma_max;
     let teacher = GaussianMixture::new(&[(1.0, &[0.6, 0.2], 0.1), (2.0, &[-0.4, -0.3], 0.15)]);
 
+    // ANCHOR: trainer
     let network = || Mlp::new(96, 0.5, &device.clone().autodiff());
     let generator = FewStep::new(network(), vec![Level::of_sigma(top)]).with_noise_scale(top);
     let distiller = Distiller::new(generator, teacher.clone(), network(), schedule);
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
     for _ in 0..STEPS {
         trainer.step(|_, _| Ok(Batch::new(())))?;
     }
+    // ANCHOR_END: trainer
 
     let z = Noise::from_seed(2).normal([2000, 2, 1, 1], &device);
     let agreement = Agreement::of(&points(trainer.generator().first(z, &())), &teacher);

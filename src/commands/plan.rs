@@ -37,7 +37,7 @@ pub(crate) struct PlanArgs {
 }
 
 /// Of a plain product's speed, what the training of a network reaches, measured with Stable Diffusion 1.5 on flex (see
-/// docs/src/training.md); the kernels between products, and smaller products, take the rest.
+/// docs/src/resources.md); the kernels between products, and smaller products, take the rest.
 const REACHED: f64 = 0.33;
 
 pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {

@@ -56,7 +56,7 @@ enum Rule {
     WorseThanHighest(f64),
 }
 
-/// Figures, their rules, and the rules' reasons. `docs/src/training.md` has the same table for users.
+/// Figures, their rules, and the rules' reasons. `docs/src/watching.md` has the same table for users.
 const RULES: [(&str, Rule, &str); 12] = [
     // Latents have about unit variance. Brightness is the figure that DMD2's own training logs.
     ("sample_mean", Rule::Outside(-0.5, 0.5), "beyond ±0.5 the pictures' colours are wrong"),
