@@ -124,6 +124,14 @@ pub(crate) fn bytes(path: &Path) -> Option<Bytes> {
     inside(path, |folder, name| folder.files.get(name).cloned())
 }
 
+/// The error of a path into memory that leads to no file there; a path on the disk has none.
+pub(crate) fn missing(path: &Path) -> io::Result<()> {
+    match inside(path, |_, _| Some(())) {
+        Some(()) => Err(io::Error::new(io::ErrorKind::NotFound, "it is not among the files in memory")),
+        None => Ok(()),
+    }
+}
+
 /// Whether a path is a file, on the disk or in memory.
 pub fn is_file(path: &Path) -> bool {
     bytes(path).is_some() || path.is_file()
@@ -147,7 +155,7 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
     match bytes(path) {
         Some(bytes) => String::from_utf8(bytes.to_vec())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
-        None => fs::read_to_string(path),
+        None => missing(path).and_then(|()| fs::read_to_string(path)),
     }
 }
 
@@ -188,7 +196,8 @@ mod tests {
         for wrong in ["b/c", "a", "b/c.txt/d", "c.txt", "../a.txt"] {
             let wrong = path.join(wrong);
             assert!(!is_file(&wrong) && !is_dir(&wrong), "{wrong:?}");
-            assert!(read_to_string(&wrong).is_err(), "{wrong:?}");
+            let error = read_to_string(&wrong).expect_err("nothing is there");
+            assert_eq!(error.to_string(), "it is not among the files in memory", "{wrong:?}");
         }
     }
 }

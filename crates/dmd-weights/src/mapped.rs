@@ -55,6 +55,7 @@ impl Region {
             return Ok(Self { memory: Memory::Own(bytes), range });
         }
         let failed = |source| Error::Read { path: path.to_owned(), source };
+        embedded::missing(path).map_err(failed)?;
         let file = File::open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
         if found.is_dir() {
