@@ -3,7 +3,6 @@
 mod conditions;
 
 use std::ops::{ControlFlow, Range};
-use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 use dmd_core::{Guided, Noise};
@@ -12,6 +11,7 @@ use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan, TextFeatures, wit
 use image::RgbImage;
 
 use crate::checks::{check, check_inputs, finite, given_latents, seeds_of, size_of};
+use crate::clock::Instant;
 use crate::observer::{Observer, Progress, Stage};
 use crate::request::{Drawn, Request, TeacherSettings, Timings};
 use crate::{Error, Pipeline};

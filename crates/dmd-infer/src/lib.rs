@@ -19,6 +19,7 @@ pub fn embedded() -> std::path::PathBuf {
 
 mod builder;
 mod checks;
+mod clock;
 mod describe;
 mod drawing;
 mod error;
@@ -32,6 +33,7 @@ pub mod verify;
 pub use burn::tensor::{Device, FloatDType};
 pub use dmd_model::{LoraOption, SizeConditions, TextFeatures};
 pub use dmd_scheduler::{Sampler, Steps};
+pub use dmd_weights::MemoryFolder;
 
 pub use builder::PipelineBuilder;
 pub use error::Error;

@@ -28,7 +28,8 @@ impl Pipeline {
         PipelineBuilder::new(model.into(), device)
     }
 
-    /// Everything a model folder holds.
+    /// Everything a model folder holds. The folder can also be one in memory: the path of a
+    /// [`MemoryFolder`](crate::MemoryFolder), whose files a program gave as bytes.
     ///
     /// # Errors
     ///

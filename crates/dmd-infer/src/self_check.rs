@@ -6,7 +6,7 @@
 //! earlier one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use dmd_core::Noise;
@@ -14,6 +14,7 @@ use dmd_kernels::{Operation, recorded};
 
 use dmd_model::{OpenOptions, TextFeatures, check_dtype};
 
+use crate::clock::Instant;
 use crate::{Error, Method, Pipeline, PipelineBuilder, Request};
 
 /// What was compared, and what came of it.

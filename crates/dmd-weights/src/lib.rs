@@ -35,7 +35,7 @@ mod write;
 pub use atomic::write_atomic;
 #[doc(hidden)]
 pub use disk::{Fault, with_fault};
-pub use embedded::{EmbeddedFolder, is_dir, is_file, read_to_string};
+pub use embedded::{EmbeddedFolder, MemoryFolder, is_dir, is_file, read_to_string};
 pub use embedding::EmbeddingFile;
 pub use entry::Entry;
 pub use error::Error;

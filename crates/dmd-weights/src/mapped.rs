@@ -19,8 +19,8 @@ pub(crate) struct Region {
 #[derive(Clone)]
 enum Memory {
     Mapped(Arc<Mmap>),
-    /// A part of the program, or nothing: an empty file cannot be mapped.
-    Own(&'static [u8]),
+    /// What is in memory anyway, or nothing: an empty file cannot be mapped.
+    Own(bytes::Bytes),
 }
 
 impl Memory {
@@ -51,16 +51,18 @@ impl Region {
     #[expect(unsafe_code, reason = "a mapped file, see below")]
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         if let Some(bytes) = embedded::bytes(path) {
-            return Ok(Self { memory: Memory::Own(bytes), range: 0..bytes.len() });
+            let range = 0..bytes.len();
+            return Ok(Self { memory: Memory::Own(bytes), range });
         }
         let failed = |source| Error::Read { path: path.to_owned(), source };
+        embedded::missing(path).map_err(failed)?;
         let file = File::open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
         if found.is_dir() {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
         if found.len() == 0 {
-            return Ok(Self { memory: Memory::Own(&[]), range: 0..0 });
+            return Ok(Self { memory: Memory::Own(bytes::Bytes::new()), range: 0..0 });
         }
         // SAFETY: the mapping is read-only and lives as long as the regions that own it. Its content must not
         // change: this project replaces files by renaming, which leaves an open one as it is; a user who
@@ -98,7 +100,7 @@ impl Region {
 
     /// Gives the memory of its pages back to the system, which reads them again when they are used: from its own copy of
     /// the file, while it has one.
-    #[expect(unsafe_code, reason = "advice on a mapped file, see below")]
+    #[cfg_attr(target_os = "linux", expect(unsafe_code, reason = "advice on a mapped file, see below"))]
     pub(crate) fn release(&self) {
         #[cfg(target_os = "linux")]
         if let Some(map) = self.memory.map() {
