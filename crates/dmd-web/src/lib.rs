@@ -10,15 +10,8 @@
 //! new ImageData(picture.pixels, picture.width, picture.height);
 //! ```
 //!
-//! Drawing takes its time on the thread that calls it; a page calls it in a worker. The same in Rust, on any target:
-//!
-//! ```
-//! # #[cfg(feature = "embedded")] {
-//! let picture = dmd_web::Drawer::embedded()?.draw("a red circle above a blue square", 7)?;
-//! assert_eq!(picture.image().dimensions(), (64, 64));
-//! # }
-//! # Ok::<(), dmd_web::Error>(())
-//! ```
+//! Drawing takes its time on the thread that calls it; a page calls it in a worker. The page of the package shows the same in Rust, which runs
+//! on any target.
 
 mod drawer;
 mod error;
@@ -27,3 +20,8 @@ mod js;
 
 pub use drawer::{Drawer, Picture};
 pub use error::Error;
+
+/// The example of the package's page is a test.
+#[cfg(all(doctest, feature = "embedded"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
