@@ -10,8 +10,8 @@
 //! new ImageData(picture.pixels, picture.width, picture.height);
 //! ```
 //!
-//! Drawing takes its time on the thread that calls it; a page calls it in a worker. The page of the package shows the same in Rust, which runs
-//! on any target.
+//! Drawing takes its time on the thread that calls it; a page calls it in a worker. The page of the package shows the same in Rust,
+//! which runs on any target.
 
 mod drawer;
 mod error;
