@@ -5,10 +5,10 @@ use serde_json::json;
 
 use crate::console::say;
 
-/// List devices: compiled in, found here, their memory and float types
+/// List the backends of this build and the devices that they find, with memory and float types
 #[derive(Debug, Args)]
 pub(crate) struct DevicesArgs {
-    /// One JSON object per device instead of a table
+    /// Print one JSON object per device instead of a table
     #[arg(long)]
     json: bool,
 }

@@ -13,7 +13,7 @@ use dmd_weights::{Checkpoint, Family, LoraFile, Part as FilePart, Spelling, Tens
 
 use crate::console::say;
 
-/// Show what a model folder or a weight file holds, and what is missing
+/// Show the contents of a model folder or a weight file, and what is missing
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// A model folder, a component's folder, a weight file, or a repository of the Hugging Face hub
@@ -83,9 +83,7 @@ fn generator(model: &Path, device: &Device) {
             say!("the generator is called at t = {}{name}{guidance}", at.join(", "));
         }
         Ok(None) => {
-            say!(
-                "no distilled generator: it is drawn in many steps, unless --generator or --recipe names one"
-            );
+            say!("no distilled generator: it is drawn in many steps; --generator or --recipe can name one");
         }
         Err(error) => say!("the generator's recipe: {}", causes(error)),
     }
