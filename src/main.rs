@@ -2,6 +2,9 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(all(test, feature = "hub", feature = "serve"))]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod book;
 mod commands;
 mod console;
 mod memory;
@@ -78,7 +81,7 @@ enum Command {
     Verify(commands::verify::VerifyArgs),
     #[cfg(feature = "serve")]
     #[command(
-        after_help = "Examples:\n  dmd serve\n  dmd serve --model sd15 --generator unet_one_step --port 8080\n\nCtrl-C or SIGTERM stops it when what is being drawn is sent; once more, at once."
+        after_help = "Examples:\n  dmd serve\n  dmd serve --model sd15 --generator unet_one_step --port 8080\n\nCtrl-C or SIGTERM stops it after the pictures that are being drawn were sent; a second one stops it at once."
     )]
     Serve(commands::serve::ServeArgs),
     #[command(after_help = "Example:\n  dmd self-check --device wgpu --dtype f16")]

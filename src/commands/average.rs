@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use crate::console::say;
 
-/// Average the weights of several generators of one kind
+/// Average the weights of several generators of the same architecture
 #[derive(Debug, Args)]
 pub(crate) struct AverageArgs {
     /// UNet folders, such as RUN/unet_one_step, or bare weight files
     #[arg(required = true, num_args = 2..)]
     from: Vec<PathBuf>,
-    /// Folder to write; settings beside the weights are those of the first folder
+    /// Folder to write; the settings beside the weights are copied from the first folder
     #[arg(long)]
     out: PathBuf,
 }

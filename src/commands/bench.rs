@@ -22,20 +22,20 @@ pub(crate) struct BenchArgs {
     dtype: DtypeArgs,
     #[command(flatten)]
     options: PartsArgs,
-    /// Parts to time [default: text, unet, decode, picture where there is a generator, and with --taesd its two]
+    /// Parts to time [default: text, unet, decode; picture if the model has a generator; the two of --taesd if it is given]
     #[arg(long, value_enum, value_delimiter = ',')]
     parts: Vec<Part>,
-    /// Timed runs of each part, after one that is not timed
+    /// Timed runs of each part, after one untimed run
     #[arg(long, default_value_t = 10)]
     runs: usize,
-    /// Samples per call of a distillation iteration
+    /// Samples per batch of the part distillation
     #[arg(long, default_value_t = 16)]
     batch: usize,
     /// Also print where the time goes: every kind of layer, and the five slowest shapes (on flex and ndarray, which compute at
     /// once)
     #[arg(long)]
     layers: bool,
-    /// Folder of a TAESD, for the parts taesd and picture-taesd
+    /// Folder of a TAESD; it adds the parts taesd and picture-taesd
     #[arg(long)]
     taesd: Option<PathBuf>,
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub(crate) struct BenchArgs {
 pub(crate) enum Part {
     /// The text encoder on one prompt
     Text,
-    /// One unguided call of the generator's UNet, or of the teacher's where there is no generator
+    /// One call of the generator's UNet without guidance, or of the teacher's if the model has no generator
     Unet,
     /// One guided call of the UNet
     Guided,
@@ -81,7 +81,7 @@ impl Part {
 }
 
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
-    ensure!(args.runs > 0, "--runs 0 times nothing");
+    ensure!(args.runs > 0, "--runs must be at least 1");
     ensure!(args.batch > 0, "--batch 0 has no samples");
     let options = args.options.options(&args.model, args.dtype)?;
     let tiny = |part: &Part| matches!(part, Part::Taesd | Part::PictureTaesd);
@@ -91,7 +91,9 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         parts.extend(args.taesd.iter().flat_map(|_| [Part::Taesd, Part::PictureTaesd]));
         if generator_recipe(&options)?.is_none() {
             parts.retain(|part| !matches!(part, Part::Picture | Part::PictureTaesd));
-            note!("without a distilled generator, no picture; --generator or --recipe names one");
+            note!(
+                "this model has no distilled generator, so no picture is timed; name one by --generator or --recipe"
+            );
         }
     }
     ensure!(args.taesd.is_some() || !parts.iter().any(tiny), "give --taesd FOLDER to time its parts");

@@ -14,13 +14,13 @@ use super::progress::Progress;
 use super::ranks;
 use crate::console::say;
 
-/// Compute what a distillation reads again and again: latents of real pictures, and features of captions
+/// Compute the latents of real pictures and the features of captions for a distillation, once
 #[derive(Debug, Args)]
 pub(crate) struct CacheArgs {
-    /// The distillation's configuration file (TOML), with a [cache]
+    /// Configuration file of a distillation (TOML) with a section [cache]
     config: PathBuf,
-    /// This process's share, e.g. 2/4 for the second of four that work at the same time
-    /// [default: by the variables of mpirun, srun and Slurm's job arrays; else 1/1]
+    /// The share of this process, e.g. 2/4 for the second of four that run at the same time
+    /// [default: from the variables of mpirun, srun and Slurm's job arrays; without them 1/1]
     #[arg(long)]
     shard: Option<Share>,
     /// Device to compute on
@@ -31,7 +31,7 @@ pub(crate) struct CacheArgs {
 pub(crate) fn cache(args: &CacheArgs) -> anyhow::Result<()> {
     let config = DistillConfig::from_file(&args.config)?;
     let Some(section) = &config.cache else {
-        anyhow::bail!("{:?} has no [cache] section: it does not say where to keep anything", args.config);
+        anyhow::bail!("{:?} has no [cache] section; add one with the path of a folder", args.config);
     };
     let device = dmd_kernels::device::open(&args.device)?;
     let share = ranks::share(args.shard)?;
@@ -43,7 +43,7 @@ pub(crate) fn cache(args: &CacheArgs) -> anyhow::Result<()> {
     let folder = section.path.display();
     match outcome? {
         Outcome::Finished => say!("wrote {folder}"),
-        Outcome::Stopped => say!("stopped; the same command goes on where {folder} ends"),
+        Outcome::Stopped => say!("stopped; the same command continues with what {folder} lacks"),
     }
     Ok(())
 }

@@ -21,16 +21,16 @@ use crate::picture_file::Pictures;
 pub(crate) struct CompareArgs {
     #[command(flatten)]
     prompts: PromptArgs,
-    /// Seed of the first row; the next ones count up
+    /// Seed of the first row; each further row adds 1
     #[arg(long, default_value_t = 0, value_parser = super::seed, allow_negative_numbers = true)]
     seed: u64,
     /// Sampling steps of the teacher
     #[arg(long, default_value_t = 50)]
     steps: usize,
-    /// Classifier-free guidance of the teacher [default: what the generator was distilled with]
+    /// Classifier-free guidance of the teacher [default: the one that the generator was distilled with]
     #[arg(long)]
     guidance: Option<f64>,
-    /// Time each method this often and print the medians
+    /// How often each method is timed; the medians are printed
     #[arg(long, default_value_t = 3)]
     repeats: usize,
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub(crate) struct CompareArgs {
     dtype: DtypeArgs,
     #[command(flatten)]
     parts: PartsArgs,
-    /// Picture to write; its ending is its format: png, jpg or webp
+    /// Picture to write; its ending chooses the format: png, jpg or webp
     #[arg(long, default_value = "compare.png")]
     out: PathBuf,
     #[command(flatten)]
@@ -58,12 +58,12 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let builder = PipelineBuilder::from(args.parts.options(&args.model, args.dtype)?);
     match builder.generator_recipe()? {
         None => bail!(
-            "there are no two to compare: this model has a teacher alone; name a distilled generator of it (--generator), or a \
+            "there is nothing to compare: this model has only a teacher; name a distilled generator of it (--generator), or a \
              LoRA that makes one"
         ),
         Some(recipe) => ensure!(
             recipe.teacher != TeacherOf::Nothing,
-            "there are no two to compare: this model is itself a generator of few steps; name its teacher as the model, and \
+            "there is nothing to compare: this model is itself a generator of few steps; name its teacher as the model, and \
              this one by --generator"
         ),
     }

@@ -16,14 +16,14 @@ pub(crate) struct ConvertArgs {
     model: PathBuf,
     /// The folder to write; it must not exist
     out: PathBuf,
-    /// LoRA file to merge into the weights, with :STRENGTH behind it where that is not 1; can be given several times
+    /// LoRA file to merge into the weights; :STRENGTH behind it sets a strength other than 1; can be given several times
     #[arg(long, value_name = "FILE[:STRENGTH]", value_parser = lora)]
     lora: Vec<LoraOption>,
-    /// How the model is called in few steps, by the name of a published recipe: the folder says so then [default: known from
-    /// a name]
+    /// Name of the published recipe by which a few-step model is called; it is written into the folder [default: recognised
+    /// by the file's name]
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
-    /// A model folder whose configurations, tokenizers and missing parts a single file shares
+    /// A model folder from which a single file takes configurations, tokenizers and missing parts
     #[arg(long, value_name = "FOLDER")]
     config: Option<PathBuf>,
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::JsonArgs;
 use crate::console::say;
 
-/// List devices: compiled in, found here, their memory and float types
+/// List the backends of this build and the devices that they find, with memory and float types
 #[derive(Debug, Args)]
 pub(crate) struct DevicesArgs {
     #[command(flatten)]

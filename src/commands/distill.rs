@@ -30,7 +30,7 @@ pub(crate) struct DistillArgs {
     /// Device to train on
     #[arg(long, default_value = "flex")]
     device: String,
-    /// Start although `dmd plan` says that the memory is not enough
+    /// Start even if `dmd plan` finds that the memory is not enough
     #[arg(long)]
     anyway: bool,
 }
@@ -210,14 +210,14 @@ impl<F: Family> Making<'_, F> {
     }
 }
 
-/// Make the pairs of a distillation: noise, and what the teacher's deterministic sampler makes of it; captions are not
-/// encoded where `dmd cache` did
+/// Make the pairs of a distillation: noise, and the sample that the teacher's deterministic sampler draws from it; features
+/// of captions come from `dmd cache` if it has made them
 #[derive(Debug, Args)]
 pub(crate) struct PairsArgs {
-    /// The distillation's configuration file (TOML)
+    /// Configuration file of a distillation (TOML)
     config: PathBuf,
-    /// This process's share, e.g. 2/4 for the second of four; all files go into one folder in the end
-    /// [default: by the variables of mpirun, srun and Slurm's job arrays; else 1/1]
+    /// The share of this process, e.g. 2/4 for the second of four; copy all files into one folder at the end
+    /// [default: from the variables of mpirun, srun and Slurm's job arrays; without them 1/1]
     #[arg(long)]
     shard: Option<Share>,
     /// Device to compute on
@@ -238,7 +238,7 @@ pub(crate) fn pairs(args: &PairsArgs) -> anyhow::Result<()> {
     let folder = pair_folder(&config);
     match outcome? {
         Outcome::Finished => say!("wrote {}", folder.display()),
-        Outcome::Stopped => say!("stopped; the same command goes on where {} ends", folder.display()),
+        Outcome::Stopped => say!("stopped; the same command continues with what {} lacks", folder.display()),
     }
     Ok(())
 }

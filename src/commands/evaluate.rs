@@ -30,24 +30,24 @@ use crate::console::{bar_target, note, say, say_part};
 /// retrieval, CLIP score
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
-    /// Prompts: held-out ones of the shapes set, or the first captions of --data
+    /// Number of prompts: held-out ones of the shapes set, or the first captions of --data
     #[arg(long, default_value_t = 400)]
     prompts: usize,
-    /// Numbers of steps to measure, e.g. 50,1: the generator's own number measures the generator, any other its teacher
-    /// [default: 50 and the generator's]
+    /// Numbers of steps to measure, e.g. 50,1: the generator's own number measures the generator, any other number its
+    /// teacher [default: 50 and the generator's]
     #[arg(long, value_delimiter = ',')]
     steps: Vec<usize>,
-    /// Classifier-free guidance of the teacher [default: what the generator was distilled with]
+    /// Classifier-free guidance of the teacher [default: the one that the generator was distilled with]
     #[arg(long)]
     guidance: Option<f64>,
     /// Seed of prompts and pictures
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Folder of a distillation, the `output` of its configuration: its newest checkpoint is measured, e.g. --run runs/a,
-    /// with the teacher and the data of its configuration
+    /// Measure the newest checkpoint of a distillation, with the teacher and the data of its configuration: the folder that
+    /// is its `output`, e.g. --run runs/a
     #[arg(long, conflicts_with_all = ["model", "generator", "recipe"])]
     run: Option<PathBuf>,
-    /// With --run: a checkpoint that was kept (`pace.keep`), by its step [default: the newest]
+    /// With --run: the step of a checkpoint that was kept (`pace.keep`) [default: the newest]
     #[arg(long, value_name = "STEP", requires = "run")]
     checkpoint: Option<usize>,
     #[command(flatten)]
@@ -56,8 +56,8 @@ pub(crate) struct EvaluateArgs {
     parts: PartsArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
-    /// Folder of real pictures with metadata.jsonl in place of the shapes set; prompts are its captions (for a model of
-    /// classes their names)
+    /// Folder of real pictures with metadata.jsonl in place of the shapes set; its captions are the prompts (for a model
+    /// of classes, their names)
     #[arg(long)]
     data: Option<PathBuf>,
     /// Inception's file (pt_inception-2015-12-05-6726825d, .pth or .safetensors) in place of the fixed small network
@@ -66,12 +66,12 @@ pub(crate) struct EvaluateArgs {
     /// Folder of a CLIPModel with its tokenizer, for the CLIP score
     #[arg(long)]
     clip: Option<PathBuf>,
-    /// Folder of known pictures with metadata.jsonl, for retrieval: whether the nearest known picture, or one of the nearest
-    /// five, has the name that was asked for. A name is a caption up to its first comma
+    /// Folder of known pictures with metadata.jsonl, for retrieval: how often the nearest known picture, or one of the
+    /// nearest five, has the name that the prompt asked for. A name is a caption up to its first comma
     #[arg(long)]
     retrieval: Option<PathBuf>,
-    /// Folder to write grids into: of each number of steps the first 32 pictures, and the first 32 that do not show what
-    /// was asked for
+    /// Folder to write grids into: for each number of steps the first 32 pictures, and the first 32 that do not show what
+    /// the prompt asked for
     #[arg(long)]
     grids: Option<PathBuf>,
     #[command(flatten)]
@@ -308,7 +308,7 @@ impl Measures<'_> {
             found.places = known.places(&task.captions, &found.features);
             ensure!(
                 found.places.iter().any(Option::is_some),
-                "no prompt has a name that a picture of --retrieval has: {:?} is not among {:?} ..",
+                "no picture of --retrieval has the name of a prompt: {:?} is not among {:?} ..",
                 name(&task.captions[0]),
                 known.captions.first().map_or("", |caption| name(caption))
             );
@@ -365,8 +365,8 @@ impl Measures<'_> {
         }
     }
 
-    /// The best that a sampler can reach: real pictures of the same prompts, as they are and as the autoencoder keeps them. Their
-    /// distance to the other real pictures is not zero, because they are few.
+    /// Prints the limits that no sampler can pass: the share of prompts that the reader recognises in real pictures, before and
+    /// after the autoencoder, and the distance that so many real pictures have to the reference.
     fn bounds(&self, codec: &Codec, device: &Device, task: &Task) -> anyhow::Result<()> {
         let keep =
             |pictures: &[RgbImage]| to_rgb8(codec.decode(codec.encode_mode(from_rgb8(pictures, device))));

@@ -14,16 +14,16 @@ use crate::console::say;
 pub(crate) struct ExportArgs {
     /// The run's folder: `output` of its configuration
     run: PathBuf,
-    /// A checkpoint that was kept (`pace.keep`), by its step [default: the newest]
+    /// The step of a checkpoint that was kept (`pace.keep`) [default: the newest]
     #[arg(long)]
     step: Option<usize>,
-    /// Folder to write into [default: the run's]
+    /// Folder to write into [default: the run's folder]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Float type of the weights
     #[arg(long, value_enum, default_value = "f16")]
     precision: Dtype,
-    /// Device to read onto
+    /// Device to read the checkpoint on
     #[arg(long, default_value = "flex")]
     device: String,
 }

@@ -24,17 +24,17 @@ use crate::show::Show;
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     prompts: PromptArgs,
-    /// Seed of the first picture; the next ones count up
+    /// Seed of the first picture; each further picture adds 1
     #[arg(long, default_value_t = 0, value_parser = super::seed, allow_negative_numbers = true)]
     seed: u64,
-    /// Which of PyTorch's random generators takes the seed: with the same one diffusers starts from the same noise
+    /// Which of PyTorch's random generators to imitate; diffusers with the same generator starts from the same noise
     #[arg(long, value_enum, default_value_t = NoiseArg::TorchCpu)]
     noise: NoiseArg,
     /// Pictures per prompt
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Steps to draw in: as many as the generator is called in (usually 1) draws with the generator, any other number with
-    /// the teacher beside it [default: the generator's number, or 50 of a model without one]
+    /// Number of steps: the generator's own number (usually 1) draws with the generator, any other number with the teacher
+    /// beside it [default: the generator's number, or 50 if the model has no generator]
     #[arg(long)]
     steps: Option<usize>,
     /// The teacher's timesteps instead of a number of steps, e.g. 981,721,441,181
@@ -43,24 +43,24 @@ pub(crate) struct GenerateArgs {
     /// The teacher's sampler: ddim, ddpm, pndm, euler, euler-ancestral, heun, dpm++, unipc, lcm, tcd
     #[arg(long)]
     sampler: Option<Sampler>,
-    /// Classifier-free guidance of the teacher [default: what the generator was distilled with, or 7.5
-    /// (5 for SDXL)]; or what a latent consistency model is told [default: 8.5]
+    /// Classifier-free guidance of the teacher [default: the one that the generator was distilled with, or 7.5 (5 for SDXL)],
+    /// or the guidance that a latent consistency model takes as its input [default: 8.5]
     #[arg(long)]
     guidance: Option<f64>,
-    /// Scale the guided prediction back to the deviation it has without guidance, by this share from 0 to 1: less
-    /// glaring pictures at high guidance (teacher only)
+    /// Share from 0 to 1 by which the guided prediction is scaled back to the deviation that it has without guidance; it
+    /// makes pictures at high guidance less glaring (teacher only)
     #[arg(long, default_value_t = 0.0)]
     guidance_rescale: f64,
-    /// What pictures should not show (teacher only); "" is the empty prompt, which for SDXL is another thing than none
+    /// What pictures should not show (teacher only); for SDXL, the empty prompt "" differs from leaving the option out
     #[arg(long)]
     negative: Option<String>,
-    /// Layers of the text encoder to leave out at its end
+    /// Number of last layers of the text encoder to skip
     #[arg(long, default_value_t = 0)]
     clip_skip: usize,
-    /// A picture to start from (teacher only)
+    /// A picture to start from instead of noise (teacher only)
     #[arg(long)]
     init: Option<PathBuf>,
-    /// How much of that picture is drawn anew, from 0 to 1
+    /// How much of that picture is drawn anew, from 0 (nothing) to 1 (everything)
     #[arg(long, default_value_t = 0.8, requires = "init")]
     strength: f64,
     /// Width and height in pixels, e.g. 512x768 [default: the model's own]
@@ -72,25 +72,26 @@ pub(crate) struct GenerateArgs {
     dtype: DtypeArgs,
     #[command(flatten)]
     parts: PartsArgs,
-    /// SDXL: the size that the picture is said to have had before it was resized, e.g. 4096x4096 [default: its own]
+    /// SDXL: the size that the network takes for the picture's size before it was resized, e.g. 4096x4096; a small one gives
+    /// blurred pictures [default: the picture's own]
     #[arg(long, value_parser = size, value_name = "WIDTHxHEIGHT")]
     original_size: Option<(usize, usize)>,
-    /// SDXL: the size that the picture is said to be made for [default: its own]
+    /// SDXL: the size that the network takes for the picture's target size [default: the picture's own]
     #[arg(long, value_parser = size, value_name = "WIDTHxHEIGHT")]
     target_size: Option<(usize, usize)>,
-    /// SDXL: how far from the left and the top the picture is said to be cut, e.g. 0x0 [default: not cut]
+    /// SDXL: how many pixels the network takes to be cut off at the left and at the top, e.g. 0x0 [default: nothing is cut]
     #[arg(long, value_parser = size, value_name = "LEFTxTOP")]
     crop: Option<(usize, usize)>,
     /// Folder of an AutoencoderTiny (TAESD) that decodes in place of the full autoencoder
     #[arg(long)]
     taesd: Option<PathBuf>,
-    /// Decode large pictures in overlapping tiles of this many latents a side
+    /// Decode large pictures in overlapping tiles with sides of so many latents, e.g. 64
     #[arg(long)]
     tile: Option<usize>,
     /// Pictures that go through the networks together [default: 2 of 512x512, more of smaller ones, at most 32]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     at_a_time: Option<u16>,
-    /// Picture to write; its ending (png, jpg, webp) is its format; several pictures are numbered; `-` is standard output
+    /// Picture to write; its ending chooses the format: png, jpg or webp; several pictures are numbered; `-` is standard output
     #[arg(long, default_value = "picture.png")]
     out: PathBuf,
     /// Show each picture in the terminal too; without a name in the way that the terminal is known for
@@ -223,7 +224,7 @@ impl GenerateArgs {
             }
             (Method::Teacher(_), Some(of_unet)) if of_unet.teacher != TeacherOf::UNet => {
                 let name = of_unet.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
-                note!("drawn as any other model, and not by its recipe{name}, which has no such setting");
+                note!("drawn like any other model, because its recipe{name} does not have this setting");
                 Ok((builder.recipe("none").teacher_only(), method, None))
             }
             (Method::Teacher(_), _) => Ok((builder.teacher_only(), method, recipe)),
@@ -238,7 +239,7 @@ impl GenerateArgs {
                 let scale = settings.guidance_scale.unwrap_or(pipeline.default_guidance());
                 note!(
                     "this model has no distilled generator; it is drawn in {USUAL_STEPS} steps under guidance \
-                     {scale}. One of a few steps is named by --generator, or, where the model itself is one, by --recipe"
+                     {scale}. Name a few-step generator by --generator, or by --recipe if the model itself is one"
                 );
             }
             _ => {}
@@ -254,7 +255,7 @@ impl GenerateArgs {
         if let Some(path) = &self.init {
             let opened = open_picture(path, Background::White)?;
             if opened.transparent {
-                note!("transparent parts of {path:?} are taken for white");
+                note!("transparent parts of {path:?} are drawn as white");
             }
             settings = settings.with_start(opened.image, self.strength);
         }

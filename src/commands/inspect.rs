@@ -17,7 +17,7 @@ use serde_json::json;
 use super::JsonArgs;
 use crate::console::say;
 
-/// Show what a model folder or a weight file holds, and what is missing
+/// Show the contents of a model folder or a weight file, and what is missing
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// A model folder, a component's folder, a weight file, or a repository of the Hugging Face hub
@@ -166,10 +166,8 @@ fn generator(model: &Path, device: &Device) -> String {
             let (name, guidance) = (name.unwrap_or_default(), guidance.unwrap_or_default());
             format!("the generator is called at t = {}{name}{guidance}", at.join(", "))
         }
-        Ok(None) => {
-            "no distilled generator: it is drawn in many steps, unless --generator or --recipe names one"
-                .to_owned()
-        }
+        Ok(None) => "no distilled generator: it is drawn in many steps; --generator or --recipe can name one"
+            .to_owned(),
         Err(error) => format!("the generator's recipe: {}", causes(error)),
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct ModelArgs {
     /// [default: the embedded model]
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Device: flex, ndarray, wgpu, wgpu:1, wgpu:cpu, vulkan, cuda:0 (`dmd devices` lists what is here)
+    /// Device: flex, ndarray, wgpu, wgpu:1, wgpu:cpu, vulkan, cuda:0 (`dmd devices` lists those of this machine)
     #[arg(long, default_value = "flex")]
     device: String,
 }
@@ -123,7 +123,7 @@ pub(crate) fn print_recipe(recipe: &Recipe) {
 /// In which float type networks compute.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct DtypeArgs {
-    /// Float type of UNet and autoencoder: f32, or on devices that know them f16 and bf16
+    /// Float type of UNet and autoencoder: f32, or f16 and bf16 on devices that support them
     #[arg(long, value_enum, default_value_t)]
     dtype: Dtype,
 }
@@ -227,22 +227,22 @@ pub(crate) struct PartsArgs {
     /// Distilled generator: a UNet folder, a bare state dict or a single file [default: unet_one_step of the model]
     #[arg(long)]
     generator: Option<PathBuf>,
-    /// How the generator is called, by the name of a published recipe: dmd2-1step, dmd2-4step, lcm, lightning-1step to
-    /// -8step, hyper-1step to -8step, hyper-1step-unet, turbo, tcd; none, whatever a file's name says. Without --generator
-    /// the model itself is called so [default: known from the file or its name]
+    /// Name of the published recipe by which the generator is called: dmd2-1step, dmd2-4step, lcm, lightning-1step to -8step,
+    /// hyper-1step to -8step, hyper-1step-unet, turbo, tcd; or none, to ignore the file's name. Without --generator it
+    /// applies to the model itself [default: recognised by the file or its name]
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
-    /// LoRA file to merge into the weights, with :STRENGTH behind it where that is not 1; can be given several times
+    /// LoRA file to merge into the weights; :STRENGTH behind it sets a strength other than 1; can be given several times
     #[arg(long, value_name = "FILE[:STRENGTH]", value_parser = lora)]
     lora: Vec<LoraOption>,
-    /// Textual inversion, a word that prompts can have then: the tensor's name in diffusers' files, otherwise the file's name
-    /// without its ending, or what stands behind it as :WORD; can be given several times
+    /// File of a textual inversion, which adds a word that prompts can use. The word is :WORD if given, else the tensor's
+    /// name in diffusers' files, and the file's name without its ending in other files; can be given several times
     #[arg(long, value_name = "FILE[:WORD]", value_parser = embedding)]
     embedding: Vec<EmbeddingOption>,
     /// Autoencoder in place of the model's own: a folder, or a single file
     #[arg(long, value_name = "FILE | FOLDER")]
     vae: Option<PathBuf>,
-    /// With a single file as --model: a model folder whose configurations, tokenizers and missing parts it shares
+    /// With a single file as --model: a model folder from which it takes configurations, tokenizers and missing parts
     #[arg(long, value_name = "FOLDER")]
     config: Option<PathBuf>,
 }

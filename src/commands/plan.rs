@@ -15,7 +15,7 @@ use super::distill::measured_step;
 use super::ranks::Ranks;
 use crate::console::say;
 
-/// Say what a distillation needs, and whether it fits: memory, time and disk
+/// Print what a distillation needs, and whether it fits: memory, time and disk
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// Configuration file (TOML), e.g. configs/sd15-one-step.toml
@@ -29,7 +29,7 @@ pub(crate) struct PlanArgs {
     /// Ranks that share the micro-batches
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     ranks: u16,
-    /// Measure two steps with one micro-batch on the device, in place of an estimate; needs the teacher and the data
+    /// Measure two steps with one micro-batch on the device instead of estimating; needs the teacher and the data
     #[arg(long, conflicts_with = "teacher")]
     measure: bool,
     #[command(flatten)]

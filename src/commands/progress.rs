@@ -28,7 +28,7 @@ pub(crate) fn listen(word: &'static str) -> anyhow::Result<()> {
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        say_err!("\n{word} (Ctrl-C again: at once)");
+        say_err!("\n{word} (a second Ctrl-C stops at once)");
     })
     .context("cannot listen for Ctrl-C")
 }

@@ -14,17 +14,17 @@ use crate::console::{bar_target, note, say, status};
 /// Fetch a model from the Hugging Face hub into its cache
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
-    /// OWNER/NAME, OWNER/NAME@REVISION, and with :FILE behind it one of its files
+    /// OWNER/NAME or OWNER/NAME@REVISION; :FILE behind it fetches one of its files
     model: String,
     #[command(flatten)]
     dtype: DtypeArgs,
-    /// Make no connection: say where the cache has the model, or that it lacks it
+    /// Make no connection: print where the cache has the model, or fail if it does not have it
     #[arg(long)]
     offline: bool,
 }
 
 pub(crate) fn pull(args: &PullArgs) -> anyhow::Result<()> {
-    listen("stopping; what was fetched is kept, and the next call goes on there")?;
+    listen("stopping; what was fetched is kept, and the next call continues there")?;
     let found = fetch(&Repository::parse(&args.model)?, args.dtype.float(), args.offline)?;
     say!("{}", found.model().display());
     Ok(())
@@ -39,8 +39,9 @@ pub(crate) fn place(model: &Path, dtype: FloatDType) -> anyhow::Result<PathBuf> 
         return Ok(model.to_owned());
     };
     note!("{} is not on this disk; looking on the Hugging Face hub", model.display());
-    let found = fetch(&repository, dtype, false)
-        .with_context(|| format!("{model:?} is not here, and was looked for on the Hugging Face hub"))?;
+    let found = fetch(&repository, dtype, false).with_context(|| {
+        format!("{model:?} is not on this disk, and fetching it from the Hugging Face hub failed")
+    })?;
     Ok(found.model())
 }
 
@@ -88,12 +89,12 @@ fn fetch(repository: &Repository, dtype: FloatDType, offline: bool) -> anyhow::R
     bar.finish_and_clear();
     match found {
         Err(dmd_hub::Error::Cancelled) => {
-            Err(Interrupted("stopped; the next call goes on there".to_owned()).into())
+            Err(Interrupted("stopped; the next call continues there".to_owned()).into())
         }
         Err(error) => Err(error.into()),
         Ok(found) => {
             for part in &found.selection.other_variant {
-                note!("{part} is published in another precision than the one asked for, and that was taken");
+                note!("{part} is not published in the requested precision; another one was fetched");
             }
             Ok(found)
         }

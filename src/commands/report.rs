@@ -13,7 +13,7 @@ pub(crate) struct ReportArgs {
     /// Folders of runs, each the `output` of its configuration, e.g. runs/a runs/b
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// HTML file to write [default: report.html in the run's folder; of several runs, here]
+    /// HTML file to write [default: report.html in the run's folder; for several runs, in the current folder]
     #[arg(long)]
     out: Option<PathBuf>,
 }

@@ -20,7 +20,7 @@ pub(crate) struct SelfCheckArgs {
     dtype: DtypeArgs,
     #[command(flatten)]
     parts: PartsArgs,
-    /// Print every check, not only the worst and the wrong ones
+    /// Print every check, not only the failed ones and those with the largest errors
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -63,7 +63,7 @@ pub(crate) fn self_check(args: &SelfCheckArgs) -> anyhow::Result<()> {
         say!("{:>9} {:>9} {:>10} {:>9}  check", "error", "allowed", "first ms", "warm ms");
         all.iter().take(shown).for_each(print);
         if shown < total {
-            say!("and {} more, all nearer (--all shows them)", total - shown);
+            say!("and {} more, all with smaller errors (--all shows them)", total - shown);
         }
         say!("first runs {first:.1} s, with compilation and tuning; warm {warm:.1} s");
     }

@@ -20,44 +20,45 @@ pub(crate) struct ServeArgs {
     dtype: DtypeArgs,
     #[command(flatten)]
     parts: PartsArgs,
-    /// Address to listen on; any but a loopback address asks for --token or --open
+    /// Address to listen on; any address but a loopback one needs --token or --open
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 7860)]
     port: u16,
-    /// File with a token that requests must send: `Authorization: Bearer TOKEN`
+    /// File with a token that requests must send, as `Authorization: Bearer TOKEN`
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
-    /// Answer without a token on an address that other machines reach
+    /// Answer without a token on an address that other machines can reach
     #[arg(long, conflicts_with = "token")]
     open: bool,
-    /// Origin of a page elsewhere that may use the API, e.g. https://example.org; may be given several times
+    /// Origin of a page on another site that may use the API, e.g. https://example.org; can be given several times
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
-    /// Name of this server that requests without a token may give as its host, beside localhost and addresses; may be given
+    /// Host name by which requests without a token may call this server, besides localhost and addresses; can be given
     /// several times
     #[arg(long)]
     name: Vec<String>,
-    /// What the addresses of pictures in OpenAI's `url` answers begin with, behind a proxy, e.g. https://example.org
+    /// Beginning of the picture addresses in `url` answers of OpenAI's API, for a server behind a proxy, e.g.
+    /// https://example.org
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
-    /// Requests that may wait; one more gets status 429
+    /// Number of requests that may wait; a further one gets status 429
     #[arg(long, default_value_t = Settings::default().waiting)]
     waiting: usize,
-    /// Pictures of several requests that are drawn in one batch, at most
+    /// Largest number of pictures that are drawn in one batch, from several requests
     #[arg(long, default_value_t = Settings::default().together)]
     together: usize,
-    /// Most pictures of a request
+    /// Largest number of pictures per request
     #[arg(long, default_value_t = Settings::default().pictures)]
     most: usize,
-    /// Longest side of a picture, in pixels [default: twice the model's own]
+    /// Longest side of a picture, in pixels [default: twice the model's size]
     #[arg(long)]
     side: Option<usize>,
-    /// Most steps of the teacher
+    /// Largest number of the teacher's steps
     #[arg(long, default_value_t = Settings::default().steps)]
     most_steps: usize,
-    /// Seconds that a request may wait and be drawn
+    /// Time limit of a request in seconds, waiting included
     #[arg(long, default_value_t = Settings::default().time.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 }
@@ -85,7 +86,7 @@ impl ServeArgs {
         for (name, value) in
             [("--waiting", self.waiting), ("--together", self.together), ("--most", self.most)]
         {
-            ensure!(value > 0, "{name} 0 lets nobody draw");
+            ensure!(value > 0, "{name} must be at least 1");
         }
         Ok(Settings {
             model: self.model.name(),

@@ -14,16 +14,16 @@ use crate::console::say;
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Inputs and outputs, as scripts/reference.py writes them
+    /// File of inputs and outputs, written by scripts/reference.py
     #[arg(long)]
     reference: PathBuf,
     /// One-step generator: a UNet folder or a bare state dict [default: unet_one_step, else unet]
     #[arg(long)]
     generator: Option<PathBuf>,
-    /// Absolute part of the tolerance
+    /// Absolute tolerance
     #[arg(long, default_value_t = 1e-4)]
     atol: f64,
-    /// Part relative to the reference
+    /// Tolerance relative to the reference
     #[arg(long, default_value_t = 1e-4)]
     rtol: f64,
     #[command(flatten)]
@@ -32,7 +32,10 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     for (name, value) in [("--atol", args.atol), ("--rtol", args.rtol)] {
-        ensure!(value.is_finite() && value >= 0.0, "{name} {value} is no tolerance");
+        ensure!(
+            value.is_finite() && value >= 0.0,
+            "{name} is {value}; a tolerance is a number of at least 0"
+        );
     }
     let tolerances = Tolerances { absolute: args.atol, relative: args.rtol };
     let generator = args.generator.as_ref().map(|path| super::place(path, FloatDType::F32)).transpose()?;

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod book;
 #[cfg(feature = "serve")]
 mod browser;
 mod doors;

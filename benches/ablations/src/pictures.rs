@@ -1,4 +1,4 @@
-//! Small pictures of classes: single shapes, or a folder of one's own.
+//! Small pictures of classes: single shapes, or a folder of your own.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};

@@ -55,7 +55,7 @@ pub enum Error {
     },
     /// A prompt has more tokens than the model takes.
     #[error(
-        "the prompt has {found} tokens with start and end, the model takes {max}; shorten it: {prompt:?}"
+        "the prompt has {found} tokens including start and end, but the model takes at most {max}; shorten it: {prompt:?}"
     )]
     TooLong {
         /// The start of the prompt.

@@ -61,12 +61,13 @@ pub fn gradient_above<const D: usize>(
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Weighting {
-    /// Equation 8, as executed: [`gradient`]. FID 2.66.
+    /// DMD's equation 8, as its code executes it: divided by the mean error of the teacher, per sample ([`gradient`]).
+    /// FID 2.66.
     #[default]
     Normalised,
-    /// [`gradient_above`]: the same with a floor under the normaliser.
+    /// The same with a floor under the divisor ([`gradient_above`]).
     NormalisedAbove {
-        /// The least that it counts for.
+        /// The smallest divisor.
         floor: f64,
     },
     /// `w_t = sigma / alpha`. FID 3.60.

@@ -17,7 +17,7 @@ use crate::{Diffusion, NoiseLevel, TimeSampler};
 
 /// A loss of the generator's samples, made of what teacher and fake score predict about them.
 ///
-/// [`Weighting`] is DMD's own: the difference of the two predictions, weighted. An objective of one's own:
+/// [`Weighting`] is DMD's own: the difference of the two predictions, weighted. An objective of your own:
 ///
 /// ```
 /// use burn::tensor::Tensor;
@@ -122,7 +122,7 @@ pub enum Lacks {
     Guidance,
     /// A second diffusion in the turn's draw ([`crate::Draw::second`]).
     Diffusion,
-    /// Something that an objective of one's own needs, in words.
+    /// Something that an objective of your own needs, in words.
     Other(&'static str),
 }
 

@@ -56,7 +56,7 @@ impl TimeSampler {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TimeDistribution {
-    /// All equally often, as DMD and DMD2.
+    /// Each level equally often, as in DMD and DMD2.
     #[default]
     Uniform,
     /// `t' = shift · t / (1 + (shift − 1) · t)` of a uniform `t` in `[0, 1)`, the place in the schedule: a shift above 1

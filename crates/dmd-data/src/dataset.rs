@@ -30,7 +30,7 @@ pub struct Entry<'a> {
 
 /// Captions, and the pictures they describe.
 ///
-/// A data set of one's own needs a name and captions; with pictures also [`Self::draw`] and [`Self::size`]. Everything
+/// A data set of your own needs a name and captions; with pictures also [`Self::draw`] and [`Self::size`]. Everything
 /// random comes from the `noise` that is handed in, so that a run can be repeated.
 pub trait Dataset: Debug + Send + Sync {
     /// What messages call it, e.g. `the folder "data"`.

@@ -1,5 +1,5 @@
-//! Captioned pictures to train on and to measure with: a folder or tar files of one's own, a list of prompts, or
-//! the procedural shapes. One trait, [`Dataset`], stands for all of them; a data set of one's own is one `impl` of it.
+//! Captioned pictures to train on and to measure with: a folder or tar files of your own, a list of prompts, or
+//! the procedural shapes. One trait, [`Dataset`], stands for all of them; a data set of your own is one `impl` of it.
 
 mod dataset;
 mod epochs;

@@ -9,18 +9,18 @@ use crate::{Background, Dataset, Error, ImageFolder, Mirrored, Prompts, Shapes, 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum DataSection {
-    /// The procedural shapes.
+    /// Coloured shapes that are painted when they are needed; no file is read.
     Shapes {},
-    /// A folder of pictures with their captions (see [`ImageFolder`]).
+    /// A folder of pictures with a list of their captions, `metadata.jsonl` or `metadata.csv`.
     Folder(Pictures),
-    /// Tar files of pictures with their captions (see [`WebDataset`]): the path is a tar file, a folder of them, a
-    /// pattern, or a sequence such as `train-{000..009}.tar`.
+    /// Tar files of pictures with their captions, as WebDataset writes them: a tar file, a folder of them, a pattern, or a
+    /// sequence such as `train-{000..009}.tar`.
     Webdataset(Pictures),
-    /// A file of prompts: text, one per line, or `.jsonl`, an object per line.
+    /// Prompts without pictures: a text file with one per line, or a `.jsonl` file with an object per line.
     Prompts {
-        /// The file.
+        /// The file with the prompts.
         path: PathBuf,
-        /// The name of the prompt in the objects of a `.jsonl` file; by default the first of `prompt`, `text` and
+        /// Name of the prompt in the objects of a `.jsonl` file. By default it is the first of `prompt`, `text` and
         /// `caption` that an object has.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
@@ -31,14 +31,14 @@ pub enum DataSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pictures {
-    /// Where they lie.
+    /// The folder or the tar files.
     pub path: PathBuf,
-    /// Height and width the pictures are resized to.
+    /// Height and width to which pictures are resized.
     pub size: u32,
     /// The colour behind transparent parts.
     #[serde(default)]
     pub background: Background,
-    /// Show each picture mirrored as well (see [`Mirrored`]).
+    /// Show each picture mirrored as well.
     #[serde(default, skip_serializing_if = "is_false")]
     pub flip: bool,
 }

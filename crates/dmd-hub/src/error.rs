@@ -81,7 +81,7 @@ pub enum Error {
     },
     /// The connection cannot be encrypted: mostly a certificate that is not known.
     #[error(
-        "the connection to {host} is not safe; where a proxy stands in between, SSL_CERT_FILE names its certificates"
+        "the connection to {host} is not safe; if a proxy stands in between, set SSL_CERT_FILE to the file of its certificates"
     )]
     Encryption {
         /// The host.

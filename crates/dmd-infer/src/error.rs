@@ -45,7 +45,7 @@ pub enum Error {
         /// What would be accepted.
         wanted: String,
     },
-    /// A guidance scale without sense.
+    /// A guidance scale that is not allowed.
     #[error("guidance {scale} is not a number of at least 1")]
     Guidance {
         /// The scale asked for.
@@ -78,7 +78,7 @@ pub enum Error {
         steps: usize,
     },
     /// A reference file that does not hold what a comparison needs.
-    #[error("{path:?} is no reference for this model: {reason}")]
+    #[error("{path:?} is not a reference for this model: {reason}")]
     Reference {
         /// The file.
         path: PathBuf,

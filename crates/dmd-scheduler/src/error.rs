@@ -51,7 +51,7 @@ pub enum Error {
         reason: String,
     },
     /// A strength that leaves no step, or is no share.
-    #[error("strength {strength} of {steps} steps leaves none; it is between 0 and 1")]
+    #[error("strength {strength} leaves none of the {steps} steps to do; use a larger one, at most 1")]
     Strength {
         /// The strength asked for.
         strength: f64,

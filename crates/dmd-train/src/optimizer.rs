@@ -22,8 +22,8 @@ pub struct AdamW {
     refused: Option<Tensor<1>>,
 }
 
-/// Constants of [`AdamW`], and `[optimizer]` of a distillation; the defaults are PyTorch's, and DMD's (appendix: weight
-/// decay 0.01, clip 10).
+/// `[optimizer]` of a distillation: constants of AdamW, the same for generator and fake score. The defaults are PyTorch's,
+/// and DMD's (appendix: weight decay 0.01, clip 10).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {

@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 pub struct Pace {
     /// Optimiser steps in all.
     pub steps: usize,
-    /// A line in `metrics.jsonl` every so many steps.
+    /// Steps from one line in `metrics.jsonl` to the next.
     #[serde(default = "one")]
     pub log_every: usize,
-    /// A grid of pictures every so many steps.
+    /// Steps from one grid of pictures to the next.
     #[serde(default = "five_hundred")]
     pub grid_every: usize,
-    /// A checkpoint every so many steps.
+    /// Steps from one checkpoint to the next.
     #[serde(default = "five_hundred")]
     pub checkpoint_every: usize,
-    /// Checkpoints that are kept, the newest among them; older ones are named by their step.
+    /// Number of checkpoints that are kept, including the newest. Older ones are named by their step.
     #[serde(default = "one")]
     pub keep: usize,
-    /// Write TensorBoard's event files, below `tensorboard/`, beside `metrics.jsonl`.
+    /// Also write TensorBoard's event files, below `tensorboard/`.
     #[serde(default)]
     pub tensorboard: bool,
 }

@@ -39,7 +39,7 @@ pub enum Error {
         reason: String,
     },
     /// A file does not hold what it, or what names it, says.
-    #[error("{path:?} does not hold what it should: {reason}")]
+    #[error("{path:?} does not have the expected content: {reason}")]
     Index {
         /// The file.
         path: PathBuf,

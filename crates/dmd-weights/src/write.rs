@@ -44,7 +44,7 @@ pub fn write(path: &Path, tensors: &Tensors, precision: Precision) -> Result<(),
     write_with_metadata(path, tensors, precision, &[("format", "pt")])
 }
 
-/// [`write()`] with metadata of one's own, keys and their values: what belongs to tensors that are no model. They are written
+/// [`write()`] with metadata of your own, keys and their values: what belongs to tensors that are no model. They are written
 /// in the order of their keys, so that equal tensors are equal files.
 ///
 /// # Errors

@@ -50,7 +50,7 @@ impl Exported {
             DataSection::Shapes {} => Ok(None),
             DataSection::Folder(pictures) => Ok(Some(pictures.path.clone())),
             DataSection::Webdataset(_) | DataSection::Prompts { .. } => {
-                bail!("the run's data are no folder of pictures; name one to compare with, by --data FOLDER")
+                bail!("the run's data are not a folder of pictures; name one by --data FOLDER")
             }
         }
     }

@@ -12,11 +12,11 @@ use crate::Error;
 use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
 
-/// `[unet]` of a teacher on pixels.
+/// `[unet]` of a teacher on pixels: the denoising network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PixelUNetSection {
-    /// Channels per level; the deepest attends.
+    /// Channels per level; the deepest level has attention.
     pub block_out_channels: Vec<usize>,
     /// Residual blocks per level.
     pub layers_per_block: usize,
@@ -38,7 +38,7 @@ impl PixelUNetSection {
     }
 }
 
-/// `[training]` of a teacher on pixels.
+/// `[training]` of a teacher on pixels: its one stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PixelTrainingSection {
@@ -46,16 +46,16 @@ pub struct PixelTrainingSection {
     pub batch: usize,
     /// Learning rate after the warm-up.
     pub learning_rate: f64,
-    /// How the learning rate goes on after its warm-up: a cosine to a tenth, or constant.
+    /// What the learning rate does after its warm-up: fall to a tenth along a cosine, or stay constant.
     #[serde(default = "Schedule::cosine")]
     pub schedule: Schedule,
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average.
     pub ema_decay: f64,
-    /// Share of the pictures whose class is withheld, so that the teacher can be guided.
+    /// Share of the pictures whose class is hidden from the network, so that the teacher can be guided.
     pub class_dropout: f64,
-    /// How long and how often.
+    /// Length of the training, and how often it logs and saves.
     pub pace: Pace,
 }
 
@@ -63,7 +63,7 @@ pub struct PixelTrainingSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PixelTeacherConfig {
-    /// Always `pixels`.
+    /// Always `"pixels"`; it distinguishes this file from that of a text-to-image teacher.
     pub kind: PixelKind,
     /// Seed of every random number.
     pub seed: u64,
@@ -80,11 +80,11 @@ pub struct PixelTeacherConfig {
     pub optimizer: TeacherOptimizer,
 }
 
-/// The one value of [`PixelTeacherConfig::kind`].
+/// `kind` of a teacher on pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PixelKind {
-    /// `pixels`.
+    /// A class-conditional EDM model on pixels.
     Pixels,
 }
 
@@ -102,8 +102,8 @@ impl PixelTeacherConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::ReadConfig`], [`Error::ParseConfig`] naming line and key, or [`Error::Option`] naming the first option
-    /// without sense.
+    /// [`Error::ReadConfig`], [`Error::ParseConfig`] naming line and key, or [`Error::Option`] naming the first
+    /// option whose value is not allowed.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let config: Self = from_file(path)?;
         let t = &config.training;

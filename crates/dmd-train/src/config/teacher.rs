@@ -16,7 +16,7 @@ use crate::fingerprint::Fingerprint;
 use crate::run::Pace;
 use crate::{AdamWConfig, Error};
 
-/// `[autoencoder]`.
+/// `[autoencoder]` of a teacher: the network between pictures and latents, and its training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AutoencoderSection {
@@ -30,27 +30,28 @@ pub struct AutoencoderSection {
     pub norm_num_groups: usize,
     /// Weight of the divergence from the unit Gaussian.
     pub kl_weight: f64,
-    /// Noise on the latents that the decoder sees, beside the posterior's own: the largest standard
-    /// deviation of each octave, in the latents' own. What a generator gets a little wrong shall not show;
-    /// it drives apart what must not be mixed up. It falls with the learning rate, so that outlines
-    /// become exact at the end.
+    /// Noise that is added to the latents before the decoder sees them, beside the posterior's own: the largest
+    /// standard deviation of each octave, in units of the latents' own deviation. The decoder then tolerates small
+    /// errors of a generator, and latents that must not be confused move apart. The noise falls with the learning rate,
+    /// so that outlines become sharp at the end.
     #[serde(default)]
     pub latent_noise: f64,
-    /// Weight of the thumbnail that a linear map makes of the latents.
+    /// Weight of the error of a thumbnail, one pixel per latent, that a linear map makes of the latents. It arranges
+    /// colours in the latents as in RGB.
     #[serde(default)]
     pub preview_weight: f64,
     /// Pictures per step.
     pub batch: usize,
     /// Learning rate after the warm-up.
     pub learning_rate: f64,
-    /// How the learning rate goes on after its warm-up: a cosine to a tenth, or constant.
+    /// What the learning rate does after its warm-up: fall to a tenth along a cosine, or stay constant.
     #[serde(default = "Schedule::cosine")]
     pub schedule: Schedule,
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average.
     pub ema_decay: f64,
-    /// How long and how often.
+    /// Length of the training, and how often it logs and saves.
     pub pace: Pace,
 }
 
@@ -67,7 +68,7 @@ impl AutoencoderSection {
     }
 }
 
-/// `[text]`: the CLIP text encoder.
+/// `[text]` of a teacher: the CLIP text encoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextSection {
@@ -105,7 +106,7 @@ impl TextSection {
     }
 }
 
-/// `[unet]`.
+/// `[unet]` of a teacher: the denoising network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UNetSection {
@@ -133,7 +134,7 @@ impl UNetSection {
     }
 }
 
-/// `[grounding]`: the text encoder alone, before the UNet joins.
+/// `[grounding]` of a teacher: the stage that trains the text encoder alone, before the UNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroundingSection {
@@ -141,52 +142,51 @@ pub struct GroundingSection {
     pub batch: usize,
     /// Learning rate after the warm-up.
     pub learning_rate: f64,
-    /// How the learning rate goes on after its warm-up: a cosine to a tenth, or constant.
+    /// What the learning rate does after its warm-up: fall to a tenth along a cosine, or stay constant.
     #[serde(default = "Schedule::cosine")]
     pub schedule: Schedule,
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
-    /// How long and how often.
+    /// Length of the training, and how often it logs and saves.
     pub pace: Pace,
 }
 
-/// `[diffusion]`: training of text encoder and UNet together.
+/// `[diffusion]` of a teacher: the stage that trains text encoder and UNet together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiffusionSection {
-    /// Pictures that are drawn, encoded once and kept as latents.
+    /// Number of pictures that are taken from the data, encoded once and kept as latents.
     pub pool: usize,
     /// Captions per step.
     pub batch: usize,
     /// Noise levels per caption and step: the text is encoded once for all of them.
     pub levels_per_caption: usize,
-    /// The parameterisation whose squared error is the loss, whatever the network predicts.
-    /// `epsilon` is DDPM's; `velocity` gives high noise levels, where the caption decides, their
-    /// full weight (Salimans and Ho 2022: `SNR + 1`).
+    /// The parameterisation whose squared error is the loss; the network always predicts epsilon. `epsilon` is DDPM's
+    /// loss. `velocity` gives high noise levels, where the caption decides, their full weight (Salimans and Ho 2022:
+    /// `SNR + 1`).
     pub loss: Prediction,
-    /// Share of the noise levels drawn from the noisier half of the schedule alone, where captions
-    /// are learned; the rest is drawn over all.
+    /// Share of the noise levels that are drawn from the noisier half of the schedule, where captions are learned. The
+    /// others are drawn from the whole schedule.
     pub noisy_half_share: f64,
-    /// How often each noise level is drawn, of the half and of all: by default equally (DDPM).
+    /// How often each noise level is drawn, within the half and within the whole: by default equally (DDPM).
     #[serde(default, skip_serializing_if = "TimeDistribution::is_uniform")]
     pub times: TimeDistribution,
-    /// Share of captions replaced by the empty one, for guidance.
+    /// Share of captions that are replaced by the empty one, so that the teacher can be guided.
     pub caption_dropout: f64,
     /// Learning rate after the warm-up.
     pub learning_rate: f64,
-    /// How the learning rate goes on after its warm-up: a cosine to a tenth, or constant.
+    /// What the learning rate does after its warm-up: fall to a tenth along a cosine, or stay constant.
     #[serde(default = "Schedule::cosine")]
     pub schedule: Schedule,
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
     /// Decay of the parameters' moving average.
     pub ema_decay: f64,
-    /// How long and how often.
+    /// Length of the training, and how often it logs and saves.
     pub pace: Pace,
 }
 
-/// `[optimizer]` of a teacher, for all of its stages: [`AdamWConfig`] with gradients clipped to norm 1 unless `max_norm`
-/// says otherwise.
+/// `[optimizer]` of a teacher: constants of AdamW, the same for all stages.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TeacherOptimizer {
@@ -214,7 +214,7 @@ impl TeacherOptimizer {
         *self == Self::default()
     }
 
-    /// Refuses the first option without sense.
+    /// An error for the first option whose value is not allowed.
     pub(super) fn check(self) -> Result<(), Error> {
         check_optimizer(&self.into())
     }
@@ -240,7 +240,7 @@ pub struct TeacherConfig {
     pub seed: u64,
     /// Folder of the run: checkpoints, metrics, grids, and at the end `model/`.
     pub output: PathBuf,
-    /// Where pictures come from.
+    /// Where pictures and captions come from.
     pub data: DataSection,
     /// The autoencoder and its training.
     pub autoencoder: AutoencoderSection,
@@ -248,11 +248,11 @@ pub struct TeacherConfig {
     pub text: TextSection,
     /// The UNet.
     pub unet: UNetSection,
-    /// The text encoder's training before the UNet's.
+    /// The stage that trains the text encoder before the UNet.
     pub grounding: GroundingSection,
-    /// Their training together.
+    /// The stage that trains both together.
     pub diffusion: DiffusionSection,
-    /// Constants of the optimisers.
+    /// Constants of the optimiser, for all stages.
     #[serde(default, skip_serializing_if = "TeacherOptimizer::is_default")]
     pub optimizer: TeacherOptimizer,
 }
@@ -262,8 +262,8 @@ impl TeacherConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::ReadConfig`], [`Error::ParseConfig`] naming line and key, or [`Error::Option`] naming the first option
-    /// without sense.
+    /// [`Error::ReadConfig`], [`Error::ParseConfig`] naming line and key, or [`Error::Option`] naming the first
+    /// option whose value is not allowed.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let config: Self = from_file(path)?;
         config.check()?;

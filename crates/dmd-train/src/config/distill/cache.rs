@@ -10,11 +10,11 @@ use crate::Error;
 use crate::cache::CacheFingerprints;
 use crate::fingerprint::{self, Fingerprint};
 
-/// `[cache]` of a distillation: latents and features of captions, computed once.
+/// `[cache]` of a distillation: a folder for latents and features of captions, which are then computed once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CacheSection {
-    /// The folder. Several runs can share it.
+    /// The folder. Several runs can share one.
     pub path: PathBuf,
     /// How latents are written: `f32`, or `f16` in half the space.
     #[serde(default, skip_serializing_if = "LatentPrecision::is_default")]

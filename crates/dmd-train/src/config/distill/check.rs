@@ -15,7 +15,7 @@ use crate::config::{
 };
 
 impl DistillConfig {
-    /// Refuses the first option without sense.
+    /// An error for the first option whose value is not allowed.
     pub(super) fn check(&self) -> Result<(), Error> {
         let (g, f, m) = (&self.generator, &self.fake, &self.matching);
         require_count("generator.batch", g.batch)?;

@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::config::{require, require_count};
 
-/// `[evaluation]` of a distillation: measures of the generator's pictures while it is trained. The prompts and noises are
-/// the same at every evaluation of every run.
+/// `[evaluation]` of a distillation: measures of the generator's pictures while it is trained. Prompts and noises are the
+/// same at every evaluation of every run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationSection {
-    /// An evaluation every so many steps, and one after the last step. Each has a checkpoint.
+    /// Steps from one evaluation to the next. The last step is evaluated too. Each evaluated step has a checkpoint.
     pub every: usize,
-    /// Prompts, one picture of each.
+    /// Number of prompts; one picture is drawn of each.
     #[serde(default = "prompts")]
     pub prompts: usize,
-    /// Real pictures that the Fréchet distance is taken to, where there are so many.
+    /// Number of real pictures for the Fréchet distance, at most.
     #[serde(default = "reals")]
     pub reals: usize,
-    /// Inception's file; left out, the distance is that of the fixed small network `random-conv-v1`.
+    /// Inception's file. By default the distance uses the fixed small network `random-conv-v1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inception: Option<PathBuf>,
-    /// Folder of a CLIPModel with its tokenizer, for the CLIP score; left out, there is none.
+    /// Folder of a CLIPModel with its tokenizer. It adds the CLIP score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<PathBuf>,
-    /// Where prompts and real pictures come from; left out, from the run's own data.
+    /// Where prompts and real pictures come from; by default the run's own data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataSection>,
 }

@@ -27,27 +27,28 @@ pub struct DistillConfig {
     /// Seed of every random number.
     #[serde(default)]
     pub seed: u64,
-    /// Folder of the teacher's model.
+    /// The teacher: a model folder in diffusers' layout, or a single file.
     pub teacher: PathBuf,
     /// Folder of the run: checkpoints, metrics, grids, pairs, and at the end what was trained.
     pub output: PathBuf,
-    /// Where captions come from.
+    /// Where captions come from, and real pictures if a term needs them.
     pub data: DataSection,
-    /// Where latents and features of captions are kept that were computed once; left out, every start computes them.
+    /// Where latents and features of captions are stored, so that they are computed once. Without it every start computes
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheSection>,
-    /// Guidance of the teacher, in pairs and in the matching term (DMD2 for Stable Diffusion 1.5: 1.75, the default; for
-    /// SDXL: 8; 1 is no guidance).
+    /// Guidance of the teacher, in pairs and in the matching term. 1 is no guidance. DMD2 uses 1.75 for Stable Diffusion
+    /// 1.5 and 8 for SDXL.
     #[serde(default = "guidance_scale")]
     pub guidance_scale: f64,
     /// Float type of the teacher's network in the matching term: f32, f16 or bf16.
     #[serde(default)]
     pub teacher_precision: FrozenPrecision,
-    /// Float type in which generator and fake score compute: f32 or bf16. What is trained of them, its gradients and its
-    /// moments are f32 in both. With `[lora]` the frozen network is kept in this type.
+    /// Float type in which generator and fake score compute: f32 or bf16. Trained weights, their gradients and moments
+    /// are always f32. With `[lora]` the frozen network is kept in this type.
     #[serde(default)]
     pub precision: TrainedPrecision,
-    /// Low-rank updates that are trained in place of whole networks; left out, all parameters are.
+    /// Train low-rank updates instead of whole networks.
     pub lora: Option<LoraSection>,
     /// The generator's training.
     #[serde(default)]
@@ -61,13 +62,13 @@ pub struct DistillConfig {
     /// Constants of both optimisers.
     #[serde(default)]
     pub optimizer: AdamWConfig,
-    /// The regression term.
+    /// DMD's regression on pairs. Without this section the loss has no such term.
     pub regression: Option<RegressionSection>,
-    /// The adversarial term.
+    /// DMD2's adversarial term. Without this section the loss has no such term.
     pub adversarial: Option<AdversarialSection>,
-    /// How the generator is measured while it is trained; left out, it is not.
+    /// Measure the generator while it is trained.
     pub evaluation: Option<EvaluationSection>,
-    /// How long and how often.
+    /// Length of the training, and how often it logs and saves.
     pub pace: Pace,
 }
 
@@ -122,8 +123,8 @@ impl DistillConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::ReadConfig`], [`Error::ParseConfig`] naming line and key, or [`Error::Option`] naming the first option
-    /// without sense.
+    /// [`Error::ReadConfig`], [`Error::ParseConfig`] naming line and key, or [`Error::Option`] naming the first
+    /// option whose value is not allowed.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let config: Self = from_file(path)?;
         config.check()?;

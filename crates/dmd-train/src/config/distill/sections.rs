@@ -9,36 +9,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::LearningRate;
 
-/// `[generator]` of a distillation.
+/// `[generator]` of a distillation: how the generator is called and trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GeneratorSection {
-    /// Samples per turn.
+    /// Samples per micro-batch.
     pub batch: usize,
     /// Learning rate after the warm-up (DMD and DMD2 for Stable Diffusion: 1e-5).
     pub learning_rate: f64,
-    /// How the learning rate goes on: constant, as published, or a cosine.
+    /// What the learning rate does after its warm-up: stay constant, as published, or fall to a tenth along a cosine.
     pub schedule: Schedule,
     /// Steps of linear warm-up, of generator and fake score (DMD and DMD2: 500).
     pub warmup_steps: usize,
-    /// Decay of the parameters' moving average (0: none, as in DMD and DMD2).
+    /// Decay of the parameters' moving average. With 0, as in DMD and DMD2, the result is the generator itself.
     pub ema_decay: f64,
     /// Keep the moving average in the host's memory instead of the device's. Each step moves the parameters there.
     pub ema_on_host: bool,
-    /// Weights to start from instead of the teacher's: an earlier run's `unet_one_step` file (DMD2's second
-    /// stages load weights alone, with fresh optimisers); with `[lora]` an earlier run's LoRA file.
+    /// File of weights to start from instead of the teacher's: of an earlier run's `unet_one_step`, or with `[lora]` its
+    /// LoRA file. The optimiser starts afresh, as in DMD2's second stages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
-    /// The generator's timesteps, descending: one for a generator of one step (by default the noisiest, as in DMD;
-    /// DMD2's one-step SDXL has 399), several for one of several steps (DMD2: 999, 749, 499, 249).
+    /// The generator's timesteps, descending: one entry for a generator of one step, several for one of several steps
+    /// (DMD2: 999, 749, 499, 249). An empty list means one step at the noisiest timestep, as in DMD; DMD2's one-step
+    /// SDXL has 399.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub timesteps: Vec<usize>,
-    /// Micro-batches per update, of `batch` samples each: gradients are averaged over them.
+    /// Micro-batches per update, of `batch` samples each. Their gradients are averaged.
     pub accumulate: usize,
-    /// Micro-batches computed side by side on a CPU's threads; small networks train faster so. Each holds its own
-    /// activations.
+    /// Micro-batches that are computed at the same time on a CPU's threads. Small networks train faster this way. Each
+    /// micro-batch holds its own activations.
     pub parallel: usize,
-    /// Compute each residual block of the networks, with its attention, again in the backward pass instead of keeping its
+    /// Save memory: the backward pass computes each residual block with its attention again, instead of keeping its
     /// activations.
     pub recompute: bool,
 }
@@ -61,14 +62,14 @@ impl Default for GeneratorSection {
     }
 }
 
-/// How a learning rate goes on after its warm-up.
+/// What a learning rate does after its warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
-    /// It stays.
+    /// It stays constant.
     #[default]
     Constant,
-    /// A half cosine to a tenth at the last step.
+    /// It falls along half a cosine to a tenth at the last step.
     Cosine,
 }
 
@@ -87,29 +88,30 @@ impl Schedule {
     }
 }
 
-/// `[fake]` of a distillation.
+/// `[fake]` of a distillation: how the fake score is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FakeSection {
     /// Learning rate after the warm-up (DMD and DMD2 for Stable Diffusion: 1e-5).
     pub learning_rate: f64,
-    /// How the learning rate goes on: constant, as published, or a cosine.
+    /// What the learning rate does after its warm-up: stay constant, as published, or fall to a tenth along a cosine.
     pub schedule: Schedule,
-    /// Weights to start from instead of the teacher's: an earlier run's `fake_score` file, with which DMD2's second
-    /// stages go on; with `[lora]` the LoRA file there.
+    /// File of weights to start from instead of the teacher's: of an earlier run's `fake_score`, as in DMD2's second
+    /// stages, or with `[lora]` the LoRA file there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
-    /// The parameterisation whose squared error is the loss (DMD and DMD2: the teacher's own,
-    /// `epsilon`, which is also the default; see `diffusion.loss` of a teacher).
+    /// The parameterisation whose squared error is the loss. By default it is the teacher's own, as in DMD and DMD2:
+    /// `epsilon` for Stable Diffusion 1.5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<Prediction>,
-    /// Updates per generator update (DMD: 1; DMD2: 5 for SDXL and ImageNet, 10 for Stable Diffusion 1.5).
+    /// Updates of the fake score per update of the generator (DMD: 1; DMD2: 5 for SDXL and ImageNet, 10 for Stable
+    /// Diffusion 1.5).
     pub steps_per_generator_step: usize,
-    /// The share of the generator that is mixed into it after each update of the generator (implicit distribution
-    /// alignment, SenseFlow: 0.02 for Stable Diffusion 3.5); 0, the default, is none.
+    /// Share by which the fake score moves towards the generator after each update of the generator (implicit distribution
+    /// alignment; SenseFlow uses 0.02 for Stable Diffusion 3.5). 0 turns it off.
     #[serde(skip_serializing_if = "is_zero")]
     pub alignment: f64,
-    /// How often it learns at each of the schedule's levels (DMD and DMD2: equally).
+    /// How often the fake score learns at each of the schedule's noise levels (DMD and DMD2: equally).
     #[serde(skip_serializing_if = "TimeDistribution::is_uniform")]
     pub times: TimeDistribution,
 }
@@ -132,45 +134,45 @@ impl Default for FakeSection {
     }
 }
 
-/// `[matching]` of a distillation.
+/// `[matching]` of a distillation: the term that compares teacher and fake score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MatchingSection {
-    /// Lowest timestep the samples are diffused to (DMD and DMD2: 20 of 1000).
+    /// Least noisy timestep at which teacher and fake score are compared (DMD and DMD2: 20 of 1000).
     pub first_timestep: usize,
-    /// Highest timestep (DMD and DMD2: 980 of 1000).
+    /// Noisiest timestep at which they are compared (DMD and DMD2: 980 of 1000).
     pub last_timestep: usize,
-    /// How often teacher and fake score see each of these levels (DMD and DMD2: equally).
+    /// How often they are compared at each of these timesteps (DMD and DMD2: equally).
     #[serde(skip_serializing_if = "TimeDistribution::is_uniform")]
     pub times: TimeDistribution,
     /// How the difference of the predictions is weighted.
     pub weighting: Weighting,
-    /// What is made of the predictions: DMD's gradient, or a newer objective.
+    /// What is computed from the predictions: DMD's gradient, or a newer objective.
     #[serde(skip_serializing_if = "ObjectiveSection::is_matching")]
     pub objective: ObjectiveSection,
 }
 
-/// `matching.objective` of a distillation.
+/// What a distillation computes from the predictions of teacher and fake score.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ObjectiveSection {
     /// DMD's and DMD2's: the difference of the predictions.
     #[default]
     DistributionMatching,
-    /// f-distill: the same, weighted by the ratio of the densities: `{ f_divergence = "jensen_shannon" }`. It needs
-    /// `[adversarial]`, whose critic estimates the ratio.
+    /// f-distill: DMD's gradient, each sample's weighted by the ratio of the densities. It needs `[adversarial]`, whose
+    /// critic estimates the ratio.
     FDivergence(Divergence),
-    /// DMD's gradient with guidance at times of its own: `{ decoupled_guidance = { first_timestep = 20, last_timestep = 980 } }`.
-    /// `weighting` is normalised, with a floor where one is given.
+    /// DMD's gradient, with the part that guidance adds taken at timesteps of its own. `weighting` must be normalised, with
+    /// or without a floor.
     DecoupledGuidance {
         /// Lowest timestep at which guidance is taken.
         first_timestep: usize,
         /// Highest timestep at which guidance is taken.
         last_timestep: usize,
     },
-    /// SiD: `{ score_identity = { alpha = 1.2 } }`, beside `[adversarial]` 1.0. `weighting` says nothing here.
+    /// SiD's loss. `weighting` has no effect on it.
     ScoreIdentity {
-        /// How much of the squared difference is taken off.
+        /// Factor of the squared difference that is subtracted; SiD uses 1.2, and 1.0 beside `[adversarial]`.
         alpha: f64,
     },
 }
@@ -189,7 +191,7 @@ impl Default for MatchingSection {
     }
 }
 
-/// `[adversarial]` of a distillation: DMD2's term on real samples. Left out, there is none.
+/// `[adversarial]` of a distillation: DMD2's critic, which learns to separate real pictures from generated ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdversarialSection {
@@ -199,10 +201,10 @@ pub struct AdversarialSection {
     /// Weight in the fake score's loss (DMD2: 1e-2).
     #[serde(default = "critic_weight")]
     pub critic_weight: f64,
-    /// Real pictures, encoded once.
+    /// Number of real pictures that are used; each is encoded once.
     pub reals: usize,
-    /// The noisiest timestep at which the critic sees samples; without it the schedule's last (DMD2 for latents).
-    /// Samples that differ in their details alone are told apart at low noise only.
+    /// The noisiest timestep at which the critic sees samples; by default the schedule's last (DMD2 for latents). Lower it
+    /// if generated and real samples differ in their details only, which noise hides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_timestep: Option<usize>,
 }
@@ -215,22 +217,22 @@ fn critic_weight() -> f64 {
     1e-2
 }
 
-/// `[regression]` of a distillation: DMD's paired term. Left out, there is none (DMD2).
+/// `[regression]` of a distillation: DMD's term on pairs of noise and the teacher's sample. DMD2 does without it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegressionSection {
     /// Weight beside the matching term (DMD: 0.25).
     pub weight: f64,
-    /// Pairs of noise and teacher's sample.
+    /// Number of pairs of noise and the teacher's sample.
     pub pairs: usize,
-    /// Sampling steps of a pair.
+    /// The teacher's sampling steps for a pair.
     pub sampling_steps: usize,
-    /// First steps with the regression term alone.
+    /// Steps at the beginning that use the regression term alone.
     pub warmup_steps: usize,
-    /// What is measured, where there is no `perceptual`.
+    /// How the error is measured if `perceptual` is not set.
     #[serde(default)]
     pub measure: Measure,
-    /// LPIPS of decoded pictures instead of the squared error of the samples.
+    /// LPIPS of decoded pictures, as in DMD, in place of `measure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perceptual: Option<PerceptualSection>,
 }
@@ -242,9 +244,9 @@ pub enum Measure {
     /// The squared error of the samples.
     #[default]
     Squared,
-    /// Their pseudo-Huber measure: `measure = { pseudo_huber = { c = 0.1 } }`.
+    /// Their pseudo-Huber measure, in which a few large errors count for less.
     PseudoHuber {
-        /// Differences well above it count by their size, below by their square.
+        /// Differences well above `c` count by their size, those below by their square.
         c: f64,
     },
 }
@@ -253,22 +255,23 @@ pub enum Measure {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PerceptualSection {
-    /// Whose features.
+    /// The network whose features are compared.
     #[serde(default)]
     pub network: Backbone,
     /// torchvision's file of that network.
     pub trunk: PathBuf,
     /// `lpips`' file of weights for it.
     pub weightings: PathBuf,
-    /// Height and width the pictures are brought to first (DMD on CIFAR-10 and ImageNet-64: 224).
+    /// Height and width to which pictures are resized first (DMD on CIFAR-10 and ImageNet-64: 224). By default they are
+    /// compared as decoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
-    /// Folder of a TAESD that decodes instead of the model's autoencoder.
+    /// Folder of a TAESD that decodes the samples instead of the model's autoencoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taesd: Option<PathBuf>,
 }
 
-/// The float type of the teacher's network during distillation.
+/// The float type of the teacher's network during a distillation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum FrozenPrecision {
     /// f32.
