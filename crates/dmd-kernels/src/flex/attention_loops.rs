@@ -180,7 +180,7 @@ fn products<S: Simd>(simd: S, head: Head<'_>, scaled: &[f32], scores: &mut [f32]
             for (sums, query) in sums.iter_mut().zip(queries) {
                 let query = simd.splat_f32s(*query);
                 for (sum, vector) in sums.iter_mut().zip(vectors) {
-                    *sum = simd.mul_add_f32s(vector, query, *sum);
+                    *sum = simd.mul_add_e_f32s(vector, query, *sum);
                 }
             }
         }
@@ -266,7 +266,7 @@ fn columns<S: Simd, const V: usize>(
         for (held, row) in held.iter_mut().zip(rows) {
             let weight = simd.splat_f32s(row[key]);
             for (sum, vector) in held.iter_mut().zip(vectors) {
-                *sum = simd.mul_add_f32s(vector, weight, *sum);
+                *sum = simd.mul_add_e_f32s(vector, weight, *sum);
             }
         }
     }

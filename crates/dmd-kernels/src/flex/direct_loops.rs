@@ -117,7 +117,7 @@ impl Block<'_, '_> {
                 for (sums, nine) in sums.iter_mut().zip(nines) {
                     let weight = simd.splat_f32s(nine[place]);
                     for (sum, vector) in sums.iter_mut().zip(vectors) {
-                        *sum = simd.mul_add_f32s(vector, weight, *sum);
+                        *sum = simd.mul_add_e_f32s(vector, weight, *sum);
                     }
                 }
             }

@@ -117,7 +117,7 @@ impl Columns<'_> {
             for (sums, x) in sums.iter_mut().zip(&x) {
                 let value = x.0[k];
                 for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = s.mul_add_f32s(value, weight, *sum);
+                    *sum = s.mul_add_e_f32s(value, weight, *sum);
                 }
             }
         }

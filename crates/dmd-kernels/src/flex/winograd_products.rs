@@ -75,7 +75,7 @@ fn product<S: Simd, const R: usize, const V: usize>(
         for (sums, weights) in sums.iter_mut().zip(weights) {
             let weight = s.splat_f32s(weights[c]);
             for (sum, vector) in sums.iter_mut().zip(vectors) {
-                *sum = s.mul_add_f32s(vector, weight, *sum);
+                *sum = s.mul_add_e_f32s(vector, weight, *sum);
             }
         }
     }

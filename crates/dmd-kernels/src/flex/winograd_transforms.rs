@@ -14,7 +14,7 @@ pub(super) const B: f32 = std::f32::consts::SQRT_2;
 #[inline(always)]
 pub(super) fn input<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
     let c = |v| s.splat_f32s(v);
-    let fma = |a, b, c| s.mul_add_f32s(a, b, c);
+    let fma = |a, b, c| s.mul_add_e_f32s(a, b, c);
     let (e1, o1) = (fma(c(-B2), d[2], d[4]), s.mul_f32s(c(A), fma(c(-B2), d[1], d[3])));
     let (e2, o2) = (fma(c(-A2), d[2], d[4]), s.mul_f32s(c(B), fma(c(-A2), d[1], d[3])));
     [
@@ -31,7 +31,7 @@ pub(super) fn input<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
 #[inline(always)]
 pub(super) fn output<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
     let c = |v| s.splat_f32s(v);
-    let fma = |a, b, c| s.mul_add_f32s(a, b, c);
+    let fma = |a, b, c| s.mul_add_e_f32s(a, b, c);
     let (s1, t1) = (s.add_f32s(m[1], m[2]), s.mul_f32s(c(A), s.sub_f32s(m[1], m[2])));
     let (s2, t2) = (s.add_f32s(m[3], m[4]), s.mul_f32s(c(B), s.sub_f32s(m[3], m[4])));
     [
@@ -47,7 +47,7 @@ pub(super) fn output<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
 pub(super) fn weight<S: Simd>(s: S, g: [S::f32s; 3]) -> [S::f32s; 6] {
     // 2a²(a² − b²) = −3/2, 2b²(b² − a²) = 6, a²b² = 1.
     let c = |v| s.splat_f32s(v);
-    let fma = |a, b, c| s.mul_add_f32s(a, b, c);
+    let fma = |a, b, c| s.mul_add_e_f32s(a, b, c);
     let (e1, o1) = (s.mul_f32s(c(-1.0 / 1.5), fma(c(A2), g[2], g[0])), s.mul_f32s(c(-A / 1.5), g[1]));
     let (e2, o2) = (s.mul_f32s(c(1.0 / 6.0), fma(c(B2), g[2], g[0])), s.mul_f32s(c(B / 6.0), g[1]));
     [g[0], s.add_f32s(e1, o1), s.sub_f32s(e1, o1), s.add_f32s(e2, o2), s.sub_f32s(e2, o2), g[2]]
