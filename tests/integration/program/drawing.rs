@@ -332,7 +332,7 @@ fn parts_of_every_command_that_draws() {
     let output = drawn(&["--sampler", "euler", "--steps", "3", "--guidance", "1"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        output.status.success() && said.contains("as any other") && said.contains("strength 0.7"),
+        output.status.success() && said.contains("like any other") && said.contains("strength 0.7"),
         "{said}"
     );
     let bytes = fs::read(here.path().join("d.png")).unwrap();
