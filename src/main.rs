@@ -37,7 +37,8 @@ struct Cli {
 }
 
 const STATUS: &str = "Exit status: 0 when everything was done; 1 after an error, or when a check found a difference; 2 when the \
-command line cannot be read; 130 after Ctrl-C. Results go to standard output, everything else to standard error.";
+command line cannot be read; 130 when Ctrl-C ended a command before it was done. A training that is asked to stop writes a \
+checkpoint and exits with 0. Results go to standard output, everything else to standard error.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
