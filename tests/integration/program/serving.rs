@@ -130,7 +130,7 @@ fn servers_that_are_refused() {
     assert!(said(&["--token", "two"]).contains("one word"));
     assert!(said(&["--token", "none"]).contains("none"));
     assert!(said(&["--allow-origin", "*"]).contains("no origin"));
-    assert!(said(&["--waiting", "0"]).contains("--waiting 0"));
+    assert!(said(&["--waiting", "0"]).contains("--waiting must be at least 1"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let here = refused(here.path(), &["serve", "--model", "embedded:/dmd-shapes", "--port", &port]);
