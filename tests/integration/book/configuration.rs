@@ -208,7 +208,7 @@ impl Types {
                     (format!("[section](#{})", anchor(&heading)), default.to_owned())
                 }
                 (false, true) => (self.words(&field.ty), "*required*".to_owned()),
-                (false, false) => (self.words(&field.ty), self.default_of::<C>(root, &here, field)),
+                (false, false) => (self.words(&field.ty), self.default_of(root, &here, field)),
             };
             writeln!(page, "| `{key}` | {kind} | {default} | {} |", meaning.replace('|', "\\|")).unwrap();
         }
@@ -232,12 +232,7 @@ impl Types {
     }
 
     /// The value of a key that is left out.
-    fn default_of<C: DeserializeOwned + Serialize>(
-        &self,
-        root: &Root<'_>,
-        path: &[String],
-        field: &Field,
-    ) -> String {
+    fn default_of(&self, root: &Root<'_>, path: &[String], field: &Field) -> String {
         let (key, parents) = path.split_last().unwrap();
         let mut table = Some(&root.full);
         for parent in parents {
