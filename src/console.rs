@@ -125,7 +125,8 @@ pub(crate) fn err(text: Arguments<'_>) {
     if HUSHED.load(Ordering::SeqCst) {
         return;
     }
-    let _ = io::stderr().lock().write_fmt(text);
+    // In one piece: standard error is not buffered, and other processes may write between two pieces.
+    let _ = io::stderr().lock().write_all(text.to_string().as_bytes());
 }
 
 /// Whether everything was printed that somebody wanted to read.
