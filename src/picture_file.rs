@@ -9,9 +9,20 @@ use dmd_infer::encode_png;
 use dmd_weights::write_atomic;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
+use image::imageops::{self, FilterType};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 
 use crate::console::{self, divert};
+
+/// Smallest height of a picture that is shown, in pixels.
+const SHOWN: u32 = 256;
+
+/// A picture large enough to be seen: a small one is enlarged by a whole factor.
+pub(crate) fn enlarged(picture: &RgbImage) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let factor = SHOWN.div_ceil(height.max(1)).max(1);
+    imageops::resize(picture, width * factor, height * factor, FilterType::Nearest)
+}
 
 /// Quality of a JPEG, of 100.
 const QUALITY: u8 = 95;

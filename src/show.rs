@@ -13,6 +13,7 @@ use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
 use crate::console::bytes;
+use crate::picture_file::enlarged;
 
 /// How a terminal shows a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,8 +30,6 @@ pub(crate) enum Show {
     Blocks,
 }
 
-/// Smallest height of a picture in pixels; smaller ones are enlarged by a whole factor.
-const SHOWN: u32 = 256;
 /// Most columns of half blocks.
 const COLUMNS: u32 = 64;
 /// Most bytes of one piece of kitty's protocol.
@@ -104,13 +103,6 @@ fn of_terminal(variable: &dyn Fn(&str) -> Option<String>) -> Show {
     } else {
         Show::Blocks
     }
-}
-
-/// A picture large enough to be seen.
-fn enlarged(picture: &RgbImage) -> RgbImage {
-    let (width, height) = picture.dimensions();
-    let factor = SHOWN.div_ceil(height.max(1)).max(1);
-    resize(picture, width * factor, height * factor, FilterType::Nearest)
 }
 
 /// A PNG in kitty's protocol, in pieces; all but the last say that more follow.

@@ -6,7 +6,7 @@ use clap::Args;
 use dmd_infer::{Method, PipelineBuilder, Request};
 use dmd_model::TeacherOf;
 use font8x8::{BASIC_FONTS, UnicodeFonts};
-use image::imageops::{self, FilterType};
+use image::imageops;
 use image::{Rgb, RgbImage};
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use super::{
     DtypeArgs, JsonArgs, ModelArgs, PartsArgs, PromptArgs, print_notes, print_opening, print_recipe,
 };
 use crate::console::say;
-use crate::picture_file::Pictures;
+use crate::picture_file::{Pictures, enlarged};
 
 /// Draw prompts with teacher and generator, side by side in one picture
 #[derive(Debug, Args)]
@@ -46,8 +46,6 @@ pub(crate) struct CompareArgs {
     print: JsonArgs,
 }
 
-/// Smallest height of a picture in the sheet; smaller ones are enlarged by a whole factor.
-const SHOWN: u32 = 256;
 /// Height of a line of text, pixels.
 const LINE: u32 = 14;
 const GAP: u32 = 8;
@@ -120,9 +118,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 /// Two labelled columns, one captioned row per prompt.
 fn sheet(labels: &[String; 2], rows: &[(String, Vec<RgbImage>)]) -> RgbImage {
-    let (width, height) = rows[0].1[0].dimensions();
-    let factor = SHOWN.div_ceil(height.max(1)).max(1);
-    let (width, height) = (width * factor, height * factor);
+    let (width, height) = enlarged(&rows[0].1[0]).dimensions();
     let row = height + LINE + GAP;
     let mut sheet =
         RgbImage::from_pixel(2 * width + 3 * GAP, LINE + GAP + rows.len() as u32 * row, Rgb([255; 3]));
@@ -132,7 +128,7 @@ fn sheet(labels: &[String; 2], rows: &[(String, Vec<RgbImage>)]) -> RgbImage {
     for (i, (caption, pictures)) in rows.iter().enumerate() {
         let top = LINE + GAP + i as u32 * row;
         for (column, picture) in pictures.iter().enumerate() {
-            let shown = imageops::resize(picture, width, height, FilterType::Nearest);
+            let shown = enlarged(picture);
             let left = GAP + column as u32 * (width + GAP);
             imageops::replace(&mut sheet, &shown, i64::from(left), i64::from(top));
         }

@@ -81,27 +81,18 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
     say!("{:>9} GiB in all", gib(plan.on_disk()));
     let (work, steps) = (plan.operations / 1e12, config.pace.steps);
     let refusal = refusal(&config, &outline, setting, &device, 1);
-    let seconds = match args.measure {
-        true => {
-            if let Some(refusal) = refusal {
-                anyhow::bail!("no step can be measured: {refusal}");
-            }
-            let seconds = measured_step(&config, setting.ranks, &device)?;
-            say!("{work:.1} TFLOP a step: {}, as measured", duration(seconds));
-            seconds
-        }
-        false => {
-            let product = speed(&device);
-            let seconds = plan.operations / (product * REACHED);
+    let (seconds, product) = step_seconds(args, &config, setting, &device, &plan, refusal.as_deref())?;
+    match product {
+        None => say!("{work:.1} TFLOP a step: {}, as measured", duration(seconds)),
+        Some(product) => {
             say!(
                 "{work:.1} TFLOP a step: about {}, if training reaches {:.0} of the {:.0} GFLOP/s of a large product here",
                 duration(seconds),
                 product * REACHED / 1e9,
                 product / 1e9
             );
-            seconds
         }
-    };
+    }
     say!("{} for {steps} steps", duration(seconds * steps as f64));
     match refusal {
         Some(refusal) => say!("{refusal}"),
@@ -113,6 +104,25 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Seconds of a step: measured, or estimated from a product's operations per second, which are then returned too.
+fn step_seconds(
+    args: &PlanArgs,
+    config: &DistillConfig,
+    setting: Setting,
+    device: &Device,
+    plan: &Plan,
+    refusal: Option<&str>,
+) -> anyhow::Result<(f64, Option<f64>)> {
+    if !args.measure {
+        let product = speed(device);
+        return Ok((plan.operations / (product * REACHED), Some(product)));
+    }
+    if let Some(refusal) = refusal {
+        anyhow::bail!("no step can be measured: {refusal}");
+    }
+    Ok((measured_step(config, setting.ranks, device)?, None))
 }
 
 /// The same as one object: bytes, seconds, operations.
@@ -129,11 +139,7 @@ fn as_json(
         all.map(|item| json!({"what": item.what, "bytes": item.bytes})).collect::<Vec<_>>()
     };
     let refusal = refusal(config, outline, setting, device, 1);
-    let seconds = match (args.measure, &refusal) {
-        (true, Some(refusal)) => anyhow::bail!("no step can be measured: {refusal}"),
-        (true, None) => measured_step(config, setting.ranks, device)?,
-        (false, _) => plan.operations / (speed(device) * REACHED),
-    };
+    let (seconds, _) = step_seconds(args, config, setting, device, plan, refusal.as_deref())?;
     let line = json!({
         "lasting": items(&plan.lasting, Some(Place::Device)), "phases": items(&plan.phases, None),
         "host": items(&plan.lasting, Some(Place::Host)), "disk": items(&plan.disk, None),

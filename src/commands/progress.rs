@@ -216,10 +216,8 @@ impl Observer for Progress {
 
     fn on_alarm(&mut self, alarm: &Alarm) {
         let line = format!("warning: {alarm}");
-        match &self.stage {
-            Some(shown) if shown.log.is_none() && !is_quiet() => shown.bar.println(line),
-            _ => say_err!("{line}"),
-        }
+        // A warning is printed whatever else is left out.
+        if is_quiet() { say_err!("{line}") } else { self.tell(line) }
     }
 
     fn stopped(&self) -> bool {
