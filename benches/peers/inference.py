@@ -176,8 +176,10 @@ def compiled_parts(precision):
             two = self.two(ids_2, output_hidden_states=True)
             return torch.cat([one, two.hidden_states[-2]], -1), two.text_embeds
 
-    ids = [tokens(tokenizer)] + ([tokens(tokenizer_2)] if xl else [])
-    texts = Compiled(Encode(), tuple(ids), precision)
+    def ids():
+        return (tokens(tokenizer), tokens(tokenizer_2)) if xl else (tokens(tokenizer),)
+
+    texts = Compiled(Encode(), ids(), precision)
     text, pooled = encode()
     added = (pooled, sizes.float()) if xl else ()
     network = Compiled(Call(), (torch.randn(shape), torch.tensor(float(timestep)), text, *added), precision)
@@ -185,7 +187,7 @@ def compiled_parts(precision):
         print(f"OpenVINO computes in {network.precision} where {precision} was asked for\n")
 
     def ov_encode():
-        found = texts(*[tokens(tokenizer)] + ([tokens(tokenizer_2)] if xl else []))
+        found = texts(*ids())
         return found[0], found[1] if xl else None
 
     def ov_unet(x, timestep, text, added_cond_kwargs=None):
@@ -253,7 +255,7 @@ peers = {"PyTorch": None} if arguments.apart else {f"PyTorch {torch.__version__}
 if arguments.compile:
     last = dict(memory_format=torch.channels_last)
     peers["compiled"] = parts(torch.compile(unet.to(**last)), torch.compile(vae.to(**last)))
-for precision in (arguments.openvino or "").split(",") if arguments.openvino else []:
+for precision in arguments.openvino.split(",") if arguments.openvino else []:
     peers[f"OpenVINO {precision}"] = compiled_parts(precision)
 print(f"{model.name}, {arguments.dtype}, ours on {arguments.device}, PyTorch's on {arguments.torch}, {arguments.threads} threads\n")
 names = list(peers) + (["candle"] if arguments.candle else [])

@@ -9,6 +9,7 @@ backward pass, clipping, AdamW and the moving average.
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -49,7 +50,7 @@ pace = {{ steps = {arguments.steps} }}
 
 
 def our_round():
-    subprocess.run(["rm", "-rf", str(folder / "run")], check=True)
+    shutil.rmtree(folder / "run", ignore_errors=True)
     (folder / "config.toml").write_text(config)
     environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
     subprocess.run([arguments.dmd, "teacher", str(folder / "config.toml"), "--device", "flex"], check=True, capture_output=True, env=environment)
@@ -58,14 +59,9 @@ def our_round():
     return statistics.median([(b - a) * 1e3 for a, b in zip(seconds[1:], seconds[2:])])
 
 
-def network():
-    """The network of our last run, and as many pictures as fit a batch."""
-    unet = diffusers.UNet2DModel.from_pretrained(folder / "run" / "model" / "unet")
-    return unet.train(), torch.randn(arguments.batch, unet.config.in_channels, arguments.size, arguments.size) * 0.5
-
-
 def torch_round():
-    unet, pictures = network()
+    unet = diffusers.UNet2DModel.from_pretrained(folder / "run" / "model" / "unet").train()
+    pictures = torch.randn(arguments.batch, unet.config.in_channels, arguments.size, arguments.size) * 0.5
     average = [p.detach().clone() for p in unet.parameters()]
     optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-3, weight_decay=0.01)
     classes, times = torch.randint(0, unet.config.num_class_embeds, (arguments.batch,)), []
