@@ -21,13 +21,21 @@ pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         bias => {
             let shape = x.dims();
             let _span = noted(layer, shape);
-            with_weights(layer, x, weight, bias)
+            of_other_kind(layer, x, weight, bias)
         }
     };
     match more {
         Some(more) => out + more,
         None => out,
     }
+}
+
+/// A layer's convolution of another kind with other weights.
+fn of_other_kind(layer: &Conv2d, x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+    if is_pointwise(layer) {
+        fast!(pointwise(&x, &weight, bias.as_ref()));
+    }
+    with_weights(layer, x, weight, bias)
 }
 
 /// burn's convolution with a layer's options and other weights.
@@ -97,6 +105,12 @@ pub(crate) fn is_plain(layer: &Conv2d) -> bool {
     let padding = matches!(layer.padding, PaddingConfig2d::Explicit(1, 1, 1, 1));
     let whole = layer.dilation == [1, 1] && layer.groups == 1;
     layer.kernel_size == [3, 3] && layer.stride == [1, 1] && whole && padding
+}
+
+/// 1×1 of stride 1 over all channels.
+fn is_pointwise(layer: &Conv2d) -> bool {
+    let padding = matches!(layer.padding, PaddingConfig2d::Valid | PaddingConfig2d::Explicit(0, 0, 0, 0));
+    layer.kernel_size == [1, 1] && layer.stride == [1, 1] && layer.groups == 1 && padding
 }
 
 /// The 3×3 convolution of stride 1 with one zero around. Differentiable.
