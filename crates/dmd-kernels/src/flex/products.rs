@@ -1,8 +1,10 @@
 //! Products of matrices whose left rows lie one after another, as activations `[rows, inputs]` and the weights of a 1×1
-//! convolution do. The right matrix is copied where it is used, some of its rows by [`STRIP`] columns at a time, so that the inner
-//! loop finds it in a core's first cache, whichever way it lies; that costs a few percent, and no memory.
+//! convolution do. Large results are those of the package gemm. Its copies of both matrices do not pay for small ones; for them
+//! the right matrix alone is copied where it is used, some of its rows by [`STRIP`] columns at a time.
 
-use pulp::{Arch, Simd, WithSimd};
+use std::ops::Range;
+
+use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::disjoint::Disjoint;
@@ -13,10 +15,15 @@ use super::transposed::transposed;
 pub(super) const STRIP: usize = 64;
 /// Rows of the left matrix whose sums with a strip fill the registers of AVX-512.
 const ROWS: usize = 6;
-/// Rows of the right matrix that are multiplied at a time: 32 KiB of a strip, which a core's first cache holds beside the left rows.
-const DEPTH: usize = 128;
-/// Rows of the left matrix that a job takes, a multiple of [`ROWS`]: sums and left rows stay in a core's second cache.
-const CHUNK: usize = 504;
+/// Rows of the right matrix that are multiplied at a time.
+const DEPTH: usize = 256;
+/// Strips that a job has at most. Together, 256 KiB, they stay in a core's second cache, from which the inner loop reads as fast as it
+/// multiplies; the left rows then come from memory once for all of them.
+const WIDE: usize = 4;
+/// Rows of the left matrix that a job takes, a multiple of [`ROWS`]: the sums stay in a core's second cache.
+const CHUNK: usize = 252;
+/// Values from which on a result is gemm's: its rate is the higher one from between 1280 × 256 and 2560 × 256 values on.
+const LARGE: usize = 1 << 19;
 /// Multiplications below which another thread costs more than it saves.
 const ALONE: usize = 1 << 18;
 
@@ -47,25 +54,76 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Bias<'_>, out: &mut 
         return;
     }
     let rows = out.len() / right.columns;
+    if out.len() >= LARGE && right.depth > 0 {
+        return large(left, right, bias, out);
+    }
     let (strips, chunks) = (right.columns.div_ceil(STRIP), rows.div_ceil(CHUNK));
-    // Two strips at a time read the left rows half as often, where enough jobs remain for all threads.
-    let wide = if strips * chunks >= 8 * rayon::current_num_threads() { 2 } else { 1 };
-    let (groups, out) = (strips.div_ceil(wide), Disjoint::new(out));
-    // Equal chunks, whole blocks of rows but for the last.
+    // Equal chunks, whole blocks of rows but for the last, and enough jobs for all threads.
     let chunk = rows.div_ceil(chunks).next_multiple_of(ROWS);
-    let room = || Scratch::new(STRIP * DEPTH + ROWS * STRIP);
+    let alone = rows * right.columns * right.depth < ALONE;
+    let jobs = if alone { 1 } else { 4 * rayon::current_num_threads() };
+    let groups = strips.div_ceil(WIDE).max(jobs.div_ceil(chunks)).min(strips);
+    let out = Disjoint::new(out);
+    let depth = right.depth.min(DEPTH);
+    let room = || Scratch::new((strips.div_ceil(groups) * depth + ROWS) * STRIP);
     let run = |room: &mut Scratch, job: usize| {
-        let first = job / groups * chunk;
+        let (part, group) = (job / groups, job % groups);
+        let first = part * chunk;
+        let strips = group * strips / groups..(group + 1) * strips / groups;
         let count = chunk.min(rows.saturating_sub(first));
-        let at = job % groups * wide * STRIP;
-        let until = (at + wide * STRIP).min(right.columns);
-        Arch::new().dispatch(Job { left, right, bias, out: &out, first, count, at, until, room });
+        Arch::new().dispatch(Job { left, right, bias, out: &out, first, count, strips, room });
     };
-    if rows * right.columns * right.depth < ALONE {
+    if alone {
         let mut room = room();
         return (0..groups * chunks).for_each(|job| run(&mut room, job));
     }
     (0..groups * chunks).into_par_iter().for_each_init(room, run);
+}
+
+/// By the package gemm.
+#[expect(unsafe_code, reason = "gemm takes pointers; the sizes are checked before")]
+fn large(left: &[f32], right: Right<'_>, bias: Bias<'_>, out: &mut [f32]) {
+    let Right { values, depth, columns, turned } = right;
+    let rows = out.len() / columns;
+    assert_eq!((rows * depth, depth * columns), (left.len(), values.len()), "matrices are whole");
+    assert_eq!(out.len(), rows * columns, "the result is whole");
+    out.par_chunks_mut(columns).with_min_len(16).enumerate().for_each(|(row, out)| match bias {
+        Bias::None => {}
+        Bias::Rows(bias) => out.fill(bias[row]),
+        Bias::Columns(bias) => out.copy_from_slice(bias),
+    });
+    let [width, stride] = [columns, depth].map(|size| size as isize);
+    let (right_column, right_row) = if turned { (stride, 1) } else { (1, width) };
+    let add = !matches!(bias, Bias::None);
+    let scale = if add { 1.0 } else { 0.0 };
+    let threads = match rayon::current_num_threads() {
+        1 => gemm::Parallelism::None,
+        _ => gemm::Parallelism::Rayon(0),
+    };
+    // SAFETY: the three matrices have the sizes and strides that are given, and `out` is borrowed mutably.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            depth,
+            out.as_mut_ptr(),
+            1,
+            width,
+            add,
+            left.as_ptr(),
+            1,
+            stride,
+            values.as_ptr(),
+            right_column,
+            right_row,
+            scale,
+            1.0_f32,
+            false,
+            false,
+            false,
+            threads,
+        );
+    }
 }
 
 /// Some rows of some strips.
@@ -76,62 +134,53 @@ struct Job<'a> {
     out: &'a Disjoint<'a>,
     first: usize,
     count: usize,
-    at: usize,
-    until: usize,
-    /// A part of a strip, and sums of a strip that is narrower than the others.
+    strips: Range<usize>,
+    /// A part of each strip, and sums of a strip that is narrower than the others.
     room: &'a mut [f32],
 }
 
 impl WithSimd for Job<'_> {
     type Output = ();
 
-    #[expect(unsafe_code, reason = "each job has rows and columns of its own, see `product`")]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { left, right, bias, out, first, count, at, until, room } = self;
-        let Right { depth, columns, .. } = right;
-        let (packed, narrow) = room.split_at_mut(STRIP * DEPTH);
-        let parts = depth.div_ceil(DEPTH).max(1);
+        let Self { left, right, bias, out, first, count, strips, room } = self;
+        let (all, narrow) = room.split_at_mut(room.len() - ROWS * STRIP);
+        let parts = right.depth.div_ceil(DEPTH).max(1);
         for part in 0..parts {
-            let (from, to) = (part * depth / parts, (part + 1) * depth / parts);
-            for at in (at..until).step_by(STRIP) {
-                let width = STRIP.min(until - at);
-                let packed = &mut packed[..(to - from) * STRIP];
-                right.pack(from..to, at, width, packed);
-                let mut of_columns = [0.0; STRIP];
-                if let Bias::Columns(bias) = bias {
-                    of_columns[..width].copy_from_slice(&bias[at..at + width]);
-                }
-                let mut row = first;
-                while row < first + count {
-                    let start = match (part, bias) {
-                        (0, Bias::Rows(bias)) => Start::Rows(&bias[row..]),
-                        (0, _) => Start::Columns(&of_columns),
-                        _ => Start::Sums,
-                    };
-                    let left = |r: usize| &left[(row + r) * depth..][from..to];
-                    // SAFETY: a row of this job's strip; each is taken once.
-                    let place = |r: usize| unsafe { out.part((row + r) * columns + at, width) };
-                    if first + count - row < ROWS {
-                        let sums = Sums { rows: [place(0)], width, start, narrow: &mut *narrow };
-                        sums.add::<S>(simd, [left(0)], packed);
-                        row += 1;
-                        continue;
+            let depth = part * right.depth / parts..(part + 1) * right.depth / parts;
+            let size = depth.len() * STRIP;
+            for (i, strip) in strips.clone().enumerate() {
+                right.pack(depth.clone(), strip * STRIP, &mut all[i * size..(i + 1) * size]);
+            }
+            let mut row = first;
+            while row < first + count {
+                let rows = match first + count - row {
+                    ..4 => 1,
+                    4..ROWS => 4,
+                    _ => ROWS,
+                };
+                for (i, strip) in strips.clone().enumerate() {
+                    let packed = &all[i * size..(i + 1) * size];
+                    let bias = if part == 0 { Some(bias) } else { None };
+                    let place = Place { left, right, out, bias, row, at: strip * STRIP, depth: depth.clone() };
+                    match rows {
+                        1 => place.add::<S, 1>(simd, packed, narrow),
+                        4 => place.add::<S, 4>(simd, packed, narrow),
+                        _ => place.add::<S, ROWS>(simd, packed, narrow),
                     }
-                    let rows: [&mut [f32]; ROWS] = std::array::from_fn(place);
-                    let sums = Sums { rows, width, start, narrow: &mut *narrow };
-                    sums.add::<S>(simd, std::array::from_fn(left), packed);
-                    row += ROWS;
                 }
+                row += rows;
             }
         }
     }
 }
 
 impl Right<'_> {
-    /// Some rows of a strip to `[rows, STRIP]`, zeros beyond its width.
+    /// Some rows of a strip to `[rows, STRIP]`, zeros beyond the last column.
     #[inline(always)]
-    fn pack(&self, rows: std::ops::Range<usize>, at: usize, width: usize, out: &mut [f32]) {
+    fn pack(&self, rows: Range<usize>, at: usize, out: &mut [f32]) {
+        let width = STRIP.min(self.columns - at);
         if self.turned {
             transposed(&self.values[at * self.depth + rows.start..], self.depth, width, out, STRIP);
             return;
@@ -143,42 +192,60 @@ impl Right<'_> {
     }
 }
 
-/// What sums start from.
-#[derive(Clone, Copy)]
-enum Start<'a> {
-    /// One value per row.
-    Rows(&'a [f32]),
-    Columns(&'a [f32; STRIP]),
-    /// What is there already.
-    Sums,
+/// Some rows of a strip of the result, and the part of the depth that is added to them.
+struct Place<'a> {
+    left: &'a [f32],
+    right: Right<'a>,
+    out: &'a Disjoint<'a>,
+    /// What the sums start from; `None` where they were started before.
+    bias: Option<Bias<'a>>,
+    row: usize,
+    at: usize,
+    depth: Range<usize>,
 }
 
-/// Some rows of a strip of the result.
-struct Sums<'a, 'b, const R: usize> {
-    rows: [&'a mut [f32]; R],
-    width: usize,
-    start: Start<'b>,
-    narrow: &'b mut [f32],
-}
-
-impl<const R: usize> Sums<'_, '_, R> {
-    /// Adds the products of rows with a part of a strip.
+impl Place<'_> {
+    /// Adds the products of `R` rows with a part of a strip.
+    #[expect(unsafe_code, reason = "each job has rows and columns of its own, see `product`")]
     #[inline(always)]
-    fn add<S: Simd>(self, simd: S, left: [&[f32]; R], packed: &[f32]) {
-        let Self { mut rows, width, start, narrow } = self;
+    fn add<S: Simd, const R: usize>(self, simd: S, packed: &[f32], narrow: &mut [f32]) {
+        let Right { depth: stride, columns, .. } = self.right;
+        let width = STRIP.min(columns - self.at);
+        let mut left: [&[f32]; R] = [&[]; R];
+        let mut rows: [&mut [f32]; R] = std::array::from_fn(|_| Default::default());
+        for (r, (left, row)) in left.iter_mut().zip(&mut rows).enumerate() {
+            *left = &self.left[(self.row + r) * stride..][self.depth.clone()];
+            // SAFETY: a row of this job's strip; each is taken once.
+            *row = unsafe { self.out.part((self.row + r) * columns + self.at, width) };
+        }
         if width == STRIP {
-            vectors::<S, R>(simd, left, packed, &mut rows, start, STRIP);
+            self.start(&mut rows);
+            vectors(simd, left, packed, rows, STRIP);
             return;
         }
         // Whole vectors reach beyond the result's columns.
-        let mut wide = narrow.chunks_exact_mut(STRIP);
-        let mut wide: [&mut [f32]; R] = std::array::from_fn(|_| wide.next().unwrap_or_default());
-        for (wide, row) in wide.iter_mut().zip(&rows) {
-            wide[..width].copy_from_slice(row);
+        self.start(&mut rows);
+        let mut wide: [&mut [f32]; R] = std::array::from_fn(|_| Default::default());
+        for ((wide, room), row) in wide.iter_mut().zip(narrow.chunks_exact_mut(STRIP)).zip(&rows) {
+            room[..width].copy_from_slice(row);
+            *wide = room;
         }
-        vectors::<S, R>(simd, left, packed, &mut wide, start, width);
-        for (wide, row) in wide.iter().zip(&mut rows) {
-            row.copy_from_slice(&wide[..width]);
+        vectors(simd, left, packed, wide, width);
+        for (row, room) in rows.iter_mut().zip(narrow.chunks_exact(STRIP)) {
+            row.copy_from_slice(&room[..width]);
+        }
+    }
+
+    /// Writes the bias where the sums start.
+    #[inline(always)]
+    fn start(&self, rows: &mut [&mut [f32]]) {
+        for (r, row) in rows.iter_mut().enumerate() {
+            match self.bias {
+                None => {}
+                Some(Bias::None) => row.fill(0.0),
+                Some(Bias::Rows(bias)) => row.fill(bias[self.row + r]),
+                Some(Bias::Columns(bias)) => row.copy_from_slice(&bias[self.at..][..row.len()]),
+            }
         }
     }
 }
@@ -189,8 +256,7 @@ fn vectors<S: Simd, const R: usize>(
     simd: S,
     left: [&[f32]; R],
     packed: &[f32],
-    rows: &mut [&mut [f32]; R],
-    start: Start<'_>,
+    mut rows: [&mut [f32]; R],
     width: usize,
 ) {
     let lanes = S::F32_LANES;
@@ -198,18 +264,20 @@ fn vectors<S: Simd, const R: usize>(
     let mut at = 0;
     while at < width {
         let count = (width - at).div_ceil(lanes).min(most);
+        let rows = &mut rows;
+        // A function of its own for each, so that the loop's registers are not those of its surroundings.
         match count {
-            1 => block::<S, R, 1>(simd, left, packed, rows, start, at),
-            2 => block::<S, R, 2>(simd, left, packed, rows, start, at),
-            3 => block::<S, R, 3>(simd, left, packed, rows, start, at),
-            _ => block::<S, R, 4>(simd, left, packed, rows, start, at),
+            1 => simd.vectorize(Block::<S, R, 1> { simd, left, packed, rows, at }),
+            2 => simd.vectorize(Block::<S, R, 2> { simd, left, packed, rows, at }),
+            3 => simd.vectorize(Block::<S, R, 3> { simd, left, packed, rows, at }),
+            _ => simd.vectorize(Block::<S, R, 4> { simd, left, packed, rows, at }),
         }
         at += count * lanes;
     }
 }
 
 #[inline(always)]
-pub(super) fn load<S: Simd, const V: usize>(simd: S, x: &[f32]) -> [S::f32s; V] {
+fn load<S: Simd, const V: usize>(simd: S, x: &[f32]) -> [S::f32s; V] {
     let (vectors, _) = S::as_simd_f32s(x);
     let mut loaded = [simd.splat_f32s(0.0); V];
     for (to, from) in loaded.iter_mut().zip(vectors) {
@@ -218,50 +286,47 @@ pub(super) fn load<S: Simd, const V: usize>(simd: S, x: &[f32]) -> [S::f32s; V] 
     loaded
 }
 
-#[inline(always)]
-pub(super) fn store<S: Simd, const V: usize>(_: S, x: &mut [f32], values: [S::f32s; V]) {
-    let (vectors, _) = S::as_mut_simd_f32s(x);
-    for (to, from) in vectors.iter_mut().zip(values) {
-        *to = from;
-    }
+/// The products of `R` rows with `V` vectors of a strip, from column `at` on, which are added to the sums in `rows`.
+struct Block<'a, 'b, S, const R: usize, const V: usize> {
+    simd: S,
+    left: [&'a [f32]; R],
+    packed: &'a [f32],
+    rows: &'a mut [&'b mut [f32]; R],
+    at: usize,
 }
 
-/// Adds the products of `R` rows with `V` vectors of a strip, from column `at` on.
-#[inline(always)]
-fn block<S: Simd, const R: usize, const V: usize>(
-    simd: S,
-    left: [&[f32]; R],
-    packed: &[f32],
-    rows: &mut [&mut [f32]; R],
-    start: Start<'_>,
-    at: usize,
-) {
-    let len = V * S::F32_LANES;
-    let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    for (r, sums) in sums.iter_mut().enumerate() {
-        *sums = match start {
-            Start::Rows(bias) => [simd.splat_f32s(bias[r]); V],
-            Start::Columns(bias) => load::<S, V>(simd, &bias[at..at + len]),
-            Start::Sums => load::<S, V>(simd, &rows[r][at..at + len]),
-        };
-    }
-    let depth = left[0].len();
-    // Equal lengths are seen by the compiler, which then leaves out the checks.
-    let mut equal = left;
-    for left in &mut equal {
-        *left = &left[..depth];
-    }
-    for k in 0..depth {
-        let vectors = load::<S, V>(simd, &packed[k * STRIP + at..k * STRIP + at + len]);
-        for (sums, left) in sums.iter_mut().zip(equal) {
-            let value = simd.splat_f32s(left[k]);
-            for (sum, vector) in sums.iter_mut().zip(vectors) {
-                *sum = simd.mul_add_e_f32s(vector, value, *sum);
+impl<S: Simd, const R: usize, const V: usize> NullaryFnOnce for Block<'_, '_, S, R, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { simd, left, packed, rows, at } = self;
+        let len = V * S::F32_LANES;
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for (sums, row) in sums.iter_mut().zip(&*rows) {
+            *sums = load(simd, &row[at..at + len]);
+        }
+        let depth = left[0].len();
+        // The compiler sees equal lengths, and leaves out the checks.
+        let mut equal = left;
+        for left in &mut equal {
+            *left = &left[..depth];
+        }
+        for k in 0..depth {
+            let vectors: [S::f32s; V] = load(simd, &packed[k * STRIP + at..k * STRIP + at + len]);
+            for (sums, left) in sums.iter_mut().zip(equal) {
+                let value = simd.splat_f32s(left[k]);
+                for (sum, vector) in sums.iter_mut().zip(vectors) {
+                    *sum = simd.mul_add_e_f32s(vector, value, *sum);
+                }
             }
         }
-    }
-    for (row, sums) in rows.iter_mut().zip(sums) {
-        store(simd, &mut row[at..at + len], sums);
+        for (row, sums) in rows.iter_mut().zip(sums) {
+            let (vectors, _) = S::as_mut_simd_f32s(&mut row[at..at + len]);
+            for (to, sum) in vectors.iter_mut().zip(sums) {
+                *to = sum;
+            }
+        }
     }
 }
 
@@ -284,6 +349,7 @@ mod tests {
             (13, 200, 300),
             (1009, 70, 140),
             (4, 8, 0),
+            (1030, 520, 33),
         ];
         for (rows, columns, depth) in shapes {
             let (left, right) = (numbers(rows * depth, 1), numbers(depth * columns, 2));
