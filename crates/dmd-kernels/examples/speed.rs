@@ -10,7 +10,9 @@ use burn::nn::LinearConfig;
 use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{Device, Distribution, Tensor};
 use dmd_kernels::device::processor_peak;
-use dmd_kernels::{Activation, attention, convolution, convolution3, geglu, group_norm, linear, linear_composed};
+use dmd_kernels::{
+    Activation, attention, convolution, convolution3, geglu, group_norm, linear, linear_composed,
+};
 
 /// Timed runs of each operation.
 const RUNS: usize = 15;

@@ -17,6 +17,7 @@ mod linear;
 mod mathematics;
 mod peak;
 mod pointwise;
+mod product_loops;
 mod products;
 mod recompute;
 mod scratch;

@@ -4,10 +4,11 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::disjoint::Disjoint;
+use super::product_loops::blocks;
 use super::scratch::Scratch;
 use super::transposed::transposed;
 
@@ -163,7 +164,8 @@ impl WithSimd for Job<'_> {
                 for (i, strip) in strips.clone().enumerate() {
                     let packed = &all[i * size..(i + 1) * size];
                     let bias = if part == 0 { Some(bias) } else { None };
-                    let place = Place { left, right, out, bias, row, at: strip * STRIP, depth: depth.clone() };
+                    let place =
+                        Place { left, right, out, bias, row, at: strip * STRIP, depth: depth.clone() };
                     match rows {
                         1 => place.add::<S, 1>(simd, packed, narrow),
                         4 => place.add::<S, 4>(simd, packed, narrow),
@@ -220,7 +222,7 @@ impl Place<'_> {
         }
         if width == STRIP {
             self.start(&mut rows);
-            vectors(simd, left, packed, rows, STRIP);
+            blocks(simd, left, (packed, STRIP), rows, STRIP, false);
             return;
         }
         // Whole vectors reach beyond the result's columns.
@@ -230,7 +232,7 @@ impl Place<'_> {
             room[..width].copy_from_slice(row);
             *wide = room;
         }
-        vectors(simd, left, packed, wide, width);
+        blocks(simd, left, (packed, STRIP), wide, width, false);
         for (row, room) in rows.iter_mut().zip(narrow.chunks_exact(STRIP)) {
             row.copy_from_slice(&room[..width]);
         }
@@ -245,86 +247,6 @@ impl Place<'_> {
                 Some(Bias::None) => row.fill(0.0),
                 Some(Bias::Rows(bias)) => row.fill(bias[self.row + r]),
                 Some(Bias::Columns(bias)) => row.copy_from_slice(&bias[self.at..][..row.len()]),
-            }
-        }
-    }
-}
-
-/// As many vectors at a time as there are registers for.
-#[inline(always)]
-fn vectors<S: Simd, const R: usize>(
-    simd: S,
-    left: [&[f32]; R],
-    packed: &[f32],
-    mut rows: [&mut [f32]; R],
-    width: usize,
-) {
-    let lanes = S::F32_LANES;
-    let most = if lanes == 16 { 4 } else { 2 };
-    let mut at = 0;
-    while at < width {
-        let count = (width - at).div_ceil(lanes).min(most);
-        let rows = &mut rows;
-        // A function of its own for each, so that the loop's registers are not those of its surroundings.
-        match count {
-            1 => simd.vectorize(Block::<S, R, 1> { simd, left, packed, rows, at }),
-            2 => simd.vectorize(Block::<S, R, 2> { simd, left, packed, rows, at }),
-            3 => simd.vectorize(Block::<S, R, 3> { simd, left, packed, rows, at }),
-            _ => simd.vectorize(Block::<S, R, 4> { simd, left, packed, rows, at }),
-        }
-        at += count * lanes;
-    }
-}
-
-#[inline(always)]
-fn load<S: Simd, const V: usize>(simd: S, x: &[f32]) -> [S::f32s; V] {
-    let (vectors, _) = S::as_simd_f32s(x);
-    let mut loaded = [simd.splat_f32s(0.0); V];
-    for (to, from) in loaded.iter_mut().zip(vectors) {
-        *to = *from;
-    }
-    loaded
-}
-
-/// The products of `R` rows with `V` vectors of a strip, from column `at` on, which are added to the sums in `rows`.
-struct Block<'a, 'b, S, const R: usize, const V: usize> {
-    simd: S,
-    left: [&'a [f32]; R],
-    packed: &'a [f32],
-    rows: &'a mut [&'b mut [f32]; R],
-    at: usize,
-}
-
-impl<S: Simd, const R: usize, const V: usize> NullaryFnOnce for Block<'_, '_, S, R, V> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let Self { simd, left, packed, rows, at } = self;
-        let len = V * S::F32_LANES;
-        let mut sums = [[simd.splat_f32s(0.0); V]; R];
-        for (sums, row) in sums.iter_mut().zip(&*rows) {
-            *sums = load(simd, &row[at..at + len]);
-        }
-        let depth = left[0].len();
-        // The compiler sees equal lengths, and leaves out the checks.
-        let mut equal = left;
-        for left in &mut equal {
-            *left = &left[..depth];
-        }
-        for k in 0..depth {
-            let vectors: [S::f32s; V] = load(simd, &packed[k * STRIP + at..k * STRIP + at + len]);
-            for (sums, left) in sums.iter_mut().zip(equal) {
-                let value = simd.splat_f32s(left[k]);
-                for (sum, vector) in sums.iter_mut().zip(vectors) {
-                    *sum = simd.mul_add_e_f32s(vector, value, *sum);
-                }
-            }
-        }
-        for (row, sums) in rows.iter_mut().zip(sums) {
-            let (vectors, _) = S::as_mut_simd_f32s(&mut row[at..at + len]);
-            for (to, sum) in vectors.iter_mut().zip(sums) {
-                *to = sum;
             }
         }
     }
