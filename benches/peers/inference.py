@@ -126,6 +126,7 @@ class Compiled:
         import openvino
 
         with torch.no_grad():
+            network.requires_grad_(False)
             model = openvino.convert_model(network, example_input=example)
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": arguments.threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         self.compiled = openvino.Core().compile_model(model, "CPU", settings)
@@ -147,9 +148,13 @@ def compiled_parts(precision):
     class Call(torch.nn.Module):
         """A UNet whose conditions are inputs of their own."""
 
+        def __init__(self):
+            super().__init__()
+            self.unet = unet
+
         def forward(self, x, timestep, text, *added):
             names = dict(zip(("text_embeds", "time_ids"), added))
-            return unet(x, timestep, text, added_cond_kwargs=names or None).sample
+            return self.unet(x, timestep, text, added_cond_kwargs=names or None).sample
 
     class Decode(torch.nn.Module):
         def __init__(self, vae):
@@ -160,20 +165,22 @@ def compiled_parts(precision):
             return self.vae.decode(latents).sample
 
     class Encode(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = text_encoder, text_encoder_2 if xl else None
+
         def forward(self, ids, ids_2=None):
             if ids_2 is None:
-                return text_encoder(ids)[0]
-            one = text_encoder(ids, output_hidden_states=True).hidden_states[-2]
-            two = text_encoder_2(ids_2, output_hidden_states=True)
+                return self.one(ids)[0]
+            one = self.one(ids, output_hidden_states=True).hidden_states[-2]
+            two = self.two(ids_2, output_hidden_states=True)
             return torch.cat([one, two.hidden_states[-2]], -1), two.text_embeds
 
-    call = Call()
-    call.unet = unet
     ids = [tokens(tokenizer)] + ([tokens(tokenizer_2)] if xl else [])
     texts = Compiled(Encode(), tuple(ids), precision)
     text, pooled = encode()
     added = (pooled, sizes.float()) if xl else ()
-    network = Compiled(call, (torch.randn(shape), torch.tensor(float(timestep)), text, *added), precision)
+    network = Compiled(Call(), (torch.randn(shape), torch.tensor(float(timestep)), text, *added), precision)
     if network.precision not in (f"<Type: '{long_names[precision]}'>", long_names[precision]):
         print(f"OpenVINO computes in {network.precision} where {precision} was asked for\n")
 

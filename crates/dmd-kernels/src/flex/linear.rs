@@ -5,12 +5,14 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::disjoint::Disjoint;
 use super::products::{Bias, Right, product};
+use super::scratch::Scratch;
+use super::stored::{Stored, is_read};
 use super::tensors::{dims, is_single, tensor, values};
 
 /// A linear layer as an operation of a backend. It is not differentiable: training keeps burn's own.
@@ -32,12 +34,21 @@ const OUTPUTS: usize = 6;
 pub(crate) fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
     let [rows, inputs] = x.dims();
     let worth = rows > 1 && inputs >= 16;
-    let tracked = x.is_autodiff() || weight.is_autodiff() || bias.is_some_and(Tensor::is_autodiff);
-    (worth && weight.dtype() == DType::F32 && !tracked && is_single(x)).then(|| {
+    (worth && is_served_with(x, weight, bias)).then(|| {
         let bias = bias.cloned().unwrap_or_else(|| Tensor::empty([0], &x.device()));
         let [x, weight] = [x, weight].map(|x| x.clone().into_dispatch());
         Tensor::from_dispatch(Dispatch::linear(x, weight, bias.into_dispatch()))
     })
+}
+
+/// Whether `x` is in single precision on flex, the weight in a type that is read, and nothing tracked.
+pub(super) fn is_served_with<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<D>,
+    bias: Option<&Tensor<1>>,
+) -> bool {
+    let tracked = x.is_autodiff() || weight.is_autodiff() || bias.is_some_and(Tensor::is_autodiff);
+    is_read(weight.dtype()) && !tracked && is_single(x)
 }
 
 impl LinearOps for Flex {
@@ -48,11 +59,15 @@ impl LinearOps for Flex {
         // A transposed view turned back, for nothing.
         let weight = if turned { Flex::float_transpose(weight) } else { weight }.to_contiguous();
         let mut out = vec![0.0_f32; rows * columns];
-        let (x, weight, bias) = (values(&x), values(&weight), values(&bias));
+        let (x, weight, bias) = (values(&x), Stored::of(&weight), values(&bias));
         if turned && rows <= FEW && depth >= 64 {
             let shared = Disjoint::new(&mut out);
-            weight.par_chunks(CHUNK * depth).enumerate().for_each(|(chunk, weight)| {
+            let size = CHUNK * depth;
+            let room = || Scratch::new(if matches!(weight, Stored::Single(_)) { 0 } else { size });
+            let chunks = (0..weight.len().div_ceil(size)).into_par_iter();
+            chunks.for_each_init(room, |room, chunk| {
                 let (first, out) = (chunk * CHUNK, &shared);
+                let weight = weight.part(chunk * size..weight.len().min((chunk + 1) * size)).read_in(room);
                 Arch::new().dispatch(Columns {
                     x,
                     weight,

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::disjoint::Disjoint;
 use super::product_loops::blocks;
 use super::scratch::Scratch;
+use super::stored::Stored;
 use super::transposed::transposed;
 
 /// Columns that are computed at a time: four of the widest vectors.
@@ -31,7 +32,7 @@ const ALONE: usize = 1 << 18;
 /// The right matrix, `[depth, columns]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Right<'a> {
-    pub(super) values: &'a [f32],
+    pub(super) values: Stored<'a>,
     pub(super) depth: usize,
     pub(super) columns: usize,
     /// Whether it lies as `[columns, depth]`.
@@ -66,7 +67,7 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Bias<'_>, out: &mut 
     let groups = strips.div_ceil(WIDE).max(jobs.div_ceil(chunks)).min(strips);
     let out = Disjoint::new(out);
     let depth = right.depth.min(DEPTH);
-    let room = || Scratch::new((strips.div_ceil(groups) * depth + ROWS) * STRIP);
+    let room = || Scratch::new((strips.div_ceil(groups) * depth + ROWS + depth) * STRIP);
     let run = |room: &mut Scratch, job: usize| {
         let (part, group) = (job / groups, job % groups);
         let first = part * chunk;
@@ -84,7 +85,8 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Bias<'_>, out: &mut 
 /// By the package gemm.
 #[expect(unsafe_code, reason = "gemm takes pointers; the sizes are checked before")]
 fn large(left: &[f32], right: Right<'_>, bias: Bias<'_>, out: &mut [f32]) {
-    let Right { values, depth, columns, turned } = right;
+    let Right { depth, columns, turned, .. } = right;
+    let values = right.values.single();
     let rows = out.len() / columns;
     assert_eq!((rows * depth, depth * columns), (left.len(), values.len()), "matrices are whole");
     assert_eq!(out.len(), rows * columns, "the result is whole");
@@ -136,7 +138,7 @@ struct Job<'a> {
     first: usize,
     count: usize,
     strips: Range<usize>,
-    /// A part of each strip, and sums of a strip that is narrower than the others.
+    /// A part of each strip; sums of a strip that is narrower than the others; a part of a strip as it is read.
     room: &'a mut [f32],
 }
 
@@ -146,13 +148,15 @@ impl WithSimd for Job<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { left, right, bias, out, first, count, strips, room } = self;
-        let (all, narrow) = room.split_at_mut(room.len() - ROWS * STRIP);
+        let deep = right.depth.min(DEPTH) * STRIP;
+        let (all, rest) = room.split_at_mut(room.len() - deep - ROWS * STRIP);
+        let (narrow, read) = rest.split_at_mut(ROWS * STRIP);
         let parts = right.depth.div_ceil(DEPTH).max(1);
         for part in 0..parts {
             let depth = part * right.depth / parts..(part + 1) * right.depth / parts;
             let size = depth.len() * STRIP;
             for (i, strip) in strips.clone().enumerate() {
-                right.pack(depth.clone(), strip * STRIP, &mut all[i * size..(i + 1) * size]);
+                right.pack(depth.clone(), strip * STRIP, read, &mut all[i * size..(i + 1) * size]);
             }
             let mut row = first;
             while row < first + count {
@@ -179,16 +183,26 @@ impl WithSimd for Job<'_> {
 }
 
 impl Right<'_> {
-    /// Some rows of a strip to `[rows, STRIP]`, zeros beyond the last column.
+    /// Some rows of a strip to `[rows, STRIP]`, zeros beyond the last column; `read` has room for as many values.
     #[inline(always)]
-    fn pack(&self, rows: Range<usize>, at: usize, out: &mut [f32]) {
+    fn pack(&self, rows: Range<usize>, at: usize, read: &mut [f32], out: &mut [f32]) {
         let width = STRIP.min(self.columns - at);
         if self.turned {
-            transposed(&self.values[at * self.depth + rows.start..], self.depth, width, out, STRIP);
+            if let Stored::Single(values) = self.values {
+                transposed(&values[at * self.depth + rows.start..], self.depth, width, out, STRIP);
+                return;
+            }
+            let length = rows.len();
+            for (column, read) in read.chunks_exact_mut(length.max(1)).take(width).enumerate() {
+                let start = (at + column) * self.depth + rows.start;
+                self.values.part(start..start + length).read(read);
+            }
+            transposed(read, length, width, out, STRIP);
             return;
         }
         for (row, out) in rows.zip(out.chunks_exact_mut(STRIP)) {
-            out[..width].copy_from_slice(&self.values[row * self.columns + at..][..width]);
+            let start = row * self.columns + at;
+            self.values.part(start..start + width).read(&mut out[..width]);
             out[width..].fill(0.0);
         }
     }
@@ -289,6 +303,7 @@ mod tests {
                         + start
                 };
                 for (values, turned) in [(&right, false), (&turned, true)] {
+                    let values = Stored::Single(values);
                     let mut out = vec![f32::NAN; rows * columns];
                     product(&left, Right { values, depth, columns, turned }, bias, &mut out);
                     for (i, value) in out.iter().enumerate() {

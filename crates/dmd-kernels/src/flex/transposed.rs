@@ -16,9 +16,11 @@ pub(super) fn transposed(x: &[f32], stride: usize, rows: usize, out: &mut [f32],
     let length = out.len() / pitch;
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = V4::try_new() {
-        let whole = (rows / SIDE * SIDE, length / SIDE * SIDE);
+        // Squares are read whole, also where fewer columns are wanted.
+        let reads = |rows: usize| rows * stride + length.next_multiple_of(SIDE) <= x.len() + stride;
+        let squares = if reads(rows) { rows } else { rows - SIDE.min(rows) } / SIDE * SIDE;
+        let whole = (if reads(squares) { squares } else { 0 }, length);
         simd.vectorize(Squares { simd, x, stride, whole, out, pitch });
-        plain(x, stride, (0..whole.0, whole.1..length), out, pitch);
         plain(x, stride, (whole.0..rows, 0..length), out, pitch);
         clear(rows, out, pitch);
         return;
@@ -85,7 +87,9 @@ impl NullaryFnOnce for Squares<'_> {
                     let [l0, h0] = halves(simd, b[j], b[4 + j]);
                     let [l1, h1] = halves(simd, b[8 + j], b[12 + j]);
                     let [[c0, c1], [c2, c3]] = [alternate(simd, l0, l1), alternate(simd, h0, h1)];
-                    for (q, column) in [c0, c1, c2, c3].into_iter().enumerate() {
+                    for (q, column) in
+                        [c0, c1, c2, c3].into_iter().enumerate().take_while(|(q, _)| k + 4 * q + j < columns)
+                    {
                         let out = &mut out[(k + 4 * q + j) * pitch + row..][..SIDE];
                         V4::as_mut_simd_f32s(out).0[0] = cast(column);
                     }
