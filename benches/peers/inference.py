@@ -1,12 +1,16 @@
-"""The parts of a one-step picture in diffusers on PyTorch and here, alternating in one run on the same device: text
-encoder, one call of the UNet, decoder, and the whole from prompt to pixels.
+"""The parts of a one-step picture in diffusers on PyTorch, in OpenVINO and here, alternating in one run on the same device:
+text encoder, one call of the UNet, decoder, and the whole from prompt to pixels.
 
     cargo build --release
     venv/bin/python benches/peers/inference.py target/release/dmd models/shapes --threads 2
     (cd benches/peers/candle && cargo build --release)
     venv/bin/python benches/peers/inference.py target/release/dmd SD15 --taesd TAESD --candle benches/peers/candle/target/release/candle-peer
+    venv/bin/python benches/peers/inference.py target/release/dmd SD15 --openvino f32,bf16
     venv/bin/python benches/peers/inference.py target/release/dmd SD15 --device cuda:0 --torch cuda --dtype f16 --compile
     venv/bin/python benches/peers/inference.py target/release/dmd SDXL --recipe dmd2-1step --runs 1 --rounds 3 --apart
+
+OpenVINO compiles the same networks, converted by its own tool; its precisions are those it is told to compute in, whatever
+--dtype says of the others. On a processor without bf16 products it answers a request for bf16 in f32, which is said.
 
 Stable Diffusion XL has two text encoders; its one-step picture is one call at t = 399, as DMD2's.
 """
@@ -32,14 +36,15 @@ arguments.add_argument("--parts", default="text,unet,decode,picture")
 arguments.add_argument("--recipe", help="for our program, of a folder without unet_one_step; for Stable Diffusion XL dmd2-1step")
 arguments.add_argument("--taesd", type=Path, help="folder of a TAESD: adds the part picture-taesd")
 arguments.add_argument("--candle", type=Path, help="the program of benches/peers/candle: adds candle's times (f32 on a CPU)")
+arguments.add_argument("--openvino", help="precisions of OpenVINO on the CPU, of f32 and bf16: f32,bf16")
 arguments.add_argument("--threads", type=int, default=os.cpu_count())
 arguments.add_argument("--runs", type=int, default=5, help="per round")
 arguments.add_argument("--rounds", type=int, default=5)
 arguments.add_argument("--apart", action="store_true", help="PyTorch in a process of its own for each round: where memory does not hold both programs' models")
 arguments.add_argument("--worker", help=argparse.SUPPRESS)
 parser, arguments = arguments, arguments.parse_args()
-if arguments.apart and arguments.compile:
-    parser.error("--compile does not go with --apart")
+if arguments.apart and (arguments.compile or arguments.openvino):
+    parser.error("--compile and --openvino do not go with --apart")
 os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 
 model = arguments.model
@@ -90,7 +95,7 @@ if arguments.worker or not arguments.apart:
         return torch.cat([one, two.hidden_states[-2]], -1), two.text_embeds
 
 
-    def parts(unet, vae):
+    def parts(unet, vae, encode=encode, tiny=tiny):
         noise = torch.randn(shape, device=device)
 
         def call(x, text, pooled):
@@ -112,6 +117,94 @@ if arguments.worker or not arguments.apart:
             "picture": whole,
             "picture-taesd": lambda: whole(tiny, dtype),
         }
+
+
+class Compiled:
+    """A network in OpenVINO: called with tensors in the order of its inputs, it answers with its outputs."""
+
+    def __init__(self, network, example, precision):
+        import openvino
+
+        with torch.no_grad():
+            network.requires_grad_(False)
+            model = openvino.convert_model(network, example_input=example)
+        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": arguments.threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+        self.compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self.precision = str(self.compiled.get_property("INFERENCE_PRECISION_HINT"))
+
+    def __call__(self, *inputs):
+        outputs = self.compiled([x.float().numpy() if x.is_floating_point() else x.numpy() for x in inputs])
+        return [torch.from_numpy(outputs[i]) for i in range(len(outputs))]
+
+
+class Sample:
+    def __init__(self, sample):
+        self.sample = sample
+
+
+def compiled_parts(precision):
+    """The parts in OpenVINO."""
+
+    class Call(torch.nn.Module):
+        """A UNet whose conditions are inputs of their own."""
+
+        def __init__(self):
+            super().__init__()
+            self.unet = unet
+
+        def forward(self, x, timestep, text, *added):
+            names = dict(zip(("text_embeds", "time_ids"), added))
+            return self.unet(x, timestep, text, added_cond_kwargs=names or None).sample
+
+    class Decode(torch.nn.Module):
+        def __init__(self, vae):
+            super().__init__()
+            self.vae = vae
+
+        def forward(self, latents):
+            return self.vae.decode(latents).sample
+
+    class Encode(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = text_encoder, text_encoder_2 if xl else None
+
+        def forward(self, ids, ids_2=None):
+            if ids_2 is None:
+                return self.one(ids)[0]
+            one = self.one(ids, output_hidden_states=True).hidden_states[-2]
+            two = self.two(ids_2, output_hidden_states=True)
+            return torch.cat([one, two.hidden_states[-2]], -1), two.text_embeds
+
+    ids = [tokens(tokenizer)] + ([tokens(tokenizer_2)] if xl else [])
+    texts = Compiled(Encode(), tuple(ids), precision)
+    text, pooled = encode()
+    added = (pooled, sizes.float()) if xl else ()
+    network = Compiled(Call(), (torch.randn(shape), torch.tensor(float(timestep)), text, *added), precision)
+    if network.precision not in (f"<Type: '{long_names[precision]}'>", long_names[precision]):
+        print(f"OpenVINO computes in {network.precision} where {precision} was asked for\n")
+
+    def ov_encode():
+        found = texts(*[tokens(tokenizer)] + ([tokens(tokenizer_2)] if xl else []))
+        return found[0], found[1] if xl else None
+
+    def ov_unet(x, timestep, text, added_cond_kwargs=None):
+        return Sample(network(x, torch.tensor(float(timestep)), text, *(added_cond_kwargs or {}).values())[0])
+
+    def decoder(of):
+        class Decoder:
+            config = of.config
+            run = Compiled(Decode(of), (torch.randn(shape),), precision)
+
+            def decode(self, latents):
+                return Sample(self.run(latents)[0])
+
+        return Decoder()
+
+    return parts(ov_unet, decoder(vae), ov_encode, tiny and decoder(tiny))
+
+
+long_names = {"f32": "float32", "bf16": "bfloat16"}
 
 
 def torch_round(run):
@@ -160,6 +253,8 @@ peers = {"PyTorch": None} if arguments.apart else {f"PyTorch {torch.__version__}
 if arguments.compile:
     last = dict(memory_format=torch.channels_last)
     peers["compiled"] = parts(torch.compile(unet.to(**last)), torch.compile(vae.to(**last)))
+for precision in (arguments.openvino or "").split(",") if arguments.openvino else []:
+    peers[f"OpenVINO {precision}"] = compiled_parts(precision)
 print(f"{model.name}, {arguments.dtype}, ours on {arguments.device}, PyTorch's on {arguments.torch}, {arguments.threads} threads\n")
 names = list(peers) + (["candle"] if arguments.candle else [])
 print("| part | ours ms | " + " | ".join(f"{name} ms | ratio" for name in names) + " |")

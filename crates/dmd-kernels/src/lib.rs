@@ -9,6 +9,7 @@
 //! | [`convolution`], 3×3 of stride 1 | burn's | Winograd's F(4×4, 3×3), or direct in registers, whichever is faster for a shape; gradients likewise |
 //! | [`doubled_convolution`] | [`doubled`], then a convolution | in one, where nothing is tracked |
 //! | [`attention()`] | burn's | a tile of keys at a time, without the scores; gradient by computing them again |
+//! | [`linear_geglu`] | [`linear()`], then [`geglu`] | in one, where nothing is tracked |
 //! | [`geglu`] | composed | one pass, hand-written gradient; erf off by at most 1.5e-7 |
 //! | [`silu`] | burn's | one pass, hand-written gradient |
 //! | [`gelu`], exact gradient everywhere | composed of erf | burn's |
@@ -57,7 +58,7 @@ mod silu;
 pub use adamw::{AdamWStep, adamw, adamw_composed};
 pub use attention::{attention, attention_composed, attention_recomputed};
 pub use convolution::{convolution, convolution3, convolution3_composed, doubled, doubled_convolution};
-pub use geglu::{geglu, geglu_composed, gelu};
+pub use geglu::{geglu, geglu_composed, gelu, linear_geglu};
 pub use group_norm::{Activation, group_norm, group_norm_composed};
 pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_composed, linear_rows};
