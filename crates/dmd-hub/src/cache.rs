@@ -10,17 +10,17 @@ use crate::repository::{is_commit, is_safe_path};
 use crate::wire::sleep;
 use crate::{Error, Repository};
 
-/// One repository's folder in the cache of `huggingface_hub`.
+/// The folder of one repository in the cache of `huggingface_hub`.
 pub(crate) struct Cache {
     root: PathBuf,
     name: String,
     symlinks: bool,
 }
 
-/// The right to fetch one file.
+/// The lock that gives the right to fetch one file.
 pub(crate) struct FileLock {
     _file: File,
-    /// Whether the file system has locks at all.
+    /// Whether the file system supports locks.
     pub(crate) real: bool,
 }
 
@@ -34,64 +34,65 @@ impl Cache {
         self.root.join(&self.name)
     }
 
-    /// The folder of a commit's files.
+    /// The path of the folder with a commit's files.
     pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder().join("snapshots").join(commit)
     }
 
-    /// The content of a file.
+    /// The path of a file's content.
     pub(crate) fn blob(&self, hex: &str) -> PathBuf {
         self.folder().join("blobs").join(hex)
     }
 
-    /// Where a file of a commit lies.
+    /// The path of a commit's file.
     fn pointer(&self, commit: &str, path: &str) -> PathBuf {
         let mut pointer = self.snapshot(commit);
         pointer.extend(path.split('/'));
         pointer
     }
 
-    /// Whether a file is there, whole.
+    /// Whether the cache has a commit's file completely.
     pub(crate) fn has(&self, commit: &str, entry: &Entry) -> bool {
         is_file_of(&self.pointer(commit, &entry.path), entry.size)
     }
 
-    /// Whether a file's content is there, whole, under its own name.
+    /// Whether the cache has a file's content completely, under its hash.
     pub(crate) fn has_blob(&self, hex: &str, size: u64) -> bool {
         is_file_of(&self.blob(hex), size)
     }
 
-    /// The commit that a branch or tag was at when it was last fetched.
+    /// The commit of a branch or tag at the time of the last fetch.
     pub(crate) fn reference(&self, revision: &str) -> Option<String> {
         let text = fs::read_to_string(self.folder().join("refs").join(revision)).ok()?;
         Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    /// Notes the commit of a branch or tag. A cache that cannot be written to stays as it is.
+    /// Stores the commit of a branch or tag. Does nothing if the cache cannot be written to.
     pub(crate) fn refer(&self, revision: &str, commit: &str) {
         if self.reference(revision).as_deref() != Some(commit) {
             let _ = write(&self.folder().join("refs").join(revision), commit.as_bytes());
         }
     }
 
-    /// The list of a commit's files, if it was ever fetched, by this crate or by `huggingface_hub`.
+    /// The list of a commit's files, if this crate or `huggingface_hub` has fetched it before.
     pub(crate) fn listing(&self, commit: &str) -> Option<Vec<Entry>> {
         let read = |path: PathBuf| stored(&fs::read_to_string(path).ok()?);
         read(self.listing_file(commit))
             .or_else(|| read(self.folder().join("trees").join(format!("{commit}.json"))))
     }
 
-    /// Keeps the list of a commit's files. A cache that cannot be written to stays as it is.
+    /// Stores the list of a commit's files. Does nothing if the cache cannot be written to.
     pub(crate) fn keep_listing(&self, commit: &str, entries: &[Entry]) {
         let _ = write(&self.listing_file(commit), store(entries).as_bytes());
     }
 
-    /// Not `trees/COMMIT.json`: with that file `huggingface_hub` takes a snapshot of a part of the files for a broken one.
+    /// The path is not `trees/COMMIT.json`: if that file exists, `huggingface_hub` treats a snapshot without all files
+    /// as broken.
     fn listing_file(&self, commit: &str) -> PathBuf {
         self.folder().join(".dmd").join(format!("{commit}.json"))
     }
 
-    /// The files of a commit that lie in the cache, in the place of a list.
+    /// The files of a commit that are in the cache. This replaces the list if there is none.
     pub(crate) fn files(&self, commit: &str) -> Option<Vec<Entry>> {
         let root = self.snapshot(commit);
         let mut entries = Vec::new();
@@ -100,7 +101,7 @@ impl Cache {
             for item in fs::read_dir(&folder).ok()?.flatten() {
                 let Ok(name) = item.file_name().into_string() else { continue };
                 let path = format!("{prefix}{name}");
-                // Through links, which are the usual case.
+                // `fs::metadata` follows symbolic links, which most files are.
                 let Ok(data) = fs::metadata(item.path()) else { continue };
                 if data.is_dir() {
                     folders.push((item.path(), format!("{path}/")));
@@ -113,14 +114,14 @@ impl Cache {
         Some(entries).filter(|entries| !entries.is_empty())
     }
 
-    /// Makes the folders that a file needs.
+    /// Creates the folders that a file needs, and removes incomplete content under the file's hash.
     pub(crate) fn prepare(&self, hex: &str) -> Result<(), Error> {
         for folder in [self.folder().join("blobs"), self.locks()] {
             fs::create_dir_all(&folder).map_err(Error::cache(folder))?;
         }
         let blob = self.blob(hex);
         match fs::symlink_metadata(&blob) {
-            // One that is not whole: whoever wrote it did not check it.
+            // This content has the wrong length. The program that wrote it did not check it.
             Ok(_) => fs::remove_file(&blob).map_err(Error::cache(blob)),
             Err(_) => Ok(()),
         }
@@ -130,8 +131,8 @@ impl Cache {
         self.root.join(".locks").join(&self.name)
     }
 
-    /// Takes the lock of a file's content, which `huggingface_hub` takes too; waits for it, and asks `go_on` meanwhile.
-    /// What reaches its name is right without it: it only spares to fetch a file twice.
+    /// Takes the lock of a file's content, which `huggingface_hub` takes too. Waits for the lock, and calls `go_on`
+    /// meanwhile. Files in the cache are correct even without the lock; it only avoids fetching a file twice.
     pub(crate) fn lock(
         &self,
         hex: &str,
@@ -146,21 +147,22 @@ impl Cache {
             match file.try_lock() {
                 Ok(()) => return Ok(FileLock { _file: file, real: true }),
                 Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(100), &mut go_on)?,
-                // Some file systems have none, and say so in many ways.
+                // File systems without locks return various errors.
                 Err(TryLockError::Error(_)) => return Ok(FileLock { _file: file, real: false }),
             }
         }
     }
 
-    /// Where content is collected until it is whole: one name where the lock is real, so that a later call goes on.
+    /// The path of content that is not complete yet. If the lock is real, the name is always the same, so that a later
+    /// call can resume.
     pub(crate) fn incomplete(&self, hex: &str, lock: &FileLock) -> PathBuf {
         let name =
             if lock.real { format!("{hex}.incomplete") } else { format!("{hex}.{}.incomplete", unique()) };
         self.folder().join("blobs").join(name)
     }
 
-    /// Gives a content its place among a commit's files: a relative link, or the file itself where there are no links.
-    /// `fresh` says that nobody else can refer to the content yet.
+    /// Puts content at its path among a commit's files: as a relative symbolic link, or as the file itself if links are
+    /// not possible. `fresh` means that no link refers to the content yet, so that it may be moved.
     pub(crate) fn place(&self, hex: &str, commit: &str, path: &str, fresh: bool) -> Result<(), Error> {
         let pointer = self.pointer(commit, path);
         let blob = self.blob(hex);
@@ -187,7 +189,7 @@ impl Cache {
     }
 }
 
-/// Whether a path leads to a file of this length.
+/// Whether a path is a file of this length, or a link to one.
 fn is_file_of(path: &Path, size: u64) -> bool {
     fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() == size)
 }
@@ -207,20 +209,21 @@ fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Eight hexadecimal digits that no other process and no other thread has.
+/// Eight hexadecimal digits from the process id and a counter. Other processes and threads are unlikely to have the
+/// same.
 fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{:08x}", process::id().rotate_left(16) ^ COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A new name in the folder of a path.
+/// A new name in the same folder as a path.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", unique()));
     path.with_file_name(name)
 }
 
-/// Writes a small file by renaming.
+/// Writes a small file to a temporary name and renames it.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;

@@ -12,10 +12,11 @@ use crate::listing::{Digest, Entry};
 use crate::wire::{Client, Failure, Tries, broken, host, retries};
 use crate::{Error, Repository};
 
-/// How much is read at once.
+/// Number of bytes that are read at once.
 const PIECE: usize = 256 << 10;
 
-/// Puts one file into the cache. `report` receives how many of its bytes are there, and says whether to go on.
+/// Fetches one file into the cache. `report` receives the number of bytes that are on the disk. If it returns an error,
+/// the download stops.
 pub(crate) fn download(
     client: &Client,
     cache: &Cache,
@@ -45,7 +46,7 @@ pub(crate) fn download(
     let partial = Partial::open(path.clone(), entry, digest)?;
     let received = receive(client, repository, commit, entry, partial, &mut report);
     if received.is_err() && (!lock.real || fs::metadata(&path).is_ok_and(|data| data.len() == 0)) {
-        // Nobody would, or could, go on with it.
+        // No later call could resume from this file, or it is empty.
         let _ = fs::remove_file(&path);
     }
     received?;
@@ -54,7 +55,7 @@ pub(crate) fn download(
     cache.place(hex, commit, &entry.path, true)
 }
 
-/// Receives a file until it is whole and right.
+/// Receives a file until it is complete and its hash is correct.
 fn receive(
     client: &Client,
     repository: &Repository,
@@ -65,7 +66,8 @@ fn receive(
 ) -> Result<(), Error> {
     let url = client.file(repository, commit, &entry.path);
     let mut tries = Tries::new(retries(false), client.pause);
-    // Whether the beginning is of an earlier request: then one new start is worth while where the hash is wrong.
+    // Whether the beginning of the file is from an earlier request. If the hash is wrong, the download is then
+    // restarted once.
     let mut pieced = partial.len > 0;
     let mut started_anew = false;
     let mut furthest = partial.len;
@@ -101,7 +103,7 @@ fn receive(
     }
 }
 
-/// Writes an answer's content behind what is there.
+/// Appends the content of a response to what was received before.
 fn append(
     mut response: Response<Body>,
     url: &str,
@@ -117,7 +119,7 @@ fn append(
             if let Some(length) = length.filter(|&length| length != size) {
                 return Err(partial.reject(format!("it has {length} bytes, the hub lists {size}")).into());
             }
-            // The server does not go on in the middle, or nobody asked it to.
+            // The response has the whole file, because the server does not support ranges or no range was requested.
             if partial.len > 0 {
                 partial.restart()?;
             }
@@ -162,14 +164,14 @@ fn append(
         partial.push(&piece[..count])?;
         report(partial.len)?;
     }
-    // Without a length in front, only one more look shows that it ends here.
+    // If the response does not state its length, only another read shows that it ends here.
     match reader.read(&mut piece) {
         Ok(0) | Err(_) => Ok(()),
         Ok(_) => Err(partial.reject(format!("it has more than the {size} bytes that the hub lists")).into()),
     }
 }
 
-/// A file that is being received, with the hash of what is there.
+/// A file that is being received, with the hash of the bytes so far.
 struct Partial<'a> {
     path: PathBuf,
     file: File,
@@ -209,7 +211,7 @@ impl Hash {
 }
 
 impl<'a> Partial<'a> {
-    /// Opens what an earlier call has left, or a new file.
+    /// Opens the file that an earlier call left, or creates a new one.
     fn open(path: PathBuf, entry: &'a Entry, digest: &'a Digest) -> Result<Self, Error> {
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = open.map_err(Error::cache(&path))?;
@@ -235,7 +237,7 @@ impl<'a> Partial<'a> {
         }
     }
 
-    /// Forgets what was received.
+    /// Discards what was received.
     fn restart(&mut self) -> Result<(), Error> {
         let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
         emptied.map_err(Error::cache(&self.path))?;
@@ -255,12 +257,12 @@ impl<'a> Partial<'a> {
         self.len == self.entry.size && self.hash.hex() == self.digest.hex()
     }
 
-    /// Sees to it that the content is on the disk before its name is.
+    /// Syncs the content to the disk. This must happen before the file is renamed.
     fn finish(self) -> Result<(), Error> {
         self.file.sync_all().map_err(|error| self.failed(error))
     }
 
-    /// Deletes what was received, and says why.
+    /// Deletes what was received, and returns the error with the reason.
     fn reject(&self, reason: String) -> Error {
         let _ = fs::remove_file(&self.path);
         Error::Corrupt { file: self.entry.path.clone(), reason }

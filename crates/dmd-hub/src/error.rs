@@ -3,8 +3,7 @@ use std::path::PathBuf;
 
 use crate::Repository;
 
-/// Why files cannot be had from the hub or from its cache. What lies behind it is the
-/// [source](std::error::Error::source).
+/// Errors of fetching files from the hub or its cache. The underlying error is the [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -21,10 +20,10 @@ pub enum Error {
     Setting {
         /// The variable.
         variable: String,
-        /// What is wrong with it; a token is not repeated.
+        /// What is wrong with it. The text does not contain a token.
         reason: String,
     },
-    /// The hub knows no such repository, or does not show it.
+    /// The hub has no such repository, or it is private.
     #[error("the hub has no repository {repository}, or it is private: check its name{}", token_hint(.with_token))]
     RepositoryNotFound {
         /// `OWNER/NAME`.
@@ -48,12 +47,12 @@ pub enum Error {
         /// The file.
         file: String,
     },
-    /// The repository's conditions have to be accepted first.
+    /// The user has to accept the repository's conditions first.
     #[error("repository {repository} is gated: accept its conditions on the page {page} and {}", gate_hint(.with_token))]
     Gated {
         /// `OWNER/NAME`.
         repository: String,
-        /// Where the conditions are.
+        /// The address of the page with the conditions.
         page: String,
         /// Whether a token was sent.
         with_token: bool,
@@ -61,25 +60,25 @@ pub enum Error {
     /// The hub does not accept the token.
     #[error("the hub does not accept the token: make a new one and set HF_TOKEN, or unset it")]
     TokenRefused,
-    /// The hub, or where it redirects to, answers with an error of another kind, also after retries.
+    /// The hub, or a server to which it redirects, still answers with another error after all retries.
     #[error("{host} answers with status {status}{}", .message.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
     Status {
         /// The host.
         host: String,
         /// The status.
         status: u16,
-        /// What it says.
+        /// The server's message.
         message: Option<String>,
     },
-    /// No connection, or one that broke again and again.
+    /// The host cannot be reached, or the connection breaks repeatedly.
     #[error("{host} cannot be reached, or its connection breaks")]
     Network {
         /// The host.
         host: String,
-        /// What the system said.
+        /// The system's error.
         source: Box<ureq::Error>,
     },
-    /// The connection cannot be encrypted: mostly a certificate that is not known.
+    /// The connection cannot be encrypted, mostly because a certificate is not trusted.
     #[error(
         "the connection to {host} is not safe; if a proxy stands in between, set SSL_CERT_FILE to the file of its certificates"
     )]
@@ -89,7 +88,7 @@ pub enum Error {
         /// What is wrong.
         source: Box<ureq::Error>,
     },
-    /// The server's answer is not that of a hub.
+    /// The server's answer does not have the form of a hub's answer.
     #[error("{host} does not answer as a hub does: {reason}")]
     Answer {
         /// The host.
@@ -97,7 +96,7 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The repository holds a name that must not become a path.
+    /// A file of the repository has a name that is not a safe path.
     #[error(
         "repository {repository} holds a file named {name:?}, which is not written to the disk: {reason}"
     )]
@@ -109,7 +108,7 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
-    /// A file is not the file that the hub lists. What was received is deleted.
+    /// A received file differs from the hub's list. It was deleted.
     #[error("what was received as {file:?} is not the hub's file and was deleted: {reason}; try again")]
     Corrupt {
         /// The file, by its path in the repository.
@@ -117,12 +116,12 @@ pub enum Error {
         /// What differs.
         reason: String,
     },
-    /// The disk is full. What is there stays, and is gone on with.
+    /// The disk is full. The received part stays, and the next call resumes from it.
     #[error("the disk is full: {file:?} needs {missing} bytes more in {folder:?}")]
     DiskFull {
         /// The file, by its path in the repository.
         file: String,
-        /// Bytes that were still to be written.
+        /// Number of bytes that were still to be written.
         missing: u64,
         /// The folder.
         folder: PathBuf,
@@ -132,49 +131,50 @@ pub enum Error {
     Cache {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// There is no network, or it must not be used, and the cache lacks something.
+    /// The cache lacks something, and there is no network or it must not be used.
     #[error("the cache lacks {}, and {}", list(.missing), absence(.source))]
     NotCached {
-        /// The repository, or the files, that are missing.
+        /// The missing repository, or the missing files.
         missing: Vec<String>,
-        /// Why the hub cannot be asked; nothing where `HF_HUB_OFFLINE` forbids it.
+        /// Why the hub cannot be asked; `None` if `HF_HUB_OFFLINE` forbids it.
         source: Option<Box<Error>>,
     },
-    /// The repository holds nothing that can be used.
+    /// The repository has no usable files.
     #[error("{what}: {}", found(.files))]
     NothingUsable {
-        /// What was looked for.
+        /// What is missing.
         what: String,
-        /// What is there in its place.
+        /// What the repository has instead.
         files: Vec<String>,
     },
-    /// The repository holds several models, each of which can be meant.
+    /// The repository has several files that may be the model.
     #[error("the repository holds several files of weights; name one as OWNER/NAME:FILE: {}", .files.join(", "))]
     SeveralFiles {
-        /// All of them.
+        /// All of these files.
         files: Vec<String>,
     },
-    /// The function that receives the progress said so. What was received stays, and is gone on with.
+    /// The function that receives the progress cancelled the call. The received part stays, and the next call resumes
+    /// from it.
     #[error("fetching was cancelled")]
     Cancelled,
 }
 
 impl Error {
-    /// A function that makes an error of the system's about a path of the cache.
+    /// Returns a function that turns an I/O error into an error about a path of the cache.
     pub(crate) fn cache(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Cache { path, source }
     }
 
-    /// A path of a repository that must not be written.
+    /// Returns a function that makes the error about an unsafe path of a repository.
     pub(crate) fn name(repository: &Repository, name: &str) -> impl FnOnce(&'static str) -> Self {
         move |reason| Self::Name { repository: repository.name().to_owned(), name: name.to_owned(), reason }
     }
 
-    /// Whether it says that the hub is out of reach for now, so that the cache may stand in.
+    /// Whether the error means that the hub cannot be reached for now, so that the cache may be used instead.
     pub(crate) fn is_absence(&self) -> bool {
         matches!(
             self,
@@ -198,7 +198,7 @@ fn absence(source: &Option<Box<Error>>) -> &'static str {
     }
 }
 
-/// The first few of many names.
+/// Formats the first few of many names.
 fn list(names: &[String]) -> String {
     match names.len() {
         0..=3 => names.join(", "),

@@ -13,10 +13,10 @@ use crate::settings::Settings;
 use crate::wire::{Client, retries};
 use crate::{Entry, Error, Listing, Progress, Repository, Selection};
 
-/// How many pages a list of files may have.
+/// Maximum number of pages of a list of files.
 const PAGES: usize = 1000;
 
-/// The hub, and the cache of its files.
+/// The Hugging Face hub, and the cache of its files.
 pub struct Hub {
     client: Client,
     cache: PathBuf,
@@ -28,16 +28,17 @@ pub struct Hub {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The folder that holds them by their paths. It may hold others that were fetched at other times.
+    /// The folder that holds the files under their paths. It may also hold files of the commit that other calls
+    /// fetched.
     pub folder: PathBuf,
     /// The commit.
     pub commit: String,
-    /// What was chosen.
+    /// The selected files.
     pub selection: Selection,
 }
 
 impl Snapshot {
-    /// What to open: the folder, or the one file that the selection is about.
+    /// The path of the model to open: the folder, or the single file of the selection.
     pub fn model(&self) -> PathBuf {
         match &self.selection.single {
             Some(file) => self.folder.join(file),
@@ -46,12 +47,12 @@ impl Snapshot {
     }
 }
 
-/// A list of files, and where it is from.
+/// A list of files, and how it was found.
 struct Found {
     listing: Listing,
-    /// Whether the hub was asked for the revision's commit just now.
+    /// Whether the commit of the revision comes from the hub's answer in this call.
     looked_up: bool,
-    /// Why the hub was not asked for what the cache has.
+    /// Why the hub could not be asked, if the cache was used instead.
     absence: Option<Error>,
 }
 
@@ -61,7 +62,7 @@ struct Revision {
 }
 
 impl Hub {
-    /// The hub as the variables of the environment say, which are those of `huggingface_hub`:
+    /// Makes a hub with the settings in the environment variables, which are those of `huggingface_hub`:
     ///
     /// | variable | what it says |
     /// | --- | --- |
@@ -77,58 +78,59 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] where a value cannot be used, [`Error::Cache`] where the token's file cannot be read.
+    /// [`Error::Setting`] if a value cannot be used, [`Error::Cache`] if the token's file cannot be read.
     pub fn from_env() -> Result<Self, Error> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// The hub as [`Hub::from_env`] reads it, from a function that knows the variables: for an option of a program that
-    /// goes before the environment, and for tests. Proxies are read from the environment where it has one of their
-    /// variables and `variable` has it, too.
+    /// As [`Hub::from_env`], but a function returns the values of the variables. This is for options of a program that
+    /// override the environment, and for tests. Proxies are read from the environment itself, if `variable` has one of
+    /// their variables too.
     ///
     /// # Errors
     ///
-    /// As for [`Hub::from_env`].
+    /// As [`Hub::from_env`].
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let settings = Settings::read(variable)?;
         let client = Client::new(&settings)?;
         Ok(Self { client, cache: settings.cache, offline: settings.offline, symlinks: settings.symlinks })
     }
 
-    /// Another pause before the first retry than a second. Each further one is twice as long; a server that asks for more
-    /// gets it.
+    /// Sets the pause before the first retry, which is one second by default. Each further pause is twice as long. If a
+    /// server asks for a longer pause, that one is used.
     #[must_use]
     pub fn with_retry_pause(mut self, pause: Duration) -> Self {
         self.client.pause = pause;
         self
     }
 
-    /// The folder of the cache, which holds the repositories' folders.
+    /// The path of the cache, which holds the repositories' folders.
     pub fn cache(&self) -> &Path {
         &self.cache
     }
 
-    /// The files of a repository: one request for the commit of a branch or tag, one or more for a list that the cache
-    /// does not have. Without a network it is the last known commit's list or, without one, what the cache holds.
+    /// Lists the files of a repository. This takes one request for the commit of a branch or tag, and one or more
+    /// requests for a list that the cache does not have. Without a network the result is the list of the last known
+    /// commit or, without such a list, the files in the cache.
     ///
     /// # Errors
     ///
-    /// What the hub or the cache lacks.
+    /// If the hub or the cache does not have what is needed.
     pub fn list(&self, repository: &Repository) -> Result<Listing, Error> {
         self.find(repository, &mut || Ok(())).map(|found| found.listing)
     }
 
-    /// Sees to it that the files that `choose` selects are in the cache, all of one commit. A repository that names a file
-    /// is that file, and `choose` is not asked.
+    /// Fetches the files that `choose` selects into the cache, except those that it already has. All files are of one
+    /// commit. If `repository` names a file, that file is fetched and `choose` is not called.
     ///
-    /// `progress` is called for each piece that arrives, and ten times a second while it waits for a retry or for another
-    /// process that fetches the same file. Its answer may cancel; what has arrived stays, and the next call goes on with
-    /// it.
+    /// `progress` is called for each piece that arrives, and ten times a second during a wait for a retry or for
+    /// another process that fetches the same file. Its result may cancel the call. What has arrived then stays, and the
+    /// next call resumes from it.
     ///
     /// # Errors
     ///
-    /// What the hub or the cache lacks, what `choose` answers, [`Error::Corrupt`] for a file that is not the hub's,
-    /// [`Error::Cancelled`].
+    /// If the hub or the cache does not have what is needed; any error of `choose`; [`Error::Corrupt`] for a file that
+    /// differs from the hub's; [`Error::Cancelled`].
     pub fn fetch(
         &self,
         repository: &Repository,
@@ -164,7 +166,7 @@ impl Hub {
             })?;
             before += entry.size;
         }
-        // Now, not before: without a network the branch shall lead to a commit whose files are there.
+        // The branch is updated only now, so that without a network it leads to a commit whose files are in the cache.
         if looked_up {
             cache.refer(repository.revision(), commit);
         }
@@ -271,7 +273,7 @@ impl Hub {
 }
 
 impl fmt::Debug for Hub {
-    /// Without the token.
+    /// Does not print the token.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Hub")
             .field("cache", &self.cache)
@@ -284,7 +286,7 @@ fn not_cached(repository: &Repository, absence: Option<Error>) -> Error {
     Error::NotCached { missing: vec![repository.to_string()], source: absence.map(Box::new) }
 }
 
-/// The one file that a repository's name ends with.
+/// Selects the file that a repository's name ends with.
 fn named(repository: &Repository, entries: &[Entry], file: &str) -> Result<Selection, Error> {
     Selection::file(entries, file).ok_or_else(|| Error::FileNotFound {
         repository: repository.name().to_owned(),

@@ -1,9 +1,10 @@
 //! Fetches a diffusion model's files from the Hugging Face hub, and keeps them in the cache that Python's
-//! `huggingface_hub` uses: what either of them fetched, the other opens, with no network at all.
+//! `huggingface_hub` uses. Files that one of the two has fetched can be opened by the other without a network.
 //!
-//! [`Hub::fetch`] lists a [`Repository`] at one commit, asks a function which files are wanted, and fetches those that the
-//! cache lacks. [`diffusers_selection`] is that function for diffusion models: one set of weights for each network,
-//! safetensors before pickles, and the configurations; nothing else.
+//! [`Hub::fetch`] lists a [`Repository`] at one commit, calls a function that selects files, and fetches the selected
+//! files that the cache lacks. [`diffusers_selection`] is such a function for diffusion models. It selects the
+//! configurations and one set of weights for each network, with a preference for safetensors over pickles, and nothing
+//! else.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -28,12 +29,14 @@
 //!
 //! # What is promised
 //!
-//! - A file gets its name in the cache when its length and its hash are those that the hub lists: SHA-256 for large files,
-//!   git's hash for small ones. Until then it ends in `.incomplete`, and a later call goes on where it stopped.
-//! - Files are of one commit. A branch or a tag is looked up once per call, with one request; a repository named by its
-//!   commit needs no request once its files are there.
-//! - With `HF_HUB_OFFLINE=1` no connection is made. Without a network, what is complete in the cache is opened.
-//! - The token is sent to the hub's own address, never along a redirect to another one.
+//! - A file gets its name in the cache only when its length and its hash are those that the hub lists: SHA-256 for
+//!   large files, git's hash for small ones. Until then its name ends in `.incomplete`, and a later call resumes where
+//!   it stopped.
+//! - All files of a call are of one commit. A branch or a tag is looked up once per call, with one request. A
+//!   repository with a commit as its revision needs no request once its files are in the cache.
+//! - With `HF_HUB_OFFLINE=1` no connection is made. Without a network, files that are complete in the cache can be
+//!   opened.
+//! - The token is sent only to the hub's own address, never along a redirect to another address.
 //!
 //! # Settings
 //!
@@ -59,7 +62,7 @@ pub use progress::Progress;
 pub use repository::Repository;
 pub use selection::{Selection, Variant, diffusers_selection};
 
-/// The example of the package's page is a test.
+/// Compiles and runs the README's example as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

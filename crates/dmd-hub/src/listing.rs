@@ -8,16 +8,17 @@ use crate::repository::is_hash;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
-    /// Its path in the repository, with `/` between folders.
+    /// The file's path in the repository, with `/` between folders.
     pub path: String,
-    /// Its length in bytes.
+    /// The file's length in bytes.
     pub size: u64,
-    /// The hash of its content; unknown where a folder of the cache was listed in the hub's place.
+    /// The hash of the content. It is unknown if the list was made from a folder of the cache instead of the hub's
+    /// answer.
     pub(crate) digest: Option<Digest>,
 }
 
 impl Entry {
-    /// An entry without a hash, for a list that is only to be chosen from. It cannot be fetched.
+    /// Makes an entry without a hash, for a list from which files are only selected. Such an entry cannot be fetched.
     pub fn new(path: impl Into<String>, size: u64) -> Self {
         Self { path: path.into(), size, digest: None }
     }
@@ -33,12 +34,12 @@ pub struct Listing {
     pub entries: Vec<Entry>,
 }
 
-/// The hash of a file's content. It is the file's name in the cache, too.
+/// The hash of a file's content, which is also the name of the content in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Digest {
-    /// SHA-256 of the content: a large file.
+    /// SHA-256 of the content, for a large file.
     Sha256(String),
-    /// SHA-1 of a header and the content, as git names a blob: a small file.
+    /// SHA-1 of a header and the content, which is git's name for a blob, for a small file.
     Git(String),
 }
 
@@ -69,7 +70,7 @@ struct Lfs {
     size: u64,
 }
 
-/// A page of the hub's answer: the files on it.
+/// Parses one page of the hub's answer, and returns the files on it.
 pub(crate) fn page(json: &str) -> Result<Vec<Entry>, String> {
     let nodes: Vec<Node> =
         serde_json::from_str(json).map_err(|error| format!("its list of files is broken ({error})"))?;
@@ -83,7 +84,7 @@ pub(crate) fn page(json: &str) -> Result<Vec<Entry>, String> {
 fn entry(path: String, size: u64, git: String, lfs: Option<(String, u64)>) -> Result<Entry, String> {
     let (digest, size) = match lfs {
         Some((hex, size)) => {
-            // Git's own listings write the kind of hash in front.
+            // Git's own listings write the kind of hash before it.
             (Digest::Sha256(hex.strip_prefix("sha256:").map(str::to_owned).unwrap_or(hex)), size)
         }
         None => (Digest::Git(git), size),
@@ -95,7 +96,7 @@ fn entry(path: String, size: u64, git: String, lfs: Option<(String, u64)>) -> Re
     Ok(Entry { path, size, digest: Some(digest) })
 }
 
-/// A listing as `huggingface_hub` keeps it.
+/// A listing in the format in which `huggingface_hub` keeps it.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     format_version: u32,
@@ -127,7 +128,7 @@ pub(crate) fn store(entries: &[Entry]) -> String {
     serde_json::to_string_pretty(&stored).unwrap_or_default()
 }
 
-/// A listing out of its file in the cache, or nothing where the file is of another format.
+/// Parses a listing's file in the cache. Returns `None` if the file has another format.
 pub(crate) fn stored(json: &str) -> Option<Vec<Entry>> {
     let stored: Stored = serde_json::from_str(json).ok()?;
     if stored.format_version != 1 {

@@ -1,5 +1,5 @@
-/// Whether a path fits a pattern as Python's `fnmatch` reads it: `*` is any text, slashes too, and `?` any character. A
-/// pattern that ends with a slash means everything below that folder.
+/// Whether a path matches a pattern with the rules of Python's `fnmatch`: `*` matches any text, including slashes, and
+/// `?` matches any character. A pattern that ends with a slash matches everything below that folder.
 pub(crate) fn fits(path: &str, pattern: &str) -> bool {
     let path: Vec<char> = path.chars().collect();
     let mut pattern: Vec<char> = pattern.chars().collect();
@@ -7,7 +7,7 @@ pub(crate) fn fits(path: &str, pattern: &str) -> bool {
         pattern.push('*');
     }
     let (mut at, mut of) = (0, 0);
-    // Where the last star stood, and how much of the path it has taken.
+    // Position of the last star in the pattern, and the position in the path up to which it matches.
     let mut star: Option<(usize, usize)> = None;
     while at < path.len() {
         match pattern.get(of) {

@@ -3,11 +3,11 @@ use std::str::FromStr;
 
 use crate::Error;
 
-/// The revision that is meant where none is named.
+/// The default revision.
 const MAIN: &str = "main";
 
-/// A model's repository on the hub, at a revision: `OWNER/NAME`, `OWNER/NAME@REVISION`, and with `:FILE` behind either one
-/// of its files.
+/// A model's repository on the hub at a revision, written as `OWNER/NAME` or `OWNER/NAME@REVISION`. A `:FILE` after
+/// either form names one file of the repository.
 ///
 /// ```
 /// use dmd_hub::Repository;
@@ -25,11 +25,11 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Reads a repository's name. Whether a folder of that name is on the disk is for the caller to ask first.
+    /// Parses a repository's name. The caller must check first whether the text is a folder on the disk.
     ///
     /// # Errors
     ///
-    /// [`Error::NotARepository`] where the text cannot name one.
+    /// [`Error::NotARepository`] if the text cannot be a repository's name.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let wrong = |reason: &str| Error::NotARepository { text: text.to_owned(), reason: reason.to_owned() };
         let (rest, file) = match text.split_once(':') {
@@ -63,12 +63,12 @@ impl Repository {
         &self.name
     }
 
-    /// The branch, tag or commit; `main` where none was named.
+    /// The branch, tag or commit; `main` by default.
     pub fn revision(&self) -> &str {
         &self.revision
     }
 
-    /// The one file that was named.
+    /// The file that was named, if any.
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref()
     }
@@ -100,12 +100,12 @@ pub(crate) fn is_commit(text: &str) -> bool {
     is_hash(text, 40)
 }
 
-/// Whether a text is a hash of so many lower-case hexadecimal digits.
+/// Whether a text is a hash of `digits` lower-case hexadecimal digits.
 pub(crate) fn is_hash(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The hub's rules for an owner and for a name.
+/// Checks the hub's rules for an owner or a name.
 fn is_name(part: &str) -> Result<(), &'static str> {
     if !part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
         return Err("owner and name are letters, digits, '-', '_' and '.'");
@@ -119,7 +119,8 @@ fn is_name(part: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Git's rules for a branch or tag, somewhat narrower, so that it is also a path on every system.
+/// Checks Git's rules for a branch or tag. The check is somewhat stricter, so that the text is also a valid path on
+/// every system.
 fn is_revision(revision: &str) -> Result<(), &'static str> {
     if revision.is_empty() || revision.len() > 200 {
         return Err("the revision behind '@' is a branch, a tag or a commit");
@@ -137,7 +138,8 @@ fn is_revision(revision: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether a path of a repository may be written below a folder: relative, and of plain names on every system.
+/// Checks that a path of a repository may be written below a folder: it must be relative, and its names must be valid
+/// on every system.
 pub(crate) fn is_safe_path(path: &str) -> Result<(), &'static str> {
     if path.is_empty() || path.len() > 1000 {
         return Err("it is empty or longer than 1000 bytes");

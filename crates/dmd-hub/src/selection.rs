@@ -1,38 +1,38 @@
 use crate::pattern::fits;
 use crate::{Entry, Error};
 
-/// Folders of a pipeline that hold a network.
+/// Folders of a pipeline that contain a network.
 const NETWORKS: [&str; 5] = ["unet", "unet_one_step", "vae", "text_encoder", "text_encoder_2"];
 
-/// Its other folders. What diffusers keeps beside them, such as `safety_checker`, is not used.
+/// The other folders of a pipeline. Further folders of diffusers, such as `safety_checker`, are not used.
 const OTHERS: [&str; 3] = ["scheduler", "tokenizer", "tokenizer_2"];
 
 /// Beginnings of a network's weight files: diffusers', transformers', and transformers' for pickles.
 const STEMS: [&str; 3] = ["diffusion_pytorch_model", "model", "pytorch_model"];
 
-/// Endings of weight files in the order in which they are preferred. Files for other frameworks have others, or other
+/// Endings of weight files, in the order of preference. Files for other frameworks have other endings or other
 /// beginnings: `flax_model.msgpack`, `model.onnx`, `openvino_model.bin`.
 const ENDINGS: [&str; 5] = ["safetensors", "bin", "ckpt", "pt", "pth"];
 
-/// Beginnings of files that a training leaves behind.
+/// Beginnings of the names of files that are not weights, such as those that a training writes.
 const LEFT_BEHIND: [&str; 6] =
     ["optimizer", "scheduler", "training_args", "random_states", "rng_state", "openvino_model"];
 
-/// A published precision of weights. Where a network lacks the one that is asked for, another is taken.
+/// A published precision of weights. If a network lacks the requested variant, another is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Variant {
-    /// The files with plain names, which usually hold f32.
+    /// Files without a variant in their names, which usually hold f32.
     #[default]
     Full,
-    /// `fp16` in the name: half the size.
+    /// Files with `fp16` in their names, which have half the size.
     Fp16,
-    /// `bf16` in the name.
+    /// Files with `bf16` in their names.
     Bf16,
 }
 
 impl Variant {
-    /// What stands in the files' names, in the order of preference.
+    /// The part of the files' names for each variant, in the order of preference.
     fn names(self) -> [&'static str; 3] {
         match self {
             Self::Full => ["", ".fp16", ".bf16"],
@@ -42,27 +42,28 @@ impl Variant {
     }
 }
 
-/// Which files of a repository are wanted.
+/// A selection of a repository's files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Selection {
     /// The files, ordered by path.
     pub files: Vec<Entry>,
-    /// The one file that is the model, where it is not the folder.
+    /// The file that is the model, if the model is a single file.
     pub single: Option<String>,
-    /// Folders of networks whose weights are published in another variant only than the one that was asked for; `.` is the
-    /// repository's own folder.
+    /// Folders of networks that do not have the requested variant, so that another was selected. `.` is the root of the
+    /// repository.
     pub other_variant: Vec<String>,
 }
 
 impl Selection {
-    /// The files that fit one of the patterns, as Python's `fnmatch` reads them: `*` is any text, slashes too.
+    /// Selects the files that match one of the patterns, with the rules of Python's `fnmatch`: `*` matches any text,
+    /// including slashes.
     pub fn matching(entries: &[Entry], patterns: &[&str]) -> Self {
         let fits_one = |entry: &&Entry| patterns.iter().any(|pattern| fits(&entry.path, pattern));
         Self { files: entries.iter().filter(fits_one).cloned().collect(), ..Self::default() }
     }
 
-    /// One file, and the configuration that lies beside it.
+    /// Selects one file and the configurations in the same folder.
     pub(crate) fn file(entries: &[Entry], file: &str) -> Option<Self> {
         entries.iter().find(|entry| entry.path == file)?;
         let (folder, _) = split(file);
@@ -75,25 +76,27 @@ impl Selection {
         Some(Self { files, single: Some(file.to_owned()), ..Self::default() })
     }
 
-    /// The length of all files together, in bytes.
+    /// The total length of all files, in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|entry| entry.size).sum()
     }
 }
 
-/// Chooses the files of a diffusion model, whatever its form:
+/// Selects the files of a diffusion model. The repository may have one of three forms:
 ///
-/// - **A pipeline's folder** (`unet/config.json` is there): `model_index.json`, and of the folders `unet`,
-///   `unet_one_step`, `vae`, `text_encoder`, `text_encoder_2`, `tokenizer`, `tokenizer_2` and `scheduler` the
-///   configurations and one set of weights each. Safetensors go before pickles (`.bin`), then the variant that is asked
-///   for goes before others, then one file before complete shards.
-/// - **A network's folder** (`config.json` and weights, in no sub-folder): the same for it alone.
-/// - **One file**, such as a checkpoint or a LoRA: it must be the only one.
+/// - **A pipeline's folder** (with `unet/config.json` or `unet_one_step/config.json`): `model_index.json` and
+///   `classes.json` are selected, and from each of the folders `unet`, `unet_one_step`, `vae`, `text_encoder`,
+///   `text_encoder_2`, `tokenizer`, `tokenizer_2` and `scheduler` the configurations and one set of weights.
+///   Safetensors are preferred to pickles (`.bin`), then the requested variant to others, then one file to complete
+///   shards.
+/// - **A network's folder** (with `config.json` and weights at the root): its configurations and one set of weights are
+///   selected in the same way.
+/// - **One file**, such as a checkpoint or a LoRA. Which file is meant must be clear.
 ///
 /// # Errors
 ///
-/// [`Error::SeveralFiles`] lists the files among which a person must choose; [`Error::NothingUsable`] says what is there
-/// where no weights can be used.
+/// [`Error::SeveralFiles`] if several files are possible; it lists them. [`Error::NothingUsable`] if there are no
+/// usable weights; it lists what the repository has instead.
 pub fn diffusers_selection(entries: &[Entry], variant: Variant) -> Result<Selection, Error> {
     let has = |path: &str| entries.iter().any(|entry| entry.path == path);
     let mut selection = Selection::default();
@@ -131,7 +134,7 @@ pub fn diffusers_selection(entries: &[Entry], variant: Variant) -> Result<Select
 }
 
 impl Selection {
-    /// Adds a network: its configurations and one set of its weights.
+    /// Adds the configurations and one set of weights of a network.
     fn network(&mut self, folder: &str, files: &[&Entry], variant: Variant) -> Result<(), Error> {
         let shown = if folder.is_empty() { "." } else { folder };
         let Some((found, name)) = weights(files, variant) else {
@@ -150,24 +153,24 @@ impl Selection {
     }
 }
 
-/// Folder and name.
+/// Splits a path into folder and name.
 fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// The files that lie in a folder itself.
+/// The files in a folder, without those in its sub-folders.
 fn inside<'a>(entries: &'a [Entry], folder: &str) -> Vec<&'a Entry> {
     entries.iter().filter(|entry| split(&entry.path).0 == folder).collect()
 }
 
-/// Configurations, and what a tokenizer consists of. An index of shards belongs to its shards.
+/// Whether a file is a configuration or a part of a tokenizer. An index of shards is not: it belongs to its shards.
 fn is_small(file: &Entry) -> bool {
     let (_, name) = split(&file.path);
     let ending = name.rsplit_once('.').map(|(_, ending)| ending);
     matches!(ending, Some("json" | "txt" | "model")) && !name.contains(".index.")
 }
 
-/// The best complete set of a folder's weights, with the variant's name.
+/// The preferred complete set of weights among the files of a folder, with the variant's part of the name.
 fn weights<'a>(files: &[&'a Entry], variant: Variant) -> Option<(Vec<&'a Entry>, &'static str)> {
     let find = |name: &str| files.iter().copied().find(|file| split(&file.path).1 == name);
     for ending in &ENDINGS[..2] {
@@ -190,9 +193,9 @@ fn weights<'a>(files: &[&'a Entry], variant: Variant) -> Option<(Vec<&'a Entry>,
     None
 }
 
-/// All shards of a set, if none is missing.
+/// All shards of a set, or `None` if one is missing.
 fn shards<'a>(files: &[&'a Entry], stem: &str, variant: &str, ending: &str) -> Option<Vec<&'a Entry>> {
-    // `STEM.fp16-00001-of-00002.safetensors`, or as it was once, `STEM-00001-of-00002.fp16.safetensors`.
+    // Names are `STEM.fp16-00001-of-00002.safetensors` or, in an older form, `STEM-00001-of-00002.fp16.safetensors`.
     let number = |file: &Entry| -> Option<(usize, usize)> {
         let rest = split(&file.path).1.strip_prefix(stem)?.strip_suffix(ending)?.strip_suffix('.')?;
         let numbers = rest.strip_prefix(variant).or_else(|| rest.strip_suffix(variant))?.strip_prefix('-')?;
@@ -208,7 +211,7 @@ fn shards<'a>(files: &[&'a Entry], stem: &str, variant: &str, ending: &str) -> O
     (found.len() == count).then_some(found)
 }
 
-/// The only file that can be meant, where a repository is neither a pipeline's nor a network's folder.
+/// The file that is meant in a repository that is neither a pipeline's nor a network's folder.
 fn the_one_file(entries: &[Entry]) -> Result<&str, Error> {
     let mut files: Vec<(&str, &str, usize)> = Vec::new();
     for entry in entries {
@@ -218,20 +221,20 @@ fn the_one_file(entries: &[Entry]) -> Result<&str, Error> {
         if LEFT_BEHIND.iter().any(|beginning| name.starts_with(beginning)) {
             continue;
         }
-        // The same in two forms is one file, in the better form.
+        // Files that differ only in their ending count as one file, with the preferred ending.
         match files.iter_mut().find(|(other, _, _)| *other == stem) {
             Some(known) if rank < known.2 => *known = (stem, &entry.path, rank),
             Some(_) => {}
             None => files.push((stem, &entry.path, rank)),
         }
     }
-    // diffusers' and PEFT's own names for a LoRA.
+    // diffusers' and PEFT's standard names for a LoRA.
     for name in ["pytorch_lora_weights", "adapter_model"] {
         if let Some((_, path, _)) = files.iter().find(|(stem, _, _)| *stem == name) {
             return Ok(path);
         }
     }
-    // What lies in folders is mostly an earlier state of what lies above them.
+    // Files in sub-folders are usually earlier states of those at the root, so the root comes first.
     files.sort_by_key(|(_, path, _)| (path.contains('/'), *path));
     let above = files.iter().filter(|(_, path, _)| !path.contains('/')).count();
     match (files.as_slice(), above) {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::Error;
 
-/// Where the hub is where no variable says otherwise.
+/// The default address of the hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// What the variables of `huggingface_hub` say.
+/// The settings in the environment variables of `huggingface_hub`.
 pub(crate) struct Settings {
     pub(crate) endpoint: String,
     pub(crate) cache: PathBuf,
@@ -17,14 +17,14 @@ pub(crate) struct Settings {
     pub(crate) symlinks: bool,
     /// How long a connection may be silent.
     pub(crate) timeout: Duration,
-    /// The file of the certificates that are trusted, in the place of Mozilla's.
+    /// The file of trusted certificates, which replace those of Mozilla.
     pub(crate) certificates: Option<PathBuf>,
-    /// Whether a proxy is named.
+    /// Whether a variable names a proxy.
     pub(crate) proxy: bool,
 }
 
 impl Settings {
-    /// Reads them; a variable that is empty counts as not set.
+    /// Reads the settings. An empty variable counts as not set.
     pub(crate) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let get = |names: &[&str]| {
             names.iter().find_map(|name| variable(name).filter(|value| !value.trim().is_empty()))
@@ -87,7 +87,8 @@ impl Settings {
     }
 }
 
-/// A path in which `$NAME` and `${NAME}` stand for other variables. What is not set stays as it is.
+/// Replaces `$NAME` and `${NAME}` in a path by the values of these variables. A variable that is not set is not
+/// replaced.
 fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -108,7 +109,7 @@ fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
     out + rest
 }
 
-/// The token that a login has left in a file.
+/// Reads the token that a login has stored in a file.
 fn token_in(file: &Path) -> Result<Option<String>, Error> {
     match fs::read_to_string(file) {
         Ok(text) if text.trim().is_empty() => Ok(None),
@@ -120,7 +121,7 @@ fn token_in(file: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-/// A token without the line end behind it; one that cannot stand in a request's header is refused.
+/// Removes white space around a token. Returns an error for a token that cannot be a part of a request's header.
 fn clean(variable: &str, token: &str) -> Result<String, Error> {
     let token = token.trim();
     if token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -134,7 +135,7 @@ pub(crate) fn setting(variable: &str, reason: &str) -> Error {
     Error::Setting { variable: variable.to_owned(), reason: reason.to_owned() }
 }
 
-/// The values that `huggingface_hub` takes for yes.
+/// Whether `huggingface_hub` reads a value as true.
 fn is_true(value: &str) -> bool {
     matches!(value.trim().to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
 }

@@ -5,7 +5,7 @@ use dmd_model::{AnyModel, EmbeddingOption, LoraOption, Networks, OpenOptions, Re
 
 use crate::{Error, Pipeline};
 
-/// Where a [`Pipeline`]'s parts come from; everything not named is looked for in the model folder.
+/// Collects the sources of a [`Pipeline`]'s parts. A part without a source is searched in the model folder.
 #[derive(Debug, Clone)]
 pub struct PipelineBuilder {
     options: OpenOptions,
@@ -17,108 +17,110 @@ impl PipelineBuilder {
         OpenOptions::new(model, device).into()
     }
 
-    /// The generator in place of `unet_one_step` in the model folder: a diffusers UNet folder, or a bare state dict
-    /// (`.safetensors`, or `.bin` with the feature `pytorch`) of the teacher's architecture, as DMD's checkpoints are.
+    /// Replaces `unet_one_step` of the model folder by another generator: a diffusers UNet folder, or a bare state dict
+    /// (`.safetensors`, or `.bin` with the feature `pytorch`) of the teacher's architecture, such as DMD's checkpoints.
     pub fn generator(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.generator = Some(path.into());
         self
     }
 
-    /// How the generator is called, by the name of a published recipe such as `dmd2-4step` or `lightning-4step`
-    /// ([`Recipe::names`]). Without a generator the model's UNet is one. `none` says that no published recipe is meant, whatever
-    /// a file's name says.
+    /// Sets the published recipe by which the generator is called, such as `dmd2-4step` or `lightning-4step`
+    /// ([`Recipe::names`]). In a model without a generator, the UNet is then itself the generator. `none` means that no
+    /// published recipe is used, whatever the name of a file suggests.
     pub fn recipe(mut self, name: impl Into<String>) -> Self {
         self.options.recipe = Some(name.into());
         self
     }
 
-    /// Number of the generator's calls, for a published recipe that leaves it open ([`Recipe::possible_steps`]).
+    /// Sets the number of the generator's calls, for a published recipe that allows several numbers
+    /// ([`Recipe::possible_steps`]).
     pub fn recipe_steps(mut self, steps: usize) -> Self {
         self.options.recipe_steps = Some(steps);
         self
     }
 
-    /// The guidance that a generator is told as a number, for those that are: latent consistency models. 8.5 without this
-    /// call, as in diffusers.
+    /// Sets the guidance scale that a generator receives, for a network that takes it as an input: a latent consistency
+    /// model. The default is 8.5, as in diffusers.
     pub fn told_guidance(mut self, scale: f64) -> Self {
         self.options.told_guidance = Some(scale);
         self
     }
 
-    /// Merges a LoRA file into the weights when they are read, `strength` times; several add up, in this order. kohya's,
-    /// diffusers' and PEFT's spellings are known. [`Pipeline::notes`] says what became of it.
+    /// Merges a LoRA file into the weights when they are read. Its updates are multiplied by `strength`. Several files
+    /// are added in the order of the calls. kohya's, diffusers' and PEFT's spellings are supported. [`Pipeline::notes`]
+    /// says how the file was used.
     pub fn lora(mut self, path: impl Into<PathBuf>, strength: f64) -> Self {
         self.options.loras.push(LoraOption { path: path.into(), strength });
         self
     }
 
-    /// Adds the word of a file of textual inversion, which prompts can have then. The word is the file's own: the tensor's name
-    /// in diffusers' files, otherwise the file's name without its ending. [`Pipeline::notes`] says it.
+    /// Adds the word of a file of textual inversion, which prompts can then contain. The word is the tensor's name in
+    /// diffusers' files, otherwise the file's name without its ending. [`Pipeline::notes`] gives the word.
     pub fn embedding(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.embeddings.push(EmbeddingOption { path: path.into(), word: None });
         self
     }
 
-    /// [`Self::embedding`] under another word.
+    /// As [`Self::embedding`], with another word.
     pub fn embedding_as(mut self, path: impl Into<PathBuf>, word: impl Into<String>) -> Self {
         self.options.embeddings.push(EmbeddingOption { path: path.into(), word: Some(word.into()) });
         self
     }
 
-    /// The autoencoder in place of the model's own: a folder, or a file of weights. How latents are scaled stays what the
-    /// model's own says.
+    /// Replaces the model's own autoencoder by another: a folder, or a file of weights. The scaling factor of latents
+    /// stays that of the model's own autoencoder.
     pub fn autoencoder(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.autoencoder = Some(path.into());
         self
     }
 
-    /// A model folder whose configurations, tokenizers and missing parts a single file shares; without one they are those of
-    /// the published model of its family.
+    /// Sets a model folder from which a single file takes its configurations, tokenizers and missing parts. Without
+    /// this folder, configurations and tokenizers are those of the published model of the file's family.
     pub fn config(mut self, folder: impl Into<PathBuf>) -> Self {
         self.options.config = Some(folder.into());
         self
     }
 
-    /// The folder of an `AutoencoderTiny` (TAESD) in place of the full autoencoder: at 512×512 an eighteenth of its
-    /// work.
+    /// Replaces the full autoencoder by the `AutoencoderTiny` (TAESD) in a folder. At 512×512 it needs an eighteenth of
+    /// the operations.
     pub fn tiny_autoencoder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.options.tiny_autoencoder = Some(folder.into());
         self
     }
 
-    /// Encodes and decodes large pictures in overlapping tiles of `side` × `side` latents, so that they need the memory
-    /// of a tile.
+    /// Encodes and decodes large pictures in overlapping tiles of `side` × `side` latents, so that they need only the
+    /// memory of one tile.
     pub fn tiles(mut self, side: usize) -> Self {
         self.options.tile = Some(side);
         self
     }
 
-    /// The float type of UNets and autoencoder, f32 by default. The statistics of normalisations, the time's
-    /// embedding, the text encoder and every step of the sampler are computed in single precision.
+    /// Sets the float type of UNets and autoencoder, which is f32 by default. The statistics of normalisations, the
+    /// time embedding, the text encoder and every step of the sampler are computed in single precision.
     pub fn dtype(mut self, dtype: FloatDType) -> Self {
         self.options.dtype = dtype;
         self
     }
 
-    /// Pictures that go through the networks together; the rest of a request waits. By default as many as have 8192
-    /// latent positions in all, at most 32: 2 of 512×512 for Stable Diffusion, 32 of 64×64 for the embedded model. More
-    /// need more memory and may be faster on a GPU.
+    /// Sets how many pictures go through the networks in one batch. The default is as many as have 8192 latent
+    /// positions in all, but at most 32: 2 pictures of 512×512 for Stable Diffusion, 32 of 64×64 for the embedded
+    /// model. A larger number needs more memory and may be faster on a GPU.
     pub fn at_a_time(mut self, pictures: usize) -> Self {
         self.at_a_time = Some(pictures.max(1));
         self
     }
 
-    /// Reads only the generator where there is one, otherwise only the teacher.
+    /// Reads only the generator if there is one, otherwise only the teacher.
     pub(crate) fn generator_first(self) -> Self {
         self.networks(Networks::GeneratorFirst)
     }
 
-    /// Leaves the teacher's UNet unread: half the memory, requests to the distilled generator only.
+    /// Does not read the teacher's UNet. This halves the memory, and only the distilled generator can then draw.
     pub fn one_step_only(self) -> Self {
         self.networks(Networks::Generator)
     }
 
-    /// Leaves the distilled generator unread.
+    /// Does not read the distilled generator.
     pub fn teacher_only(self) -> Self {
         self.networks(Networks::Teacher)
     }
@@ -128,7 +130,7 @@ impl PipelineBuilder {
         self
     }
 
-    /// How the generator is called; `None` where there is no generator. Reads no weights.
+    /// How the generator is called; `None` if there is no generator. Reads no weights.
     ///
     /// # Errors
     ///
@@ -137,7 +139,7 @@ impl PipelineBuilder {
         Ok(dmd_model::generator_recipe(&self.options)?)
     }
 
-    /// Reads the parts.
+    /// Reads the parts and makes the pipeline.
     ///
     /// # Errors
     ///

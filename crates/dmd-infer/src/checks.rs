@@ -1,4 +1,4 @@
-//! What can be refused before a network is called, and what a stage gave that is not a number.
+//! Checks of a request before a network is called, and checks that the outputs of the stages are finite.
 
 use burn::tensor::Tensor;
 use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan, TextFeatures};
@@ -6,10 +6,11 @@ use dmd_model::{ConditionOf, Conditioner, Family, Model, Plan, TextFeatures};
 use crate::Error;
 use crate::request::{Request, TeacherSettings};
 
-/// Largest picture, in pixels of one side: a request above it is a slip, not a wish.
+/// Maximum side of a picture in pixels. A larger number in a request is taken for a mistake.
 const MAX_SIDE: usize = 4096;
 
-/// Refuses what a model cannot draw; the sampler's way, of the teacher or of a generator whose recipe has one.
+/// Checks that a model can draw a request. Returns the plan of the sampler's steps, for the teacher and for a generator
+/// whose recipe has a sampler.
 pub(crate) fn check<F: Family>(model: &Model<F>, request: &Request) -> Result<Option<Plan>, Error> {
     let way = match request.teacher() {
         None => model.generator()?.recipe.walk.clone().map(Plan::Walk),
@@ -52,7 +53,7 @@ pub(crate) fn check<F: Family>(model: &Model<F>, request: &Request) -> Result<Op
     Ok(way)
 }
 
-/// What a request says twice, or says to a way that does not listen.
+/// Returns an error for two settings that contradict each other, or of which one has no effect on the other's method.
 fn contradictions(request: &Request) -> Result<(), Error> {
     let settings = request.teacher();
     let start = settings.is_some_and(|settings| settings.start.is_some());
@@ -93,7 +94,7 @@ fn plan<F: Family>(model: &Model<F>, settings: &TeacherSettings) -> Result<Plan,
     })
 }
 
-/// Given samples and features fit this model and each other.
+/// Checks that given samples and features fit this model and each other.
 pub(crate) fn check_inputs<F: Family>(
     model: &Model<F>,
     request: &Request,
@@ -123,7 +124,7 @@ pub(crate) fn check_inputs<F: Family>(
     Ok(())
 }
 
-/// Height and width of a request's pictures.
+/// Height and width of a request's pictures, which are checked.
 pub(crate) fn size_of<F: Family>(model: &Model<F>, request: &Request) -> Result<(usize, usize), Error> {
     let start = request.teacher().and_then(|settings| settings.start.as_ref());
     let start = start.map(|start| (start.picture.height() as usize, start.picture.width() as usize));
@@ -162,7 +163,7 @@ fn check_shape<const D: usize>(
     Err(Error::Setting { name: what, value: format!("{found:?}"), wanted: format!("of shape {wanted:?}") })
 }
 
-/// One seed per picture.
+/// The seeds of a request, one per picture.
 pub(crate) fn seeds_of(request: &Request) -> Result<Vec<u64>, Error> {
     let count = request.count();
     if count == 0 {
@@ -177,7 +178,7 @@ pub(crate) fn seeds_of(request: &Request) -> Result<Vec<u64>, Error> {
     Ok(request.seeds.clone())
 }
 
-/// What a prompt became, unless it holds a NaN or an infinity.
+/// Returns the condition of a prompt, or an error if it contains a NaN or an infinity.
 pub(crate) fn finite_condition<F: Family>(
     condition: ConditionOf<F>,
     stage: &'static str,
@@ -185,24 +186,25 @@ pub(crate) fn finite_condition<F: Family>(
     if F::Conditioner::is_finite(&condition) { Ok(condition) } else { Err(Error::NotFinite { stage }) }
 }
 
-/// Text features of the request, unless they hold a NaN or an infinity.
+/// Returns the condition from text features of the request, or an error if it contains a NaN or an infinity.
 pub(crate) fn given_condition<F: Family>(condition: ConditionOf<F>) -> Result<ConditionOf<F>, Error> {
     let what = "given embeddings";
     if F::Conditioner::is_finite(&condition) { Ok(condition) } else { Err(Error::NotFiniteInput { what }) }
 }
 
-/// Noise of the request, unless it holds a NaN or an infinity.
+/// Returns the noise of the request, or an error if it contains a NaN or an infinity.
 pub(crate) fn given_latents(latents: Tensor<4>) -> Result<Tensor<4>, Error> {
     if is_finite(&latents) { Ok(latents) } else { Err(Error::NotFiniteInput { what: "given latents" }) }
 }
 
-/// Whether a tensor holds neither a NaN nor an infinity.
+/// Whether all values of a tensor are finite.
 fn is_finite<const D: usize>(tensor: &Tensor<D>) -> bool {
-    // A sum is finite only if every term is; a sum of finite f32 latents cannot overflow here.
+    // A sum of absolute values is finite only if every value is finite. A sum of finite f32 latents cannot overflow
+    // here.
     tensor.clone().abs().sum().into_scalar::<f32>().is_finite()
 }
 
-/// The tensor itself, unless it holds a NaN or an infinity.
+/// Returns the tensor, or an error if it contains a NaN or an infinity.
 pub(crate) fn finite<const D: usize>(tensor: Tensor<D>, stage: &'static str) -> Result<Tensor<D>, Error> {
     if is_finite(&tensor) { Ok(tensor) } else { Err(Error::NotFinite { stage }) }
 }

@@ -1,4 +1,4 @@
-//! The clock of timings: the standard library's panics in a browser.
+//! The clock for timings. The clock of the standard library panics in a browser.
 
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub(crate) use std::time::Instant;

@@ -1,15 +1,15 @@
-//! A request as one line of text, in the form that other programs write into their PNGs under `parameters`.
+//! Describes a request as text, in the form that other programs write into their PNGs under `parameters`.
 
 use crate::Pipeline;
 use crate::request::{Method, NoiseSource, Request, TeacherSettings};
 
 impl Pipeline {
     /// The settings of a request's picture as text, in the form that other programs write into their PNGs under
-    /// `parameters`. LoRA files stand behind the prompt as `<lora:NAME:STRENGTH>`.
+    /// `parameters`. LoRA files follow the prompt as `<lora:NAME:STRENGTH>`.
     pub fn describe(&self, request: &Request, picture: usize, size: (u32, u32), model: &str) -> String {
         let mut text = request.prompts.get(picture).cloned().unwrap_or_default();
         let named = |recipe: &Option<String>| recipe.as_deref() != Some("none");
-        // A teacher beside a generator is drawn without the files that make the generator.
+        // A teacher is called without the LoRA files that turn the model into a generator.
         let left_out = matches!(request.method, Method::Teacher(_))
             && self.options.as_ref().is_some_and(|options| named(&options.recipe));
         for lora in self.loras().iter().filter(|lora| !left_out || !lora.makes_few_steps()) {

@@ -1,4 +1,5 @@
-//! One request on one model: checked and planned once, then drawn a few pictures at a time.
+//! Draws one request with one model. The request is checked and planned once, then its pictures are drawn a few at a
+//! time.
 
 mod conditions;
 
@@ -16,28 +17,29 @@ use crate::observer::{Observer, Progress, Stage};
 use crate::request::{Drawn, Request, TeacherSettings, Timings};
 use crate::{Error, Pipeline};
 
-/// Positions of samples that go through the networks together, where nobody says how many pictures.
+/// Total number of sample positions that go through the networks in one batch, if the number of pictures is not set.
 const POSITIONS: usize = 8192;
-/// Most pictures at a time there: more of small ones are no faster, and need more memory.
+/// Maximum number of pictures in such a batch. A larger batch of small pictures is no faster and needs more memory.
 const PICTURES: usize = 32;
 
 impl Pipeline {
-    /// How many pictures of a height and width go through the networks together; more are drawn so many at a time.
+    /// How many pictures of this height and width go through the networks in one batch. A request with more pictures is
+    /// drawn in several batches.
     pub fn together(&self, (height, width): (usize, usize)) -> usize {
         let factor = with_model!(&self.model, model => model.codec.factor());
         self.at_a_time.unwrap_or_else(|| usual((height / factor, width / factor)))
     }
 
-    /// Whether this model can draw a request, before anything is computed.
+    /// Checks that this model can draw a request, without computing anything.
     ///
     /// # Errors
     ///
-    /// As [`Self::generate`], of what can be known beforehand.
+    /// The errors of [`Self::generate`] that can be known beforehand.
     pub fn check(&self, request: &Request) -> Result<(), Error> {
         with_model!(&self.model, model => Drawing::new(model, request).map(drop))
     }
 
-    /// Draws a request's pictures, a few at a time; a picture depends on its own prompt and seed only.
+    /// Draws a request's pictures, a few at a time. A picture depends only on its own prompt and seed.
     ///
     /// # Errors
     ///
@@ -46,17 +48,18 @@ impl Pipeline {
         self.generate_with(request, &mut ())
     }
 
-    /// [`Self::generate`] with an observer, which sees every stage, step and picture, and may end the request.
+    /// As [`Self::generate`], with an observer that is called at every stage, step and picture, and that may end the
+    /// request.
     ///
     /// # Errors
     ///
-    /// As [`Self::generate`]; [`Error::Cancelled`] when the observer ends it.
+    /// As [`Self::generate`]; [`Error::Cancelled`] when the observer ends the request.
     pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Drawn, Error> {
         with_model!(&self.model, model => Drawing::new(model, request)?.draw(self.at_a_time, observer))
     }
 
-    /// [`Self::generate_with`] without keeping the pictures: the observer sees each one, and a request of thousands needs
-    /// the memory of a few.
+    /// As [`Self::generate_with`], but the pictures are not kept. The observer receives each of them, so that a request
+    /// of thousands of pictures needs only the memory of a few.
     ///
     /// # Errors
     ///
@@ -67,8 +70,9 @@ impl Pipeline {
         })
     }
 
-    /// The samples that a request's method makes of unit noise `z` and text features, `[batch, channels, height,
-    /// width]`. One seed per row; a request that starts from a picture is for [`Self::generate`].
+    /// The samples that a request's method makes from unit noise `z` and text features,
+    /// `[batch, channels, height, width]`. There is one seed per row. A request that starts from a picture needs
+    /// [`Self::generate`].
     ///
     /// # Errors
     ///
@@ -86,25 +90,26 @@ impl Pipeline {
     }
 }
 
-/// Samples of a height and width that go through the networks together.
+/// The default number of samples of this height and width in one batch.
 fn usual((height, width): (usize, usize)) -> usize {
     (POSITIONS / (height * width).max(1)).clamp(1, PICTURES)
 }
 
-/// A request that this model can draw.
+/// A request that was checked and can be drawn with this model.
 pub(crate) struct Drawing<'a, F: Family> {
     model: &'a Model<F>,
     request: &'a Request,
     seeds: Vec<u64>,
     /// Height and width of a sample.
     size: (usize, usize),
-    /// A sampler's way, of the teacher or of a generator whose recipe has one; other generators renoise their samples.
+    /// The plan of the sampler's steps, for the teacher and for a generator whose recipe has a sampler. Other
+    /// generators renoise their samples.
     plan: Option<Plan>,
-    /// What the teacher is told, where it draws.
+    /// The teacher's settings, if the teacher draws.
     teacher: Option<&'a TeacherSettings>,
 }
 
-/// The pictures of a request that go through the networks together.
+/// One batch of a request's pictures.
 struct Chunk<C> {
     rows: Range<usize>,
     condition: C,
@@ -112,7 +117,7 @@ struct Chunk<C> {
 }
 
 impl<'a, F: Family> Drawing<'a, F> {
-    /// Refuses what can be refused before a network is called, and plans the rest.
+    /// Checks a request as far as possible without calling a network, and plans the drawing.
     pub(crate) fn new(model: &'a Model<F>, request: &'a Request) -> Result<Self, Error> {
         let seeds = seeds_of(request)?;
         let plan = check(model, request)?;
@@ -122,7 +127,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         Ok(Self { model, request, seeds, size, plan, teacher: request.teacher() })
     }
 
-    /// [`Self::new`] for samples and features that are given.
+    /// As [`Self::new`], for given samples and features.
     pub(crate) fn of_inputs(
         model: &'a Model<F>,
         request: &'a Request,
@@ -139,14 +144,14 @@ impl<'a, F: Family> Drawing<'a, F> {
         Ok(Self { model, request, seeds, size: (height, width), plan, teacher: request.teacher() })
     }
 
-    /// Draws everything.
+    /// Draws all pictures and returns them.
     pub(crate) fn draw(&self, at_a_time: Option<usize>, observer: &mut dyn Observer) -> Result<Drawn, Error> {
         let mut pictures = Vec::with_capacity(self.seeds.len());
         let timings = self.draw_each(at_a_time, observer, &mut |picture| pictures.push(picture))?;
         Ok(Drawn { pictures, seeds: self.seeds.clone(), timings })
     }
 
-    /// Draws everything, and gives each picture away after the observer has seen it.
+    /// Draws all pictures. Passes each one to the observer and then to `take`.
     pub(crate) fn draw_each(
         &self,
         at_a_time: Option<usize>,
@@ -191,7 +196,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         Ok(pictures)
     }
 
-    /// The samples of given noise and features.
+    /// Denoises given noise with given features.
     pub(crate) fn denoise_inputs(
         &self,
         z: Tensor<4>,
@@ -200,7 +205,7 @@ impl<'a, F: Family> Drawing<'a, F> {
     ) -> Result<Tensor<4>, Error> {
         let condition = self.sized(self.model.conditioner.features(text.clone())?);
         let mut noises: Vec<Noise> = self.seeds.iter().map(|seed| self.request.noise.open(*seed)).collect();
-        // The stream stands after the first noise, as it does when that is drawn from it.
+        // Advance each stream behind the first noise, as if that had been drawn from the stream.
         for noise in &mut noises {
             noise.normals(z.dims()[1..].iter().product());
         }
@@ -214,7 +219,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         rows(noises, [1, self.model.shape()[0], height, width], &self.model.device)
     }
 
-    /// The first network call's input.
+    /// The input of the first network call.
     fn first_input(
         &self,
         chunk: &mut Chunk<ConditionOf<F>>,
@@ -229,7 +234,7 @@ impl<'a, F: Family> Drawing<'a, F> {
             let x0 = self.model.codec.encode(image, |_| self.unit_noise(noises));
             return Ok(plan.start_from(finite(x0, "autoencoder's encoder")?, self.unit_noise(noises)));
         }
-        // Where latents are given, what the seeds give out next is what follows the first noise.
+        // The noise is drawn even if latents are given, so that later noise from the seeds stays the same.
         let mut z = self.unit_noise(noises);
         if let Some(given) = &self.request.latents {
             z = given_latents(given.clone().narrow(0, chunk.rows.start, chunk.rows.len()))?;
@@ -237,7 +242,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         Ok(self.start(z))
     }
 
-    /// The first network call's input, from unit noise.
+    /// The input of the first network call, from unit noise.
     fn start(&self, z: Tensor<4>) -> Tensor<4> {
         match &self.plan {
             Some(plan) => plan.start(z),
@@ -245,7 +250,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         }
     }
 
-    /// Clean samples, by the distilled generator or the teacher.
+    /// Computes clean samples with the distilled generator or the teacher.
     fn denoise(
         &self,
         x: Tensor<4>,
@@ -274,7 +279,7 @@ impl<'a, F: Family> Drawing<'a, F> {
             }
             (Some(plan), Some(settings)) => {
                 let scale = settings.guidance_scale.unwrap_or(self.model.guidance_scale);
-                // Without guidance there is no second branch, and its condition is not needed.
+                // Without guidance there is no unconditional branch, so its condition is not needed.
                 let negative = match scale == 1.0 {
                     true => condition.clone(),
                     false => self.negative(chunk.rows.clone(), settings)?,
@@ -289,13 +294,13 @@ impl<'a, F: Family> Drawing<'a, F> {
     }
 }
 
-/// A stage begins, unless the request is cancelled.
+/// Tells the observer that a stage begins. Returns an error if the request is cancelled.
 fn enter(observer: &mut dyn Observer, stage: Stage) -> Result<(), Error> {
     observer.on_stage(stage);
     if observer.cancelled() { Err(Error::Cancelled { steps: 0 }) } else { Ok(()) }
 }
 
-/// Unit noise, a row of `shape` from each stream.
+/// Unit noise, with one row of `shape` from each stream.
 pub(crate) fn rows(noises: &mut [Noise], shape: [usize; 4], device: &Device) -> Tensor<4> {
     Tensor::cat(noises.iter_mut().map(|noise| noise.normal(shape, device)).collect(), 0)
 }

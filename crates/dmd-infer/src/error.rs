@@ -1,19 +1,19 @@
 use std::path::PathBuf;
 
-/// Why a picture cannot be drawn.
+/// Errors of drawing pictures.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Opening the model, or asking it for something it does not have.
+    /// The model cannot be opened, or does not have what the request needs.
     #[error(transparent)]
     Model(#[from] dmd_model::Error),
-    /// The file of a comparison.
+    /// An error of the reference file of a comparison.
     #[error(transparent)]
     Weights(#[from] dmd_weights::Error),
-    /// A request without a prompt, or a blank one.
+    /// The request has no prompt, or a blank prompt.
     #[error("the prompt is empty; say what to draw")]
     EmptyPrompt,
-    /// Not one seed per prompt.
+    /// The numbers of prompts and seeds differ.
     #[error("{prompts} prompts but {seeds} seeds; give one seed per picture")]
     Seeds {
         /// Number of prompts.
@@ -21,63 +21,63 @@ pub enum Error {
         /// Number of seeds.
         seeds: usize,
     },
-    /// A size this model cannot make.
+    /// The model cannot draw pictures of this size.
     #[error(
         "pictures of {width}×{height} are not possible: both must be multiples of {multiple}, at least {multiple} and at most {max}"
     )]
     Size {
-        /// Width asked for.
+        /// The requested width.
         width: usize,
-        /// Height asked for.
+        /// The requested height.
         height: usize,
-        /// What both must be divisible by.
+        /// The number by which both must be divisible.
         multiple: usize,
-        /// The largest possible.
+        /// The largest possible side.
         max: usize,
     },
-    /// A setting that cannot be.
+    /// A setting has an impossible value.
     #[error("{name} {value} is not possible; it must be {wanted}")]
     Setting {
-        /// Which one.
+        /// Name of the setting.
         name: &'static str,
         /// Its value.
         value: String,
         /// What would be accepted.
         wanted: String,
     },
-    /// A guidance scale that is not allowed.
+    /// The guidance scale is not allowed.
     #[error("guidance {scale} is not a number of at least 1")]
     Guidance {
-        /// The scale asked for.
+        /// The requested scale.
         scale: f64,
     },
-    /// Two settings that cannot both be followed.
+    /// Two settings contradict each other.
     #[error("{first} and {second} do not go together; leave one of them out")]
     Contradiction {
-        /// One of them.
+        /// One of the settings.
         first: &'static str,
-        /// The other.
+        /// The other setting.
         second: &'static str,
     },
-    /// Something that the caller gave holds a NaN or an infinity.
+    /// An input of the caller contains a NaN or an infinity.
     #[error("the {what} contain a NaN or an infinity")]
     NotFiniteInput {
-        /// What was given.
+        /// The input.
         what: &'static str,
     },
-    /// A stage computed something that is not a number.
+    /// The output of a stage contains a NaN or an infinity.
     #[error("the {stage} gave numbers that are not finite; this device or precision cannot run this model")]
     NotFinite {
         /// The stage.
         stage: &'static str,
     },
-    /// The request was cancelled between two steps.
+    /// The observer cancelled the request.
     #[error("cancelled after {steps} steps")]
     Cancelled {
-        /// Sampling steps done.
+        /// Number of finished sampling steps.
         steps: usize,
     },
-    /// A reference file that does not hold what a comparison needs.
+    /// The reference file does not have what a comparison needs.
     #[error("{path:?} is not a reference for this model: {reason}")]
     Reference {
         /// The file.
@@ -88,7 +88,7 @@ pub enum Error {
     /// The PNG encoder failed.
     #[error("cannot encode the picture: {reason}")]
     Encode {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Prompts to pictures: a distilled generator and its multi-step teacher behind one request.
+//! Draws pictures from prompts. One type of request serves both a distilled generator and its multi-step teacher.
 //!
 //! ```no_run
 //! use dmd_infer::{Device, Pipeline, Request};
@@ -11,7 +11,8 @@
 //! # }
 //! ```
 
-/// The folder of [`Pipeline::embedded`]'s model in the program's memory, for everything that takes a model folder.
+/// The path of the model of [`Pipeline::embedded`], for all functions that take a model folder. The folder is in the
+/// program's memory.
 #[cfg(feature = "embedded")]
 pub fn embedded() -> std::path::PathBuf {
     dmd_shapes::MODEL.path()
@@ -42,7 +43,7 @@ pub use pipeline::Pipeline;
 pub use png::encode_png;
 pub use request::{Drawn, Embeddings, Method, NoiseSource, Request, TeacherSettings, Timings};
 
-/// The example of the package's page is a test.
+/// Compiles and runs the README's example as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

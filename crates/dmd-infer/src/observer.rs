@@ -8,31 +8,31 @@ use image::RgbImage;
 /// A stage of drawing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Prompts to text features.
+    /// Converts prompts to text features.
     Text,
-    /// The picture to start from to latents.
+    /// Encodes the picture to start from to latents.
     Encoding,
-    /// Noise to latents.
+    /// Denoises noise to latents.
     Denoising,
-    /// Latents to pictures.
+    /// Decodes latents to pictures.
     Decoding,
 }
 
-/// Where denoising stands.
+/// The progress of denoising.
 #[derive(Debug, Clone)]
 pub struct Progress<'a> {
-    /// Network calls done.
+    /// Number of finished network calls.
     pub step: usize,
-    /// Network calls for these pictures.
+    /// Total number of network calls for these pictures.
     pub steps: usize,
-    /// Which pictures of the request are being drawn: a request of many goes through the networks a few at a time.
+    /// Which pictures of the request are being drawn. A request with many pictures is drawn a few pictures at a time.
     pub pictures: Range<usize>,
-    /// The clean latents predicted so far, `[pictures, channels, height, width]`: what
-    /// [`Pipeline::decode`](crate::Pipeline::decode) turns into a preview.
+    /// The clean latents that are predicted at this step, `[pictures, channels, height, width]`.
+    /// [`Pipeline::decode`](crate::Pipeline::decode) makes a preview from them.
     pub x0: &'a Tensor<4>,
 }
 
-/// Watches a request being drawn, and may end it.
+/// Observes the drawing of a request, and may end it.
 pub trait Observer {
     /// Called when a stage begins.
     fn on_stage(&mut self, _stage: Stage) {}
@@ -40,20 +40,20 @@ pub trait Observer {
     /// Called after each network call of the denoising stage.
     fn on_step(&mut self, _progress: &Progress<'_>) {}
 
-    /// Called with each picture when it is drawn, in order: its place in the request, its seed, its pixels.
+    /// Called with each finished picture, in order: its index in the request, its seed, its pixels.
     fn on_picture(&mut self, _place: usize, _seed: u64, _picture: &RgbImage) {}
 
-    /// Asked between stages and after each network call; `true` ends the request with
+    /// Called between stages and after each network call. The result `true` ends the request with
     /// [`Error::Cancelled`](crate::Error::Cancelled).
     fn cancelled(&self) -> bool {
         false
     }
 }
 
-/// Nobody watches.
+/// An observer that does nothing.
 impl Observer for () {}
 
-/// Ends a request from another thread: a clone of it is given as the request's observer.
+/// Ends a request from another thread. Give a clone of the token as the request's observer.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
@@ -63,7 +63,7 @@ impl CancelToken {
         Self::default()
     }
 
-    /// Ends every request that this token observes, at its next step.
+    /// Ends every request that has this token as its observer, at the request's next step.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

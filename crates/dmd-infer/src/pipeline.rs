@@ -11,25 +11,25 @@ use crate::drawing::rows;
 use crate::request::NoiseSource;
 use crate::{Error, PipelineBuilder};
 
-/// Prompts to pictures with a distilled generator, a teacher, or both.
+/// Draws pictures from prompts with a distilled generator, a teacher, or both.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     pub(crate) model: AnyModel,
-    /// Pictures that go through the networks together, where the builder's user says so.
+    /// Number of pictures in one batch, if the builder was told one.
     pub(crate) at_a_time: Option<usize>,
-    /// What a builder opened.
+    /// The options with which a builder opened the model.
     pub(crate) options: Option<OpenOptions>,
 }
 
 impl Pipeline {
-    /// Starts from a model folder in diffusers' layout, with the one-step UNet in `unet_one_step`, or from a single file of
-    /// Stable Diffusion.
+    /// Makes a builder for a model folder in diffusers' layout, with the one-step UNet in `unet_one_step`, or for a
+    /// single file of Stable Diffusion.
     pub fn builder(model: impl Into<PathBuf>, device: &Device) -> PipelineBuilder {
         PipelineBuilder::new(model.into(), device)
     }
 
-    /// Everything a model folder holds. The folder can also be one in memory: the path of a
-    /// [`MemoryFolder`](crate::MemoryFolder), whose files a program gave as bytes.
+    /// Opens everything in a model folder. The folder can also be in memory: `model` is then the path of a
+    /// [`MemoryFolder`](crate::MemoryFolder), to which a program gave the files as bytes.
     ///
     /// # Errors
     ///
@@ -38,7 +38,8 @@ impl Pipeline {
         Self::builder(model, device).build()
     }
 
-    /// The model that is a part of this library, coloured shapes in one step: no file is read. Its teacher is not in it.
+    /// Opens the model that is a part of this library. It draws coloured shapes in one step, and has no teacher. No
+    /// file is read.
     ///
     /// # Errors
     ///
@@ -48,23 +49,24 @@ impl Pipeline {
         Self::from_dir(&crate::embedded(), device)
     }
 
-    /// The pipeline of an opened model.
+    /// Makes a pipeline from an opened model.
     pub fn new(model: AnyModel) -> Self {
         Self { model, at_a_time: None, options: None }
     }
 
-    /// The LoRA files in the weights.
+    /// The LoRA files that are merged into the weights.
     pub fn loras(&self) -> &[LoraOption] {
         self.options.as_ref().map_or(&[], |options| &options.loras)
     }
 
-    /// Puts other LoRA files, or the same ones at other strengths, in the place of those in the weights; none takes all of
-    /// them out. Only the layers that one of them touches are read again, and pictures are those of a pipeline that was
-    /// built with the new files, bit for bit. [`Self::notes`] says what became of each.
+    /// Replaces the LoRA files in the weights by others, or by the same files at other strengths. An empty list removes
+    /// all of them. Reads again only the layers that an old or a new file changes. Pictures are bit for bit those of a
+    /// pipeline that was built with the new files. [`Self::notes`] says how each file was used.
     ///
     /// # Errors
     ///
-    /// [`AnyModel::change_loras`]'s, after which the pipeline is what it was; also of a pipeline that no builder made.
+    /// As [`AnyModel::change_loras`]; the pipeline then stays unchanged. A pipeline that was not made by a builder
+    /// always returns an error.
     pub fn set_loras(&mut self, loras: impl IntoIterator<Item = LoraOption>) -> Result<(), Error> {
         let Some(options) = &mut self.options else {
             return Err(dmd_model::Error::Setting {
@@ -81,17 +83,18 @@ impl Pipeline {
         &self.model
     }
 
-    /// How many steps the distilled generator takes; `None` where there is no generator.
+    /// How many steps the distilled generator takes; `None` if there is no generator.
     pub fn generator_steps(&self) -> Option<usize> {
         self.generator_recipe().map(Recipe::steps)
     }
 
-    /// How the distilled generator is called; `None` where there is no generator.
+    /// How the distilled generator is called; `None` if there is no generator.
     pub fn generator_recipe(&self) -> Option<&Recipe> {
         with_model!(&self.model, model => model.generator.as_ref().map(|generator| &generator.recipe))
     }
 
-    /// Whether there is a teacher's network: not where the model is itself one of few steps, or was opened without.
+    /// Whether there is a teacher's network. There is none if the model itself is a few-step model, or was opened
+    /// without the teacher.
     pub fn has_teacher(&self) -> bool {
         with_model!(&self.model, model => model.teacher.is_some())
     }
@@ -101,8 +104,8 @@ impl Pipeline {
         with_model!(&self.model, model => &model.noising)
     }
 
-    /// What a user should know of how the model was opened, a sentence each: what became of each LoRA file, the word of
-    /// each embedding, and what a single file does not say.
+    /// Notes for the user about how the model was opened, one sentence each: how each LoRA file was used, the word of
+    /// each embedding, and what was assumed where a single file does not say it.
     pub fn notes(&self) -> &[String] {
         with_model!(&self.model, model => &model.notes)
     }
@@ -112,13 +115,13 @@ impl Pipeline {
         with_model!(&self.model, model => model.picture_size())
     }
 
-    /// The teacher's guidance where a request names none: what the generator was distilled with, otherwise 7.5 for
-    /// Stable Diffusion, 5 for Stable Diffusion XL and 1 for classes.
+    /// The teacher's default guidance scale: the one that the generator was distilled with, otherwise 7.5 for Stable
+    /// Diffusion, 5 for Stable Diffusion XL and 1 for classes.
     pub fn default_guidance(&self) -> f64 {
         with_model!(&self.model, model => model.guidance_scale)
     }
 
-    /// The prompts' text features.
+    /// Computes the text features of prompts.
     ///
     /// # Errors
     ///
@@ -130,18 +133,18 @@ impl Pipeline {
         Ok(TextFeatures { words: finite(features.words, stage)?, pooled })
     }
 
-    /// The pictures of samples `[batch, channels, height, width]`.
+    /// Decodes samples, `[batch, channels, height, width]`, to pictures.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFinite`] when the decoder's output is not.
+    /// [`Error::NotFinite`] when the decoder's output is not finite.
     pub fn decode(&self, samples: Tensor<4>) -> Result<Vec<RgbImage>, Error> {
         let pictures = with_model!(&self.model, model => model.codec.decode(samples));
         Ok(to_rgb8(finite(pictures, "autoencoder")?))
     }
 
-    /// The noise of some seeds on PyTorch's CPU generator, one picture each,
-    /// `[seeds, channels, height / f, width / f]`.
+    /// The noise of PyTorch's CPU generator for seeds, `[seeds, channels, height / f, width / f]`, where `f` is the
+    /// number of pixels per latent along one side.
     pub fn noise(&self, seeds: &[u64], height: usize, width: usize) -> Tensor<4> {
         let mut noises: Vec<Noise> = seeds.iter().map(|seed| NoiseSource::TorchCpu.open(*seed)).collect();
         with_model!(&self.model, model => {

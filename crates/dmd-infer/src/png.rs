@@ -2,13 +2,12 @@ use image::RgbImage;
 
 use crate::Error;
 
-/// A picture as the bytes of a PNG file, with texts by keyword (international text chunks), if any: such as
-/// `parameters` and what [`Pipeline::describe`](crate::Pipeline::describe) says.
+/// Encodes a picture as a PNG file. `texts` are keywords and texts, which become international text chunks. An example
+/// is the keyword `parameters` with the text of [`Pipeline::describe`](crate::Pipeline::describe).
 ///
 /// # Errors
 ///
-/// [`Error::Encode`] when the encoder fails, for one when a keyword is no PNG keyword (1 to 79
-/// Latin-1 characters).
+/// [`Error::Encode`] when the encoder fails, e.g. because a keyword is not a PNG keyword (1 to 79 Latin-1 characters).
 pub fn encode_png(picture: &RgbImage, texts: &[(&str, &str)]) -> Result<Vec<u8>, Error> {
     let failed = |error: png::EncodingError| Error::Encode { reason: error.to_string() };
     let mut bytes = Vec::new();

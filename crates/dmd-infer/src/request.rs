@@ -6,58 +6,62 @@ use dmd_model::{SizeConditions, TextFeatures};
 use dmd_scheduler::{Sampler, Steps};
 use image::RgbImage;
 
-/// What to draw, with defaults for everything but the prompts.
+/// A request for pictures. Everything except the prompts has a default.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Request {
-    /// One picture per prompt: a text, or the name of a class. May be empty where [`Self::embeddings`] are given.
+    /// One prompt per picture: a text, or the name of a class. The list must be empty if [`Self::embeddings`] are
+    /// given.
     pub prompts: Vec<String>,
-    /// One seed per picture; empty means 0, 1, 2 and so on.
+    /// One seed per picture. An empty list means 0, 1, 2 and so on.
     pub seeds: Vec<u64>,
     /// How to draw.
     pub method: Method,
-    /// Height and width in pixels; `None` is the size that the model was trained on, or that of the picture to start
-    /// from.
+    /// Height and width in pixels. `None` means the size of the picture to start from, otherwise the size that the
+    /// model was trained on.
     pub size: Option<(usize, usize)>,
-    /// Whose random numbers a seed stands for.
+    /// The random number generator that the seeds are for.
     pub noise: NoiseSource,
-    /// Unit noise in place of the seeds', `[pictures, channels, height / 8, width / 8]` for Stable Diffusion.
+    /// Unit noise that replaces the first noise of the seeds, `[pictures, channels, height / 8, width / 8]` for Stable
+    /// Diffusion.
     pub latents: Option<Tensor<4>>,
-    /// Text features in place of the prompts'.
+    /// Text features that replace those of the prompts.
     pub embeddings: Option<Embeddings>,
-    /// Layers of the text encoder to leave out at its end, for the prompt (as in diffusers, not for the negative
-    /// one).
+    /// How many of the text encoder's last layers are skipped for the prompt. As in diffusers, none is skipped for the
+    /// negative prompt.
     pub clip_skip: usize,
-    /// What Stable Diffusion XL is told of the picture's sizes; `None` is the picture's own, not cut. Other families are
-    /// not told any.
+    /// The sizes of the picture in Stable Diffusion XL's condition. `None` means the picture's own size without
+    /// cropping. For other families this must be `None`.
     pub sizes: Option<SizeConditions>,
 }
 
 /// How a picture is drawn.
 #[derive(Debug, Clone, Default)]
 pub enum Method {
-    /// The distilled generator, in the steps that its recipe lists, without guidance: that is in its weights.
+    /// By the distilled generator, in the steps of its recipe. It needs no guidance, because its weights contain that
+    /// of the teacher.
     #[default]
     Distilled,
-    /// The teacher, step by step.
+    /// By the teacher, in many steps.
     Teacher(TeacherSettings),
 }
 
-/// What only a teacher can be told.
+/// Settings that only a teacher has.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TeacherSettings {
-    /// How many sampling steps, or at which timesteps.
+    /// The number of sampling steps, or the list of timesteps.
     pub steps: Steps,
-    /// Classifier-free guidance, at least 1, which is none. `None` is the model's own: what its generator was distilled
-    /// with, otherwise 7.5 for Stable Diffusion and 1 for classes.
+    /// Scale of classifier-free guidance, at least 1; 1 turns guidance off. `None` means the model's default: the scale
+    /// that its generator was distilled with, otherwise 7.5 for Stable Diffusion, 5 for Stable Diffusion XL and 1 for
+    /// classes.
     pub guidance_scale: Option<f64>,
-    /// Share from 0 to 1 by which guidance is kept from widening the output's deviation (Lin et al. 2024); 0 turns it
-    /// off.
+    /// Guidance rescale (Lin et al. 2024), from 0 to 1: how far the output's standard deviation, which guidance
+    /// increases, is brought back. 0 turns the rescale off.
     pub guidance_rescale: f64,
-    /// What pictures should not show; the other end of guidance.
+    /// What pictures should not show. Guidance points away from this prompt.
     pub negative_prompt: Option<String>,
-    /// The sampler in place of the configured one.
+    /// A sampler that replaces the configured one.
     pub sampler: Option<Sampler>,
     /// A picture to start from, for all prompts (image to image).
     pub(crate) start: Option<StartPicture>,
@@ -66,14 +70,14 @@ pub struct TeacherSettings {
 /// A picture to start from.
 #[derive(Debug, Clone)]
 pub(crate) struct StartPicture {
-    /// The picture; its size is the result's.
+    /// The picture. The result has the same size.
     pub(crate) picture: RgbImage,
-    /// From 0 (the picture itself) to 1 (nothing of it): the share of the steps that are done.
+    /// The fraction of the steps that are done, from 0 (the picture itself) to 1 (nothing of the picture is left).
     pub(crate) strength: f64,
 }
 
 impl TeacherSettings {
-    /// So many steps, or these timesteps; everything else as the model has it.
+    /// Settings with a number of steps or a list of timesteps. Everything else has the model's defaults.
     pub fn new(steps: impl Into<Steps>) -> Self {
         Self {
             steps: steps.into(),
@@ -105,15 +109,15 @@ impl TeacherSettings {
         Self { sampler: Some(sampler), ..self }
     }
 
-    /// The same settings, starting from a picture, whose size is the result's. `strength` is the share of the steps that
-    /// are done, from 0 (the picture itself) to 1 (nothing of it).
+    /// The same settings, starting from a picture, whose size the result has. `strength` is the fraction of the steps
+    /// that are done, from 0 (the picture itself) to 1 (nothing of the picture is left).
     pub fn with_start(self, picture: RgbImage, strength: f64) -> Self {
         Self { start: Some(StartPicture { picture, strength }), ..self }
     }
 }
 
 impl Method {
-    /// The teacher in so many steps under a guidance scale.
+    /// The teacher, with a number of steps and a guidance scale.
     pub fn teacher(steps: usize, guidance_scale: f64) -> Self {
         Self::Teacher(TeacherSettings::new(steps).with_guidance(guidance_scale))
     }
@@ -125,10 +129,10 @@ impl From<TeacherSettings> for Method {
     }
 }
 
-/// Whose random numbers a seed stands for; both draw in f32.
+/// The random number generator that a seed is for. Both draw in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NoiseSource {
-    /// `torch.Generator("cpu").manual_seed(seed)`: the pictures of diffusers on a CPU generator.
+    /// `torch.Generator("cpu").manual_seed(seed)`, which gives the pictures of diffusers with a CPU generator.
     #[default]
     TorchCpu,
     /// `torch.Generator("cuda").manual_seed(seed)`.
@@ -147,14 +151,15 @@ impl NoiseSource {
 /// Text features of a request.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    /// What to draw.
+    /// Features of the prompts.
     pub prompt: TextFeatures,
-    /// The unconditional branch, one row or one per picture; `None` is that of a request without a negative prompt.
+    /// Features of the unconditional branch, one row or one row per picture. `None` means the same as a request without
+    /// a negative prompt.
     pub negative: Option<TextFeatures>,
 }
 
 impl Request {
-    /// A request to the distilled generator with seeds 0, 1, 2 and so on.
+    /// Makes a request to the distilled generator, with the seeds 0, 1, 2 and so on.
     pub fn new<P: Into<String>>(prompts: impl IntoIterator<Item = P>) -> Self {
         Self {
             prompts: prompts.into_iter().map(Into::into).collect(),
@@ -174,7 +179,7 @@ impl Request {
         Self { seeds: seeds.into_iter().collect(), ..self }
     }
 
-    /// The same request, drawn another way.
+    /// The same request with another method.
     pub fn with_method(self, method: impl Into<Method>) -> Self {
         Self { method: method.into(), ..self }
     }
@@ -189,7 +194,7 @@ impl Request {
         Self { noise, ..self }
     }
 
-    /// The same request from given unit noise.
+    /// The same request with given unit noise.
     pub fn with_latents(self, latents: Tensor<4>) -> Self {
         Self { latents: Some(latents), ..self }
     }
@@ -199,12 +204,12 @@ impl Request {
         Self { embeddings: Some(embeddings), ..self }
     }
 
-    /// The same request without the last layers of the text encoder.
+    /// The same request without the last `layers` layers of the text encoder.
     pub fn with_clip_skip(self, layers: usize) -> Self {
         Self { clip_skip: layers, ..self }
     }
 
-    /// The same request with other sizes for Stable Diffusion XL to be told.
+    /// The same request with other sizes in Stable Diffusion XL's condition.
     pub fn with_size_conditions(self, sizes: SizeConditions) -> Self {
         Self { sizes: Some(sizes), ..self }
     }
@@ -232,23 +237,23 @@ pub struct Drawn {
     pub pictures: Vec<RgbImage>,
     /// The seed of each picture.
     pub seeds: Vec<u64>,
-    /// Wall clock of the whole request.
+    /// Wall-clock time of the whole request.
     pub timings: Timings,
 }
 
-/// Wall clock by stage.
+/// Wall-clock time by stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timings {
-    /// Prompts to text features.
+    /// Time from prompts to text features.
     pub text: Duration,
-    /// Noise to latents.
+    /// Time from noise to latents.
     pub denoising: Duration,
-    /// Latents to pictures.
+    /// Time from latents to pictures.
     pub decoding: Duration,
 }
 
 impl Timings {
-    /// From prompt to pixels.
+    /// Time from prompts to pictures.
     pub fn total(&self) -> Duration {
         self.text + self.denoising + self.decoding
     }

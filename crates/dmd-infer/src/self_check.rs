@@ -1,9 +1,9 @@
-//! Does a device compute what the CPU computes, for the shapes that a model needs?
+//! Checks that a device computes what the CPU computes, for the shapes that a model needs.
 //!
-//! Kernels' faults belong to shapes: a driver may multiply some matrices right and others not, or all of them to zero
-//! without a word. So every distinct operation of the model's networks is run on random inputs, and then the model
-//! itself from a prompt to its picture, each stage from the reference's own input, so that no fault hides behind an
-//! earlier one.
+//! Faults of kernels depend on shapes: a driver may multiply some matrices correctly and others not, or silently return
+//! zeros. Every distinct operation of the model's networks is therefore run on random inputs. Then the model itself is
+//! run from a prompt to its picture. Each stage starts from the reference's input, so that a fault of an earlier stage
+//! does not hide one of a later stage.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -17,61 +17,61 @@ use dmd_model::{OpenOptions, TextFeatures, check_dtype};
 use crate::clock::Instant;
 use crate::{Error, Method, Pipeline, PipelineBuilder, Request};
 
-/// What was compared, and what came of it.
+/// One comparison: what was compared, and the outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Check {
-    /// An operation with its shape, or a stage of the model.
+    /// The operation with its shape, or the stage of the model.
     pub what: String,
-    /// How often a picture needs it.
+    /// How often a picture needs this operation or stage.
     pub count: usize,
-    /// The comparison.
+    /// The outcome of the comparison.
     pub outcome: Outcome,
 }
 
-/// What a [`self_check`] found.
+/// The result of [`self_check`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checked {
     /// Every comparison.
     pub checks: Vec<Check>,
-    /// What a user should know of how the model was opened, see [`Pipeline::notes`].
+    /// Notes for the user about how the model was opened (see [`Pipeline::notes`]).
     pub notes: Vec<String>,
 }
 
-/// A comparison's outcome.
+/// The outcome of a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// The device gave a result.
+    /// The device returned a result.
     Compared(Comparison),
-    /// The device gave none.
+    /// The device returned no result.
     Failed {
-        /// What it said instead.
+        /// The message of the error or panic.
         reason: String,
     },
 }
 
-/// How far a device's result is from the reference's.
+/// The difference between a device's result and the reference's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Comparison {
-    /// Root mean square of the differences over that of the reference; infinite where a value is not finite.
+    /// Root mean square of the differences, divided by that of the reference. It is infinite if a value is not finite.
     pub relative: f64,
     /// The largest [`Self::relative`] that passes.
     pub allowed: f64,
-    /// Time of the first run, compilation and tuning of kernels included.
+    /// Time of the first run, including compilation and tuning of kernels.
     pub first: Duration,
-    /// Time of the second.
+    /// Time of the second run.
     pub warm: Duration,
 }
 
 impl Check {
-    /// Whether the device is right here.
+    /// Whether the device's result is within the allowed error.
     pub fn passed(&self) -> bool {
         matches!(&self.outcome, Outcome::Compared(found) if found.relative <= found.allowed)
     }
 }
 
-/// The largest relative error of an operation: in single precision other orders of summation differ by 1e-6 or less,
-/// and attention may multiply in half precision on cards made for it; half precision rounds its inputs and its
-/// result, by 2⁻¹¹ (f16) or 2⁻⁸ (bf16) each, and eight roundings are allowed.
+/// The allowed relative error of an operation. In single precision, different orders of summation differ by 1e-6 or
+/// less, but attention may multiply in half precision on cards made for it. In half precision the inputs and the result
+/// are rounded, by 2⁻¹¹ (f16) or 2⁻⁸ (bf16) each, and eight roundings are allowed.
 fn allowed(operation: &Operation, dtype: FloatDType) -> f64 {
     match (dtype, operation) {
         (FloatDType::F16, _) => 8.0 / 2048.0,
@@ -81,9 +81,10 @@ fn allowed(operation: &Operation, dtype: FloatDType) -> f64 {
     }
 }
 
-/// The largest relative error of a stage from its reference input: that of attention, which the text encoder and the
-/// UNets are full of; the step to x0 magnifies the UNet's (by up to 14.6 at t = 999) before it is measured. In half
-/// precision a picture 35 dB from the reference has an error of 1.8 % of the range, about 4 % of its own size.
+/// The allowed relative error of a stage that starts from the reference's input. For the text encoder it is that of
+/// attention, of which text encoder and UNets largely consist. The conversion to x0 magnifies the UNet's error (by up
+/// to 14.6 at t = 999) before it is measured. In half precision, a picture with 35 dB to the reference has an error of
+/// 1.8 % of the range, which is about 4 % of the picture's own root mean square.
 fn allowed_of_stage(stage: &str, dtype: FloatDType) -> f64 {
     match (dtype, stage) {
         (_, TEXT) => 2e-3, // the text encoder stays in single precision
@@ -97,14 +98,14 @@ const TEXT: &str = "text encoder";
 const LATENTS: &str = "UNet and the step to x0";
 const PICTURE: &str = "decoder";
 
-/// Runs every distinct operation that the model needs for a picture, as the reference's own run recorded them, then the
-/// model itself, on the options' device in their float type and on `reference` in single precision. `seen` is told of each
-/// check and of how many there are.
+/// Runs every distinct operation that the model needs for a picture, then the model itself. Both run on the options'
+/// device in the options' float type, and on `reference` in single precision. The operations are those that the run of
+/// the model on `reference` recorded. `seen` is called with each check and with the total number of checks.
 ///
 /// # Errors
 ///
-/// When the model cannot be read, or the device does not know the type. A device that is wrong is no error: see
-/// [`Check::passed`].
+/// When the model cannot be read, or the device does not support the float type. A wrong result of the device is no
+/// error (see [`Check::passed`]).
 pub fn self_check(
     options: &OpenOptions,
     reference: &Device,
@@ -167,7 +168,7 @@ fn read<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 type Run<'a> = Box<dyn FnMut() -> Result<Vec<f32>, Error> + 'a>;
 
-/// Runs twice and compares the second result; a panic of the device is a failure of it.
+/// Runs twice and compares the second result. A panic of the backend counts as a failure.
 fn compared<'a>(expected: &[f32], allowed: f64, prepare: impl FnOnce() -> Run<'a>) -> Outcome {
     let both = catch_unwind(AssertUnwindSafe(|| -> Result<_, Error> {
         let mut run = prepare();
@@ -191,7 +192,7 @@ fn compared<'a>(expected: &[f32], allowed: f64, prepare: impl FnOnce() -> Run<'a
     }
 }
 
-/// Root mean square of the differences over that of what was expected.
+/// Root mean square of the differences, divided by that of the expected values.
 fn relative(found: &[f32], expected: &[f32]) -> f64 {
     if found.len() != expected.len() || found.iter().any(|value| !value.is_finite()) {
         return f64::INFINITY;
@@ -204,20 +205,21 @@ fn relative(found: &[f32], expected: &[f32]) -> f64 {
 
 const PROMPT: &str = "a red circle above a blue square";
 
-/// What the reference makes of a prompt, stage by stage.
+/// The outputs of the reference for a prompt, stage by stage.
 struct Stages {
     features: TextFeatures,
-    /// Their values.
+    /// The values of the features.
     text: Vec<f32>,
     latents: Vec<f32>,
     latent_shape: [usize; 4],
-    /// Levels of 0 to 1.
+    /// Pixel levels from 0 to 1.
     picture: Vec<f32>,
-    /// What a user should know of how the model was opened.
+    /// Notes for the user about how the model was opened.
     notes: Vec<String>,
 }
 
-/// The model's own way to a picture: its generator's, or two steps of the teacher without guidance.
+/// A request for one picture from the generator or, without a generator, from the teacher in two steps without
+/// guidance.
 fn request(pipeline: &Pipeline) -> Request {
     let method = match pipeline.generator_steps() {
         Some(_) => Method::Distilled,
@@ -238,7 +240,7 @@ fn values_of(text: &TextFeatures) -> Vec<f32> {
     values
 }
 
-/// The same tensor on another device, through the host.
+/// Copies a tensor to another device, through the host.
 fn moved<const D: usize>(tensor: &Tensor<D>, device: &Device) -> Tensor<D> {
     Tensor::from_data(tensor.clone().into_data(), device)
 }
@@ -296,7 +298,7 @@ mod tests {
         Check { what: "product".to_owned(), count: 1, outcome }
     }
 
-    /// What drivers have done: the right numbers, zeros in silence, numbers that are none, too few, a panic.
+    /// Results that drivers have returned: correct numbers, silent zeros, NaNs, too few numbers, a panic.
     #[test]
     fn wrong_devices_are_found() {
         let expected = [1.0, -2.0, 3.0];

@@ -1,7 +1,7 @@
-//! A model folder against stored inputs and outputs: does this device compute what the reference did?
+//! Compares a model with stored inputs and outputs: does this device compute what the reference computed?
 //!
-//! A reference file is a safetensors file with some of these tensors (`scripts/reference.py` makes one
-//! with diffusers); a module is checked where its keys are there.
+//! A reference file is a safetensors file with some of these tensors (`scripts/reference.py` makes one with diffusers).
+//! A module is checked if the file has its keys.
 //!
 //! | keys | module |
 //! | --- | --- |
@@ -12,12 +12,13 @@
 //! | `onestep_noise`, `input_ids` → `onestep_image` | one call at `onestep_timestep` `[1]`, else t = 999, decoded |
 //! | `ddim_noise`, `ddim_steps` `[1]`, `ddim_guidance` `[1]`, `uncond_hidden`, `text_hidden` → `ddim_latents` | guided DDIM, eta 0 |
 //!
-//! Stable Diffusion XL has two text encoders and is told the whole prompt and the picture's sizes. There:
+//! Stable Diffusion XL has two text encoders, and its UNet also takes pooled features of the whole prompt and the
+//! picture's sizes. For it:
 //!
-//! - `input_ids_2` are the second encoder's tokens, `text_hidden` the joined features of the words without the last
-//!   layer, and `text_pooled` `[b, width]` those of the whole prompt, which are compared too;
-//! - the UNet's and DDIM's keys include `text_pooled` and `time_ids` `[b, 6]`, DDIM's `uncond_pooled`, the one-step
-//!   recipe's `time_ids`.
+//! - `input_ids_2` are the second encoder's tokens, `text_hidden` the concatenated features of the tokens without the
+//!   last layer, and `text_pooled` `[b, width]` the pooled features of the whole prompt, which are compared too;
+//! - the keys of the UNet and of DDIM include `text_pooled` and `time_ids` `[b, 6]`, those of DDIM also
+//!   `uncond_pooled`, and those of the one-step recipe `time_ids`.
 //!
 //! Pictures are `[b, 3, h, w]` in [−1, 1], not clamped.
 
@@ -37,7 +38,7 @@ use dmd_unet::{Network, Preconditioned, Sizes};
 use self::reference::Reference;
 use crate::Error;
 
-/// How far an output may be from the reference: `|a − b| ≤ absolute + relative · |b|`.
+/// How far a value may be from the reference: `|a − b| ≤ absolute + relative · |b|`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerances {
     /// Absolute part.
@@ -47,30 +48,30 @@ pub struct Tolerances {
 }
 
 impl Default for Tolerances {
-    /// 1e-4 each: f32 sums in another order.
+    /// 1e-4 for both parts, which allows f32 sums in another order.
     fn default() -> Self {
         Self { absolute: 1e-4, relative: 1e-4 }
     }
 }
 
-/// One module's comparison.
+/// The result of comparing one module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
     /// The output's key.
     pub module: &'static str,
     /// Number of values.
     pub values: usize,
-    /// Largest difference of a value.
+    /// Largest absolute difference of a value.
     pub max_absolute: f64,
-    /// Root mean square of the differences over that of the reference.
+    /// Root mean square of the differences, divided by that of the reference.
     pub relative: f64,
-    /// Values further off than the tolerances allow, those that are not finite included.
+    /// Number of values outside the tolerances, including those that are not finite.
     pub beyond: usize,
 }
 
-/// Runs each module of a model folder on the reference's inputs. A module is read, checked and
-/// dropped before the next, so that memory is that of the largest. `generator` is a folder or a bare state dict in place
-/// of the model's one-step generator; a model without one is called with its teacher.
+/// Runs each module of a model on the reference's inputs. Each module is read, checked and dropped before the next one,
+/// so that only the largest has to fit into memory. `generator` is a folder or a bare state dict that replaces the
+/// model's one-step generator. A model without a generator is checked with its teacher.
 ///
 /// # Errors
 ///
@@ -89,10 +90,10 @@ pub fn verify(
     with_text!(&parts, parts => modules(parts, &reference, tolerances))
 }
 
-/// The keys of each text encoder's tokens.
+/// The key of each text encoder's tokens.
 const TOKENS: [&str; 2] = ["input_ids", "input_ids_2"];
 
-/// Keys of a module, with those of what its network is told besides the words.
+/// The keys of a module: `common`, and also `told` for a network that takes pooled features and sizes.
 fn keys<'a, P: TextParts>(parts: &P, common: &[&'a str], told: &[&'a str]) -> Vec<&'a str> {
     let told = if parts.pooled_width().is_some() { told } else { &[] };
     [common, told].concat()
@@ -160,7 +161,7 @@ fn modules<P: TextParts>(
     Ok(all)
 }
 
-/// The UNet's output, and the guided walk of the same network.
+/// Compares the UNet's output, and guided DDIM with the same network.
 fn unet<P: TextParts>(
     parts: &P,
     reference: &Reference<'_>,
@@ -218,7 +219,7 @@ fn unet<P: TextParts>(
     Ok(all)
 }
 
-/// The features of these keys, which fit the network and each other.
+/// Reads the features of these keys, and checks that they fit the network and each other.
 fn features<P: TextParts>(
     parts: &P,
     reference: &Reference<'_>,
@@ -235,7 +236,7 @@ fn features<P: TextParts>(
     Ok(TextFeatures { words, pooled: Some(reference.tensor(pooled)?) })
 }
 
-/// What features and the reference's sizes of the picture are for the network.
+/// Makes the network's condition from features and from the reference's sizes of the picture.
 fn condition<P: TextParts>(
     parts: &P,
     reference: &Reference<'_>,
@@ -253,7 +254,7 @@ fn condition<P: TextParts>(
     Ok(parts.condition(features, sizes)?)
 }
 
-/// The generator's latents by one call; the teacher's where there is no generator.
+/// The latents of one call of the generator, or of the teacher if there is no generator.
 fn one_step_latents<P: TextParts>(
     parts: &P,
     reference: &Reference<'_>,

@@ -1,4 +1,4 @@
-//! The autoencoder of a latent model: its own, or a tiny one in its place.
+//! The autoencoder of a latent model: its own, or another full or tiny one that replaces it.
 
 use std::path::{Path, PathBuf};
 
@@ -13,19 +13,19 @@ use crate::folder::ModelFolder;
 use crate::source::{Source, of_file, of_folder};
 use crate::{Codec, Error, OpenOptions};
 
-/// Which autoencoder a model is opened with, and its configuration.
+/// The autoencoder that a model is opened with, and its configuration.
 #[derive(Debug, Clone)]
 pub enum AutoencoderFiles {
-    /// One of full size.
+    /// A full autoencoder.
     Full {
         /// Its configuration.
         config: AutoencoderConfig,
-        /// Where it lies, where it is not the model's own: a folder, or a file.
+        /// The folder or file of an autoencoder that replaces the model's own; `None` for the model's own.
         other: Option<PathBuf>,
     },
-    /// A tiny one in its place.
+    /// A tiny autoencoder, which replaces the model's own.
     Tiny {
-        /// Where it lies.
+        /// Its folder.
         folder: PathBuf,
         /// Its configuration.
         config: TinyAutoencoderConfig,
@@ -56,7 +56,8 @@ impl AutoencoderFiles {
         let config = match &options.autoencoder {
             Some(folder) if is_dir(folder) => {
                 let mut other: AutoencoderConfig = read_config(folder)?;
-                // Latents are the network's: another autoencoder decodes them as the model's own would.
+                // The latents are those of the model's network. Another autoencoder must therefore use the scaling
+                // factor of the model's own autoencoder.
                 if source.published().is_some() || source.has(Part::Autoencoder) {
                     other.scaling_factor = own()?.scaling_factor;
                 }
@@ -68,7 +69,7 @@ impl AutoencoderFiles {
         Ok(Self::Full { config, other: options.autoencoder.clone() })
     }
 
-    /// Compares its colours with a picture's; the channels of its latents.
+    /// Checks that the autoencoder has the colour channels of pictures. Returns its number of latent channels.
     pub(crate) fn compare(&self, misfits: &mut Misfits) -> usize {
         match self {
             Self::Full { config, .. } => {
@@ -82,8 +83,7 @@ impl AutoencoderFiles {
         }
     }
 
-    /// Whether its values may exceed what f16 holds, `force_upcast`; as in diffusers they may where the file does not
-    /// say.
+    /// Whether intermediate values may exceed the range of f16 (`force_upcast`). As in diffusers, the default is true.
     pub(crate) fn must_upcast(&self) -> bool {
         match self {
             Self::Full { config, .. } => {
@@ -93,7 +93,7 @@ impl AutoencoderFiles {
         }
     }
 
-    /// Reads the weights.
+    /// Reads the weights and makes the codec.
     pub(crate) fn load_codec(&self, source: &Source, device: &Device) -> Result<Codec, Error> {
         match self {
             Self::Full { config, other } => {
@@ -103,7 +103,7 @@ impl AutoencoderFiles {
         }
     }
 
-    /// Reads the autoencoder; `None` where a tiny one takes its place.
+    /// Reads the autoencoder; `None` if a tiny autoencoder replaces it.
     pub(crate) fn load(&self, source: &Source, device: &Device) -> Result<Option<Autoencoder>, Error> {
         match self {
             Self::Full { config, other } => load_full(source, config, other.as_deref(), device).map(Some),
@@ -124,7 +124,7 @@ fn load_full(
         Some(file) => of_file(file, FilePart::Vae)?,
     };
     let network = dmd_weights::load(config.init(device)?, &weights, &AUTOENCODER_KEYS)?;
-    // Who draws never uses the encoder.
+    // Drawing never uses the encoder, so its mapped pages need not stay in memory.
     weights.release();
     Ok(network)
 }

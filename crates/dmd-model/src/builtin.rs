@@ -1,5 +1,5 @@
-//! What single files do not hold: configurations of the published models, by family. Sources: the `config.json` and
-//! `scheduler_config.json` files of the models' repositories in diffusers' layout.
+//! Configurations of the published models by family, which single files do not hold. Their sources are the
+//! `config.json` and `scheduler_config.json` files of the models' repositories in diffusers' layout.
 
 use dmd_clip::Padding;
 use serde_json::{Value, json};
@@ -9,18 +9,19 @@ use crate::families::{Kind, Part};
 /// A family of published models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Published {
-    /// Stable Diffusion 1.5, and with it all of 1.x.
+    /// Stable Diffusion 1.5, whose configuration all 1.x models have.
     One,
-    /// Stable Diffusion 2.1: of 512 pixels, which predicts the noise, or of 768, which predicts the velocity.
+    /// Stable Diffusion 2.1: the model for 512 pixels, which predicts the noise, or the one for 768 pixels, which
+    /// predicts the velocity.
     Two {
-        /// Whether it predicts the velocity.
+        /// Whether the model predicts the velocity.
         velocity: bool,
     },
     /// Stable Diffusion XL.
     Xl {
-        /// Whether it predicts the velocity, as some fine-tuned models do.
+        /// Whether the model predicts the velocity, as some fine-tuned models do.
         velocity: bool,
-        /// Whether its schedule ends in pure noise.
+        /// Whether the noise schedule ends in pure noise.
         zero_snr: bool,
     },
 }
@@ -33,7 +34,7 @@ impl Published {
         }
     }
 
-    /// How a part's tokenizer pads; `None` for a part that is no tokenizer of this family.
+    /// How a tokenizer pads; `None` for a part that is no tokenizer of this family.
     pub(crate) fn padding(self, part: Part) -> Option<Padding> {
         match (self, part) {
             (Self::One | Self::Xl { .. }, Part::Tokenizer) => Some(Padding::End),
@@ -44,7 +45,7 @@ impl Published {
         }
     }
 
-    /// `config.json` of a part; `None` for one that this family has not.
+    /// The `config.json` of a part; `None` for a part that this family does not have.
     pub(crate) fn config(self, part: Part) -> Option<Value> {
         Some(match (self, part) {
             (_, Part::UNet | Part::Generator) => self.unet(),

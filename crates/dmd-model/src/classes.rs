@@ -4,7 +4,7 @@ use dmd_core::{Classes, one_hot};
 use crate::Error;
 use crate::family::Conditioner;
 
-/// Names of classes to their rows. The empty name is no class.
+/// Converts names of classes to one-hot rows. The empty name means no class.
 #[derive(Debug, Clone)]
 pub struct ClassConditioner {
     names: Vec<String>,
@@ -12,7 +12,7 @@ pub struct ClassConditioner {
 }
 
 impl ClassConditioner {
-    /// The conditioner of named classes; without names, of an unconditional model.
+    /// Makes a conditioner for the named classes. Without names it is that of an unconditional model.
     pub fn new(names: Vec<String>, device: &Device) -> Self {
         Self { names, device: device.clone() }
     }
@@ -57,7 +57,7 @@ impl Conditioner for ClassConditioner {
     }
 
     fn remembered(&self, captions: &[&str]) -> Result<Classes, Error> {
-        // An unconditional model learns from captioned pictures without their captions.
+        // An unconditional model ignores the captions of captioned pictures.
         if self.names.is_empty() { Ok(None) } else { self.condition(captions) }
     }
 

@@ -1,4 +1,4 @@
-//! Samples to pictures and back.
+//! Converts samples to pictures and back.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use dmd_unet::{Autoencoder, AutoencoderConfig, Posterior, TinyAutoencoder, TinyA
 
 use crate::Error;
 
-/// Latents per side from which on pictures are coded one at a time: a batch of large pictures is no faster than its
-/// singles and needs as many times the memory.
+/// Number of latents per side from which pictures are encoded and decoded one at a time. A batch of large pictures is
+/// no faster than single pictures, and its memory grows with its size.
 const LARGE: usize = 32;
 
-/// Smallest side of a tile, in latents.
+/// Minimum side of a tile, in latents.
 const MIN_TILE: usize = 16;
 
-/// What turns a model's samples into pictures and pictures into samples.
+/// Converts a model's samples to pictures and pictures to samples.
 #[derive(Debug, Clone)]
 pub struct Codec {
     network: Network,
     factor: usize,
     channels: usize,
-    /// The float type of the network; pictures and samples outside it are in single precision.
+    /// The float type of the network. Pictures and samples outside the network are in single precision.
     dtype: FloatDType,
 }
 
@@ -37,7 +37,7 @@ enum Network {
 }
 
 impl Codec {
-    /// A full autoencoder.
+    /// The codec of a full autoencoder.
     pub fn full(autoencoder: Autoencoder, config: &AutoencoderConfig) -> Self {
         Self {
             network: Network::Full { autoencoder: Box::new(autoencoder), tile: None },
@@ -47,7 +47,7 @@ impl Codec {
         }
     }
 
-    /// A small autoencoder (TAESD), read from its folder.
+    /// Reads a tiny autoencoder (TAESD) from its folder.
     pub(crate) fn tiny(folder: &Path, device: &Device) -> Result<Self, Error> {
         let (autoencoder, config) = TinyAutoencoder::from_dir(folder, device)?;
         Ok(Self::of_tiny(autoencoder, &config))
@@ -62,17 +62,17 @@ impl Codec {
         }
     }
 
-    /// Samples that are pictures of so many channels.
+    /// The codec for samples that are themselves pictures, with `channels` channels.
     pub fn identity(channels: usize) -> Self {
         Self { network: Network::Identity, factor: 1, channels, dtype: FloatDType::F32 }
     }
 
-    /// The same codec in overlapping tiles of `side` × `side` latents, which need the memory of one tile (see
-    /// [`Autoencoder::decode_tiled`]). A tiny autoencoder and pictures need no tiles and ignore it.
+    /// The same codec, but it works in overlapping tiles of `side` × `side` latents, which needs the memory of one tile
+    /// (see [`Autoencoder::decode_tiled`]). A tiny autoencoder and the identity need no tiles and ignore this.
     ///
     /// # Errors
     ///
-    /// [`Error::Tile`] when tiles are too small to overlap.
+    /// [`Error::Tile`] when the tiles are too small to overlap.
     pub fn with_tiles(self, side: usize) -> Result<Self, Error> {
         if side < MIN_TILE {
             return Err(Error::Tile { side, min: MIN_TILE });
@@ -116,7 +116,7 @@ impl Codec {
         self.channels
     }
 
-    /// Pictures `[batch, 3 or 1, height, width]` in [−1, 1] of samples; gradients pass.
+    /// Decodes samples to pictures, `[batch, 3 or 1, height, width]` in [−1, 1]. Gradients flow through.
     pub fn decode(&self, x0: Tensor<4>) -> Tensor<4> {
         one_by_one(x0, LARGE, |x0| {
             let x0 = self.in_its_type(x0);
@@ -130,8 +130,8 @@ impl Codec {
         })
     }
 
-    /// Samples of pictures `[batch, 3, height, width]` in [−1, 1]; `eps` gives unit noise of a shape where a sample
-    /// is drawn from the autoencoder's distribution.
+    /// Encodes pictures, `[batch, 3, height, width]` in [−1, 1], to samples. A full autoencoder gives a distribution,
+    /// from which one sample is drawn; `eps` provides the unit noise of the given shape for this.
     pub fn encode(&self, pictures: Tensor<4>, eps: impl FnOnce([usize; 4]) -> Tensor<4>) -> Tensor<4> {
         self.encode_with(pictures, |posterior| {
             let shape = posterior.mean.dims();
@@ -139,14 +139,14 @@ impl Codec {
         })
     }
 
-    /// The likeliest samples of pictures `[batch, 3, height, width]` in [−1, 1].
+    /// Encodes pictures, `[batch, 3, height, width]` in [−1, 1], to the most likely samples.
     pub fn encode_mode(&self, pictures: Tensor<4>) -> Tensor<4> {
         one_by_one(pictures, LARGE * self.factor, |pictures| {
             self.encode_with(pictures, |posterior| posterior.mode())
         })
     }
 
-    /// Samples of pictures; `pick` takes one from the distribution of an autoencoder that has one.
+    /// Encodes pictures to samples. `pick` takes a sample from the distribution that a full autoencoder gives.
     fn encode_with(&self, pictures: Tensor<4>, pick: impl FnOnce(Posterior) -> Tensor<4>) -> Tensor<4> {
         let pictures = self.in_its_type(pictures);
         let samples = match &self.network {
@@ -161,7 +161,8 @@ impl Codec {
     }
 }
 
-/// Pictures of at least `large` values a side, or the latents of such, go through a network one at a time.
+/// Applies a network to a batch. If the larger side has at least `large` values, the network gets one element at a
+/// time.
 fn one_by_one(batch: Tensor<4>, large: usize, network: impl Fn(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
     let [count, _, height, width] = batch.dims();
     if count == 1 || height.max(width) < large {

@@ -1,4 +1,4 @@
-//! Writing a model as a folder in diffusers' layout.
+//! Writes a model as a folder in diffusers' layout.
 
 use std::fs;
 use std::path::Path;
@@ -15,9 +15,9 @@ use crate::source::Source;
 use crate::stable_diffusion::MAX_TOKENS;
 use crate::{Error, OpenOptions, RecipeFile};
 
-/// Writes the model that the options name, a single file say, as a folder in diffusers' layout, with LoRA files merged.
-/// Weights keep the precision of their file; 8-bit ones become f16. Nothing is written unless all of it can be. Returns what
-/// a user should know, a sentence each.
+/// Writes the model that the options name, e.g. a single file, as a folder in diffusers' layout with merged LoRA files.
+/// Weights keep the precision of their file, but 8-bit weights become f16. The folder is written completely or not at
+/// all. Returns notes for the user, one sentence each.
 ///
 /// # Errors
 ///
@@ -54,12 +54,12 @@ pub fn convert(options: &OpenOptions, folder: &Path) -> Result<Vec<String>, Erro
         return Err(Error::Setting { setting: format!("converting with {what}"), hint: hint.to_owned() });
     }
     let mut loras = Loras::open(options)?;
-    // What would be refused when the folder is opened is refused before it is written.
+    // Parts that do not fit each other are refused before the folder is written, since it could not be opened.
     let misfits = crate::misfits(options)?;
     if !misfits.is_empty() {
         return Err(Error::Misfit { folder: options.model.clone(), reasons: misfits });
     }
-    // What a model is drawn by, the folder says; what is written already is copied.
+    // The folder gets a recipe file that says how the model is called. An existing recipe file is copied.
     let place = match source.has(Part::Generator) {
         true => Part::Generator,
         false => Part::UNet,
@@ -126,7 +126,7 @@ fn write_part(source: &Source, part: Part, loras: &mut Loras, out: &ModelFolder)
     Ok(write_json(&place.join("config.json"), &source.config::<Value>(part)?)?)
 }
 
-/// The precision of most of the values.
+/// The precision that most of the values have.
 fn precision_of(weights: &Tensors) -> Precision {
     let count = |wanted: &[Dtype]| -> usize {
         let of = weights.entries().values().filter(|entry| wanted.contains(&entry.dtype));
@@ -154,7 +154,7 @@ fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// `model_index.json`.
+/// The contents of `model_index.json`.
 fn index(source: &Source, kind: Kind) -> Result<ModelIndex, Error> {
     let xl = kind == Kind::StableDiffusionXl;
     let scheduler: Value = source.scheduler()?;

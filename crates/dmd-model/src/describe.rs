@@ -1,4 +1,5 @@
-//! What a part of a model is: its configuration, compared with the headers of its weights. No value is read.
+//! Describes a part of a model: reads its configuration and compares it with the headers of its weights. Reads no
+//! value.
 
 use std::path::Path;
 
@@ -16,24 +17,24 @@ use crate::families::Part;
 use crate::folder::ModelFolder;
 use crate::stable_diffusion::MAX_TOKENS;
 
-/// What a part of a model is.
+/// The description of a part of a model.
 #[derive(Debug, Clone)]
 pub struct Description {
-    /// Its class and architecture, for a person to read.
+    /// Class and architecture, as a text for users.
     pub text: String,
-    /// Its weights, of which the headers were read; `None` for a tokenizer.
+    /// The weights, of which only headers were read; `None` for a tokenizer.
     pub weights: Option<Tensors>,
 }
 
 impl ModelFolder {
-    /// What a part is: a tokenizer or a network. Networks are made on `device`, without values.
+    /// Describes a part, which is a tokenizer or a network. Networks are made on `device`, without values.
     ///
     /// # Errors
     ///
-    /// When its files are missing, damaged or not supported, or the weights are not those of the configuration.
+    /// When the part's files are missing, damaged or not supported, or the weights do not fit the configuration.
     pub fn describe(&self, part: Part, device: &Device) -> Result<Description, Error> {
         if part.is_tokenizer() {
-            // The text encoder's length is not needed to read a vocabulary.
+            // The vocabulary does not depend on the number of positions.
             let tokenizer = Tokenizer::from_dir(&self.need(part)?, MAX_TOKENS)?;
             let text = format!("words up to number {}", tokenizer.largest_id());
             return Ok(Description { text, weights: None });
@@ -42,11 +43,11 @@ impl ModelFolder {
     }
 }
 
-/// What the network in a folder is, by the class that its configuration names.
+/// Describes the network in a folder. The class in its configuration says which network it is.
 ///
 /// # Errors
 ///
-/// As [`ModelFolder::describe`]; [`Error::UnknownNetwork`] for a class that is not known here.
+/// As [`ModelFolder::describe`]; [`Error::UnknownNetwork`] for an unknown class.
 pub fn describe(folder: &Path, device: &Device) -> Result<Description, Error> {
     let config: Value = read_config(folder)?;
     let class =
@@ -97,7 +98,7 @@ pub fn describe(folder: &Path, device: &Device) -> Result<Description, Error> {
     Ok(Description { text: format!("{class}, {shape}"), weights: Some(weights) })
 }
 
-/// The configuration of a network whose weights fit it.
+/// Reads the configuration of a network, and checks that the weights fit it.
 fn fitting<N: Network>(folder: &Path, weights: &Tensors, device: &Device) -> Result<N::Config, Error> {
     let config: N::Config = read_config(folder)?;
     check(&N::init(&config, device)?, weights, &N::KEYS)?;

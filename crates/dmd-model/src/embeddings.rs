@@ -1,4 +1,4 @@
-//! Words that textual inversion taught, added to a model's tokenizers and text encoders when it is opened.
+//! Words of textual inversion, which are added to a model's tokenizers and text encoders when the model is opened.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,16 @@ use dmd_weights::EmbeddingFile;
 
 use crate::{Error, OpenOptions};
 
-/// A file of textual inversion, and the word that prompts have for it.
+/// A file of textual inversion, and its word in prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddingOption {
     /// The file.
     pub path: PathBuf,
-    /// The word in place of the file's own ([`EmbeddingFile`]).
+    /// A word that replaces the file's own ([`EmbeddingFile`]).
     pub word: Option<String>,
 }
 
-/// The words of a model that is being opened.
+/// The additional words of a model that is being opened.
 pub(crate) struct Embeddings(Vec<Word>);
 
 struct Word {
@@ -51,14 +51,15 @@ impl Embeddings {
         Ok(Self(options.embeddings.iter().map(open).collect::<Result<_, Error>>()?))
     }
 
-    /// A tokenizer that knows the words.
+    /// A copy of the tokenizer with the words added.
     pub(crate) fn taught(&self, tokenizer: &Tokenizer) -> Result<Tokenizer, Error> {
         let add = |tokenizer: Tokenizer, word: &Word| tokenizer.with_word(&word.word, word.file.count());
         Ok(self.0.iter().try_fold(tokenizer.clone(), add)?)
     }
 
-    /// The vectors for text encoder number `encoder`, and the number of the first one's token after those of `tokenizer`,
-    /// which does not know the words yet; `None` where there are no words.
+    /// The vectors for the text encoder with index `encoder`, and the token id of the first of them, which is the next
+    /// one after those of `tokenizer`. `tokenizer` must not have the words yet. The result is `None` if there are no
+    /// words.
     pub(crate) fn rows(
         &self,
         encoder: usize,
@@ -72,7 +73,7 @@ impl Embeddings {
         Some((tokenizer.largest_id() as usize + 1, rows))
     }
 
-    /// Each file's word and how many vectors it has, a sentence each.
+    /// Reports each file's word and number of vectors, one sentence each.
     pub(crate) fn report(&self) -> Vec<String> {
         let sentence = |Word { path, word, file }: &Word| {
             let vectors = if file.count() == 1 { "vector" } else { "vectors" };
@@ -82,7 +83,7 @@ impl Embeddings {
     }
 }
 
-/// Widths of text encoders, and the family that has them.
+/// Formats the widths of text encoders, with the family that has them.
 fn described(widths: &[usize]) -> String {
     let numbers = widths.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
     match widths {

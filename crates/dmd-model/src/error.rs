@@ -4,20 +4,20 @@ use burn::tensor::FloatDType;
 
 use crate::Recipe;
 
-/// Why a model cannot be opened, called or written.
+/// Errors of opening, calling and writing a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Model files.
+    /// An error of model files.
     #[error(transparent)]
     Weights(#[from] dmd_weights::Error),
-    /// The UNet or the autoencoder.
+    /// An error of the UNet or the autoencoder.
     #[error(transparent)]
     Network(#[from] dmd_unet::Error),
-    /// The tokenizer or the text encoder.
+    /// An error of the tokenizer or the text encoder.
     #[error(transparent)]
     Text(#[from] dmd_clip::Error),
-    /// The noise schedule or the number of steps.
+    /// An error of the noise schedule or the number of steps.
     #[error(transparent)]
     Schedule(#[from] dmd_scheduler::Error),
     /// The folder is not a model folder.
@@ -28,7 +28,7 @@ pub enum Error {
         /// What is missing, and what to do.
         reason: String,
     },
-    /// The parts of a model do not belong together.
+    /// The parts of a model do not fit each other.
     #[error("the parts of {folder:?} do not fit each other: {}", reasons.join("; "))]
     Misfit {
         /// The model folder.
@@ -36,7 +36,7 @@ pub enum Error {
         /// One sentence for each pair of parts, with both numbers.
         reasons: Vec<String>,
     },
-    /// A `one_step.json` that cannot be followed.
+    /// A recipe file, or the recipe in a LoRA file, is not valid for this model.
     #[error("{path:?} does not describe a generator of this model: {reason}")]
     Recipe {
         /// The file.
@@ -44,40 +44,40 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The model was opened without the part that is asked for.
+    /// The model was opened without the requested part.
     #[error("this model has no {wanted}; {hint}")]
     Missing {
-        /// What is asked for.
+        /// The requested part.
         wanted: &'static str,
-        /// What can be done.
+        /// What the user can do.
         hint: &'static str,
     },
-    /// A teacher is asked for, and the model's UNet is itself the generator.
+    /// A teacher was requested, but the model's UNet is itself the generator.
     #[error("this model has no teacher: its UNet is itself a generator of few steps ({steps}); {hint}")]
     FewSteps {
-        /// How many, and by which recipe.
+        /// The number of steps, and the recipe.
         steps: String,
-        /// What can be done.
+        /// What the user can do.
         hint: &'static str,
     },
-    /// A class that the model does not have.
+    /// The model does not have the requested class.
     #[error("this model has no class {name:?}; it has {}", known_classes(known))]
     Class {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// The model's.
+        /// The names of the model's classes.
         known: Vec<String>,
     },
-    /// A part whose configuration names a network that is not one of those here.
+    /// The configuration of a part names a network that is not supported.
     #[error("{class} is not a network that this program knows")]
     UnknownNetwork {
         /// The class that the configuration names.
         class: String,
     },
-    /// Text features given to a model that is not conditioned on text.
+    /// Text features were given to a model that is not conditioned on text.
     #[error("this model draws classes and takes no text features")]
     NoText,
-    /// A setting that this model does not have, or not with this value.
+    /// The model does not have this setting, or does not accept this value.
     #[error("{setting} is not possible for this model; {hint}")]
     Setting {
         /// The setting with its value.
@@ -85,20 +85,20 @@ pub enum Error {
         /// What would be accepted.
         hint: String,
     },
-    /// Tiles too small to overlap.
+    /// The tiles are too small to overlap.
     #[error("tiles of {side} latents are too small; the smallest possible are {min}")]
     Tile {
-        /// Side asked for.
+        /// The requested side.
         side: usize,
-        /// Smallest side.
+        /// The smallest possible side.
         min: usize,
     },
-    /// A float type that the device does not compute in.
+    /// The device does not support a float type.
     #[error(
         "this device does not compute in {dtype:?}; f32 works everywhere, and `dmd devices` lists the rest"
     )]
     Dtype {
-        /// The type asked for.
+        /// The requested type.
         dtype: FloatDType,
     },
 }
@@ -109,7 +109,7 @@ impl Error {
         hint: "ask for the teacher with a number of steps (--steps 30), name a generator (--generator FILE), or distil one (`dmd distill`)",
     };
 
-    /// There is no teacher beside a UNet that is itself called by a recipe.
+    /// The error that there is no teacher, because the UNet is itself a generator with this recipe.
     pub(crate) fn few_steps(recipe: &Recipe) -> Self {
         let name = recipe.name.as_ref().map(|name| format!(", by the recipe {name}")).unwrap_or_default();
         let steps = match recipe.possible_steps() {
@@ -127,7 +127,7 @@ impl Error {
         Self::Missing { wanted: "teacher (folder unet)", hint: "ask for the distilled generator instead" };
 }
 
-/// Names that a message lists before it only counts them.
+/// Maximum number of names that a message lists. Of further names it gives only the number.
 const LISTED: usize = 12;
 
 fn known_classes(known: &[String]) -> String {

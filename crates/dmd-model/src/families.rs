@@ -1,5 +1,5 @@
-//! The families of models that a folder may hold. A new family is a file of its own and its lines in this one: how its
-//! folder is recognised, and a variant of [`Kind`] and of [`AnyModel`].
+//! The families of models. A new family needs a file of its own and additions to this file: how its folder is
+//! recognised, and a variant of [`Kind`] and of [`AnyModel`].
 
 use serde::Deserialize;
 
@@ -13,22 +13,22 @@ use crate::{
     TextToImageXl,
 };
 
-/// A part of a model, in a folder of its own.
+/// A part of a model. In a model folder, each part has a folder of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// Words to numbers.
+    /// Converts text to tokens.
     Tokenizer,
-    /// Numbers to features.
+    /// Converts tokens to features.
     TextEncoder,
-    /// The words of a second text encoder to numbers.
+    /// Converts text to tokens of the second text encoder.
     Tokenizer2,
-    /// Numbers to features, and to those of the whole prompt.
+    /// Converts tokens to features, and to pooled features of the whole prompt.
     TextEncoder2,
     /// The teacher's network.
     UNet,
     /// The distilled generator's network.
     Generator,
-    /// Samples to pictures.
+    /// Converts samples to pictures and back.
     Autoencoder,
     /// The noise schedule and the sampler.
     Scheduler,
@@ -47,7 +47,7 @@ impl Part {
         Self::Scheduler,
     ];
 
-    /// The name of its folder.
+    /// The name of the part's folder.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tokenizer => "tokenizer",
@@ -61,7 +61,7 @@ impl Part {
         }
     }
 
-    /// What it is, in a sentence.
+    /// The part's name in messages.
     pub(crate) fn description(self) -> &'static str {
         match self {
             Self::Tokenizer => "tokenizer",
@@ -75,13 +75,13 @@ impl Part {
         }
     }
 
-    /// Whether the folder holds a vocabulary in place of a network.
+    /// Whether the part is a tokenizer.
     pub(crate) fn is_tokenizer(self) -> bool {
         matches!(self, Self::Tokenizer | Self::Tokenizer2)
     }
 }
 
-/// What kind of model a folder holds.
+/// The kind of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Stable Diffusion 1.x or 2.x: text to pictures.
@@ -92,7 +92,7 @@ pub enum Kind {
     Classes,
 }
 
-/// Evaluates an expression with the family of a kind as a type.
+/// Evaluates an expression in which `$family` is the type of a kind's family.
 macro_rules! with_family {
     ($kind:expr, $family:ident => $body:expr) => {
         match $kind {
@@ -121,7 +121,7 @@ struct Named {
 }
 
 impl Kind {
-    /// The kind of a model, by the class of its network and what that is told besides the time.
+    /// The kind of a model, according to the class of its network and the network's additional conditions.
     ///
     /// # Errors
     ///
@@ -139,12 +139,12 @@ impl Kind {
         })
     }
 
-    /// What models of this kind make of what, for a person to read.
+    /// What the models of this kind draw from what input, as a text for users.
     pub fn description(self) -> &'static str {
         with_family!(self, Of => Of::DESCRIPTION)
     }
 
-    /// The parts of a model of this kind, the generator among them.
+    /// The parts of a model of this kind, including the generator.
     pub fn parts(self) -> &'static [Part] {
         with_family!(self, Of => Of::PARTS)
     }
@@ -159,7 +159,8 @@ impl Kind {
     }
 }
 
-/// Why the parts of a model do not belong together, a sentence each; empty for a good model. Reads no weights.
+/// The reasons why the parts of a model do not fit each other, one sentence each. The list is empty for a valid model.
+/// Reads no weights.
 ///
 /// # Errors
 ///
@@ -168,15 +169,15 @@ pub fn misfits(options: &OpenOptions) -> Result<Vec<String>, Error> {
     with_family!(Kind::of(&Source::open(options)?)?, Of => Of::misfits(options))
 }
 
-/// A model of whichever family a folder holds: what a program opens when it does not know what a user points at.
+/// A model of any family, for programs that do not know in advance which family the user's model has.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "a program holds one or two")]
 pub enum AnyModel {
-    /// Text to pictures.
+    /// Stable Diffusion 1.x or 2.x: text to pictures.
     StableDiffusion(Model<StableDiffusion>),
-    /// Text to pictures, by two text encoders.
+    /// Stable Diffusion XL: text to pictures.
     StableDiffusionXl(Model<StableDiffusionXl>),
-    /// Classes to pictures.
+    /// A network on pixels: classes to pictures.
     Classes(Model<PixelClasses>),
 }
 
@@ -194,15 +195,15 @@ impl AnyModel {
         })
     }
 
-    /// Puts other LoRA files, or the same ones at other strengths, in the place of those that the model was opened with:
-    /// only the layers that one of them touches are read again, and the result is that of opening the model with the new
-    /// ones, bit for bit. `options` are those of the opening; they name the new files afterwards. The model stays what it
-    /// was where this fails.
+    /// Replaces the LoRA files that the model was opened with by others, or by the same files at other strengths. Reads
+    /// again only the layers that an old or a new file changes. The result is bit for bit that of opening the model
+    /// with the new files. `options` must be the options of the opening; afterwards they name the new files. On an
+    /// error the model stays unchanged.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] when a file makes a generator of the model that it was not opened with, or the other way round;
-    /// what a LoRA file is refused for.
+    /// [`Error::Setting`] when the change would alter how the generator is called, or whether there is one; also any
+    /// error of opening or merging a LoRA file.
     pub fn change_loras(&mut self, options: &mut OpenOptions, loras: Vec<LoraOption>) -> Result<(), Error> {
         let after = OpenOptions { loras, ..options.clone() };
         if generator_recipe(options)? != generator_recipe(&after)? {
@@ -226,7 +227,7 @@ impl AnyModel {
         Ok(())
     }
 
-    /// The classes' conditioner of a model of classes.
+    /// The conditioner of a model of classes; `None` for any other model.
     pub fn classes(&self) -> Option<&ClassConditioner> {
         match self {
             Self::Classes(model) => Some(&model.conditioner),
@@ -235,7 +236,7 @@ impl AnyModel {
     }
 }
 
-/// Runs an expression on an [`AnyModel`], whichever family it is of.
+/// Evaluates an expression on the [`Model`](crate::Model) in an [`AnyModel`], whatever its family.
 #[macro_export]
 macro_rules! with_model {
     ($any:expr, $model:ident => $body:expr) => {
@@ -247,7 +248,7 @@ macro_rules! with_model {
     };
 }
 
-/// A model of texts of whichever family a folder holds, read part by part ([`TextParts`](crate::TextParts)).
+/// A text-conditional model of any family, which is read part by part ([`TextParts`](crate::TextParts)).
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "a program holds one")]
 pub enum AnyText {
@@ -273,7 +274,7 @@ impl AnyText {
     }
 }
 
-/// Runs an expression on an [`AnyText`], whichever family it is of.
+/// Evaluates an expression on the parts in an [`AnyText`], whatever their family.
 #[macro_export]
 macro_rules! with_text {
     ($any:expr, $parts:ident => $body:expr) => {

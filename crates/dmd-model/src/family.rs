@@ -8,16 +8,17 @@ use crate::families::Part;
 use crate::source::Source;
 use crate::{Error, Model, Noising, OpenOptions};
 
-/// A family of models: a network, what it is conditioned on, and how prompts become that. A new family is one `impl`.
+/// A family of models: the type of its network, the type of its conditioner, and how its files are opened. A new family
+/// needs one `impl` of this trait.
 pub trait Family: Debug + Clone + Sized + Send + Sync + 'static {
     /// The network of teacher, fake score and generator.
     type Network: Network;
-    /// What makes conditions of prompts.
+    /// The type that converts prompts to conditions.
     type Conditioner: Conditioner<Condition = ConditionOf<Self>>;
 
-    /// What its models make of what, for a person to read.
+    /// What the models draw from what input, as a text for users.
     const DESCRIPTION: &'static str;
-    /// The parts of a whole model, and the generator.
+    /// The parts of a whole model, including the generator.
     const PARTS: &'static [Part];
 
     /// The noise schedule of a model.
@@ -27,7 +28,8 @@ pub trait Family: Debug + Clone + Sized + Send + Sync + 'static {
     /// When the scheduler's configuration is missing, damaged or not supported.
     fn noising(source: &Source) -> Result<Noising, Error>;
 
-    /// Why the parts of a folder do not belong together, a sentence each; empty for a good model. Reads no weights.
+    /// The reasons why the parts of a model do not fit each other, one sentence each. The list is empty for a valid
+    /// model. Reads no weights.
     ///
     /// # Errors
     ///
@@ -42,40 +44,41 @@ pub trait Family: Debug + Clone + Sized + Send + Sync + 'static {
     fn open(options: &OpenOptions) -> Result<Model<Self>, Error>;
 }
 
-/// Makes conditions of prompts: captions, or names of classes. The empty prompt is what guidance points away from.
+/// Converts prompts to conditions. Prompts are captions or names of classes. Guidance points away from the condition of
+/// the empty prompt.
 pub trait Conditioner: Debug + Clone + Send + Sync {
-    /// What a sample is conditioned on.
+    /// The type of the conditions.
     type Condition: Condition;
 
-    /// Whether an empty prompt is a wish of its own (any class) and not a slip.
+    /// Whether an empty prompt is a valid request (any class) instead of a mistake.
     const DRAWS_WITHOUT_PROMPT: bool = false;
 
-    /// Whether a condition holds the sizes of a picture ([`Self::sized`]).
+    /// Whether a condition contains the sizes of a picture ([`Self::sized`]).
     const IS_TOLD_SIZES: bool = false;
 
-    /// Refuses a prompt that has no condition, before a network is called.
+    /// Checks that a prompt has a condition. Calls no network.
     ///
     /// # Errors
     ///
     /// When the prompt is too long, or not the name of a class.
     fn check(&self, prompt: &str) -> Result<(), Error>;
 
-    /// The conditions of prompts, one row each.
+    /// The conditions of prompts, one row per prompt.
     ///
     /// # Errors
     ///
     /// As [`Self::check`].
     fn condition(&self, prompts: &[&str]) -> Result<Self::Condition, Error>;
 
-    /// [`Self::condition`] without the last layers of a text encoder.
+    /// As [`Self::condition`], without the last `layers` layers of the text encoder.
     ///
     /// # Errors
     ///
-    /// As [`Self::condition`]; [`Error::Setting`] when there are not as many layers.
+    /// As [`Self::condition`]; [`Error::Setting`] when the encoder has too few layers.
     fn condition_skipping(&self, prompts: &[&str], layers: usize) -> Result<Self::Condition, Error>;
 
-    /// The condition that guidance points away from where there is no negative prompt, one row: the empty prompt's,
-    /// unless the family has another.
+    /// The condition that guidance points away from if there is no negative prompt, as one row. It is that of the empty
+    /// prompt, unless the family has another.
     ///
     /// # Errors
     ///
@@ -84,15 +87,15 @@ pub trait Conditioner: Debug + Clone + Send + Sync {
         self.condition(&[""])
     }
 
-    /// The same condition for a picture of other sizes than those that the model was trained on; families that are not
-    /// told sizes ignore them.
+    /// The same condition for a picture of other sizes than those that the model was trained on. Families without sizes
+    /// in their conditions ignore `sizes`.
     fn sized(&self, condition: Self::Condition, sizes: &SizeConditions) -> Self::Condition {
         let _ = sizes;
         condition
     }
 
-    /// [`Self::condition`] of captions that come again and again: each is encoded alone, so that a caption's condition
-    /// does not depend on its company, and kept.
+    /// As [`Self::condition`], for captions that are used repeatedly. Each caption is encoded alone, so that its
+    /// condition does not depend on the other captions of the batch, and the result is kept.
     ///
     /// # Errors
     ///
@@ -105,13 +108,13 @@ pub trait Conditioner: Debug + Clone + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::NoText`] for a family without text; as [`Self::check`].
+    /// [`Error::NoText`] for a family without text; otherwise as [`Self::check`].
     fn text_features(&self, prompts: &[&str]) -> Result<TextFeatures, Error> {
         let _ = prompts;
         Err(Error::NoText)
     }
 
-    /// The condition that text features are.
+    /// Makes a condition from text features.
     ///
     /// # Errors
     ///
@@ -121,7 +124,7 @@ pub trait Conditioner: Debug + Clone + Send + Sync {
         Err(Error::NoText)
     }
 
-    /// Tokens of a prompt's features; `None` for a family without text.
+    /// Number of tokens in a prompt's features; `None` for a family without text.
     fn max_tokens(&self) -> Option<usize> {
         None
     }
@@ -129,7 +132,7 @@ pub trait Conditioner: Debug + Clone + Send + Sync {
     /// Whether every value of a condition is finite.
     fn is_finite(condition: &Self::Condition) -> bool;
 
-    /// How many tokens a caption has and how many fit; `None` where captions are not tokenised.
+    /// How many tokens a caption has, and how many fit; `None` if captions are not tokenised.
     ///
     /// # Errors
     ///
@@ -140,27 +143,28 @@ pub trait Conditioner: Debug + Clone + Send + Sync {
     }
 }
 
-/// What a family's samples are conditioned on.
+/// The type of a family's conditions.
 pub type ConditionOf<F> = <<F as Family>::Network as Network>::Condition;
 
-/// What Stable Diffusion XL is told of a picture's sizes, in pixels; each is height and width, or top and left.
+/// The sizes of a picture that Stable Diffusion XL takes as an input, in pixels. Each is height and width, or top and
+/// left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SizeConditions {
-    /// The size that the picture had before it was resized for training: a small one asks for a blurred picture.
+    /// The size of the picture before it was resized for training. A small size gives a blurred picture.
     pub original: (usize, usize),
-    /// Where the picture was cut: anything but (0, 0) asks for a cropped one.
+    /// The position at which the picture was cropped. Anything but (0, 0) gives a cropped picture.
     pub crop: (usize, usize),
-    /// The size that the picture was made for.
+    /// The final size of the picture, after resizing and cropping.
     pub target: (usize, usize),
 }
 
 impl SizeConditions {
-    /// A picture of a size that was neither resized nor cut: diffusers' default.
+    /// The sizes of a picture that was neither resized nor cropped, which is diffusers' default.
     pub fn of_picture(size: (usize, usize)) -> Self {
         Self { original: size, crop: (0, 0), target: size }
     }
 
-    /// In the order in which the network is told them.
+    /// The numbers in the order in which the network takes them.
     pub(crate) fn numbers(&self) -> [f32; 6] {
         let [(a, b), (c, d), (e, f)] = [self.original, self.crop, self.target];
         [a, b, c, d, e, f].map(|number| number as f32)
@@ -170,9 +174,9 @@ impl SizeConditions {
 /// Text features, one row per prompt.
 #[derive(Debug, Clone)]
 pub struct TextFeatures {
-    /// Features of the words, `[prompts, tokens, width]`.
+    /// Features of the tokens, `[prompts, tokens, width]`.
     pub words: Tensor<3>,
-    /// Features of each whole prompt, `[prompts, width]`, for families that have them.
+    /// Pooled features of each whole prompt, `[prompts, width]`, for families that have them.
     pub pooled: Option<Tensor<2>>,
 }
 
@@ -183,7 +187,7 @@ impl From<Tensor<3>> for TextFeatures {
 }
 
 impl TextFeatures {
-    /// Some of the rows.
+    /// The `count` rows from `start` on.
     pub fn rows(&self, start: usize, count: usize) -> Self {
         Self {
             words: self.words.clone().narrow(0, start, count),

@@ -1,4 +1,4 @@
-//! Do the parts of a model belong together? All of it is known from configurations, before a network runs.
+//! Checks that the parts of a model fit each other. The configurations are enough for this, so no network has to run.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use dmd_unet::Sizes;
 
 use crate::Error;
 
-/// What does not fit, a sentence each.
+/// The reasons why parts do not fit, one sentence each.
 #[derive(Debug, Default)]
 pub(crate) struct Misfits(Vec<String>);
 
-/// Channels of colour.
+/// Number of colour channels.
 const COLOURS: usize = 3;
 
 impl Misfits {
@@ -19,7 +19,7 @@ impl Misfits {
         self.0
     }
 
-    /// Refuses a model whose parts do not fit.
+    /// Returns an error if there is any reason.
     pub(crate) fn refuse(self, folder: &Path) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
@@ -27,14 +27,14 @@ impl Misfits {
         Err(Error::Misfit { folder: folder.to_owned(), reasons: self.0 })
     }
 
-    /// Two parts have a number in common.
+    /// Checks that two parts have the same number.
     pub(crate) fn same(&mut self, what: &str, first: (&str, usize), second: (&str, usize)) {
         if first.1 != second.1 {
             self.0.push(format!("{} has {} {what}, {} has {}", first.0, first.1, second.0, second.1));
         }
     }
 
-    /// Teacher and generator of one model draw the same samples.
+    /// Checks that teacher and generator agree in channels, levels, sample size and classes.
     pub(crate) fn networks(&mut self, networks: &[(&'static str, Sizes)]) {
         let [(first, one), (second, other)] = networks else { return };
         for (what, of) in [
@@ -65,7 +65,7 @@ impl Misfits {
         }
     }
 
-    /// A latent UNet between the noise and the text.
+    /// Checks that a UNet fits the channels of the latents and the width of the text features.
     pub(crate) fn text_unet(&mut self, name: &str, sizes: Sizes, latents: usize, text: usize) {
         let input = sizes.in_channels;
         if input != latents {
@@ -90,7 +90,7 @@ impl Misfits {
         }
     }
 
-    /// A network on pixels.
+    /// Checks the channels of a network on pixels.
     pub(crate) fn pixel_unet(&mut self, name: &str, sizes: Sizes) {
         let (input, output) = (sizes.in_channels, sizes.out_channels);
         if input != output {

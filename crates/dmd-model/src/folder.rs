@@ -1,4 +1,4 @@
-//! A model folder in diffusers' layout: the one place that knows where its parts lie.
+//! A model folder in diffusers' layout. Only this module knows the paths of its parts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use crate::families::Part;
 pub struct ModelFolder(PathBuf);
 
 impl ModelFolder {
-    /// A folder that is to be written, or is known to hold a model.
+    /// Names a folder that is to be written, or that is known to hold a model. Checks nothing.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
-    /// A folder that is there and holds a model.
+    /// Names an existing folder, and checks that it holds a model.
     ///
     /// # Errors
     ///
-    /// [`Error::NoModel`] when it does not look like one.
+    /// [`Error::NoModel`] when the folder does not look like a model folder.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Err(Error::NoModel { folder: path.to_owned(), reason });
         if is_file(path) {
@@ -44,26 +44,26 @@ impl ModelFolder {
         wrong(format!("it has neither {} nor {}", Part::UNet.name(), Part::Generator.name()))
     }
 
-    /// Where the folder lies.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Whether a part is there.
+    /// Whether the folder has a part.
     pub fn has(&self, part: Part) -> bool {
         is_dir(&self.part(part))
     }
 
-    /// The folder of a part, whether it is there or not.
+    /// The path of a part's folder, whether it exists or not.
     pub fn part(&self, part: Part) -> PathBuf {
         self.0.join(part.name())
     }
 
-    /// The folder of a part that must be there.
+    /// The path of a part's folder, which must exist.
     ///
     /// # Errors
     ///
-    /// [`Error::NoModel`] when it is not.
+    /// [`Error::NoModel`] when it does not exist.
     pub fn need(&self, part: Part) -> Result<PathBuf, Error> {
         if self.has(part) {
             return Ok(self.part(part));
@@ -71,22 +71,22 @@ impl ModelFolder {
         Err(self.lacks(part))
     }
 
-    /// The error that a part is not there.
+    /// The error for a missing part.
     pub(crate) fn lacks(&self, part: Part) -> Error {
         Error::NoModel { folder: self.0.clone(), reason: format!("it has no {}", part.name()) }
     }
 
-    /// `scheduler_config.json`.
+    /// Reads `scheduler_config.json`.
     pub(crate) fn scheduler<T: DeserializeOwned>(&self) -> Result<T, Error> {
         Ok(read_json(&scheduler_file(&self.need(Part::Scheduler)?))?)
     }
 
-    /// `classes.json`, the list of the classes' names, where the folder has one.
+    /// The path of `classes.json`, the list of the classes' names. Not every folder has it.
     pub(crate) fn classes_file(&self) -> PathBuf {
         self.0.join("classes.json")
     }
 
-    /// `model_index.json`.
+    /// The path of `model_index.json`.
     pub(crate) fn index_file(&self) -> PathBuf {
         self.0.join("model_index.json")
     }

@@ -1,8 +1,8 @@
-//! An opened diffusion model: what conditions it, its network, its noise schedule, how its samples become pictures,
-//! and the distilled generator with its recipe.
+//! An opened diffusion model: its conditioner, its network, its noise schedule, the codec from samples to pictures, and
+//! the distilled generator with its recipe.
 //!
-//! This is the only place where a model folder is opened, checked and written. A [`Family`] says what belongs
-//! together; [`Model`] is one of a family, [`AnyModel`] of whichever family a folder holds.
+//! This is the only crate that opens, checks and writes model folders. A [`Family`] defines which parts belong
+//! together. [`Model`] is a model of one family. [`AnyModel`] is a model of the family that a folder holds.
 
 mod autoencoder;
 mod builtin;
@@ -61,7 +61,7 @@ pub use stable_diffusion_xl::{StableDiffusionXl, TextToImageXl, XlConditioner};
 pub use text::TextConditioner;
 pub use text_parts::TextParts;
 
-/// The example of the package's page is a test.
+/// Compiles and runs the README's example as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! LoRA files that are merged into a model's weights when they are read.
+//! LoRA files, which are merged into a model's weights when the weights are read.
 
 use std::collections::BTreeSet;
 
@@ -7,43 +7,45 @@ use dmd_weights::{LoraFile, LoraPart, Tensors};
 use crate::recipe::Called;
 use crate::{Error, OpenOptions, RecipeFile, published};
 
-/// A LoRA file, and how strongly its updates are added.
+/// A LoRA file, and the strength with which its updates are added.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraOption {
     /// The file.
     pub path: std::path::PathBuf,
-    /// What the updates are multiplied by, besides their own factor; 1 as trained, 0 without effect, below 0 the opposite.
+    /// Factor of the updates, in addition to their own. 1 is the strength of training, 0 has no effect, and a negative
+    /// number subtracts the updates.
     pub strength: f64,
 }
 
 impl LoraOption {
-    /// Whether the file makes a generator of few steps of a model: it says how that is called, or its name does.
+    /// Whether the file turns a model into a few-step generator: its metadata or its name says how that generator is
+    /// called.
     pub fn makes_few_steps(&self) -> bool {
         self.recipe().is_some()
     }
 
-    /// How the generator is called that the file makes of a model: what its metadata says, otherwise the published recipe
-    /// that its name stands for.
+    /// How to call the generator into which the file turns a model. The file's metadata says so; otherwise the file's
+    /// name may be that of a published recipe.
     pub(crate) fn recipe(&self) -> Option<Called> {
         if self.strength == 0.0 {
             return None;
         }
-        // A text that cannot be read is refused when the file is opened.
+        // An invalid text is ignored here. It is refused when the file is opened.
         let written = RecipeFile::of_lora(&self.path).ok().flatten();
         let written = written.map(|written| Called::Written(written, self.path.clone()));
         written.or_else(|| published::guess(&self.path).map(Called::Named))
     }
 }
 
-/// LoRA files that take the place of others in an opened model.
+/// A replacement of the LoRA files of an opened model by others.
 pub(crate) struct Change {
-    /// `None` where their files are gone: then every weight is taken for touched.
+    /// `None` if the old files cannot be read any more. Every weight is then treated as changed.
     pub(crate) before: Option<Loras>,
     pub(crate) after: Loras,
 }
 
 impl Change {
-    /// The names of the weights of a part that are not what they were.
+    /// The names of a part's weights that the old or the new files change.
     pub(crate) fn touched(&mut self, part: LoraPart, weights: &Tensors) -> Result<BTreeSet<String>, Error> {
         let Some(before) = &mut self.before else { return Ok(weights.entries().keys().cloned().collect()) };
         let mut names = before.touched(part, weights)?;
@@ -55,14 +57,14 @@ impl Change {
 /// The LoRA files of a model that is being opened.
 pub(crate) struct Loras {
     all: Vec<Opened>,
-    /// Whether files that make a generator of the model are left out of every part.
+    /// Whether files that turn the model into a generator are left out of every part.
     without_few_steps: bool,
 }
 
 struct Opened {
     file: LoraFile,
     option: LoraOption,
-    /// Whether a part was fitted to it.
+    /// Whether the file was merged into a UNet.
     used: bool,
 }
 
@@ -86,7 +88,7 @@ impl Loras {
         Ok(Self { all, without_few_steps: false })
     }
 
-    /// The weights of a part with every file's updates added, when they are read.
+    /// The weights of a part with the updates of every file. The updates are added when the weights are read.
     pub(crate) fn merged(&mut self, part: LoraPart, weights: Tensors) -> Result<Tensors, Error> {
         match self.without_few_steps {
             true => self.merged_for_teacher(part, weights),
@@ -94,12 +96,13 @@ impl Loras {
         }
     }
 
-    /// [`Self::merged`] without the files that make a generator of a model.
+    /// As [`Self::merged`], without the files that turn a model into a generator.
     pub(crate) fn merged_for_teacher(&mut self, part: LoraPart, weights: Tensors) -> Result<Tensors, Error> {
         self.merged_if(|option| option.recipe().is_none(), part, weights)
     }
 
-    /// Leaves the files that make a generator of the model out of every part: of a teacher that is opened alone.
+    /// Leaves the files that turn the model into a generator out of every part. This is for a teacher that is opened
+    /// alone.
     pub(crate) fn leave_few_steps_out(&mut self) {
         self.without_few_steps = true;
     }
@@ -113,13 +116,13 @@ impl Loras {
         for Opened { file, option, used } in self.all.iter_mut().filter(|opened| wanted(&opened.option)) {
             let updates = file.fit(part, &weights)?;
             weights = weights.merged(&updates, option.strength)?;
-            // A text encoder alone says nothing: many files have no updates of it.
+            // Only a UNet counts, because many files have no updates for text encoders.
             *used |= part == LoraPart::UNet;
         }
         Ok(weights)
     }
 
-    /// The names of the weights of a part that a file touches.
+    /// The names of a part's weights that any of the files changes.
     pub(crate) fn touched(&mut self, part: LoraPart, weights: &Tensors) -> Result<BTreeSet<String>, Error> {
         let mut names = BTreeSet::new();
         for Opened { file, .. } in &mut self.all {
@@ -128,7 +131,7 @@ impl Loras {
         Ok(names)
     }
 
-    /// What became of each file, a sentence each.
+    /// Reports how each file was used, one sentence each.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ use crate::{Codec, Error, Noising, Recipe, TeacherOf};
 /// An opened model.
 #[derive(Debug, Clone)]
 pub struct Model<F: Family> {
-    /// Prompts to conditions.
+    /// Converts prompts to conditions.
     pub conditioner: F::Conditioner,
     /// The network's configuration.
     pub config: <F::Network as Network>::Config,
@@ -21,15 +21,15 @@ pub struct Model<F: Family> {
     pub generator: Option<Distilled<Preconditioned<F::Network>>>,
     /// Noise schedule and samplers.
     pub noising: Noising,
-    /// Samples to pictures.
+    /// Converts samples to pictures and back.
     pub codec: Codec,
-    /// The teacher's guidance where nobody names one: what the generator was distilled with, otherwise the family's
-    /// usual.
+    /// The teacher's default guidance scale: the one that the generator was distilled with, otherwise the usual one of
+    /// the family.
     pub guidance_scale: f64,
-    /// What a user should know of how the model was opened, a sentence each: what became of each LoRA file, and what a
-    /// single file does not say.
+    /// Notes for the user about how the model was opened, one sentence each: how each LoRA file was used, and what was
+    /// assumed where a file does not say it.
     pub notes: Vec<String>,
-    /// Where the networks live.
+    /// The device of the networks.
     pub device: Device,
 }
 
@@ -38,14 +38,15 @@ impl<F: Family> Model<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] when the model was opened without, [`Error::FewSteps`] when its UNet is itself the generator.
+    /// [`Error::Missing`] when the model was opened without a teacher, [`Error::FewSteps`] when its UNet is itself the
+    /// generator.
     pub fn teacher(&self) -> Result<&Preconditioned<F::Network>, Error> {
         let few = self.generator.as_ref().map(|generator| &generator.recipe);
         let few = few.filter(|recipe| recipe.teacher == TeacherOf::Nothing);
         self.teacher.as_ref().ok_or_else(|| few.map_or(Error::NO_TEACHER, Error::few_steps))
     }
 
-    /// The teacher's network, taken out of the model: the caller has the one handle on it.
+    /// Removes the teacher's network from the model and returns it.
     ///
     /// # Errors
     ///
@@ -60,22 +61,22 @@ impl<F: Family> Model<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] when there is none.
+    /// [`Error::Missing`] when there is no generator.
     pub fn generator(&self) -> Result<&Distilled<Preconditioned<F::Network>>, Error> {
         self.generator.as_ref().ok_or(Error::NO_GENERATOR)
     }
 
-    /// The teacher under classifier-free guidance, its network in a float type.
+    /// The teacher under classifier-free guidance. Its network is converted to `dtype`.
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] without a teacher; what the conditioner returns for no prompt.
+    /// As [`Self::teacher`], and as [`Conditioner::unconditional`].
     pub fn guided(&self, scale: f64, dtype: FloatDType) -> Result<Guided<Preconditioned<F::Network>>, Error> {
         let network = self.teacher()?.clone().in_precision(dtype);
         Ok(Guided::new(network, self.conditioner.unconditional()?, scale))
     }
 
-    /// A copy of a network as a fake score that is trained on the squared error of another parameterisation.
+    /// The network as a fake score that is trained on the squared error of another parameterisation.
     ///
     /// # Errors
     ///
@@ -95,11 +96,11 @@ impl<F: Family> Model<F> {
         }
     }
 
-    /// A network with a fresh critic's head on the training device.
+    /// The network with a critic's head on the training device. The head has random initial parameters.
     ///
     /// # Errors
     ///
-    /// [`Error::Network`] when the model's samples are too small for one.
+    /// [`Error::Network`] when the model's samples are too small for a critic's head.
     pub fn with_critic(
         &self,
         network: Preconditioned<F::Network>,
@@ -108,7 +109,7 @@ impl<F: Family> Model<F> {
         Ok(network.with_critic(F::Network::sizes(&self.config).critic(training)?))
     }
 
-    /// A network with the weights of a file, laid out for training.
+    /// The network with the weights of a file, in the memory layout for training.
     ///
     /// # Errors
     ///
@@ -128,7 +129,7 @@ impl<F: Family> Model<F> {
         F::Network::sizes(&self.config).sample()
     }
 
-    /// By how much the network halves a sample: its sides must be multiples of this.
+    /// The factor by which the network reduces the sides of a sample. The sides must be multiples of this.
     pub fn multiple(&self) -> usize {
         F::Network::sizes(&self.config).downsampling
     }
@@ -139,28 +140,29 @@ impl<F: Family> Model<F> {
         (height * self.codec.factor(), width * self.codec.factor())
     }
 
-    /// What the sides of a sample that is drawn must be multiples of: 1 where the network halves odd sides too.
+    /// The sides of a drawn sample must be multiples of this number. It is 1 for a network that can also halve odd
+    /// sides.
     pub fn drawn_multiple(&self) -> usize {
         if F::Network::HALVES_ODD { 1 } else { self.multiple() }
     }
 
-    /// What both sides of a picture that is drawn must be multiples of.
+    /// Both sides of a drawn picture must be multiples of this number.
     pub fn picture_multiple(&self) -> usize {
         self.drawn_multiple() * self.codec.factor()
     }
 }
 
-/// A distilled generator, called as it was distilled.
+/// A distilled generator, and how it must be called.
 #[derive(Debug, Clone)]
 pub struct Distilled<N: Module + ModuleDisplay> {
-    /// The network with its levels.
+    /// The network with the noise levels of its calls.
     pub network: FewStep<N>,
-    /// How it is called.
+    /// How the network is called.
     pub recipe: Recipe,
 }
 
 impl<N: Denoiser + Module + ModuleDisplay> Distilled<N> {
-    /// A network that is called by a recipe.
+    /// Makes a generator from a network and the recipe by which it is called.
     pub fn new(network: N, recipe: Recipe, noising: &Noising) -> Self {
         let levels = recipe.timesteps.iter().map(|timestep| noising.at(*timestep)).collect();
         let network = FewStep::new(network, levels).with_noise_scale(recipe.noise_scale);

@@ -1,4 +1,4 @@
-//! A model's networks on disk: the teacher's and the generator's, the same for every family.
+//! Reads a model's networks, teacher and generator, in the same way for every family.
 
 use std::path::PathBuf;
 
@@ -12,18 +12,18 @@ use crate::loras::{Change, Loras};
 use crate::source::{Source, of_file, of_folder, of_generator};
 use crate::{Distilled, Error, Networks, Noising, OpenOptions, Recipe, TeacherOf};
 
-/// Where a network's weights lie.
+/// The source of a network's weights.
 #[derive(Debug, Clone)]
 pub(crate) enum NetworkPlace {
-    /// They are a part of the model.
+    /// A part of the model.
     Part(Part),
     /// A network's folder, or a file.
     At(PathBuf),
 }
 
 impl NetworkPlace {
-    /// Whether the network is told its guidance as a number. No where its configuration cannot be read, which is said when
-    /// it has to be.
+    /// Whether the network takes the guidance scale as an input. The result is false if the configuration cannot be
+    /// read; that error is reported when the configuration is needed.
     pub(crate) fn told_guidance(&self, source: &Source) -> bool {
         let config: Result<Value, Error> = match self {
             Self::Part(part) => source.config(*part),
@@ -34,17 +34,17 @@ impl NetworkPlace {
     }
 }
 
-/// Configurations of teacher and generator, and where their weights lie.
+/// Configurations of teacher and generator, and the sources of their weights.
 #[derive(Debug, Clone)]
 pub struct NetworkFiles<N: Network> {
     source: Source,
     teacher: Option<N::Config>,
     generator: Option<(NetworkPlace, N::Config)>,
-    /// How the generator is called; `None` where there is no generator.
+    /// How the generator is called; `None` if there is no generator.
     pub recipe: Option<Recipe>,
 }
 
-/// Teacher and generator of a model.
+/// Teacher and generator of a model, each if it is read.
 pub(crate) type Both<N> = (Option<Preconditioned<N>>, Option<Distilled<Preconditioned<N>>>);
 
 impl<N: Network> NetworkFiles<N> {
@@ -66,7 +66,7 @@ impl<N: Network> NetworkFiles<N> {
                 let config = match &place {
                     NetworkPlace::Part(part) => of_part(*part)?,
                     NetworkPlace::At(path) if is_dir(path) => valid(read_config(path)?)?,
-                    // A file of weights has the teacher's architecture.
+                    // A file of weights must have the teacher's architecture.
                     NetworkPlace::At(_) => of_part(Part::UNet)?,
                 };
                 Some((place, config))
@@ -81,32 +81,32 @@ impl<N: Network> NetworkFiles<N> {
         Ok(Self { source: source.clone(), teacher, generator, recipe })
     }
 
-    /// Why there is no teacher, where the UNet is itself the generator.
+    /// The error that there is no teacher, if the UNet is itself the generator.
     fn few_steps(&self) -> Option<Error> {
         let recipe = self.recipe.as_ref().filter(|recipe| recipe.teacher == TeacherOf::Nothing)?;
         Some(Error::few_steps(recipe))
     }
 
-    /// The configuration of the network that is called: the teacher's, or the generator's where there is no teacher.
+    /// The configuration of the model's network: that of the teacher, or of the generator if there is no teacher.
     pub fn config(&self) -> Option<&N::Config> {
         self.teacher.as_ref().or(self.generator.as_ref().map(|(_, config)| config))
     }
 
-    /// What a user should know of a generator that is read.
+    /// A note for the user about a generator whose recipe is an assumption.
     pub(crate) fn note(&self, options: &OpenOptions) -> Option<String> {
         let named = matches!(self.generator, Some((NetworkPlace::At(_), _)));
         let recipe = self.recipe.as_ref().filter(|_| named && options.networks != Networks::Teacher);
         recipe.and_then(Recipe::assumption)
     }
 
-    /// The sizes of each network, under its name.
+    /// The sizes of each network, with its name.
     pub(crate) fn sizes(&self) -> Vec<(&'static str, Sizes)> {
         let sized = |name, config: Option<&N::Config>| config.map(|config| (name, N::sizes(config)));
         let generator = self.generator.as_ref().map(|(_, config)| config);
         [sized("UNet", self.teacher.as_ref()), sized("generator", generator)].into_iter().flatten().collect()
     }
 
-    /// Reads the teacher's network; `None` where there is no teacher.
+    /// Reads the teacher's network; `None` if there is no teacher.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl<N: Network> NetworkFiles<N> {
         self.teacher_with(&mut Loras::none(), FloatDType::F32, device)
     }
 
-    /// Reads the generator's network; `None` where there is no generator.
+    /// Reads the generator's network; `None` if there is no generator.
     ///
     /// # Errors
     ///
@@ -147,8 +147,8 @@ impl<N: Network> NetworkFiles<N> {
         Ok(Some(N::from_tensors_in(config, &weights, dtype, device)?))
     }
 
-    /// Puts other LoRA files in the place of those that the networks were opened with: only the layers that one of them
-    /// touches are read.
+    /// Replaces the LoRA files that were merged into the networks by others. Reads only the layers that an old or a new
+    /// file changes.
     pub(crate) fn change(
         &self,
         teacher: &mut Option<Preconditioned<N>>,
@@ -178,7 +178,7 @@ impl<N: Network> NetworkFiles<N> {
         Ok(())
     }
 
-    /// The teacher's weights: without LoRA files that make a generator of them.
+    /// Merges LoRA files into the teacher's weights, without those that turn them into a generator.
     fn merged_for_teacher(&self, loras: &mut Loras, weights: Tensors) -> Result<Tensors, Error> {
         match self.generator {
             Some(_) => loras.merged_for_teacher(LoraPart::UNet, weights),
@@ -194,7 +194,7 @@ impl<N: Network> NetworkFiles<N> {
         }
     }
 
-    /// Reads the networks that are asked for, at least one.
+    /// Reads the requested networks, and returns an error if there is none.
     pub(crate) fn load(
         &self,
         options: &OpenOptions,
@@ -238,7 +238,7 @@ impl<N: Network> NetworkFiles<N> {
     }
 }
 
-/// How the generator of a model is called, read without its weights; `None` where there is no generator.
+/// How the generator of a model is called, without reading its weights; `None` if there is no generator.
 ///
 /// # Errors
 ///
@@ -260,18 +260,19 @@ fn recipe_at(
     let beside = match (place, source.folder()) {
         (NetworkPlace::At(path), _) => Some(path.clone()),
         (NetworkPlace::Part(part), Some(folder)) => Some(folder.part(*part)),
-        // Beside a single file of a model lie other models.
+        // The folder of a single file holds other models, so a recipe file in it need not belong to this model.
         (NetworkPlace::Part(_), None) => None,
     };
     let of_unet = matches!(place, NetworkPlace::Part(Part::UNet));
-    // A recipe that nobody means is not looked for beside the UNet; a generator's own is always meant.
+    // With the recipe `none`, a recipe file beside the UNet is ignored. A recipe file beside a generator always
+    // applies.
     let beside = beside.filter(|_| !of_unet || options.recipe.is_none() || options.asked_recipe().is_some());
     let named = match place {
         NetworkPlace::At(path) => options.named_recipe(Some(path)),
         NetworkPlace::Part(_) => options.named_recipe(None),
     };
     let told = place.told_guidance(source);
-    // What is told its guidance is a latent consistency model.
+    // A network that takes the guidance scale as an input is a latent consistency model.
     let usual = told.then_some("lcm");
     let mut recipe = Recipe::of(beside.as_deref(), named, usual, options, kind, noising)?;
     if of_unet {

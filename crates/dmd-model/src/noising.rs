@@ -1,4 +1,4 @@
-//! A model's noise: its schedule, what its network predicts, and its samplers.
+//! A model's noise schedule, what its network predicts, and its samplers.
 
 use std::ops::{ControlFlow, RangeInclusive};
 
@@ -11,28 +11,28 @@ use dmd_scheduler::{
 
 use crate::Error;
 
-/// Noise levels of DMD's grid over an EDM schedule; a timestep of such a model is a place in it.
+/// Number of noise levels in DMD's grid over an EDM schedule. A timestep of an EDM model is an index into this grid.
 const GRID: usize = 1000;
 
 /// A model's noise schedule with its sampler. Timesteps are whole numbers up to [`Self::last_timestep`], the noisiest.
 #[derive(Debug, Clone)]
 pub enum Noising {
-    /// Stable Diffusion's: the signal shrinks as the noise grows, `alpha² + sigma² = 1`.
+    /// The schedule of Stable Diffusion: the signal shrinks as the noise grows, `alpha² + sigma² = 1`.
     Preserving {
-        /// `scheduler_config.json`.
+        /// The contents of `scheduler_config.json`.
         scheduler: SchedulerConfig,
-        /// Its table of levels.
+        /// The table of noise levels.
         schedule: DiscreteSchedule,
         /// What the network predicts.
         prediction: Prediction,
-        /// What was changed from the file, see [`SchedulerConfig::for_stable_diffusion`].
+        /// Which options of the file were changed (see [`SchedulerConfig::for_stable_diffusion`]).
         changes: Vec<String>,
     },
-    /// EDM's: the signal stays, `alpha = 1`.
+    /// The schedule of EDM: the signal is not scaled, `alpha = 1`.
     Exploding {
-        /// `scheduler_config.json`.
+        /// The contents of `scheduler_config.json`.
         edm: EdmConfig,
-        /// Its levels.
+        /// The noise levels.
         schedule: KarrasSchedule,
         /// The sigma of each timestep, ascending.
         sigmas: Vec<f64>,
@@ -40,25 +40,24 @@ pub enum Noising {
 }
 
 impl Noising {
-    /// The noise of a Stable Diffusion model.
+    /// The noise of a Stable Diffusion 1.x or 2.x model.
     ///
     /// # Errors
     ///
-    /// When the schedule has no room for Stable Diffusion's offset.
+    /// When the schedule is too short for Stable Diffusion's offset.
     pub fn stable_diffusion(scheduler: SchedulerConfig) -> Result<Self, Error> {
         let (scheduler, changes) = scheduler.for_stable_diffusion()?;
         let (schedule, prediction) = (scheduler.schedule(), scheduler.prediction());
         Ok(Self::Preserving { scheduler, schedule, prediction, changes })
     }
 
-    /// The noise of a model whose scheduler's file is taken as it is.
+    /// The noise of a model whose scheduler file is used unchanged.
     pub fn preserving(scheduler: SchedulerConfig) -> Self {
         let (schedule, prediction) = (scheduler.schedule(), scheduler.prediction());
         Self::Preserving { scheduler, schedule, prediction, changes: Vec::new() }
     }
 
-    /// What a user should know about the scheduler's file, a sentence each: options that were changed, and keys that
-    /// no scheduler has.
+    /// Notes for the user about the scheduler file, one sentence each: options that were changed, and unknown keys.
     pub fn notes(&self) -> Vec<String> {
         let Self::Preserving { scheduler, changes, .. } = self else { return Vec::new() };
         let mut notes = changes.clone();
@@ -83,7 +82,8 @@ impl Noising {
         }
     }
 
-    /// What the logarithm of sigma is multiplied by for an EDM network ([`EdmConfig::log_factor`]); others are not told it.
+    /// Factor of the logarithm of sigma in the input of an EDM network ([`EdmConfig::log_factor`]). Other networks do
+    /// not use it.
     pub(crate) fn log_factor(&self) -> f64 {
         match self {
             Self::Preserving { .. } => 0.25,
@@ -114,7 +114,7 @@ impl Noising {
         }
     }
 
-    /// What unit noise is multiplied by for a generator's first call at a timestep.
+    /// Factor of unit noise for a generator whose first call is at a timestep.
     ///
     /// # Panics
     ///
@@ -122,13 +122,14 @@ impl Noising {
     pub fn noise_scale(&self, timestep: usize) -> f64 {
         match self {
             Self::Preserving { .. } => 1.0,
-            // The last place of the grid is sigma_max itself, without the rounding of two powers.
+            // At the end of the grid the factor is sigma_max itself, without the rounding errors of the grid's
+            // computation.
             Self::Exploding { edm, sigmas, .. } if timestep + 1 == sigmas.len() => edm.sigma_max(),
             Self::Exploding { sigmas, .. } => sigmas[timestep],
         }
     }
 
-    /// Draws times among timesteps, uniformly.
+    /// Makes a sampler that draws times from `timesteps` uniformly.
     ///
     /// # Panics
     ///
@@ -140,8 +141,9 @@ impl Noising {
         }
     }
 
-    /// Draws times among timesteps, by a distribution over all of them. A place in EDM's grid counts as its timestep.
-    /// `None` where the distribution hardly reaches these timesteps ([`TimeDistribution::among`]).
+    /// Makes a sampler that draws times from `timesteps` with a distribution over all timesteps. For EDM a timestep is
+    /// an index into the grid. The result is `None` if these timesteps have hardly any probability
+    /// ([`TimeDistribution::among`]).
     ///
     /// # Panics
     ///
@@ -158,11 +160,11 @@ impl Noising {
         distribution.among(&levels, timesteps)
     }
 
-    /// A teacher's way from noise to samples; `sampler` in place of the configured one.
+    /// Plans a teacher's network calls from noise to samples. `sampler` replaces the configured one.
     ///
     /// # Errors
     ///
-    /// When the sampler cannot take so many steps, or this model does not have it.
+    /// When the sampler cannot take these steps, or is not possible for this model.
     pub fn plan(&self, steps: &Steps, sampler: Option<Sampler>) -> Result<Plan, Error> {
         match self {
             Self::Preserving { scheduler, .. } => Ok(Plan::Walk(match sampler {
@@ -190,7 +192,7 @@ impl Noising {
         }
     }
 
-    /// A teacher's deterministic samples of unit noise `z` by the configured sampler.
+    /// Draws samples from a teacher with the configured sampler, which must be deterministic. `z` is unit noise.
     ///
     /// # Errors
     ///
@@ -235,16 +237,16 @@ impl NoiseSchedule for Noising {
     }
 }
 
-/// A teacher's way from noise to samples.
+/// The plan of a teacher's network calls from noise to samples.
 #[derive(Debug, Clone)]
 pub enum Plan {
-    /// A sampler of `scheduler_config.json`.
+    /// A sampler of The contents of `scheduler_config.json`.
     Walk(Walk),
     /// EDM's deterministic second-order sampler.
     Heun {
         /// The schedule.
         schedule: KarrasSchedule,
-        /// Its levels.
+        /// Number of noise levels at which the sampler takes a step.
         steps: usize,
     },
 }
@@ -289,9 +291,9 @@ impl Plan {
         }
     }
 
-    /// Walks `x` (see [`Self::start`]) to clean samples. After each network call `on_step` receives the number of
-    /// calls and the clean samples predicted; when it breaks off, the result is `None`. `draw` gives unit noise to
-    /// samplers that need it.
+    /// Turns `x` (see [`Self::start`]) into clean samples. After each network call `on_step` receives the number of
+    /// calls and the predicted clean samples. When `on_step` breaks off, the result is `None`. `draw` provides unit
+    /// noise to samplers that need it.
     pub fn run<D: Denoiser>(
         &self,
         denoiser: &D,

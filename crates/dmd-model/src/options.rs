@@ -1,4 +1,4 @@
-//! Where a model's parts come from, and how they are read.
+//! The options for opening a model: the sources of its parts, and how the parts are read.
 
 use std::path::{Path, PathBuf};
 
@@ -13,65 +13,65 @@ use crate::recipe::Called;
 use crate::source::Source;
 use crate::{Error, RecipeFile, TeacherOf, published};
 
-/// What [`OpenOptions::recipe`] is where no published recipe is meant.
+/// The value of [`OpenOptions::recipe`] that means that no published recipe is used.
 const NO_RECIPE: &str = "none";
 
-/// Which networks are read: all, or half of them.
+/// Which networks are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Networks {
-    /// Teacher and generator, whichever the folder has.
+    /// Both teacher and generator, if the folder has them.
     #[default]
     All,
-    /// The generator where there is one, otherwise the teacher.
+    /// The generator if there is one, otherwise the teacher.
     GeneratorFirst,
-    /// The distilled generator alone.
+    /// Only the distilled generator.
     Generator,
-    /// The teacher alone.
+    /// Only the teacher.
     Teacher,
 }
 
-/// Where a model's parts come from, and how they are read.
+/// The options for opening a model: the sources of its parts, and how the parts are read.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
     /// The model folder, or a single file.
     pub model: PathBuf,
-    /// A model folder whose configurations, tokenizers and missing parts a single file shares; without one they are those
-    /// of the published model of its family.
+    /// A model folder from which a single file takes its configurations, tokenizers and missing parts. Without this
+    /// folder, configurations and tokenizers are those of the published model of the file's family.
     pub config: Option<PathBuf>,
-    /// The generator in place of the folder's own: a network's folder, or a bare state dict of the teacher's
+    /// A generator that replaces the folder's own: a network's folder, or a bare state dict of the teacher's
     /// architecture.
     pub generator: Option<PathBuf>,
-    /// How the generator is called, by the name of a published recipe ([`Recipe::names`](crate::Recipe::names)). Without
-    /// a generator the model's UNet is one: a few-step model in place of the teacher, such as SDXL-turbo. `none` says that
-    /// no published recipe is meant, whatever a file's name says.
+    /// The name of the published recipe by which the generator is called ([`Recipe::names`](crate::Recipe::names)). In
+    /// a model without a generator, the UNet is then itself the generator, as in few-step models such as SDXL-turbo.
+    /// `none` means that no published recipe is used, whatever the name of a file suggests.
     pub recipe: Option<String>,
-    /// Number of the generator's calls, for a published recipe that leaves it open
+    /// Number of the generator's calls, for a published recipe that allows several numbers
     /// ([`Recipe::possible_steps`](crate::Recipe::possible_steps)); `None` for the usual number.
     pub recipe_steps: Option<usize>,
-    /// The guidance that a generator is told as a number, for those that are: latent consistency models. `None` for
-    /// diffusers' default, 8.5.
+    /// The guidance scale that a generator receives, for a network that takes it as an input: a latent consistency
+    /// model. `None` for diffusers' default, 8.5.
     pub told_guidance: Option<f64>,
     /// LoRA files that are merged into the weights when they are read, in this order.
     pub loras: Vec<LoraOption>,
-    /// Files of textual inversion, whose words prompts can have then.
+    /// Files of textual inversion, whose words prompts can then contain.
     pub embeddings: Vec<EmbeddingOption>,
-    /// The autoencoder in place of the model's own: a folder, or a file of weights for the model's configuration. How
-    /// latents are scaled stays what the model's own says.
+    /// An autoencoder that replaces the model's own: a folder, or a file of weights for the model's configuration. The
+    /// scaling factor of latents stays that of the model's own autoencoder.
     pub autoencoder: Option<PathBuf>,
-    /// The folder of an `AutoencoderTiny` (TAESD) in place of the full autoencoder.
+    /// The folder of an `AutoencoderTiny` (TAESD) that replaces the full autoencoder.
     pub tiny_autoencoder: Option<PathBuf>,
-    /// Code large pictures in overlapping tiles of so many latents a side.
+    /// Encode and decode large pictures in overlapping tiles with this number of latents per side.
     pub tile: Option<usize>,
     /// The float type of networks and autoencoder.
     pub dtype: FloatDType,
     /// Which networks are read.
     pub networks: Networks,
-    /// Where they live.
+    /// The device of the networks.
     pub device: Device,
 }
 
 impl OpenOptions {
-    /// Everything that a model folder holds, in single precision.
+    /// Options that open everything in a model folder, in single precision.
     pub fn new(model: impl Into<PathBuf>, device: &Device) -> Self {
         Self {
             model: model.into(),
@@ -91,13 +91,14 @@ impl OpenOptions {
         }
     }
 
-    /// Refuses a float type that the device does not compute in.
+    /// Returns an error for a float type that the device does not support.
     pub(crate) fn check_dtype(&self) -> Result<(), Error> {
         check_dtype(&self.device, self.dtype)
     }
 
-    /// Where the generator lies: where the options say, otherwise in the model folder. Where there is none, and the UNet
-    /// is called in few steps by what is asked for, by a LoRA or by itself, the UNet is the generator; otherwise `None`.
+    /// Where the generator's weights are: in the place that the options name, otherwise in the model folder. If there
+    /// is no generator, the UNet itself is the generator when the options name a recipe, when a LoRA file turns it into
+    /// a few-step model, or when it is a few-step model by itself. Otherwise the result is `None`.
     pub(crate) fn generator_place(&self, source: &Source) -> Option<NetworkPlace> {
         let own = || source.has(Part::Generator).then_some(NetworkPlace::Part(Part::Generator));
         let few_steps = || {
@@ -109,14 +110,14 @@ impl OpenOptions {
         self.generator.clone().map(NetworkPlace::At).or_else(own).or_else(few_steps)
     }
 
-    /// A setting that is of a generator alone.
+    /// Describes a setting that only a generator has, if one is set.
     pub(crate) fn of_generator_alone(&self) -> Option<&'static str> {
         let steps = self.recipe_steps.map(|_| "a number of the generator's steps");
         steps.or(self.told_guidance.map(|_| "a guidance that the generator is told"))
     }
 
-    /// Whether the model's UNet is a generator by itself: by what is written beside it, by the model's name, or by what it
-    /// is told.
+    /// Whether the model's UNet is itself a few-step generator, according to a recipe file beside it, the model's name,
+    /// or an input for the guidance scale.
     fn is_of_few_steps(&self, source: &Source) -> bool {
         let written =
             || source.folder().is_some_and(|folder| is_file(&RecipeFile::place(&folder.part(Part::UNet))));
@@ -125,7 +126,7 @@ impl OpenOptions {
         by_name || NetworkPlace::Part(Part::UNet).told_guidance(source)
     }
 
-    /// What the teacher is where the UNet is the generator.
+    /// Which network is the teacher if the UNet is the generator.
     pub(crate) fn teacher_of_unet(&self, source: &Source) -> TeacherOf {
         match self.loras.iter().any(|lora| lora.recipe().is_some()) && !self.is_of_few_steps(source) {
             true => TeacherOf::UNetWithoutLora,
@@ -133,13 +134,13 @@ impl OpenOptions {
         }
     }
 
-    /// The published recipe that is asked for.
+    /// The published recipe that the options name.
     pub(crate) fn asked_recipe(&self) -> Option<&str> {
         self.recipe.as_deref().filter(|name| *name != NO_RECIPE)
     }
 
-    /// The recipe that a name stands for: a generator's, where `generator` is its place, a LoRA's or, where no generator is
-    /// named, the model's.
+    /// The recipe that follows from the name of the generator's file or folder `generator`, from a LoRA file or, if the
+    /// options name no generator, from the model's name.
     pub(crate) fn named_recipe(&self, generator: Option<&Path>) -> Option<Called> {
         if self.recipe.is_some() {
             return None;
@@ -152,7 +153,7 @@ impl OpenOptions {
         })
     }
 
-    /// The recipe that LoRA files say, or their names stand for; two of different recipes stand for none.
+    /// The recipe that the LoRA files or their names give. If two files give different recipes, the result is `None`.
     fn recipe_of_loras(&self) -> Option<Called> {
         let mut all: Vec<_> = self.loras.iter().filter_map(LoraOption::recipe).collect();
         all.dedup_by(|a, b| match (&a, &b) {
@@ -163,7 +164,7 @@ impl OpenOptions {
     }
 }
 
-/// Refuses a float type that a device does not compute in.
+/// Returns an error for a float type that a device does not support.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The sizes of a model, by its configurations alone: no weights are read, or need to be there.
+//! The sizes of a model, computed from its configurations alone. Weights are not read and need not exist.
 
 use burn::tensor::Device;
 use dmd_clip::{ProjectedTextModel, TextConfig};
@@ -15,21 +15,21 @@ use crate::{Error, Family, PixelClasses};
 /// The sizes of a model.
 #[derive(Debug, Clone)]
 pub struct Outline {
-    /// What kind of model it is.
+    /// The kind of the model.
     pub kind: Kind,
-    /// What its network's parts cost for one sample of the size that it was trained on.
+    /// The costs of the network's parts for one sample of the size that the model was trained on.
     pub costs: Costs,
-    /// Names and shapes of the network's parameters, as files have them.
+    /// Names and shapes of the network's parameters, as in files.
     pub parameters: Vec<(String, Vec<usize>)>,
-    /// Parameters of a critic's head on the network; `None` where samples are too small for one.
+    /// Number of parameters of a critic's head on the network; `None` if samples are too small for one.
     pub critic: Option<usize>,
-    /// Parameters of all text encoders.
+    /// Number of parameters of all text encoders.
     pub text_encoders: usize,
-    /// Parameters of the autoencoder.
+    /// Number of parameters of the autoencoder.
     pub autoencoder: usize,
     /// Shape of a sample, `[channels, height, width]`.
     pub sample: [usize; 3],
-    /// Values of a prompt's features.
+    /// Number of values of a prompt's features.
     pub features: usize,
 }
 
@@ -37,10 +37,10 @@ pub struct Outline {
 type Configs<'a> = &'a dyn Fn(Part) -> Result<Value, Error>;
 
 impl Outline {
-    /// Names that [`Self::published`] knows.
+    /// The names that [`Self::published`] accepts.
     pub const PUBLISHED: [&'static str; 3] = ["sd15", "sd21", "sdxl"];
 
-    /// Of a model folder, or of a single file. Networks are made on `device`, without values.
+    /// Reads the outline of a model folder or a single file. Networks are made on `device`, without values.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl Outline {
         Self::of(Kind::of(source)?, &|part| source.config(part), device)
     }
 
-    /// Of a published architecture, one of [`Self::PUBLISHED`]; `None` for another name.
+    /// The outline of a published architecture, one of [`Self::PUBLISHED`]; `None` for another name.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
-//! Class-conditional and unconditional EDM models on pixels: CIFAR-10's and ImageNet-64's kind.
+//! Class-conditional and unconditional EDM models on pixels, such as those for CIFAR-10 and ImageNet-64.
 //!
-//! A folder has `unet` (diffusers' `UNet2DModel`), `scheduler` (`EDMEulerScheduler`), perhaps `unet_one_step`, and
-//! `classes.json` where classes have names; otherwise a class is named by its number.
+//! A folder has `unet` (diffusers' `UNet2DModel`) and `scheduler` (`EDMEulerScheduler`). It may have `unet_one_step`,
+//! and `classes.json` with the names of the classes. Without that file a class is named by its number.
 
 use std::collections::BTreeSet;
 
@@ -72,13 +72,13 @@ impl Parts {
     }
 }
 
-/// The names of a model's classes: the list in `classes.json`, or their numbers.
+/// The names of a model's classes: the list in `classes.json` or, without that file, the numbers of the classes.
 fn class_names(folder: &ModelFolder, classes: usize) -> Result<Vec<String>, Error> {
     let path = folder.classes_file();
     if dmd_weights::is_file(&path) {
         let names: Vec<String> = read_json(&path)?;
         let mut seen = BTreeSet::new();
-        // The empty name asks for no class; of two equal names the second could not be asked for.
+        // The empty name means no class. Of two equal names, the second could never be chosen.
         if let Some(name) = names.iter().find(|name| name.is_empty() || !seen.insert(name.as_str())) {
             let reason = format!("classes.json names a class {name:?}, which is empty or stands there twice");
             return Err(Error::NoModel { folder: folder.path().to_owned(), reason });
@@ -110,7 +110,7 @@ impl Family for PixelClasses {
         let (teacher, generator) = parts.networks.load(options, &parts.noising, &mut Loras::none())?;
         let config = parts.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
         let notes = parts.networks.note(options).into_iter().collect();
-        // An EDM model is not guided unless its generator's teacher was.
+        // An EDM model is guided only if its generator was distilled with guidance.
         let guidance_scale = parts.networks.recipe.and_then(|recipe| recipe.guidance_scale).unwrap_or(1.0);
         Ok(Model {
             conditioner: ClassConditioner::new(parts.names, &options.device),
@@ -127,7 +127,7 @@ impl Family for PixelClasses {
 }
 
 impl Model<PixelClasses> {
-    /// A teacher that was just trained.
+    /// Makes a model from a teacher that was just trained.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl Model<PixelClasses> {
         })
     }
 
-    /// Writes the folder of a teacher: network, schedule and classes.
+    /// Writes a model folder with the teacher: network, schedule and classes.
     ///
     /// # Errors
     ///

@@ -1,15 +1,15 @@
-//! Tensors as pictures and back. Every other crate converts through here, so that one value of a tensor is one level
-//! of a pixel everywhere.
+//! Converts tensors to pictures and back. All crates use these functions, so that a value of a tensor becomes the same
+//! pixel level everywhere.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use image::{Rgb, RgbImage};
 
-/// Pictures of `[batch, channels, height, width]`: −1 becomes 0, 1 becomes 255; values are rounded (halves to even)
-/// and clamped, as diffusers does. One channel is shown as grey.
+/// Converts `[batch, channels, height, width]` to pictures. −1 becomes 0, 1 becomes 255. Values are clamped and rounded
+/// (halves to even) as in diffusers. A single channel becomes grey.
 ///
 /// # Panics
 ///
-/// If there are neither three channels nor one.
+/// If there are neither three channels nor one channel.
 pub fn to_rgb8(images: Tensor<4>) -> Vec<RgbImage> {
     let [batch, channels, height, width] = images.dims();
     assert!(channels == 3 || channels == 1, "a picture has 3 channels or 1, not {channels}");
@@ -26,7 +26,7 @@ pub fn to_rgb8(images: Tensor<4>) -> Vec<RgbImage> {
         .collect()
 }
 
-/// Pictures as `[batch, 3, height, width]` in [−1, 1].
+/// Converts pictures to `[batch, 3, height, width]` in [−1, 1].
 ///
 /// # Panics
 ///

@@ -1,5 +1,5 @@
-//! How published few-step models are called. Sources: the models' pages and, for each row, diffusers' scheduler, whose
-//! trajectories the tests compare (`tests/golden/walks`).
+//! How published few-step models are called. The sources are the models' pages. The tests compare each row with the
+//! trajectory of diffusers' scheduler (`tests/golden/walks`).
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -11,26 +11,26 @@ use serde_json::{Value, json};
 use crate::families::Kind;
 use crate::{Error, Noising, Recipe, TeacherOf};
 
-/// A way in which published few-step models are called.
+/// A recipe: one way in which published few-step models are called.
 struct Published {
     name: &'static str,
-    /// Which files it is for.
+    /// Which files the recipe is for.
     about: &'static str,
-    /// The kinds of model that such files exist for.
+    /// The kinds of model for which such files exist.
     kinds: &'static [Kind],
     way: Way,
 }
 
 enum Way {
-    /// The samples of each call are renoised for the next: at these timesteps.
+    /// The network is called at these timesteps. The samples of each call are renoised for the next.
     Renoised(&'static [usize]),
-    /// A sampler without guidance.
+    /// The network is called by a sampler without guidance.
     Sampled { sampler: Sampler, options: &'static [(&'static str, Chosen)], steps: Counts },
-    /// A sampler at these timesteps.
+    /// The network is called by a sampler at these timesteps.
     At { sampler: Sampler, timesteps: &'static [usize] },
 }
 
-/// Numbers of steps that a recipe is for.
+/// The numbers of steps that a recipe is for.
 struct Counts {
     usual: usize,
     possible: RangeInclusive<usize>,
@@ -72,7 +72,7 @@ const fn within(
     Way::Sampled { sampler, options, steps: Counts { usual, possible } }
 }
 
-/// All of them.
+/// All published recipes.
 const ALL: &[Published] = &[
     Published {
         name: "dmd2-1step",
@@ -179,7 +179,7 @@ pub(crate) fn names() -> Vec<&'static str> {
     names
 }
 
-/// The numbers of steps that a recipe of a name can be called in, where that is not one alone.
+/// The numbers of steps that the recipe `name` can be called with, or `None` if it has only one.
 pub(crate) fn possible_steps(name: &str) -> Option<RangeInclusive<usize>> {
     ALL.iter().filter(|published| published.name == name).find_map(|published| match &published.way {
         Way::Sampled { steps, .. } if steps.possible.start() < steps.possible.end() => {
@@ -189,11 +189,13 @@ pub(crate) fn possible_steps(name: &str) -> Option<RangeInclusive<usize>> {
     })
 }
 
-/// The recipe of a name for a kind of model with its noise schedule, in so many steps, or in the usual number.
+/// The recipe `name` for a kind of model and its noise schedule, with `steps` steps, or with the usual number for
+/// `None`.
 ///
 /// # Errors
 ///
-/// [`Error::Setting`] for a name that is not known, or of another kind of model, or a number of steps that it is not for.
+/// [`Error::Setting`] for an unknown name, a recipe of another kind of model, or a number of steps that the recipe is
+/// not for.
 pub(crate) fn recipe(
     name: &str,
     steps: Option<usize>,
@@ -256,7 +258,7 @@ pub(crate) fn recipe(
                 }));
             }
             let mut scheduler = scheduler.clone();
-            // A whole set of options, before the sampler that may refuse the file's.
+            // The recipe's options are set before the sampler, which might refuse the options of the file.
             for (key, value) in *options {
                 scheduler = scheduler.with_option(key, *value)?;
             }
@@ -266,8 +268,8 @@ pub(crate) fn recipe(
     }
 }
 
-/// The recipe that a file's or folder's name stands for, where it leaves no doubt: the names under which the models are
-/// published.
+/// The recipe that follows from the name of a file or folder, or `None` if the name leaves a doubt. The known names are
+/// those under which the models are published.
 pub(crate) fn guess(path: &Path) -> Option<&'static str> {
     let parts = path.components().rev().take(4).filter_map(|part| part.as_os_str().to_str());
     let mut parts = parts.map(str::to_lowercase);
@@ -282,7 +284,7 @@ pub(crate) fn guess(path: &Path) -> Option<&'static str> {
     };
     let of = |family: &str, counts: &[usize]| {
         let mut found = counts.iter().filter(|count| steps(**count));
-        // A name with two numbers of steps says neither.
+        // A name with two numbers of steps is ambiguous.
         let (Some(count), None) = (found.next(), found.next()) else { return None };
         names().into_iter().find(|name| *name == format!("{family}-{count}step"))
     };
@@ -290,7 +292,7 @@ pub(crate) fn guess(path: &Path) -> Option<&'static str> {
         return of("dmd2", &[1, 4]);
     }
     if has("lightning") && has("sdxl") {
-        // The one-step files are published as `_1step_unet_x0`: without the mark they are something else.
+        // The one-step files are published as `_1step_unet_x0`. A name without `x0` is that of another file.
         return of("lightning", &[2, 4, 8]).or(has("x0").then(|| of("lightning", &[1])).flatten());
     }
     if has("hyper") && (has("sdxl") || has("sd15")) && !has("cfglora") && (has("lora") || has("unet")) {
@@ -306,7 +308,7 @@ pub(crate) fn guess(path: &Path) -> Option<&'static str> {
     if turbo(stem) || turbo(&name) {
         return Some("turbo");
     }
-    // A model or LoRA named by its repository's folder, in the hub's cache above `snapshots/COMMIT`.
+    // A model or LoRA may also be named by its repository's folder, in the hub's cache above `snapshots/COMMIT`.
     let folders: Vec<String> = std::iter::once(name.clone()).chain(parts).collect();
     let repository = |name: &str| folders.iter().any(|folder| folder.rsplit("--").next() == Some(name));
     if folders.iter().any(|folder| folder.starts_with("models--") && turbo(folder)) {
@@ -344,7 +346,7 @@ mod tests {
                 Some("lcm"),
             ),
             ("h1t--TCD-SDXL-LoRA/pytorch_lora_weights.safetensors", Some("tcd")),
-            // Nothing in these names is certain.
+            // These names leave a doubt.
             ("dmd2_finetune.safetensors", None),
             ("sdxl_lightning_1step.safetensors", None),
             ("Hyper-SDXL-8steps-CFGLora.safetensors", None),

@@ -1,4 +1,4 @@
-//! `one_step.json`: how a distilled generator is called.
+//! How a distilled generator is called, which `one_step.json` describes.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -14,51 +14,51 @@ use crate::{Error, Noising, OpenOptions, RecipeFile, published};
 pub struct Recipe {
     /// The timestep of each network call, descending; one call for a one-step generator.
     pub timesteps: Vec<usize>,
-    /// What unit noise is multiplied by before the first call: 1 for Stable Diffusion, the first level's sigma for EDM.
+    /// Factor of unit noise before the first call: 1 for Stable Diffusion, the sigma of the first level for EDM.
     pub noise_scale: f64,
-    /// Guidance that the teacher was distilled with, where the file says so.
+    /// Guidance scale of the teacher in the distillation, if the file gives it.
     pub guidance_scale: Option<f64>,
-    /// The published recipe's name, where it is one.
+    /// Name of the published recipe; `None` for any other recipe.
     pub name: Option<String>,
-    /// What the network predicts, where that is not what the model's own predicts.
+    /// What the network predicts, if it differs from what the model's own network predicts.
     pub prediction: Option<Prediction>,
-    /// A sampler's way between the calls, for recipes whose samples are not renoised.
+    /// The sampler's steps between the calls, for recipes whose samples are not renoised.
     pub walk: Option<Walk>,
-    /// The guidance that the network is told as a number, for one that is.
+    /// The guidance scale that the network receives, for a network that takes it as an input.
     pub told_guidance: Option<f64>,
-    /// Whether nothing says so: neither a file nor a name.
+    /// Whether the recipe is an assumption, because no file and no name says how the generator is called.
     pub assumed: bool,
-    /// What its teacher is.
+    /// Which network is the teacher.
     pub teacher: TeacherOf,
 }
 
-/// How a generator is called, by what its files are.
+/// How a generator's files say that it is called.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Called {
-    /// By a published recipe, which a name stands for.
+    /// A name of a file or folder means this published recipe.
     Named(&'static str),
-    /// By what stands in the metadata of a LoRA file, which is this one.
+    /// The metadata of the LoRA file with this path contain this recipe.
     Written(RecipeFile, PathBuf),
 }
 
-/// What the teacher of a model with a generator is.
+/// Which network is the teacher of a model that has a generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TeacherOf {
-    /// The model's UNet, beside which the generator is another network.
+    /// The model's UNet. The generator is another network.
     #[default]
     UNet,
-    /// The model's UNet without the LoRA files that make it the generator.
+    /// The model's UNet without the LoRA files that turn it into the generator.
     UNetWithoutLora,
-    /// Nothing: the UNet is itself the generator.
+    /// There is no teacher: the UNet is itself the generator.
     Nothing,
 }
 
 impl Recipe {
-    /// A generator that is called at these timesteps on the noise that the schedule has there.
+    /// The recipe of a generator that is called at these timesteps, with the noise levels of the schedule.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] unless they descend from the schedule's last timestep at most.
+    /// [`Error::Setting`] unless the timesteps descend and none is above the schedule's last one.
     pub fn new(timesteps: Vec<usize>, guidance_scale: f64, noising: &Noising) -> Result<Self, Error> {
         check(&timesteps, noising)
             .map_err(|hint| Error::Setting { setting: format!("timesteps {timesteps:?}"), hint })?;
@@ -66,13 +66,13 @@ impl Recipe {
         Ok(Self::renoised(timesteps, noise_scale, Some(guidance_scale)))
     }
 
-    /// DMD's own recipe, for weights without a file: one call at the last timestep.
+    /// DMD's recipe, for weights without a recipe file: one call at the last timestep.
     pub fn published(noising: &Noising) -> Self {
         let last = noising.last_timestep();
         Self { assumed: true, ..Self::renoised(vec![last], noising.noise_scale(last), None) }
     }
 
-    /// What a user should know where nothing says how the generator is called.
+    /// A note for the user if the recipe is an assumption.
     pub(crate) fn assumption(&self) -> Option<String> {
         let at = self.timesteps.first().filter(|_| self.assumed)?;
         let file = RecipeFile::NAME;
@@ -96,9 +96,10 @@ impl Recipe {
         }
     }
 
-    /// The recipe of a generator: the published one that is asked for, otherwise that of the file beside it, otherwise the
-    /// one that a name stands for or a LoRA file says, otherwise the `usual` one of such networks, otherwise [`Self::published`].
-    /// `beside` is the folder or file beside whose weights a recipe may be written.
+    /// The recipe of a generator. A recipe file beside the weights comes first; a different recipe in the options is
+    /// then an error. Otherwise it is the published recipe in the options, or the recipe that a name or a LoRA file
+    /// gives (`named`), or the `usual` one of such networks, or [`Self::published`]. `beside` is the folder or file of
+    /// the weights.
     pub(crate) fn of(
         beside: Option<&Path>,
         named: Option<Called>,
@@ -130,7 +131,7 @@ impl Recipe {
         }
     }
 
-    /// The recipe that a file at `place` says.
+    /// The recipe that the file at `place` describes.
     fn of_file(
         written: &RecipeFile,
         place: &Path,
@@ -151,7 +152,7 @@ impl Recipe {
         published::recipe(name, steps, kind, noising)
     }
 
-    /// The recipe, which has one number of steps.
+    /// Checks the number of steps in the options, for a recipe that has only one.
     fn in_steps(self, asked: Option<usize>) -> Result<Self, Error> {
         match asked.filter(|steps| *steps != self.steps()) {
             Some(steps) => Err(Error::Setting {
@@ -162,13 +163,13 @@ impl Recipe {
         }
     }
 
-    /// The numbers of steps that the generator can be called in, where its recipe leaves them open
+    /// The numbers of steps that the generator can be called with, if its recipe allows several
     /// ([`OpenOptions::recipe_steps`]).
     pub fn possible_steps(&self) -> Option<RangeInclusive<usize>> {
         self.name.as_deref().and_then(published::possible_steps)
     }
 
-    /// The names of the recipes of published models, see [`OpenOptions::recipe`](crate::OpenOptions::recipe).
+    /// The names of the recipes of published models (see [`OpenOptions::recipe`](crate::OpenOptions::recipe)).
     pub fn names() -> Vec<&'static str> {
         published::names()
     }
@@ -178,7 +179,7 @@ impl Recipe {
         self.timesteps.len()
     }
 
-    /// What a file says.
+    /// The recipe that a file without the name of a published recipe describes.
     fn written(written: &RecipeFile, path: &Path, noising: &Noising) -> Result<Self, Error> {
         let wrong = |reason: String| Error::Recipe { path: path.to_owned(), reason };
         let timesteps = match (written.timesteps.clone(), written.timestep) {
@@ -200,16 +201,16 @@ impl Recipe {
         Ok(Self::renoised(timesteps, noise_scale, written.guidance_scale))
     }
 
-    /// Writes the file into a generator's folder.
+    /// Writes the recipe file into a generator's folder.
     ///
     /// # Errors
     ///
-    /// [`Error::Weights`] when it cannot be written.
+    /// [`Error::Weights`] when the file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         self.file().write(folder)
     }
 
-    /// The file's text, for a LoRA file's metadata ([`RecipeFile::METADATA`]).
+    /// The text of the recipe file, for a LoRA file's metadata ([`RecipeFile::METADATA`]).
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.file()).unwrap_or_default() // numbers and texts have a JSON form
     }

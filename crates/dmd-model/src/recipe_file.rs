@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// `one_step.json` as it is written. Every key may be absent, no other key is known; [`Recipe`](crate::Recipe) is what it
-/// means for a model, whose schedule says what the file leaves out.
+/// The contents of `one_step.json`. Every key may be absent, and unknown keys are refused. A [`Recipe`](crate::Recipe)
+/// is the meaning of such a file for a model: the model's schedule gives the values that the file leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecipeFile {
@@ -18,24 +18,24 @@ pub struct RecipeFile {
     pub(crate) guidance_scale: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timesteps: Option<Vec<usize>>,
-    /// The name of a published recipe, in place of all else.
+    /// The name of a published recipe. A file with this key has no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) recipe: Option<String>,
 }
 
 impl RecipeFile {
-    /// The file's name, beside the generator's weights.
+    /// Name of the file, which is in the same folder as the generator's weights.
     pub const NAME: &str = "one_step.json";
 
-    /// The key of a LoRA file's metadata under which the text of such a file stands.
+    /// The key in a LoRA file's metadata whose value is the text of such a file.
     pub const METADATA: &str = "dmd_recipe";
 
-    /// The file of a generator that is called by a published recipe.
+    /// The contents for a generator that is called by a published recipe.
     pub(crate) fn named(recipe: &str) -> Self {
         Self { recipe: Some(recipe.to_owned()), ..Self::default() }
     }
 
-    /// Reads the file beside a generator's weights (a folder, or a file), where there is one.
+    /// Reads the file beside a generator's weights, if it exists. `generator` is a folder or a file.
     ///
     /// # Errors
     ///
@@ -45,11 +45,12 @@ impl RecipeFile {
         if is_file(&path) { Ok(Some(read_json(&path)?)) } else { Ok(None) }
     }
 
-    /// Reads the text in a LoRA file's metadata, where there is one.
+    /// Reads the text in a LoRA file's metadata, if there is one.
     ///
     /// # Errors
     ///
-    /// [`Error::Recipe`] when the text is not JSON of known keys. A file that cannot be read has none; opening it says why.
+    /// [`Error::Recipe`] when the text is not JSON of known keys. For a LoRA file that cannot be read the result is
+    /// `None`; opening that file later reports the reason.
     pub(crate) fn of_lora(path: &Path) -> Result<Option<Self>, Error> {
         let Ok(Some(text)) = dmd_weights::read_metadata(path, Self::METADATA) else { return Ok(None) };
         let wrong =
@@ -61,12 +62,12 @@ impl RecipeFile {
     ///
     /// # Errors
     ///
-    /// [`Error::Weights`] when it cannot be written.
+    /// [`Error::Weights`] when the file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         Ok(write_json(&folder.join(Self::NAME), self)?)
     }
 
-    /// Where the file of a generator lies.
+    /// The path of a generator's file.
     pub(crate) fn place(generator: &Path) -> PathBuf {
         if is_dir(generator) { generator.join(Self::NAME) } else { generator.with_file_name(Self::NAME) }
     }

@@ -1,5 +1,5 @@
-//! Where a model's parts are read from: a folder in diffusers' layout, or a single file, whose configurations are those of
-//! the published model of its family or of a folder beside it.
+//! The source of a model's parts: a folder in diffusers' layout, or a single file. A single file uses the
+//! configurations of the published model of its family, or those of another model folder.
 
 mod files;
 
@@ -19,7 +19,7 @@ use crate::{Error, OpenOptions};
 use files::predicts_velocity;
 pub(crate) use files::{of_file, of_folder, of_generator};
 
-/// Where a model's parts are read from.
+/// The source of a model's parts.
 #[derive(Debug, Clone)]
 pub struct Source(Place);
 
@@ -29,17 +29,17 @@ enum Place {
     File(Box<SingleFile>),
 }
 
-/// A single file that holds a model, whole or in part.
+/// A single file that holds a whole model, or some parts of one.
 #[derive(Debug, Clone)]
 struct SingleFile {
     path: PathBuf,
     checkpoint: Checkpoint,
     family: Published,
-    /// Whose configurations, tokenizers and missing parts it shares.
+    /// The model folder from which configurations, tokenizers and missing parts are taken.
     beside: Option<ModelFolder>,
 }
 
-/// `model_index.json`, as far as it decides about pictures.
+/// The entries of `model_index.json` that change what is drawn.
 #[derive(Deserialize)]
 struct Index {
     #[serde(default = "yes")]
@@ -57,11 +57,12 @@ impl From<ModelFolder> for Source {
 }
 
 impl Source {
-    /// The model that the options name.
+    /// Opens the model that the options name. Reads no weights.
     ///
     /// # Errors
     ///
-    /// [`Error::NoModel`] when it does not look like one; what a single file is refused for.
+    /// [`Error::NoModel`] when the path does not look like a model; for a single file also the errors of
+    /// [`Checkpoint::open`].
     pub fn open(options: &OpenOptions) -> Result<Self, Error> {
         let path = &options.model;
         if !is_file(path) {
@@ -93,7 +94,7 @@ impl Source {
         Ok(Self(Place::File(Box::new(SingleFile { path: path.clone(), checkpoint, family, beside }))))
     }
 
-    /// Where the model lies.
+    /// The path of the model.
     pub fn path(&self) -> &Path {
         match &self.0 {
             Place::Folder(folder) => folder.path(),
@@ -101,7 +102,7 @@ impl Source {
         }
     }
 
-    /// The folder, where it is one.
+    /// The model folder; `None` for a single file.
     pub(crate) fn folder(&self) -> Option<&ModelFolder> {
         match &self.0 {
             Place::Folder(folder) => Some(folder),
@@ -109,7 +110,7 @@ impl Source {
         }
     }
 
-    /// The family of a single file.
+    /// The family of a single file; `None` for a folder.
     pub(crate) fn published(&self) -> Option<Published> {
         match &self.0 {
             Place::Folder(_) => None,
@@ -117,11 +118,11 @@ impl Source {
         }
     }
 
-    /// Whether a part is there.
+    /// Whether the source has a part.
     pub fn has(&self, part: Part) -> bool {
         match &self.0 {
             Place::Folder(folder) => folder.has(part),
-            // Another model's generator is not this one's.
+            // The generator in `beside` belongs to another model.
             Place::File(_) if part == Part::Generator => false,
             Place::File(file) => {
                 file.part(part).is_some() || file.beside.as_ref().is_some_and(|b| b.has(part))
@@ -129,7 +130,7 @@ impl Source {
         }
     }
 
-    /// The configuration of a part.
+    /// Reads the configuration of a part.
     ///
     /// # Errors
     ///
@@ -144,7 +145,7 @@ impl Source {
         }
     }
 
-    /// The configuration of a text encoder.
+    /// Reads and checks the configuration of a text encoder.
     pub(crate) fn text_config(&self, part: Part) -> Result<TextConfig, Error> {
         let of = |folder: &ModelFolder| Ok(TextConfig::from_dir(&folder.need(part)?)?);
         let config = match &self.0 {
@@ -155,7 +156,7 @@ impl Source {
         Ok(config)
     }
 
-    /// `scheduler_config.json`.
+    /// Reads `scheduler_config.json`.
     ///
     /// # Errors
     ///
@@ -170,11 +171,11 @@ impl Source {
         }
     }
 
-    /// The weights of a part, of which headers were read.
+    /// Opens the weights of a part. Reads only headers.
     ///
     /// # Errors
     ///
-    /// When there are none, or their file is damaged.
+    /// When the part is missing, or its file is damaged.
     pub(crate) fn tensors(&self, part: Part) -> Result<Tensors, Error> {
         let of = |folder: &ModelFolder| of_folder(&folder.need(part)?);
         match &self.0 {
@@ -193,7 +194,7 @@ impl Source {
         }
     }
 
-    /// A tokenizer for a text encoder of so many positions.
+    /// Reads a tokenizer for a text encoder with `positions` positions.
     ///
     /// # Errors
     ///
@@ -213,7 +214,7 @@ impl Source {
         }
     }
 
-    /// The folder of a tokenizer, where it has one.
+    /// The folder of a tokenizer; `None` for a single file without another model's folder.
     pub(crate) fn tokenizer_folder(&self, part: Part) -> Option<Result<PathBuf, Error>> {
         match &self.0 {
             Place::Folder(folder) => Some(folder.need(part)),
@@ -221,7 +222,8 @@ impl Source {
         }
     }
 
-    /// Whether guidance without a negative prompt points away from zeros: SDXL's, unless `model_index.json` says no.
+    /// Whether guidance without a negative prompt points away from zeros instead of the empty prompt. It does for SDXL,
+    /// unless `model_index.json` says otherwise.
     pub(crate) fn forces_zeros(&self) -> Result<bool, Error> {
         let folder = match &self.0 {
             Place::Folder(folder) => Some(folder),
@@ -233,7 +235,7 @@ impl Source {
         }
     }
 
-    /// What a user should know of a single file, a sentence each.
+    /// Notes for the user about a single file, one sentence each.
     pub(crate) fn notes(&self) -> Vec<String> {
         let Place::File(file) = &self.0 else { return Vec::new() };
         let mut notes = Vec::new();
@@ -255,7 +257,7 @@ impl Source {
 }
 
 impl SingleFile {
-    /// Another model's `scheduler_config.json` with what this file says of its own noise: that it predicts the velocity, or
+    /// Changes another model's `scheduler_config.json` to what this file says itself: that it predicts the velocity, or
     /// that the schedule ends in pure noise.
     fn own_prediction<T: DeserializeOwned>(&self, mut config: Value) -> Result<T, Error> {
         if self.checkpoint.v_prediction() == Some(true) {
@@ -286,7 +288,7 @@ impl SingleFile {
         self.parsed(&config)
     }
 
-    /// With the same checks as of a file's text.
+    /// Parses a configuration with the same checks as for the text of a file.
     fn parsed<T: DeserializeOwned>(&self, config: &Value) -> Result<T, Error> {
         dmd_weights::parse_json(&config.to_string()).map_err(|error| Error::NoModel {
             folder: self.path.clone(),

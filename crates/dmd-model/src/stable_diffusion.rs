@@ -1,4 +1,4 @@
-//! Stable Diffusion 1.x and 2.x: a latent UNet under CLIP's text features.
+//! Stable Diffusion 1.x and 2.x: a UNet on latents, conditioned on CLIP's text features.
 
 use burn::tensor::{Device, FloatDType, Tensor};
 use dmd_clip::{CLIP_KEYS, ClipTextModel, TextConfig, TextEncoder, Tokenizer, Vocabulary, ids_tensor};
@@ -24,19 +24,18 @@ use crate::{Error, Model, Noising, OpenOptions};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StableDiffusion;
 
-/// Guidance where nobody names one: diffusers' default for Stable Diffusion.
+/// Default guidance scale: diffusers' default for Stable Diffusion.
 const DEFAULT_GUIDANCE: f64 = 7.5;
 
-/// A model folder whose configurations were read and compared. Its parts are read one by one, or all by
-/// [`Family::open`].
+/// A model whose configurations were read. Its parts are read one by one; [`Family::open`] reads all of them.
 #[derive(Debug, Clone)]
 pub struct TextToImage {
     source: Source,
     /// The text encoder's configuration.
     pub text: TextConfig,
-    /// Prompts to tokens.
+    /// Converts prompts to tokens.
     pub tokenizer: Tokenizer,
-    /// Teacher and generator.
+    /// The files of teacher and generator.
     pub networks: NetworkFiles<UNet2d>,
     /// The autoencoder.
     pub autoencoder: AutoencoderFiles,
@@ -220,7 +219,7 @@ impl StableDiffusion {
         notes.extend(parts.networks.note(options));
         notes.extend(change.after.report()?);
         notes.extend(Embeddings::open(options, &[&parts.text])?.report());
-        // Nothing is changed unless all is.
+        // Assigned last, so that an error above leaves the model unchanged.
         model.conditioner = model.conditioner.clone().with_model(encoder);
         (model.teacher, model.generator) = networks;
         model.notes = notes;
@@ -228,10 +227,10 @@ impl StableDiffusion {
     }
 }
 
-/// Tokens per prompt, start and end included: CLIP's.
+/// Number of tokens per prompt in CLIP, including the start and end tokens.
 pub const MAX_TOKENS: usize = 77;
 
-/// Reads the tokenizer of a model folder, for texts of so many tokens.
+/// Reads the tokenizer of a model folder, for texts of `tokens` tokens.
 ///
 /// # Errors
 ///
@@ -249,8 +248,8 @@ pub fn write_tokenizer(model: &ModelFolder, vocabulary: &Vocabulary) -> Result<(
     Ok(vocabulary.save(&model.part(Part::Tokenizer), MAX_TOKENS)?)
 }
 
-/// Writes text encoder, UNet, scheduler and `model_index.json`: with tokenizer and autoencoder, a folder that
-/// diffusers' `StableDiffusionPipeline` opens.
+/// Writes text encoder, UNet, scheduler and `model_index.json`. Together with tokenizer and autoencoder they are a
+/// folder that diffusers' `StableDiffusionPipeline` can open.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! Stable Diffusion XL: a latent UNet under two text encoders, told the sizes of the picture.
+//! Stable Diffusion XL: a UNet on latents, conditioned on the features of two text encoders and on the sizes of the
+//! picture.
 
 mod conditioner;
 
@@ -29,10 +30,10 @@ pub use conditioner::XlConditioner;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StableDiffusionXl;
 
-/// Guidance where nobody names one: diffusers' default for Stable Diffusion XL.
+/// Default guidance scale: diffusers' default for Stable Diffusion XL.
 const DEFAULT_GUIDANCE: f64 = 5.0;
 
-/// One text encoder's folder whose configuration was read.
+/// The configuration of one text encoder, and its tokenizer.
 #[derive(Debug, Clone)]
 struct TextFiles {
     config: TextConfig,
@@ -47,8 +48,8 @@ impl TextFiles {
     }
 }
 
-/// A model folder whose configurations were read. Its parts are read one by one by [`TextParts`], or all by
-/// [`Family::open`].
+/// A model whose configurations were read. [`TextParts`] reads its parts one by one, [`Family::open`] reads all of
+/// them.
 #[derive(Debug, Clone)]
 pub struct TextToImageXl {
     source: Source,
@@ -238,14 +239,15 @@ impl Family for StableDiffusionXl {
         let files = TextToImageXl::open(options)?;
         let device = &options.device;
         let words = Embeddings::open(options, &[&files.first.config, &files.second.config])?;
-        // A word that a tokenizer cannot be taught is refused before anything is read.
+        // A word that cannot be added to a tokenizer is refused before any weights are read.
         words.taught(&files.first.tokenizer)?;
         words.taught(&files.second.tokenizer)?;
         let mut loras = Loras::open(options)?;
         let (teacher, generator) = files.networks.load(options, &files.noising, &mut loras)?;
         let config = files.networks.config().cloned().ok_or(Error::NO_TEACHER)?;
         let mut codec = files.autoencoder.load_codec(&files.source, device)?;
-        // The decoder's values exceed what f16 holds: as in diffusers, it stays in single precision.
+        // The decoder's values may exceed the range of f16. As in diffusers, the autoencoder then stays in single
+        // precision.
         if options.dtype != FloatDType::F16 || !files.autoencoder.must_upcast() {
             codec = codec.in_precision(options.dtype);
         }
@@ -294,7 +296,7 @@ impl StableDiffusionXl {
         notes.extend(files.networks.note(options));
         notes.extend(change.after.report()?);
         notes.extend(Embeddings::open(options, &[&files.first.config, &files.second.config])?.report());
-        // Nothing is changed unless all is.
+        // Assigned last, so that an error above leaves the model unchanged.
         model.conditioner = model.conditioner.clone().with_models(one, two);
         (model.teacher, model.generator) = networks;
         model.notes = notes;

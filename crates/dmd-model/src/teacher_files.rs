@@ -3,10 +3,10 @@ use std::path::PathBuf;
 use crate::{ModelFolder, Part};
 
 impl ModelFolder {
-    /// The folders and files that a teacher is made from, always in this order: what a
-    /// distillation depends on. The generator is not among them.
+    /// The folders and files of the teacher, on which a distillation depends, always in the same order. The generator
+    /// is not listed.
     ///
-    /// A second text encoder is listed where there is one alone: the fingerprints of other folders stay what they were.
+    /// A second text encoder is listed only if it exists, so that the fingerprints of other folders do not change.
     pub fn teacher_files(&self) -> Vec<PathBuf> {
         let parts = [Part::UNet, Part::Scheduler, Part::TextEncoder, Part::Tokenizer, Part::Autoencoder];
         let second = [Part::TextEncoder2, Part::Tokenizer2].into_iter().filter(|part| self.has(*part));
@@ -20,7 +20,7 @@ impl ModelFolder {
 mod tests {
     use super::*;
 
-    /// A part that is added is listed, or a distillation would not notice that it changed.
+    /// Every part of a family must be listed. Otherwise a distillation would not notice that the part changed.
     #[test]
     fn every_part_but_the_generator_is_listed() {
         let place = tempfile::tempdir().unwrap();

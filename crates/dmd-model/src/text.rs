@@ -7,20 +7,20 @@ use dmd_clip::{ClipTextModel, TextEncoder};
 use crate::Error;
 use crate::family::{Conditioner, TextFeatures};
 
-/// Most bytes of features that are kept.
+/// Maximum size of the kept features in bytes.
 const KEPT: usize = 1 << 30;
 
-/// Prompts to text features by one text encoder, frozen.
+/// Converts prompts to text features with one frozen text encoder.
 #[derive(Debug, Clone)]
 pub struct TextConditioner {
     encoder: TextEncoder,
     width: usize,
-    /// Features by caption, on the encoder's device: see [`Conditioner::remembered`].
+    /// Features by caption, on the encoder's device (see [`Conditioner::remembered`]).
     kept: Arc<Mutex<HashMap<String, Tensor<3>>>>,
 }
 
 impl TextConditioner {
-    /// The conditioner of a text encoder whose features are `width` wide.
+    /// Makes a conditioner from a text encoder whose features have the width `width`.
     pub fn new(encoder: TextEncoder, width: usize) -> Self {
         Self { encoder, width, kept: Arc::default() }
     }
@@ -30,7 +30,7 @@ impl TextConditioner {
         &self.encoder
     }
 
-    /// The conditioner with another network in its encoder.
+    /// The conditioner with another network in its encoder, and without kept features.
     pub(crate) fn with_model(self, model: ClipTextModel) -> Self {
         Self::new(self.encoder.with_model(model), self.width)
     }
@@ -98,7 +98,7 @@ impl Conditioner for TextConditioner {
     }
 
     fn is_finite(condition: &Tensor<3>) -> bool {
-        // A sum is finite only if every term is.
+        // A sum of absolute values is finite only if every value is finite.
         condition.clone().abs().sum().into_scalar::<f32>().is_finite()
     }
 
@@ -121,7 +121,8 @@ mod tests {
         features.into_data().iter::<f32>().map(f32::to_bits).collect()
     }
 
-    /// A caption's features are, bit for bit, those of the caption alone, the first time and later.
+    /// The features of a caption are bit for bit those of the caption encoded alone, at the first call and at later
+    /// ones.
     #[test]
     fn remembered_features_are_those_of_the_caption_alone() {
         let device = Device::flex();

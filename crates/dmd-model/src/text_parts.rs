@@ -1,4 +1,4 @@
-//! A model of texts that is read part by part.
+//! A text-conditional model that is read part by part.
 
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
@@ -12,13 +12,13 @@ use crate::loras::Change;
 use crate::networks::NetworkFiles;
 use crate::{Error, Noising};
 
-/// A model of texts whose configurations were read and compared. Its parts are read one by one, so that no more than one
-/// has to be in memory.
+/// A text-conditional model whose configurations were read and compared. Its parts are read one by one, so that only
+/// one of them has to be in memory.
 pub trait TextParts {
     /// The network of teacher and generator.
     type Network: Network;
 
-    /// Teacher and generator.
+    /// The files of teacher and generator.
     fn networks(&self) -> &NetworkFiles<Self::Network>;
 
     /// The autoencoder's configuration.
@@ -30,29 +30,30 @@ pub trait TextParts {
     /// The configuration of each text encoder.
     fn text_encoders(&self) -> Vec<&TextConfig>;
 
-    /// Width of the features of a whole prompt, for a network that is told them and the picture's sizes.
+    /// Width of the pooled features of a prompt, for a network that takes them together with the picture's sizes.
     fn pooled_width(&self) -> Option<usize>;
 
-    /// Reads the text encoders and gives the features of prompts: for each encoder one list of tokens per prompt, all of
-    /// one length.
+    /// Reads the text encoders and computes the features of prompts. `tokens` has one entry per encoder, each with one
+    /// list of tokens per prompt. All lists have the same length.
     ///
     /// # Errors
     ///
-    /// When weights are missing, damaged or do not fit; [`Error::Setting`] for another number of encoders.
+    /// When weights are missing, damaged or do not fit; [`Error::Setting`] for tokens of another number of encoders.
     fn load_features(&self, tokens: &[Vec<Vec<u32>>], device: &Device) -> Result<TextFeatures, Error>;
 
-    /// What a network is conditioned on: text features, and the picture's sizes `[prompts, 6]` where it is told them.
+    /// Makes the network's condition from text features, and from the picture's sizes `[prompts, 6]` for a network that
+    /// takes them.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] when the network is told something that is not given.
+    /// [`Error::Setting`] when the network needs an input that is not given.
     fn condition(
         &self,
         features: TextFeatures,
         sizes: Option<Tensor<2>>,
     ) -> Result<<Self::Network as Network>::Condition, Error>;
 
-    /// Reads the autoencoder; `None` where a tiny one takes its place.
+    /// Reads the autoencoder; `None` if a tiny autoencoder replaces it.
     ///
     /// # Errors
     ///
@@ -60,8 +61,8 @@ pub trait TextParts {
     fn load_autoencoder(&self, device: &Device) -> Result<Option<Autoencoder>, Error>;
 }
 
-/// Fills a text encoder. It computes in single precision, and stays in its file's half precision where the networks are in
-/// that too: the same numbers, in half the memory.
+/// Fills a text encoder, which computes in single precision. If both its file and `dtype` have the same half-precision
+/// type, the parameters keep that type: they are the same numbers in half the memory.
 pub(crate) fn load_encoder<M: Module>(
     network: M,
     weights: &Tensors,
@@ -72,8 +73,8 @@ pub(crate) fn load_encoder<M: Module>(
     Ok(dmd_weights::load_in(network, weights, keys, kept)?)
 }
 
-/// Puts other LoRA files in the place of those that an encoder was filled with. The table of words is left as it is: it may
-/// have rows that no file has, and a LoRA updates layers.
+/// Replaces the LoRA files that were merged into an encoder by others. The token embedding stays unchanged: it may have
+/// rows that no file has, and a LoRA does not update it.
 pub(crate) fn change_encoder<M: Module>(
     network: M,
     part: LoraPart,
@@ -89,7 +90,7 @@ pub(crate) fn change_encoder<M: Module>(
     Ok(dmd_weights::reload(network, &merged, keys, kept, &names)?)
 }
 
-/// One list of tokens per text encoder.
+/// Checks that there is one list of tokens for each of `N` text encoders.
 pub(crate) fn lists<const N: usize>(tokens: &[Vec<Vec<u32>>]) -> Result<&[Vec<Vec<u32>>; N], Error> {
     tokens.try_into().map_err(|_tokens| Error::Setting {
         setting: format!("tokens for {} text encoders", tokens.len()),

@@ -8,7 +8,7 @@ use crate::block::Attend;
 use crate::cost::{self, Cost};
 use crate::resnet::{apply_norm, conv1x1, group_norm};
 
-/// diffusers' `Attention`: self-attention, or cross-attention to a context of another width.
+/// diffusers' `Attention`: self-attention, or cross-attention to a context, which may have another width.
 #[derive(Module, Debug)]
 pub(crate) struct Attention {
     to_q: Linear,
@@ -30,10 +30,12 @@ impl Attention {
         }
     }
 
-    /// Values kept, and operations, of so many queries and keys.
+    /// How many values are kept for the backward pass, and how many operations are needed, for `queries` queries and
+    /// `keys` keys.
     fn cost(&self, queries: usize, keys: usize) -> (usize, f64) {
         let channels = self.to_q.weight.lazy_shape()[1];
-        // The normalised input, q, k, v, and what the output's layer multiplies; a context is nobody's activation.
+        // Kept are the normalised input, q, k, v, and the input of the output layer. The context is not counted: it is
+        // no activation of the network.
         let kept = channels * (3 * queries + 2 * keys);
         let products = [(&self.to_q, queries), (&self.to_k, keys), (&self.to_v, keys)];
         let out = self.to_out.iter().map(|layer| (layer, queries));
@@ -75,8 +77,8 @@ impl FeedForward {
     }
 }
 
-/// diffusers' `BasicTransformerBlock`: self-attention, cross-attention, feed-forward, each
-/// normalised before and added after.
+/// diffusers' `BasicTransformerBlock`: self-attention, cross-attention and feed-forward, each after a layer
+/// normalisation and with a residual connection.
 #[derive(Module, Debug)]
 pub(crate) struct TransformerBlock {
     norm1: LayerNorm,
@@ -100,12 +102,13 @@ impl TransformerBlock {
         }
     }
 
-    /// Values kept, and operations.
+    /// How many values are kept for the backward pass, and how many operations are needed.
     fn cost(&self, positions: usize, tokens: usize) -> (usize, f64) {
         let [channels, wide] = [0, 1].map(|axis| self.ff.proj.weight.lazy_shape()[axis]);
         let (of_itself, of_text) =
             (self.attn1.cost(positions, positions), self.attn2.cost(positions, tokens));
-        // Two values for each one that a layer normalisation takes; what the feed-forward's layers and its gate take.
+        // A layer normalisation keeps two values for each of its inputs. The feed-forward keeps the inputs of its two
+        // layers and of its gate.
         let kept = positions * (3 * 2 * channels + channels + wide + wide / 2);
         let products = cost::linear(&self.ff.proj, positions) + cost::linear(&self.ff.out, positions);
         (kept + of_itself.0 + of_text.0, products + of_itself.1 + of_text.1)
@@ -128,7 +131,7 @@ pub(crate) enum Projection {
     Linear(Linear),
 }
 
-/// Shape of a [`SpatialTransformer`].
+/// Options of a [`SpatialTransformer`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TransformerConfig {
     pub(crate) channels: usize,
@@ -136,7 +139,7 @@ pub(crate) struct TransformerConfig {
     pub(crate) num_heads: usize,
     pub(crate) groups: usize,
     pub(crate) linear_projection: bool,
-    /// Transformer blocks between the projections.
+    /// Number of transformer blocks between the projections.
     pub(crate) depth: usize,
 }
 
@@ -157,7 +160,7 @@ impl TransformerConfig {
             false => Projection::Convolution(conv1x1(channels, channels, device)),
         };
         SpatialTransformer {
-            // 1e-6 is fixed in diffusers' Transformer2DModel, whatever the UNet's norm_eps.
+            // diffusers' Transformer2DModel always uses 1e-6 here, whatever the UNet's norm_eps.
             norm: group_norm(self.groups, channels, 1e-6, device),
             proj_in: projection(),
             transformer_blocks: (0..self.depth)
@@ -169,7 +172,7 @@ impl TransformerConfig {
 }
 
 impl Projection {
-    /// Channels that go in, and operations on so many positions.
+    /// Number of input channels, and number of operations for `positions` positions.
     fn cost(&self, positions: usize) -> (usize, f64) {
         match self {
             Self::Convolution(conv) => (cost::channels(conv)[0], cost::convolution(conv, positions)),
@@ -186,7 +189,7 @@ impl Attend for SpatialTransformer {
         let blocks = self.transformer_blocks.iter().map(|block| block.cost(positions, tokens));
         let (kept, operations) =
             blocks.fold((0, into + out), |sum, block| (sum.0 + block.0, sum.1 + block.1));
-        // What the projections take, and the output.
+        // Also kept are the inputs of the two projections, and the output.
         Cost::of(self, kept + 3 * channels * positions, channels * positions, operations)
     }
 
@@ -213,8 +216,8 @@ impl Attend for SpatialTransformer {
     }
 }
 
-/// Attention over the positions, normalised before, added after: the autoencoder's with one head, and the
-/// class-conditional UNet's with several.
+/// Self-attention over the positions, after a group normalisation and with a residual connection. The autoencoder uses
+/// it with one head, the class-conditional UNet with several.
 #[derive(Module, Debug)]
 pub struct PositionAttention {
     group_norm: GroupNorm,
@@ -269,8 +272,8 @@ impl Attend for PositionAttention {
         let channels = self.to_q.weight.lazy_shape()[0];
         let layers = [&self.to_q, &self.to_k, &self.to_v].into_iter().chain(&self.to_out);
         let operations: f64 = layers.map(|layer| cost::linear(layer, positions)).sum();
-        // Each of the three products takes a copy of the normalised positions; then q, k, v, what the last layer takes,
-        // and the output.
+        // Kept are three copies of the normalised positions, one for each of the first three products; q, k and v; the
+        // input of the last layer; and the output.
         let kept = 8 * channels * positions;
         let both = operations + cost::attention(positions, positions, channels);
         Cost::of(self, kept, channels * positions, both)

@@ -10,29 +10,30 @@ use crate::resample::{Downsample, Upsample};
 use crate::resnet::{Resample, ResnetBlock, ResnetConfig, TimeScaleShift};
 use crate::unet::in_type;
 
-/// What a block does after a residual block: attention over the positions, perhaps to a context.
+/// The attention that follows a residual block: over the positions of the picture, and for some networks also to a
+/// context.
 pub trait Attend: Module + ModuleDisplay + Sync + 'static {
-    /// What is attended to besides the picture: text features, or `()`.
+    /// What the attention reads besides the picture: text features, or `()`.
     type Context: Clone + std::fmt::Debug + Send + Sync + 'static;
 
-    /// `x: [batch, channels, height, width]`, and so is the result.
+    /// `x` and the result: `[batch, channels, height, width]`.
     fn attend(&self, x: Tensor<4>, context: &Self::Context) -> Tensor<4>;
 
-    /// What it costs on so many positions, and with so many tokens of the context.
+    /// The cost of this attention for `positions` positions and a context of `tokens` tokens.
     fn cost(&self, positions: usize, tokens: usize) -> Cost;
 }
 
-/// What every residual block of a call is told, and how its activations are kept for a backward pass.
+/// The inputs that all residual blocks of one forward pass share, and whether the backward pass recomputes the blocks.
 #[derive(Debug, Clone)]
 pub(crate) struct Told<C> {
-    /// The time, and the class where there is one: `[batch, width]`.
+    /// Embedding of the time, plus that of the class for a network with classes: `[batch, width]`.
     pub(crate) embedding: Tensor<2>,
     pub(crate) context: C,
-    /// Whether the backward pass computes a block again instead of keeping what it computes.
+    /// Whether the backward pass recomputes each block, so that the forward pass need not keep the block's activations.
     pub(crate) recompute: bool,
 }
 
-/// A residual block and the attention after it.
+/// Applies a residual block and the attention after it.
 fn resnet_and_attention<A: Attend>(
     resnet: &ResnetBlock,
     attention: Option<&A>,
@@ -47,7 +48,8 @@ fn resnet_and_attention<A: Attend>(
         embedding: &Tensor<2>,
         context: &A::Context,
     ) -> Tensor<4> {
-        // The embedding keeps the type that it was made in: its gradient, a sum over all blocks, is added up in that.
+        // The embedding is converted here, for each block. Its gradient, a sum over all blocks, is thus summed in the
+        // float type in which the embedding was computed.
         let embedding = in_type(embedding.clone(), x.dtype());
         let x = resnet.forward(x, Some(&embedding));
         match attention {
@@ -70,7 +72,8 @@ fn resnet_and_attention<A: Attend>(
         compute((resnet, attention.as_ref()), x, &embedding.reshape([batch, width]), &context)
     };
     match skip {
-        // What is joined is kept in its two parts, which others keep too.
+        // The backward pass keeps `x` and `skip` instead of the concatenated tensor: other blocks keep these two
+        // anyway.
         Some(skip) => recomputed(
             &parts,
             [x, skip, embedding],
@@ -84,8 +87,8 @@ fn resnet_and_attention<A: Attend>(
     }
 }
 
-/// What a residual block with the attention after it costs, and the size of its output. `joined` says
-/// that its input is a copy of two joined tensors, with as many `tokens` of a context.
+/// The cost of a residual block and the attention after it, and the size of the output. `joined` says whether the input
+/// is a concatenation of two tensors, which is a copy; `tokens` is the number of tokens of the context.
 fn cost_of<A: Attend>(
     resnet: &ResnetBlock,
     attention: Option<&A>,
@@ -105,18 +108,18 @@ fn cost_of<A: Attend>(
     (cost, after)
 }
 
-/// What all blocks of a network share.
+/// The options that all blocks of a network share.
 pub(crate) struct BlockConfig<'a, A> {
     /// Channels per level.
     pub(crate) channels: &'a [usize],
-    /// Residual blocks per level on the way down; one more on the way up.
+    /// Residual blocks per down block. An up block has one more.
     pub(crate) layers: usize,
-    /// Groups of every group normalisation.
+    /// Number of groups of every group normalisation.
     pub(crate) groups: usize,
     /// Epsilon of the residual blocks' normalisations.
     pub(crate) epsilon: f64,
     pub(crate) scale_shift: TimeScaleShift,
-    /// Makes the attention of a level.
+    /// Makes one attention for the level of this index.
     pub(crate) attention: &'a dyn Fn(usize) -> A,
     pub(crate) device: &'a Device,
 }
@@ -141,29 +144,29 @@ impl<A> BlockConfig<'_, A> {
     }
 }
 
-/// How a level differs from the others.
+/// The options in which one level differs from the others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Level {
-    /// Its number, from the top.
+    /// Index of the level; 0 is the level of the highest resolution.
     pub(crate) index: usize,
     pub(crate) attends: bool,
-    /// What changes the size after it.
+    /// What changes the resolution after the level.
     pub(crate) resampling: Resampling,
 }
 
-/// How levels change the size of a picture.
+/// How a level changes the resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Resampling {
-    /// By a convolution.
+    /// With a convolution.
     #[default]
     #[serde(rename = "conv")]
     Convolution,
-    /// By a residual block that averages or repeats (ADM).
+    /// With a residual block, as ADM does: it averages to halve the resolution and repeats to double it.
     #[serde(rename = "resnet")]
     Residual,
 }
 
-/// How a level halves the picture.
+/// The layer with which a level halves height and width.
 #[derive(Module, Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -176,23 +179,24 @@ enum Downsampler {
     Residual(ResnetBlock),
 }
 
-/// How a level doubles it.
+/// The layer with which a level doubles height and width.
 #[derive(Module, Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "a handful per network, and Module is not derived through a box"
 )]
 enum Upsampler {
-    /// Repetition and a convolution.
+    /// Repetition of every position, then a convolution.
     Convolution(Upsample),
     /// A residual block that repeats (ADM).
     Residual(ResnetBlock),
 }
 
-/// Tensors that the way up needs, in the order in which the way down makes them.
+/// Tensors of the skip connections: outputs of the down path that the up path needs, in the order in which the down
+/// path makes them.
 pub(crate) type Skips = Vec<Tensor<4>>;
 
-/// diffusers' `DownBlock2D` with its relatives: `attentions` is empty for a level that does not attend.
+/// diffusers' `DownBlock2D` and its variants with attention. `attentions` is empty for a level without attention.
 #[derive(Module, Debug)]
 pub(crate) struct DownBlock<A> {
     resnets: Vec<ResnetBlock>,
@@ -220,7 +224,7 @@ impl<A: Attend> DownBlock<A> {
         }
     }
 
-    /// Appends what the block's parts cost, and gives the size of its output.
+    /// Appends the cost of each part of the block to `costs`, and returns the size of the block's output.
     pub(crate) fn costs(&self, mut side: [usize; 2], tokens: usize, costs: &mut Vec<Cost>) -> [usize; 2] {
         for (i, resnet) in self.resnets.iter().enumerate() {
             costs.push(cost_of(resnet, self.attentions.get(i), side, (false, tokens)).0);
@@ -236,7 +240,7 @@ impl<A: Attend> DownBlock<A> {
         side
     }
 
-    /// The block's output; every intermediate that the way up needs is appended to `skips`.
+    /// Returns the block's output, and appends every tensor that the up path needs to `skips`.
     pub(crate) fn forward(&self, mut x: Tensor<4>, told: &Told<A::Context>, skips: &mut Skips) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             x = resnet_and_attention(resnet, self.attentions.get(i), x, None, told);
@@ -253,7 +257,7 @@ impl<A: Attend> DownBlock<A> {
     }
 }
 
-/// A residual block, attention, a residual block: `UNetMidBlock2D` and `UNetMidBlock2DCrossAttn`.
+/// diffusers' `UNetMidBlock2D` and `UNetMidBlock2DCrossAttn`: a residual block, attention, a residual block.
 #[derive(Module, Debug)]
 pub(crate) struct MidBlock<A> {
     attentions: Vec<A>,
@@ -284,7 +288,7 @@ impl<A: Attend> MidBlock<A> {
     }
 }
 
-/// diffusers' `UpBlock2D` with its relatives: `attentions` is empty for a level that does not attend.
+/// diffusers' `UpBlock2D` and its variants with attention. `attentions` is empty for a level without attention.
 #[derive(Module, Debug)]
 pub(crate) struct UpBlock<A> {
     resnets: Vec<ResnetBlock>,
@@ -293,7 +297,7 @@ pub(crate) struct UpBlock<A> {
 }
 
 impl<A: Attend> UpBlock<A> {
-    /// Each residual block also receives one of `skips`, whose channels are listed in the order of use.
+    /// Each residual block also receives one skip. `skips` lists the channels of these skips in the order of use.
     pub(crate) fn new(config: &BlockConfig<'_, A>, level: &Level, skips: &[usize]) -> Self {
         let channels = config.channels[level.index];
         let below = config.channels[(level.index + 1).min(config.channels.len() - 1)];
@@ -313,8 +317,8 @@ impl<A: Attend> UpBlock<A> {
         }
     }
 
-    /// Appends what the block's parts cost, and gives the size of its output. `next` is the size of the skips of the level
-    /// that follows.
+    /// Appends the cost of each part of the block to `costs`, and returns the size of the block's output. `next` is the
+    /// size of the skips of the next level.
     pub(crate) fn costs(
         &self,
         side: [usize; 2],
@@ -338,7 +342,7 @@ impl<A: Attend> UpBlock<A> {
     ///
     /// # Panics
     ///
-    /// If `skips` runs out: encoder and decoder are not of one configuration.
+    /// If `skips` has too few tensors. The down and up blocks are then of different configurations.
     pub(crate) fn forward(&self, mut x: Tensor<4>, told: &Told<A::Context>, skips: &mut Skips) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("as many skips as the encoder pushed");

@@ -7,7 +7,7 @@ use crate::block::{BlockConfig, Level, Resampling};
 use crate::unet::{BodyConfig, Encoded};
 use crate::{ClassDownBlock, ClassUNetConfig, ClassUpBlock, Costs, Error, Network, Sizes, UNET_KEYS, UNet};
 
-/// diffusers' `UNet2DModel`: pictures, perhaps of classes, no text.
+/// diffusers' `UNet2DModel`: a network for pictures that is class-conditional or unconditional, without text.
 pub type ClassUNet2d = UNet<PositionAttention>;
 
 impl ClassDownBlock {
@@ -31,7 +31,7 @@ impl ClassUpBlock {
 }
 
 impl ClassUNetConfig {
-    /// A network with fresh random parameters.
+    /// Makes a network with random initial parameters.
     ///
     /// # Errors
     ///
@@ -68,14 +68,14 @@ impl ClassUNetConfig {
 }
 
 impl ClassUNet2d {
-    /// `classes`: `[batch, classes]`, `None` exactly for a network without classes.
+    /// `classes`: `[batch, classes]`, or `None` if and only if the network has no classes.
     fn down_with(&self, x: Tensor<4>, t: Tensor<1>, classes: &Classes) -> Encoded<()> {
         self.down(x, self.embedding(t, classes.as_ref()), ())
     }
 }
 
 impl Network for ClassUNet2d {
-    /// `[batch, classes]`; `None` exactly for a network without classes.
+    /// `[batch, classes]`, or `None` if and only if the network has no classes.
     type Condition = Classes;
     type Config = ClassUNetConfig;
 
@@ -113,7 +113,7 @@ impl Network for ClassUNet2d {
 
     /// # Panics
     ///
-    /// If classes are given to a network without, or none to a network with.
+    /// If the network has classes and `classes` is `None`, or the other way round.
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, classes: &Classes) -> Tensor<4> {
         self.up(self.down_with(x, t, classes))
     }

@@ -6,11 +6,11 @@ use dmd_kernels::Activation;
 
 use crate::resnet::{apply_norm, conv1x1, group_norm};
 
-/// Epsilon of the head's normalisations: PyTorch's default, which DMD2's head keeps.
+/// Epsilon of the head's normalisations: PyTorch's default, which DMD2's head uses.
 const EPSILON: f64 = 1e-5;
 
-/// DMD2's critic: a small head on a UNet's bottleneck that tells real latents from generated ones. For
-/// Stable Diffusion's 1280×8×8 it has the paper's 52 437 761 parameters.
+/// DMD2's critic: a small head on a UNet's bottleneck that distinguishes real latents from generated ones. For Stable
+/// Diffusion's bottleneck of 1280×8×8 it has 52 437 761 parameters, as in the paper.
 #[derive(Module, Debug)]
 pub struct Discriminator {
     conv_1: Conv2d,
@@ -21,7 +21,7 @@ pub struct Discriminator {
 }
 
 impl Discriminator {
-    /// A fresh head for bottlenecks of `channels × side × side`.
+    /// Makes a head for bottlenecks of `channels × side × side`, with random initial parameters.
     ///
     /// # Panics
     ///
@@ -38,7 +38,7 @@ impl Discriminator {
                 .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
                 .init(device),
             norm_1: group_norm(groups, channels, EPSILON, device),
-            // Over all that is left, to one position.
+            // The kernel covers all remaining positions, so that one position is left.
             conv_2: conv(side / 2).with_stride([side / 2, side / 2]).init(device),
             norm_2: group_norm(groups, channels, EPSILON, device),
             conv_out: conv1x1(channels, 1, device),

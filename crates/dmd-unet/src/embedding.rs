@@ -19,8 +19,8 @@ pub(crate) fn sinusoidal(t: Tensor<1>, width: usize) -> Tensor<2> {
     Tensor::cat(vec![angles.clone().cos(), angles.sin()], 1)
 }
 
-/// Sinusoids of a guidance scale, `[sin.., cos..]` over `width / 2` frequencies from 1 down to 1/10000, as latent
-/// consistency models are told it (diffusers' `get_guidance_scale_embedding` of `scale - 1`).
+/// Sinusoids of a guidance scale, `[sin.., cos..]` over `width / 2` frequencies from 1 down to 1/10000. Latent
+/// consistency models take the scale in this form (diffusers' `get_guidance_scale_embedding` of `scale - 1`).
 fn guidance_sinusoids(scale: f64, width: usize, device: &Device) -> Tensor<2> {
     let half = width / 2;
     let frequency = |i: usize| (-(10_000_f64.ln()) * i as f64 / (half - 1) as f64).exp();
@@ -30,17 +30,18 @@ fn guidance_sinusoids(scale: f64, width: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, [1, width]), device)
 }
 
-/// Guidance that a network is told where nobody names one: of diffusers' `LatentConsistencyModelPipeline`.
+/// Default guidance scale of a network that takes the scale as an input: the default of diffusers'
+/// `LatentConsistencyModelPipeline`.
 pub const TOLD_GUIDANCE: f64 = 8.5;
 
-/// The two-layer network that turns sinusoids into the embedding every residual block receives.
+/// The two-layer network that turns sinusoids into the embedding that every residual block receives.
 #[derive(Module, Debug)]
 pub(crate) struct TimestepEmbedding {
     linear_1: Linear,
     linear_2: Linear,
-    /// Adds the guidance, for a network that is told it.
+    /// Projection of the guidance's sinusoids, for a network that takes the guidance scale as an input.
     cond_proj: Option<Linear>,
-    /// The guidance that it is told.
+    /// The guidance scale that such a network receives.
     guidance: f64,
 }
 
@@ -54,7 +55,7 @@ impl TimestepEmbedding {
         }
     }
 
-    /// An embedding that is also told the guidance, in so many sinusoids.
+    /// The embedding with an additional input: the guidance scale, encoded in `sinusoids` sinusoids.
     pub(crate) fn told_guidance(self, sinusoids: usize, device: &Device) -> Self {
         let [width, _] = self.linear_1.weight.dims();
         let cond_proj = LinearConfig::new(sinusoids, width).with_bias(false).init(device);
@@ -65,8 +66,8 @@ impl TimestepEmbedding {
         Self { guidance: scale, ..self }
     }
 
-    /// `[batch, width]` → `[batch, embedding_width]`. Sinusoids are taken in single precision, whatever the
-    /// network's: a half cannot tell neighbouring angles apart.
+    /// `[batch, width]` → `[batch, embedding_width]`. The caller computes the sinusoids in single precision, whatever
+    /// the float type of the network: half precision cannot distinguish neighbouring angles.
     pub(crate) fn forward(&self, sinusoids: Tensor<2>) -> Tensor<2> {
         let dtype = self.linear_1.weight.val().dtype();
         let mut sinusoids = sinusoids.cast(dtype);

@@ -2,10 +2,10 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The files themselves.
+    /// A file cannot be read or written, or its tensors do not fit.
     #[error(transparent)]
     Weights(#[from] dmd_weights::Error),
-    /// The configuration asks for something this implementation does not compute.
+    /// The configuration has an option that this implementation does not support.
     #[error("{network} configuration: {key} = {value} is not supported{hint}")]
     Unsupported {
         /// `UNet` or `autoencoder`.
@@ -14,10 +14,10 @@ pub enum Error {
         key: String,
         /// Its value, as JSON.
         value: String,
-        /// What would be accepted, if anything can be said.
+        /// Which value would be accepted; empty where that is unknown.
         hint: String,
     },
-    /// The samples are too small for a critic's head.
+    /// The bottleneck is too small for a critic's head, or has an odd side.
     #[error(
         "a critic needs a bottleneck with an even side of at least 2, and this network's is {side} × {side}; \
          train without a critic, or on larger samples"

@@ -1,6 +1,5 @@
-//! Stable Diffusion's convolutional networks: the UNet that predicts noise ([`UNet2d`]) and the
-//! autoencoder between pictures and latents ([`Autoencoder`], or the small [`TinyAutoencoder`]), in
-//! diffusers' layout.
+//! Stable Diffusion's convolutional networks in diffusers' layout: the UNet that predicts noise ([`UNet2d`]), and the
+//! autoencoder that converts pictures to latents and back ([`Autoencoder`], or the small [`TinyAutoencoder`]).
 //!
 //! ```text
 //! x_t [b, 4, h, w] ── conv_in ─ down_blocks ─ mid_block ─ up_blocks ─ conv_out ── output
@@ -8,9 +7,9 @@
 //!                                  └──┴──────── skips ──────────┘
 //! ```
 //!
-//! Fields carry the names of the checkpoint's keys, so that a path in the module *is* a key in the
-//! file (the few exceptions are the table in `weights.rs`). Configurations are the same
-//! `config.json` that diffusers reads and writes.
+//! Fields have the names of the checkpoint's keys, so that the path of a parameter in the module is its key in the
+//! file. A table in `weights.rs` lists the few exceptions. Configurations are the same `config.json` that diffusers
+//! reads and writes.
 
 mod attention;
 mod autoencoder;
@@ -53,7 +52,7 @@ pub use unet::UNet;
 pub use weights::{AUTOENCODER_KEYS, TINY_AUTOENCODER_KEYS, UNET_KEYS};
 pub use xl_unet::{XlCondition, XlUNet2d};
 
-/// The example of the package's page is a test.
+/// Compiles and runs the README's example as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -10,56 +10,57 @@ use serde::de::DeserializeOwned;
 
 use crate::{Costs, Discriminator, Error};
 
-/// A diffusion network: its files, its halves, its sizes. [`Preconditioned`](crate::Preconditioned) gives its output
-/// a meaning.
+/// A diffusion network: how it is made, loaded, saved and called. [`Preconditioned`](crate::Preconditioned) defines
+/// what its output means.
 ///
-/// Inputs and outputs are in single precision; a network whose parameters have another float type converts them.
+/// Inputs and outputs are in single precision. A network whose parameters have another float type converts them.
 pub trait Network: Module + ModuleDisplay + Sync {
-    /// What a sample is conditioned on, one row per sample.
+    /// The condition of a batch, one row per sample.
     type Condition: Condition;
-    /// `config.json`.
+    /// The contents of the network's `config.json`.
     type Config: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync;
 
-    /// Where parameter paths differ from a file's keys.
+    /// The differences between parameter paths and the keys of a weight file.
     const KEYS: KeyMap;
 
-    /// Whether samples may have sides that the levels do not halve evenly. As in diffusers, the way up then has the
-    /// sizes of the way down.
+    /// Whether height and width of a sample may be odd at a level that halves them. As in diffusers, an up block then
+    /// takes its size from the skip of the down block.
     const HALVES_ODD: bool = false;
 
-    /// Checks that every option is one that this implementation computes.
+    /// Checks that this implementation supports every option.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] naming the first option that is not.
+    /// [`Error::Unsupported`], which names the first option that is not supported.
     fn validate(config: &Self::Config) -> Result<(), Error>;
 
-    /// A network with fresh random parameters.
+    /// Makes a network with random initial parameters.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] naming the first option that this implementation does not compute.
+    /// [`Error::Unsupported`], which names the first option that is not supported.
     fn init(config: &Self::Config, device: &Device) -> Result<Self, Error>;
 
-    /// What the parts around a network of this configuration have to match.
+    /// Sizes of a network of this configuration that other parts of a model have to match.
     fn sizes(config: &Self::Config) -> Sizes;
 
-    /// The network under a guidance that it is told as a number ([`Sizes::told_guidance`]); any other network is the same
-    /// as before.
+    /// The network with another guidance scale, for a network that takes the scale as an input
+    /// ([`Sizes::told_guidance`]). Any other network is returned unchanged.
     fn with_guidance(self, scale: f64) -> Self {
         let _ = scale;
         self
     }
 
-    /// The network with blocks that are computed again in a backward pass, in place of keeping their activations. The
-    /// gradients are the same bit by bit, but for those of the time embedding's layers, whose sum is in another order.
+    /// The network with blocks that a backward pass recomputes, so that their activations need not be kept (gradient
+    /// checkpointing). The gradients are the same bit for bit, except those of the time embedding's layers, which are
+    /// summed in another order.
     fn recomputing(self) -> Self {
         self
     }
 
-    /// The network computed in another float type than its parameters have ("mixed precision", Micikevicius et al. 2018):
-    /// each layer converts its parameters for the call, and their gradients come back in their own type. Normalisations,
-    /// softmax, the time's embedding and the critic's head stay in single precision.
+    /// The network with computations in another float type than that of its parameters ("mixed precision", Micikevicius
+    /// et al. 2018). Each layer converts its parameters for the call, and the gradients have the type of the
+    /// parameters. Normalisations, softmax, the time embedding and the critic's head stay in single precision.
     fn computing_in(self, dtype: FloatDType) -> Self {
         let _ = dtype;
         self
@@ -75,27 +76,27 @@ pub trait Network: Module + ModuleDisplay + Sync {
     /// - `condition`: `batch` rows
     fn forward(&self, x: Tensor<4>, t: Tensor<1>, condition: &Self::Condition) -> Tensor<4>;
 
-    /// What the network's parts cost for a sample of `[height, width]`. The parameters need no values.
+    /// The costs of the network's parts for one sample of `[height, width]`. The parameters need not be initialised.
     fn costs(&self, side: [usize; 2]) -> Costs;
 
-    /// The first half alone: the output of the middle block, `[batch, channels, height / 2^k, width / 2^k]`, on which
-    /// a critic is placed.
+    /// Runs the first half of the network only. The result is the output of the middle block,
+    /// `[batch, channels, height / 2^k, width / 2^k]`, which is the input of a critic.
     ///
     /// # Shapes
     ///
     /// As [`Self::forward`].
     fn encode(&self, x: Tensor<4>, t: Tensor<1>, condition: &Self::Condition) -> Tensor<4>;
 
-    /// A network with the weights of a file.
+    /// Makes a network with the weights of a file.
     ///
     /// # Errors
     ///
-    /// As [`Self::init`], and when the file's tensors are not the network's.
+    /// As [`Self::init`], and when the file's tensors do not fit the network.
     fn from_tensors(config: &Self::Config, file: &Tensors, device: &Device) -> Result<Self, Error> {
         Ok(dmd_weights::load(Self::init(config, device)?, file, &Self::KEYS)?)
     }
 
-    /// [`Self::from_tensors`], frozen, with the parameters in a float type.
+    /// As [`Self::from_tensors`], but the parameters are frozen and converted to `dtype`.
     ///
     /// # Errors
     ///
@@ -109,7 +110,8 @@ pub trait Network: Module + ModuleDisplay + Sync {
         Ok(dmd_weights::load_in(Self::init(config, device)?, file, &Self::KEYS, dtype)?)
     }
 
-    /// Writes a diffusers folder: the weights, then `config.json`, whose presence says that the folder is whole.
+    /// Writes a diffusers folder: first the weights, then `config.json`. A folder with `config.json` is therefore
+    /// complete.
     ///
     /// # Errors
     ///
@@ -121,7 +123,7 @@ pub trait Network: Module + ModuleDisplay + Sync {
     }
 }
 
-/// Sizes of a network that the parts around it have to match, read from its configuration alone.
+/// Sizes of a network that other parts of a model have to match. They follow from the configuration alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// Channels of `x_t`.
@@ -130,17 +132,17 @@ pub struct Sizes {
     pub out_channels: usize,
     /// Height and width of the samples that the network was trained on.
     pub sample_size: usize,
-    /// The factor between a sample's height and the bottleneck's.
+    /// Height of a sample divided by the height of the bottleneck.
     pub downsampling: usize,
     /// Width of the text features, for a network that attends to them.
     pub context_width: Option<usize>,
-    /// Number of classes; 0 for a network without.
+    /// Number of classes; 0 for a network without classes.
     pub classes: usize,
-    /// Whether the network is told its guidance as a number, as latent consistency models are.
+    /// Whether the network takes the guidance scale as an input, as latent consistency models do.
     pub told_guidance: bool,
     /// Channels of the bottleneck.
     pub bottleneck_channels: usize,
-    /// Groups of every group normalisation.
+    /// Number of groups of every group normalisation.
     pub norm_num_groups: usize,
 }
 
@@ -150,11 +152,11 @@ impl Sizes {
         [self.in_channels, self.sample_size, self.sample_size]
     }
 
-    /// A critic's head for the network's bottleneck, with fresh random parameters.
+    /// Makes a critic's head for the network's bottleneck, with random initial parameters.
     ///
     /// # Errors
     ///
-    /// [`Error::NoCritic`] when the samples are too small for one.
+    /// [`Error::NoCritic`] when the bottleneck is too small, or has an odd side.
     pub fn critic(&self, device: &Device) -> Result<Discriminator, Error> {
         let side = self.sample_size / self.downsampling;
         if side < 2 || !side.is_multiple_of(2) {

@@ -4,16 +4,16 @@ use dmd_core::{Condition, Denoiser, FakeScore, NoiseLevel, Prediction, per_sampl
 
 use crate::{ClassUNet2d, Discriminator, Network, UNet2d};
 
-/// A network with the meaning of its output, and so an estimate of the clean sample:
+/// A network together with the meaning of its output. The two give an estimate of the clean sample:
 /// `x0 = c_skip · x_t + c_out · F(c_in · x_t, time, condition)`.
 ///
-/// With EDM's preconditioning ([`Prediction::Karras`]) the network is told `ln(sigma) / 4` unless [`Self::telling`] says
-/// otherwise; with others it is told the schedule's time.
+/// With EDM's preconditioning ([`Prediction::Karras`]) the network receives `ln(sigma) / 4` as its time, unless
+/// [`Self::telling`] sets another factor. With any other prediction it receives the schedule's time.
 #[derive(Module, Debug)]
 pub struct Preconditioned<N> {
     /// The network `F`.
     pub network: N,
-    /// A critic's head on its bottleneck; a fake score's alone.
+    /// A critic's head on the network's bottleneck. Only a fake score has one.
     critic: Option<Discriminator>,
     #[module(skip)]
     prediction: Prediction,
@@ -35,13 +35,13 @@ impl<N: Network> Preconditioned<N> {
         Self { network, critic: None, prediction, loss: prediction, log_factor: 0.25 }
     }
 
-    /// The same denoiser under EDM's preconditioning, whose network is told `log_factor · ln(sigma)`.
+    /// The same denoiser with another time under EDM's preconditioning: the network receives `log_factor · ln(sigma)`.
     pub fn telling(self, log_factor: f64) -> Self {
         Self { log_factor, ..self }
     }
 
-    /// The same denoiser, trained as a fake score on the squared error of another parameterisation:
-    /// [`Prediction::Velocity`] gives high noise levels their full weight.
+    /// The same denoiser with another loss: as a fake score it is trained on the squared error of the parameterisation
+    /// `loss`. [`Prediction::Velocity`] gives high noise levels their full weight.
     pub fn with_loss(self, loss: Prediction) -> Self {
         Self { loss, ..self }
     }
@@ -52,17 +52,17 @@ impl<N: Network> Preconditioned<N> {
     }
 
     /// The same denoiser, frozen, with its network in another float type. Its inputs and outputs stay in single
-    /// precision, and with them the step to x0, which multiplies errors by 14.6 at t = 999.
+    /// precision. So does the conversion to x0, which multiplies errors by 14.6 at t = 999.
     pub fn in_precision(self, dtype: FloatDType) -> Self {
         Self { network: dmd_weights::cast(self.network, dtype), ..self }
     }
 
-    /// The same denoiser with what `change` makes of its network.
+    /// The same denoiser with `change` applied to its network.
     pub fn map_network(self, change: impl FnOnce(N) -> N) -> Self {
         Self { network: change(self.network), ..self }
     }
 
-    /// The critic's head, if it has one.
+    /// The critic's head, if the denoiser has one.
     pub fn critic(&self) -> Option<&Discriminator> {
         self.critic.as_ref()
     }
@@ -72,7 +72,7 @@ impl<N: Network> Preconditioned<N> {
         self.prediction
     }
 
-    /// The network's input and the time it is told.
+    /// The network's input, and the time that the network receives.
     fn inputs(&self, x_t: Tensor<4>, level: &NoiseLevel) -> (Tensor<4>, Tensor<1>) {
         let t = match self.prediction {
             Prediction::Karras { .. } => level.sigma.clone().log() * self.log_factor,
@@ -98,7 +98,7 @@ impl<N: Network> FakeScore for Preconditioned<N> {
         self.loss.loss_weight(level)
     }
 
-    /// The encoder and the middle block only, without guidance.
+    /// Runs only the down blocks and the middle block, without guidance.
     fn logits(&self, x_t: Tensor<4>, level: &NoiseLevel, condition: &N::Condition) -> Option<Tensor<2>> {
         let critic = self.critic.as_ref()?;
         let [batch, ..] = x_t.dims();

@@ -14,12 +14,12 @@ pub(crate) struct Downsample {
 }
 
 impl Downsample {
-    /// The UNet's: one row and column of zeros on every side.
+    /// The UNet's downsampling, which pads one row or column of zeros on every side.
     pub(crate) fn symmetric(channels: usize, device: &Device) -> Self {
         Self::new(channels, PaddingConfig2d::Explicit(1, 1, 1, 1), device)
     }
 
-    /// The autoencoder's: zeros below and to the right only.
+    /// The autoencoder's downsampling, which pads zeros below and to the right only.
     pub(crate) fn below_right(channels: usize, device: &Device) -> Self {
         Self::new(channels, PaddingConfig2d::Explicit(0, 0, 1, 1), device)
     }
@@ -33,7 +33,7 @@ impl Downsample {
         convolution(&self.conv, x)
     }
 
-    /// What it costs on `[height, width]`, and the size of its output.
+    /// The cost for an input of `[height, width]`, and the size of the output.
     pub(crate) fn cost(&self, side: [usize; 2]) -> (Cost, [usize; 2]) {
         let after = side.map(|side| side.div_ceil(2));
         let (positions, [_, output]) = (after[0] * after[1], cost::channels(&self.conv));
@@ -57,15 +57,15 @@ impl Upsample {
         doubled_convolution(&self.conv, x)
     }
 
-    /// What it costs to `[height, width]`: the doubled picture is kept, and the output.
+    /// The cost for an output of `[height, width]`. Kept are the doubled input and the output.
     pub(crate) fn cost(&self, [height, width]: [usize; 2]) -> Cost {
         let [input, output] = cost::channels(&self.conv);
         let out = output * height * width;
         Cost::of(self, out + input * height * width, out, cost::convolution(&self.conv, height * width))
     }
 
-    /// [`Self::forward`] to the size of a skip, which lacks the last row or column where the way down halved an odd
-    /// number of them.
+    /// As [`Self::forward`], but the output has the size of a skip. The last row or column is cut off where the down
+    /// path halved an odd number of them.
     ///
     /// # Panics
     ///
@@ -75,12 +75,13 @@ impl Upsample {
         if [height, width] == [2 * from_height, 2 * from_width] {
             return self.forward(x);
         }
-        // Cut before the convolution: its border is zeros, not what was cut.
+        // The cut comes before the convolution, so that the convolution's border is zeros and not the values that were
+        // cut off.
         convolution(&self.conv, doubled(x).narrow(2, 0, height).narrow(3, 0, width))
     }
 }
 
-/// The mean of every 2×2 positions.
+/// Averages every 2×2 positions.
 pub(crate) fn halved(x: Tensor<4>) -> Tensor<4> {
     let [batch, channels, height, width] = x.dims();
     x.reshape([batch, channels, height / 2, 2, width / 2, 2]).mean_dims(&[3, 5]).reshape([

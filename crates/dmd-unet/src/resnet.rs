@@ -25,7 +25,7 @@ pub(crate) fn group_norm(groups: usize, channels: usize, epsilon: f64, device: &
     GroupNormConfig::new(groups, channels).with_epsilon(epsilon).init(device)
 }
 
-/// A group normalisation and what follows it, in one pass where the backend has one.
+/// Applies a group normalisation and then `activation`, in one pass where the backend has a kernel for both.
 pub(crate) fn apply_norm(norm: &GroupNorm, x: Tensor<4>, activation: Activation) -> Tensor<4> {
     let affine = "our group norms always have scale and shift";
     let gamma = norm.gamma.as_ref().expect(affine).val();
@@ -33,15 +33,15 @@ pub(crate) fn apply_norm(norm: &GroupNorm, x: Tensor<4>, activation: Activation)
     dmd_kernels::group_norm(x, gamma, beta, norm.num_groups, norm.epsilon, activation)
 }
 
-/// What a residual block does to height and width, on its way and around it.
+/// How a residual block changes height and width, both of its hidden path and of its shortcut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Resample {
-    /// Keeps them.
+    /// Keeps height and width.
     #[default]
     Keep,
-    /// Halves them by averaging 2×2.
+    /// Halves height and width by averaging 2×2 positions.
     Halve,
-    /// Doubles them by repetition.
+    /// Doubles height and width by repeating every position.
     Double,
 }
 
@@ -55,24 +55,24 @@ impl Resample {
     }
 }
 
-/// How a residual block takes the time embedding in.
+/// How a residual block uses the time embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum TimeScaleShift {
-    /// It is added before the second normalisation.
+    /// The embedding is added before the second normalisation.
     #[default]
     #[serde(rename = "default")]
     Added,
-    /// It scales and shifts what the second normalisation gives (ADM).
+    /// The embedding scales and shifts the output of the second normalisation (ADM).
     #[serde(rename = "scale_shift")]
     ScaleShift,
 }
 
-/// Shape of a residual block.
+/// Options of a residual block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ResnetConfig {
     pub(crate) input: usize,
     pub(crate) output: usize,
-    /// Width of the time embedding; none in the autoencoder.
+    /// Width of the time embedding; `None` in the autoencoder, which has no time.
     pub(crate) embedding: Option<usize>,
     pub(crate) groups: usize,
     pub(crate) epsilon: f64,
@@ -80,7 +80,8 @@ pub(crate) struct ResnetConfig {
     pub(crate) resample: Resample,
 }
 
-/// diffusers' `ResnetBlock2D`: two normalised convolutions around a skip, the time added between.
+/// diffusers' `ResnetBlock2D`: two convolutions, each after a normalisation, with a shortcut around both. The time
+/// embedding enters between the convolutions.
 #[derive(Module, Debug)]
 pub(crate) struct ResnetBlock {
     norm1: GroupNorm,
@@ -118,12 +119,12 @@ impl ResnetConfig {
 }
 
 impl ResnetBlock {
-    /// Channels that go in.
+    /// Number of input channels.
     pub(crate) fn input(&self) -> usize {
         cost::channels(&self.conv1)[0]
     }
 
-    /// What the block costs on `[height, width]`, and the size of its output.
+    /// The cost of the block for an input of `[height, width]`, and the size of its output.
     pub(crate) fn cost(&self, [height, width]: [usize; 2]) -> (Cost, [usize; 2]) {
         let [input, output] = cost::channels(&self.conv1);
         let side = match self.resample {
@@ -133,14 +134,14 @@ impl ResnetBlock {
         };
         let positions = side[0] * side[1];
         let resampled = self.resample != Resample::Keep;
-        // Kept by the first normalisation is the input, another block's output. Its own output, where it is resampled, is
-        // kept by nothing.
-        let mut kept = input * positions; // by the first convolution
+        // The first normalisation keeps the block's input, which is already counted as the output of another block. No
+        // layer keeps the output of the first normalisation where that output is resampled.
+        let mut kept = input * positions; // kept by the first convolution
         kept += if resampled && self.conv_shortcut.is_some() { input * positions } else { 0 };
         kept += match self.scale_shift {
-            // By the second normalisation and convolution.
+            // Kept by the second normalisation and the second convolution.
             TimeScaleShift::Added => 2 * output * positions,
-            // By the normalisation, the product, SiLU and the convolution.
+            // Kept by the second normalisation, the product, SiLU and the second convolution.
             TimeScaleShift::ScaleShift => 4 * output * positions,
         };
         kept += output * positions;
@@ -151,7 +152,7 @@ impl ResnetBlock {
         (Cost::of(self, kept, output * positions, operations), side)
     }
 
-    /// `x: [batch, input, height, width]`, `embedding: [batch, width]` where the block has one.
+    /// `x: [batch, input, height, width]`; `embedding: [batch, width]`, for a block that uses a time embedding.
     pub(crate) fn forward(&self, x: Tensor<4>, embedding: Option<&Tensor<2>>) -> Tensor<4> {
         let h = self.resample.apply(apply_norm(&self.norm1, x.clone(), Activation::Silu));
         let x = self.resample.apply(x);

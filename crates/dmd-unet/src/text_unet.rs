@@ -11,11 +11,11 @@ use crate::{Costs, Error, Network, Sizes, UNET_KEYS, UNet};
 /// diffusers' `UNet2DConditionModel` as Stable Diffusion 1.x and 2.x use it.
 pub type UNet2d = UNet<SpatialTransformer>;
 
-/// Tokens of a prompt, as CLIP has them.
+/// Number of tokens of a prompt in CLIP.
 pub(crate) const TOKENS: usize = 77;
 
 impl UNetConfig {
-    /// A network with fresh random parameters.
+    /// Makes a network with random initial parameters.
     ///
     /// # Errors
     ///

@@ -1,17 +1,17 @@
-//! Large pictures piece by piece: overlapping tiles, blended linearly where they overlap, as
-//! diffusers' `enable_tiling` does.
+//! Processes a large picture in overlapping tiles and blends them linearly where they overlap, as diffusers'
+//! `enable_tiling` does.
 
 use burn::tensor::{Tensor, TensorData};
 
-/// The share of a tile that its neighbour covers too (diffusers' `tile_overlap_factor`).
+/// The fraction of a tile that its neighbour also covers (diffusers' `tile_overlap_factor`).
 const OVERLAP: f64 = 0.25;
 
-/// Tiles of one side length, in latents and in pixels.
+/// The side length of square tiles: in latents for one of the two fields, in pixels for the other.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tiles {
-    /// Side of an input tile.
+    /// Side length of an input tile.
     pub(crate) input: usize,
-    /// Side of an output tile.
+    /// Side length of an output tile.
     pub(crate) output: usize,
 }
 
@@ -59,7 +59,8 @@ fn cropped(x: Tensor<4>, axis: usize, length: usize) -> Tensor<4> {
     x.narrow(axis, 0, length)
 }
 
-/// `next` with its first `extent` rows (or columns) faded in from the last ones of `previous`.
+/// Returns `next`, whose first `extent` rows or columns are a linear transition from the last rows or columns of
+/// `previous`.
 fn blended(previous: Tensor<4>, next: Tensor<4>, axis: usize, extent: usize) -> Tensor<4> {
     let (before, length) = (previous.dims()[axis], next.dims()[axis]);
     let extent = extent.min(before).min(length);

@@ -1,5 +1,5 @@
-//! TAESD, the distilled autoencoder (madebyollin): diffusers' `AutoencoderTiny`. At 512×512 its decoder
-//! takes 0.14 TFLOP where the full one takes 2.51.
+//! TAESD, the distilled autoencoder (madebyollin): diffusers' `AutoencoderTiny`. At 512×512 its decoder needs 0.14
+//! TFLOP; the decoder of the full autoencoder needs 2.51 TFLOP.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::resnet::conv3x3;
 use crate::{Error, TINY_AUTOENCODER_KEYS, TinyAutoencoderConfig};
 
 impl TinyAutoencoderConfig {
-    /// A network with fresh random parameters.
+    /// Makes a network with random initial parameters.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl TinyAutoencoderConfig {
     }
 }
 
-/// `AutoencoderTinyBlock`: three convolutions around a skip.
+/// diffusers' `AutoencoderTinyBlock`: three convolutions with a shortcut around them.
 #[derive(Module, Debug)]
 struct Block {
     first: Conv2d,
@@ -73,8 +73,7 @@ struct Block {
     third: Conv2d,
 }
 
-/// A layer of the checkpoint's sequence: a convolution, a residual block, or a place without
-/// parameters.
+/// A layer of the checkpoint's sequence: a convolution, a residual block, or a layer without parameters.
 #[derive(Module, Debug)]
 struct Layer {
     plain: Option<Conv2d>,
@@ -102,7 +101,8 @@ struct Sequence {
 }
 
 impl Sequence {
-    /// A place without parameters is the activation after the first convolution, or a doubling.
+    /// A layer without parameters is the activation after the first convolution, or else a doubling of height and
+    /// width.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.layers.iter().enumerate().fold(x, |x, (place, layer)| match (&layer.plain, &layer.block) {
             (Some(conv), _) => convolution(conv, x),
@@ -117,7 +117,8 @@ impl Sequence {
     }
 }
 
-/// diffusers' `AutoencoderTiny`: pictures in [−1, 1] to latents and back, deterministic both ways.
+/// diffusers' `AutoencoderTiny`. It converts pictures in [−1, 1] to latents and back; both directions are
+/// deterministic.
 #[derive(Module, Debug)]
 pub struct TinyAutoencoder {
     encoder: Sequence,
@@ -139,14 +140,14 @@ impl TinyAutoencoder {
         Ok((network, config))
     }
 
-    /// The scaled latents of pictures `[batch, 3, height, width]` in [−1, 1].
+    /// Encodes pictures, `[batch, 3, height, width]` in [−1, 1], to scaled latents.
     pub fn encode(&self, image: Tensor<4>) -> Tensor<4> {
         self.encoder.forward((image + 1.0) / 2.0) * self.scaling_factor
     }
 
-    /// The pictures of scaled latents `[batch, latent_channels, height, width]`, about [−1, 1].
+    /// Decodes scaled latents, `[batch, latent_channels, height, width]`, to pictures of about [−1, 1].
     pub fn decode(&self, latent: Tensor<4>) -> Tensor<4> {
-        // TAESD's soft clamp of latents to [−3, 3].
+        // TAESD softly clamps latents to [−3, 3].
         let latent = (latent / (3.0 * self.scaling_factor)).tanh() * 3.0;
         self.decoder.forward(latent) * 2.0 - 1.0
     }

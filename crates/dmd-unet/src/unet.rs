@@ -13,8 +13,8 @@ use crate::embedding::{TimestepEmbedding, sinusoidal};
 use crate::resnet::{apply_norm, conv3x3, group_norm};
 use crate::{Error, Network};
 
-/// A UNet of residual blocks, told the time and perhaps a class, with attention `A`: the body of [`UNet2d`] and
-/// [`ClassUNet2d`].
+/// A UNet of residual blocks with attention `A`, conditioned on the time and for some networks on a class. [`UNet2d`]
+/// and [`ClassUNet2d`] are this type with two kinds of attention.
 ///
 /// [`UNet2d`]: crate::UNet2d
 /// [`ClassUNet2d`]: crate::ClassUNet2d
@@ -28,15 +28,15 @@ pub struct UNet<A> {
     up_blocks: Vec<UpBlock<A>>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
-    /// Whether a backward pass computes the blocks again.
+    /// Whether a backward pass recomputes the blocks.
     #[module(skip)]
     recompute: bool,
-    /// The float type to compute in, where it is another one than the parameters'.
+    /// The float type of the computations, where it differs from that of the parameters.
     #[module(skip)]
     computed: Option<FloatDType>,
 }
 
-/// The network after its first half.
+/// The tensors between the first half of the network and the second.
 pub(crate) struct Encoded<C> {
     /// Output of the middle block, `[batch, channels, height / 2^k, width / 2^k]`.
     bottleneck: Tensor<4>,
@@ -51,17 +51,17 @@ impl<C> Encoded<C> {
     }
 }
 
-/// Sizes of a [`UNet`], whatever its attention.
+/// The options from which a [`UNet`] with any attention is made.
 pub(crate) struct BodyConfig<'a, A> {
     pub(crate) in_channels: usize,
     pub(crate) out_channels: usize,
     pub(crate) classes: Option<usize>,
-    /// Sinusoids of the guidance, for a network that is told it.
+    /// Number of sinusoids of the guidance scale, for a network that takes the scale as an input.
     pub(crate) guidance: Option<usize>,
     pub(crate) blocks: BlockConfig<'a, A>,
-    /// The levels on the way down, from the top.
+    /// The down blocks, from the highest resolution to the lowest.
     pub(crate) down: Vec<Level>,
-    /// The levels on the way up, from the deepest.
+    /// The up blocks, from the lowest resolution to the highest.
     pub(crate) up: Vec<Level>,
 }
 
@@ -96,7 +96,7 @@ impl<A: Attend> BodyConfig<'_, A> {
     }
 }
 
-/// Channels of every skip, in the order in which the way down makes them.
+/// Channels of every skip, in the order in which the down path makes the skips.
 fn skip_channels(channels: &[usize], layers: usize) -> Vec<usize> {
     let mut skips = vec![channels[0]];
     for (level, channels_here) in channels.iter().enumerate() {
@@ -108,12 +108,12 @@ fn skip_channels(channels: &[usize], layers: usize) -> Vec<usize> {
     skips
 }
 
-/// A tensor in another float type; the same tensor when it has that type.
+/// The tensor converted to a float type. A tensor that has the type already is returned unchanged.
 pub(crate) fn in_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
     if x.dtype() == dtype { x } else { x.cast(dtype) }
 }
 
-/// A tensor in single precision.
+/// The tensor in single precision.
 fn in_single(x: Tensor<4>) -> Tensor<4> {
     in_type(x, FloatDType::F32.into())
 }
@@ -132,8 +132,8 @@ impl<A: Attend> UNet<A> {
         Self { computed: Some(dtype), ..self }
     }
 
-    /// The float type that the network computes in: what its device computes in with parameters of their type, unless another one was
-    /// asked for.
+    /// The float type in which the network computes: what its device computes in with parameters of their type, unless
+    /// [`Self::computed_in`] set another.
     pub(crate) fn dtype(&self) -> DType {
         let of_parameters = || {
             let weight = self.conv_in.weight.val();
@@ -142,7 +142,7 @@ impl<A: Attend> UNet<A> {
         self.computed.map_or_else(of_parameters, DType::from)
     }
 
-    /// What the network's parts cost for a sample of `[height, width]` with so many tokens of a context.
+    /// The costs of the network's parts for a sample of `[height, width]` and a context of `tokens` tokens.
     pub(crate) fn costs_on(&self, [height, width]: [usize; 2], tokens: usize) -> Costs {
         let Self { time_embedding, class_embedding, conv_in, conv_norm_out, conv_out, .. } = self;
         let [_, channels] = cost::channels(conv_in);
@@ -161,7 +161,7 @@ impl<A: Attend> UNet<A> {
             let side = block.costs(sides[sides.len() - 1], tokens, &mut down);
             sides.push(side);
         }
-        // The last level is not followed by another size.
+        // The last down block does not change the resolution, so the last entry repeats the one before it.
         let mut side = sides.pop().unwrap_or([height, width]);
         self.mid_block.costs(side, tokens, &mut down);
         let mut up = Vec::new();
@@ -177,11 +177,11 @@ impl<A: Attend> UNet<A> {
         Costs { down, up }
     }
 
-    /// What the network is told beside the picture and the context: the time, and the class where it has any.
+    /// The embedding of the time, plus that of the classes for a network with classes: `[batch, width]`.
     ///
     /// # Panics
     ///
-    /// If classes are given to a network without, or none to a network with.
+    /// If the network has classes and `classes` is `None`, or the other way round.
     pub(crate) fn embedding(&self, t: Tensor<1>, classes: Option<&Tensor<2>>) -> Tensor<2> {
         let [width, ..] = self.conv_in.weight.dims();
         let time = self.time_embedding.forward(sinusoidal(t, width));
@@ -196,7 +196,7 @@ impl<A: Attend> UNet<A> {
         }
     }
 
-    /// The first half: down to and including the middle block.
+    /// The first half of the network, up to and including the middle block.
     pub(crate) fn down(
         &self,
         x: Tensor<4>,
@@ -213,8 +213,8 @@ impl<A: Attend> UNet<A> {
         Encoded { bottleneck, skips, told }
     }
 
-    /// The second half: from the bottleneck and the skips to the output, `[batch, out_channels, height, width]`, in
-    /// single precision.
+    /// The second half of the network. It computes the output, `[batch, out_channels, height, width]` in single
+    /// precision, from the bottleneck and the skips.
     pub(crate) fn up(&self, encoded: Encoded<A::Context>) -> Tensor<4> {
         let Encoded { bottleneck, mut skips, told } = encoded;
         let mut h = bottleneck;
@@ -240,7 +240,8 @@ where
         Ok((Self::from_file(&path, &config, device)?, config))
     }
 
-    /// Reads a bare state dict, such as a distilled generator's, for a known configuration.
+    /// Reads a weight file without a configuration of its own, such as that of a distilled generator, for the given
+    /// configuration.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 use dmd_weights::KeyMap;
 
-/// Where the UNets' parameter paths differ from diffusers' keys: the kind of a layer is not part of a key.
+/// Differences between the UNets' parameter paths and diffusers' keys. The variant of an enum is part of a path but not
+/// of a key.
 pub const UNET_KEYS: KeyMap = KeyMap {
     prefix: "",
     renames: &[
@@ -9,21 +10,22 @@ pub const UNET_KEYS: KeyMap = KeyMap {
         ("Convolution", ""),
         ("Linear", ""),
         ("Residual", ""),
-        // SDXL's network around that of Stable Diffusion.
+        // The field of SDXL's network that holds the network of Stable Diffusion.
         ("body", ""),
     ],
     aliases: &[],
 };
 
-/// The autoencoder's paths are diffusers' keys; Stable Diffusion 1.5's own file still has the older
-/// names of the attention's projections.
+/// The autoencoder's paths are diffusers' keys. The file of Stable Diffusion 1.5 has older names for the attention's
+/// projections.
 pub const AUTOENCODER_KEYS: KeyMap = KeyMap {
     prefix: "",
     renames: &[],
     aliases: &[("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")],
 };
 
-/// The tiny autoencoder's sequences: activations between the convolutions count as places.
+/// Differences between the tiny autoencoder's paths and diffusers' keys. In a key, the index in a sequence also counts
+/// the activations between the convolutions.
 pub const TINY_AUTOENCODER_KEYS: KeyMap = KeyMap {
     prefix: "",
     renames: &[

@@ -9,12 +9,12 @@ use crate::text_unet::TOKENS;
 use crate::unet::{Encoded, in_type};
 use crate::{Costs, Error, Network, Sizes, UNET_KEYS, UNet2d};
 
-/// What a sample of Stable Diffusion XL is conditioned on, one row per sample.
+/// The condition of Stable Diffusion XL's network, one row per sample.
 #[derive(Debug, Clone)]
 pub struct XlCondition {
-    /// Features of the words, `[batch, tokens, cross_attention_dim]`.
+    /// Features of the prompt's tokens, `[batch, tokens, cross_attention_dim]`.
     pub text: Tensor<3>,
-    /// Features of the whole prompt, `[batch, pooled_width]`.
+    /// Pooled features of the whole prompt, `[batch, pooled_width]`.
     pub pooled: Tensor<2>,
     /// Original height and width, top and left of the crop, target height and width, in pixels, `[batch, 6]`.
     pub sizes: Tensor<2>,
@@ -44,18 +44,18 @@ impl Condition for XlCondition {
     }
 }
 
-/// diffusers' `UNet2DConditionModel` as Stable Diffusion XL uses it: [`UNet2d`], which is also told the pooled text and
-/// the picture's sizes.
+/// diffusers' `UNet2DConditionModel` as Stable Diffusion XL uses it: a [`UNet2d`] that also takes the pooled text
+/// features and the picture's sizes.
 #[derive(Module, Debug)]
 pub struct XlUNet2d {
     body: UNet2d,
     add_embedding: TimestepEmbedding,
-    /// Sinusoids of each size.
+    /// Number of sinusoids that encode each size.
     sinusoids: usize,
 }
 
 impl XlUNetConfig {
-    /// A network with fresh random parameters.
+    /// Makes a network with random initial parameters.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Files that are always whole: the old content or the new.
+//! Writes files so that they are always complete: a reader finds the old content or the new.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -6,34 +6,35 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, disk};
 
-/// Bytes that are collected before the system is asked to write them.
+/// Size of the write buffer in bytes.
 const BUFFER: usize = 1 << 20;
 
-/// Links that are followed from a name to its file, as many as Linux follows.
+/// Maximum number of symbolic links that are followed from a name to its file; the same number as in Linux.
 const LINKS: usize = 40;
 
 /// How a file is written under a name.
 enum Target {
-    /// Beside this path, then renamed to it.
+    /// Write a file beside this path, then rename it to this path.
     Beside(PathBuf),
-    /// Into what already has the name: a pipe or a device, which must not be replaced.
+    /// Write into the existing pipe or device of this name, which must not be replaced.
     Into(PathBuf),
 }
 
-/// Writes bytes so that the file is always whole: they are written beside it, made durable and renamed to its name.
-/// Missing parent folders are made. Where `path` is a symbolic link, the file it leads to is replaced and the link
-/// stays. A pipe or a device is written into.
+/// Writes bytes so that the file is always complete: they are written to a temporary file beside it, which is made
+/// durable and then renamed. Missing parent folders are created. If `path` is a symbolic link, the file that it leads
+/// to is replaced and the link stays. A pipe or a device is written into.
 ///
 /// # Errors
 ///
-/// [`Error::Write`] when a step fails, or when `path` is a folder. The old content stays, and nothing is left beside it.
+/// [`Error::Write`] when a step fails, or when `path` is a folder. The old content then stays, and no temporary file is
+/// left.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write_with(path, |out| {
         out.write_all(bytes).map_err(|source| Error::Write { path: path.to_owned(), source })
     })
 }
 
-/// [`write_atomic`] with what `fill` writes.
+/// As [`write_atomic`], with the content that `fill` writes.
 pub(crate) fn write_with(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> Result<(), Error>,
@@ -55,7 +56,7 @@ pub(crate) fn write_with(
             let mut sibling = sibling(parent).map_err(failed)?;
             let written = write_beside(&mut sibling, fill, &failed)
                 .and_then(|()| disk::rename(sibling.path(), &file).map_err(failed));
-            // Nothing is left to clean up after the renaming, and a killed process cleans nothing up.
+            // After the renaming no temporary file exists, and a killed process would not clean up.
             sibling.disable_cleanup(written.is_ok() || disk::is_killed());
             written
         }
@@ -68,7 +69,7 @@ fn sibling(parent: &Path) -> io::Result<tempfile::NamedTempFile> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // As any other new file: what the user's mask leaves of it.
+        // The permissions of any new file: the system removes those in the user's umask.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     builder.tempfile_in(parent)
@@ -81,7 +82,7 @@ fn write_beside(
 ) -> Result<(), Error> {
     let mut out = BufWriter::with_capacity(BUFFER, disk::Written(sibling.as_file_mut()));
     let filled = fill(&mut out).and_then(|()| out.flush().map_err(failed));
-    // Dropping the writer would try to write the rest once more.
+    // Dropping the writer itself would try to write the rest of the buffer again.
     drop(out.into_parts());
     filled?;
     disk::sync_file(sibling.as_file()).map_err(failed)
@@ -89,7 +90,7 @@ fn write_beside(
 
 fn target(path: &Path) -> io::Result<Target> {
     match fs::metadata(path) {
-        // A folder, too: opening it for writing is an error that says so.
+        // This includes folders. Opening one for writing returns an error that says that it is a folder.
         Ok(found) if !found.is_file() => return Ok(Target::Into(path.to_owned())),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -99,7 +100,7 @@ fn target(path: &Path) -> io::Result<Target> {
         if !fs::symlink_metadata(&file).is_ok_and(|found| found.is_symlink()) {
             return Ok(Target::Beside(file));
         }
-        // /dev/stdout leads to an open file of this process, which need not have a name.
+        // `/dev/stdout` leads to an open file of this process, which may have no name.
         if file.starts_with("/proc") {
             return Ok(Target::Into(path.to_owned()));
         }

@@ -1,10 +1,10 @@
-//! Stored values as f32 and back.
+//! Converts stored values to f32 and back.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-/// Stored floats in f32; `None` for a type that is not a float's, or that no weights are stored in.
+/// Converts stored floats to f32. Returns `None` for a type that holds no floats, or that is not supported for weights.
 pub(crate) fn to_floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     Some(match dtype {
         Dtype::F32 => each(bytes, |b| f32::from_le_bytes(*b)),
@@ -17,7 +17,7 @@ pub(crate) fn to_floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     })
 }
 
-/// Stored whole numbers; `None` for another type.
+/// Converts stored integers to i64. Returns `None` for another type.
 pub(crate) fn to_integers(dtype: Dtype, bytes: &[u8]) -> Option<Vec<i64>> {
     Some(match dtype {
         Dtype::I64 => each(bytes, |b| i64::from_le_bytes(*b)),
@@ -26,7 +26,7 @@ pub(crate) fn to_integers(dtype: Dtype, bytes: &[u8]) -> Option<Vec<i64>> {
     })
 }
 
-/// Values as a file stores them, or the first finite one that would become infinite.
+/// Converts values to the bytes that a file stores. The error is the first finite value that would become infinite.
 pub(crate) fn from_floats(dtype: Dtype, values: &[f32]) -> Result<Vec<u8>, f32> {
     let overflows = |back: fn(f32) -> f32| {
         let first = values.iter().find(|value| value.is_finite() && !back(**value).is_finite());
@@ -45,13 +45,14 @@ pub(crate) fn from_floats(dtype: Dtype, values: &[f32]) -> Result<Vec<u8>, f32> 
     })
 }
 
-/// Values of one byte each, by a table of all of them.
+/// Converts values of one byte each, with a table of all 256 codes.
 fn eighths(bytes: &[u8], value: fn(u8) -> f32) -> Vec<f32> {
     let table: Vec<f32> = (0..=u8::MAX).map(value).collect();
     bytes.iter().filter_map(|byte| table.get(usize::from(*byte)).copied()).collect()
 }
 
-/// 1 bit of sign, 4 of exponent with bias 7, 3 of mantissa. There is no infinity; the largest code is not a number.
+/// The format has 1 sign bit, 4 exponent bits with bias 7, and 3 mantissa bits. It has no infinity; the code with all
+/// exponent and mantissa bits set is NaN.
 fn e4m3(code: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(code >> 3 & 15), f32::from(code & 7));
     let magnitude = match (exponent, code & 7) {
@@ -62,7 +63,7 @@ fn e4m3(code: u8) -> f32 {
     if code & 128 == 0 { magnitude } else { -magnitude }
 }
 
-/// The upper half of an f16.
+/// A code of this format is the upper byte of an f16.
 fn e5m2(code: u8) -> f32 {
     f16::from_bits(u16::from(code) << 8).to_f32()
 }
@@ -71,8 +72,8 @@ fn each<const N: usize, T>(bytes: &[u8], value: impl Fn(&[u8; N]) -> T) -> Vec<T
     bytes.as_chunks::<N>().0.iter().map(value).collect()
 }
 
-/// Half-precision values a piece at a time, by the processor's own conversion; the stored bytes need
-/// not be aligned.
+/// Converts half-precision values piece by piece, with the processor's conversion instructions where it has them. The
+/// stored bytes need not be aligned.
 fn halves<T: bytemuck::Pod>(bytes: &[u8], convert: impl Fn(&[T], &mut [f32])) -> Vec<f32> {
     const PIECE: usize = 4096;
     let mut values = vec![0.0; bytes.len() / size_of::<T>()];

@@ -1,18 +1,18 @@
-//! The file operations after which something could be lost, one function each, so that a test can let any of them
-//! fail. Each makes what it did durable: a file or folder is on the disk when its function returns.
+//! The file operations that could lose data, one function each, so that a test can make any of them fail. Each function
+//! returns only when its result is durable on the disk.
 
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// What befalls the file operations of a test's thread.
+/// A fault that a test injects into the file operations of its thread.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The operation of this number fails, counted from 0; later ones work: a full disk, say.
+    /// The operation with this number, counted from 0, fails, and later ones work. An example is a full disk.
     Fails(usize),
-    /// The operation of this number stops halfway, and nothing happens after it: the process was killed there.
+    /// The operation with this number stops halfway, and no later one has an effect, as if the process had been killed.
     Killed(usize),
 }
 
@@ -20,7 +20,8 @@ thread_local! {
     static PLAN: Cell<Option<(Fault, usize)>> = const { Cell::new(None) };
 }
 
-/// Runs `work` with a fault in this crate's file operations on this thread, and counts them. For tests.
+/// Runs `work` with a fault in this crate's file operations on this thread, and returns how many operations there were.
+/// For tests.
 #[doc(hidden)]
 pub fn with_fault<T>(fault: Fault, work: impl FnOnce() -> T) -> (T, usize) {
     PLAN.set(Some((fault, 0)));
@@ -50,7 +51,7 @@ fn injected() -> io::Error {
     io::Error::other("a test lets this operation fail")
 }
 
-/// An operation that happens whole or not at all.
+/// Runs an operation that happens completely or not at all.
 fn whole<T>(operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     match step() {
         Step::Works => operation(),
@@ -58,12 +59,12 @@ fn whole<T>(operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Whether a test has killed this process: what would clean up after an error does not run then either.
+/// Whether a test simulates that this process was killed. Code that cleans up after an error must not run then.
 pub(crate) fn is_killed() -> bool {
     matches!(PLAN.get(), Some((Fault::Killed(at), number)) if number > at)
 }
 
-/// A file that is written piece by piece.
+/// A writer whose single writes can be made to fail.
 pub(crate) struct Written<W>(pub(crate) W);
 
 impl<W: Write> Write for Written<W> {
@@ -80,18 +81,18 @@ impl<W: Write> Write for Written<W> {
     }
 }
 
-/// Makes a folder and those above it.
+/// Creates a folder and its missing parents.
 pub(crate) fn create_folders(path: &Path) -> io::Result<()> {
     whole(|| fs::create_dir_all(path))
 }
 
-/// Gives a file or folder another name in the same folder, in the place of a file that has it.
+/// Renames a file or folder within its parent folder. A file that already has the new name is replaced.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     whole(|| fs::rename(from, to))?;
     sync_folder(to.parent().unwrap_or(Path::new("")))
 }
 
-/// Removes a folder with all that it holds; one that does not exist is removed already.
+/// Removes a folder with its content. It is no error if the folder does not exist.
 pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
     let result = match step() {
         Step::Works => fs::remove_dir_all(path),
@@ -109,7 +110,7 @@ pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits until a file is on the disk. Faults are not those of the power: tests with one need not wait.
+/// Waits until a file is on the disk. Tests with a fault do not wait, because they do not simulate a loss of power.
 fn sync(file: &File) -> io::Result<()> {
     if PLAN.get().is_some() { Ok(()) } else { file.sync_all() }
 }
@@ -118,12 +119,12 @@ pub(crate) fn sync_file(file: &File) -> io::Result<()> {
     whole(|| sync(file))
 }
 
-/// Makes the names in a folder durable, where the system can do that.
+/// Makes the entries of a folder durable, where the system can do that.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let synced = whole(|| if cfg!(unix) { sync(&File::open(path)?) } else { Ok(()) });
     match synced {
-        // Some network file systems cannot, and a folder that may be written to need not be readable.
+        // Some network file systems cannot sync a folder, and a folder with write permission may lack read permission.
         Err(error)
             if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied) =>
         {
@@ -133,7 +134,7 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a folder and all that it holds durable.
+/// Makes a folder and all of its content durable.
 pub(crate) fn sync_all_within(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -1,5 +1,5 @@
-//! Model folders in the program's memory, read by paths as folders on the disk are: a part of the program, or bytes that it
-//! got while it runs.
+//! Model folders in the program's memory, which are read through paths like folders on the disk. Their files are a part
+//! of the program, or bytes that the program received at run time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,23 +10,23 @@ use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
 
-/// The first component of the path of every file that is a part of the program.
+/// First component of the path of every file that is a part of the program.
 const ROOT: &str = "embedded:";
-/// What the first component of the path of every other file in memory begins with; a number follows.
+/// Beginning of the first path component of every other file in memory. A number follows it.
 const MEMORY: &str = "memory:";
 
-/// The folders that have a path, by that path.
+/// All folders in memory, by path.
 static FOLDERS: RwLock<BTreeMap<PathBuf, Folder>> = RwLock::new(BTreeMap::new());
 
-/// The files of a folder by their names, with `/` between folders.
+/// A folder in memory: its files by name, with `/` between folders.
 struct Folder {
     files: BTreeMap<String, Bytes>,
-    /// Whose files they are, for those of the program.
+    /// The folder of the program that the files come from; `None` for a [`MemoryFolder`].
     embedded: Option<&'static EmbeddedFolder>,
 }
 
-/// A folder in the program's own memory: names of files, with `/` between folders, and their bytes. [`MemoryFolder`] is for
-/// bytes that a program gets while it runs.
+/// A folder that is a part of the program: names of files, with `/` between folders, and their bytes. [`MemoryFolder`]
+/// is for bytes that a program receives at run time.
 ///
 /// ```
 /// use dmd_weights::EmbeddedFolder;
@@ -39,18 +39,18 @@ struct Folder {
 /// ```
 #[derive(Debug)]
 pub struct EmbeddedFolder {
-    /// A name that no other folder of the program has.
+    /// The folder's name, which must be unique in the program.
     pub name: &'static str,
-    /// Its files.
+    /// The files: name and bytes of each.
     pub files: &'static [(&'static str, &'static [u8])],
 }
 
 impl EmbeddedFolder {
-    /// A path that every function of this crate which reads takes for this folder. Nothing of it is on the disk.
+    /// The path of this folder. All reading functions of this crate accept it, although the folder is not on the disk.
     ///
     /// # Panics
     ///
-    /// If another folder has the name.
+    /// If another folder has the same name.
     pub fn path(&'static self) -> PathBuf {
         let path = Path::new(ROOT).join(self.name);
         let mut folders = FOLDERS.write().unwrap_or_else(PoisonError::into_inner);
@@ -60,15 +60,15 @@ impl EmbeddedFolder {
             Folder { files: files.collect(), embedded: Some(self) }
         });
         let same = folder.embedded.is_some_and(|known| std::ptr::eq(known, self));
-        // Outside the lock's life, so that a panic does not hold it.
+        // Release the lock first, so that a panic does not poison it.
         drop(folders);
         assert!(same, "two embedded folders {:?}", self.name);
         path
     }
 }
 
-/// A folder of files whose bytes a program got while it runs: fetched over the network, or taken from an archive. It has a path
-/// as long as this value exists. What was opened through the path keeps the bytes that it needs.
+/// A folder of files whose bytes a program received at run time, over the network or from an archive. Its path is valid
+/// as long as this value exists. Values that were opened through the path keep the bytes that they need.
 ///
 /// ```
 /// use dmd_weights::MemoryFolder;
@@ -84,8 +84,8 @@ pub struct MemoryFolder {
 }
 
 impl MemoryFolder {
-    /// The files by their names, with `/` between folders, such as `vae/config.json`. Of two files with one name the second
-    /// counts.
+    /// Makes a folder of files, each with its name, such as `vae/config.json`, with `/` between folders. If two files
+    /// have the same name, the second is used.
     pub fn new(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let path = PathBuf::from(format!("{MEMORY}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
@@ -95,7 +95,7 @@ impl MemoryFolder {
         Self { path }
     }
 
-    /// A path that every function of this crate which reads takes for this folder. Nothing of it is on the disk.
+    /// The path of this folder. All reading functions of this crate accept it, although the folder is not on the disk.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -107,7 +107,7 @@ impl Drop for MemoryFolder {
     }
 }
 
-/// What `look` finds in the folder in memory that a path leads into, given the name below it.
+/// Finds the folder in memory that contains `path`, and calls `look` with the folder and the rest of the path.
 fn inside<T>(path: &Path, look: impl FnOnce(&Folder, &str) -> Option<T>) -> Option<T> {
     let first = path.components().next()?.as_os_str().to_str()?;
     if first != ROOT && !first.starts_with(MEMORY) {
@@ -119,12 +119,13 @@ fn inside<T>(path: &Path, look: impl FnOnce(&Folder, &str) -> Option<T>) -> Opti
     look(folder, &below.collect::<Option<Vec<_>>>()?.join("/"))
 }
 
-/// The bytes of a file in memory; `None` for any other path.
+/// The bytes of a file in memory, or `None` for any other path.
 pub(crate) fn bytes(path: &Path) -> Option<Bytes> {
     inside(path, |folder, name| folder.files.get(name).cloned())
 }
 
-/// The error of a path into memory that leads to no file there; a path on the disk has none.
+/// Returns an error for a path into a folder in memory. Call it when [`bytes()`] has not found the file. A path on the
+/// disk is no error.
 pub(crate) fn missing(path: &Path) -> io::Result<()> {
     match inside(path, |_, _| Some(())) {
         Some(()) => Err(io::Error::new(io::ErrorKind::NotFound, "it is not among the files in memory")),
@@ -146,7 +147,7 @@ pub fn is_dir(path: &Path) -> bool {
     in_memory.is_some() || path.is_dir()
 }
 
-/// A file's text, on the disk or in memory.
+/// Reads the text of a file on the disk or in memory.
 ///
 /// # Errors
 ///
@@ -177,7 +178,8 @@ mod tests {
         assert!(!is_dir(&Path::new(ROOT).join("another")) && !is_dir(Path::new(ROOT)));
     }
 
-    /// A folder in memory goes away with its value; what was read of it stays, and another one has another path.
+    /// A folder in memory disappears when its value is dropped. What was read from it stays valid, and another folder
+    /// gets another path.
     #[test]
     fn a_folder_in_memory_ends() {
         let folder = |text: &[u8]| MemoryFolder::new([("a.txt".to_owned(), text.to_vec())]);

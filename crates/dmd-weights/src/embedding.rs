@@ -1,24 +1,25 @@
-//! Textual inversion: files that hold vectors for a new word of prompts.
+//! Textual inversion: files with vectors that define a new word for prompts.
 
 use std::path::Path;
 
 use crate::{Error, Tensors, read};
 
-/// Keys of the two text encoders of Stable Diffusion XL, in their order.
+/// Keys for the first and the second text encoder of Stable Diffusion XL, in two spellings.
 const PAIRS: [[&str; 2]; 2] = [["clip_l", "clip_g"], ["text_encoders_0", "text_encoders_1"]];
 
 /// Key of the web UI's safetensors files.
 const WEB_UI: &str = "emb_params";
 
-/// What the web UI's PyTorch files have before a name that is usually `*`.
+/// The key in the web UI's PyTorch files begins with this prefix. The rest of the key is usually `*`.
 const WEB_UI_PICKLE: &str = "string_to_param";
 
-/// A file of textual inversion: a word, and the vectors that stand for it in a prompt, for one text encoder or for both of
-/// Stable Diffusion XL. These forms are known:
+/// A file of textual inversion: a word, and the vectors that replace it in a prompt, for one text encoder or for both
+/// of Stable Diffusion XL. These formats are supported:
 ///
 /// - diffusers' `learned_embeds.safetensors` or `.bin`: one tensor, whose name is the word
-/// - the web UI's: `emb_params` (safetensors) or `string_to_param` (PyTorch); the word is the file's name without its ending
-/// - Stable Diffusion XL's: `clip_l` and `clip_g`; the word is the file's name as well
+/// - the web UI's files, with the key `emb_params` (safetensors) or `string_to_param` (PyTorch); the word is the file's
+///   name without its ending
+/// - files for Stable Diffusion XL, with the keys `clip_l` and `clip_g`; the word is again the file's name
 ///
 /// ```
 /// use dmd_weights::{EmbeddingFile, Tensors};
@@ -36,7 +37,7 @@ pub struct EmbeddingFile {
 }
 
 impl EmbeddingFile {
-    /// Reads a file.
+    /// Reads a file of textual inversion.
     ///
     /// # Errors
     ///
@@ -45,11 +46,12 @@ impl EmbeddingFile {
         Self::open(&read(path)?)
     }
 
-    /// Takes the tensors of a file, which has the path that they say.
+    /// Makes the value from the tensors of an opened file. Where the word is the file's name, it comes from
+    /// [`Tensors::path`].
     ///
     /// # Errors
     ///
-    /// [`Error::Embedding`] when they are in none of the known forms.
+    /// [`Error::Embedding`] when the tensors have none of the supported formats.
     pub fn open(tensors: &Tensors) -> Result<Self, Error> {
         let refused = |reason: String| Error::Embedding { path: tensors.path().to_owned(), reason };
         let stem = || tensors.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -95,12 +97,12 @@ impl EmbeddingFile {
         Ok(Self { word, count: count.unwrap_or(0), vectors })
     }
 
-    /// The word that the file gives itself.
+    /// The word that the file defines.
     pub fn word(&self) -> &str {
         &self.word
     }
 
-    /// How many vectors stand for the word.
+    /// How many vectors the word has.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -110,7 +112,8 @@ impl EmbeddingFile {
         self.vectors.iter().map(|values| values.len() / self.count.max(1)).collect()
     }
 
-    /// The vectors for text encoder number `encoder`, one after another; nothing where the file has none for it.
+    /// The vectors for the text encoder with index `encoder`, one after another. The result is empty where the file has
+    /// no vectors for that encoder.
     pub fn vectors(&self, encoder: usize) -> &[f32] {
         self.vectors.get(encoder).map_or(&[], Vec::as_slice)
     }

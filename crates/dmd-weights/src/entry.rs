@@ -1,4 +1,4 @@
-//! One tensor of a view: its type, its shape, and where its values come from.
+//! One tensor of a view: its type, its shape, and the source of its values.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use crate::mapped::Region;
 use crate::tensors::SHARED;
 use crate::{Error, Tensors};
 
-/// The name of a tensor that is [alone](Entry::alone).
+/// The name of the tensor in a view that [`Entry::alone`] makes.
 pub(crate) const ALONE: &str = "tensor";
 
 /// One tensor of [`Tensors`].
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its type in the file.
+    /// The tensor's type in the file.
     pub dtype: Dtype,
-    /// Its shape in the file.
+    /// The tensor's shape in the file.
     pub shape: Vec<usize>,
     pub(crate) source: Source,
 }
@@ -48,20 +48,21 @@ impl fmt::Debug for Source {
 }
 
 impl Entry {
-    /// A tensor, or nothing when its size in bits is more than a computer counts.
+    /// Makes a tensor. Returns `None` when its size in bits does not fit into `usize`.
     pub(crate) fn new(dtype: Dtype, shape: Vec<usize>, source: Source) -> Option<Self> {
         let values = shape.iter().try_fold(1_usize, |product, axis| product.checked_mul(*axis))?;
         values.checked_mul(dtype.bitsize().max(8 * size_of::<f32>())).map(|_| Self { dtype, shape, source })
     }
 
-    /// A tensor on a device. It is a handle: its values are copied when they are asked for.
+    /// Makes an entry for a tensor on a device. The entry holds a handle; values are copied to the host when they are
+    /// read.
     pub(crate) fn on_device<const D: usize>(tensor: Tensor<D>) -> Option<Self> {
         let shape = tensor.dims().to_vec();
         let values = move || Ok(tensor.clone().into_data().convert::<f32>().iter::<f32>().collect());
         Self::new(Dtype::F32, shape, Source::Computed(Arc::new(values)))
     }
 
-    /// A tensor that is computed from another one when it is asked for, of type `dtype` and of shape `shape`.
+    /// Makes a tensor whose values `values` computes whenever they are read.
     pub(crate) fn computed(
         dtype: Dtype,
         shape: Vec<usize>,
@@ -75,7 +76,8 @@ impl Entry {
         (shape.iter().product::<usize>() == self.len()).then(|| Self { shape, ..self.clone() })
     }
 
-    /// Part `index` of `parts` equal ones along the first axis. Of a mapped file it is a view, with the tensor's own type.
+    /// Divides the tensor into `parts` equal parts along the first axis, and returns the part `index`. For a mapped
+    /// file the part is a view and has the type of the file.
     pub(crate) fn rows(&self, index: usize, parts: usize) -> Option<Self> {
         let rows = self.shape.first().filter(|rows| parts > 0 && *rows % parts == 0)? / parts;
         let shape: Vec<usize> = [rows].iter().chain(self.shape.iter().skip(1)).copied().collect();
@@ -91,7 +93,7 @@ impl Entry {
         })
     }
 
-    /// A matrix `[a, b]` as `[b, a]`.
+    /// Transposes a matrix.
     pub(crate) fn transposed(&self) -> Option<Self> {
         let [rows, columns] = *self.shape.as_slice() else { return None };
         let whole = self.alone();
@@ -102,7 +104,7 @@ impl Entry {
         })
     }
 
-    /// The values times the numbers of `scale`: one, or one for each row.
+    /// Multiplies the values by `scale`, which holds one number, or one number for each row.
     pub(crate) fn scaled(&self, scale: &Self) -> Option<Self> {
         let (len, scales) = (self.len(), scale.len());
         if scales == 0 || (scales > 1 && Some(&scales) != self.shape.first()) {
@@ -119,7 +121,7 @@ impl Entry {
         })
     }
 
-    /// This tensor as the only one of a view.
+    /// A view with this tensor as its only one.
     pub(crate) fn alone(&self) -> Tensors {
         Tensors::new(PathBuf::new(), [(ALONE.to_owned(), self.clone())].into(), 0)
     }
@@ -133,7 +135,7 @@ impl Entry {
         }
     }
 
-    /// The type that values which are computed from this tensor without arithmetic fit in.
+    /// The type of a tensor that is made by rearranging this tensor's values. The values fit into it.
     fn exact(&self) -> Dtype {
         match self.dtype {
             dtype @ (Dtype::F16 | Dtype::BF16) => dtype,
@@ -146,12 +148,12 @@ impl Entry {
         self.shape.iter().product()
     }
 
-    /// Whether there is no value.
+    /// Whether the tensor has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes in the file.
+    /// Number of bytes in the file.
     pub fn byte_len(&self) -> usize {
         self.len() * self.dtype.bitsize() / 8
     }

@@ -3,25 +3,25 @@ use std::path::PathBuf;
 
 use crate::Mismatch;
 
-/// What can be wrong with a model's files. The text is about the file; the system's or parser's reason is the
-/// [source](std::error::Error::source).
+/// Errors of reading and writing a model's files. The message is about the file; the reason that the system or the
+/// parser gives is the [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file is not there or cannot be read.
+    /// The file does not exist or cannot be read.
     #[error("cannot read {path:?}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file cannot be written; nothing is left under its name.
+    /// The file cannot be written.
     #[error("cannot write {path:?}")]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Another process holds the folder's lock.
@@ -30,15 +30,15 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
-    /// The bytes are not a safetensors file: truncated, or its header lies.
+    /// The file is not a valid safetensors file: it is truncated, or its header does not describe its content.
     #[error("{path:?} is not a complete safetensors file ({reason}); fetch or export it again")]
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         reason: String,
     },
-    /// A file does not hold what it, or what names it, says.
+    /// A file's content differs from what the file itself, or the index that names it, says.
     #[error("{path:?} does not have the expected content: {reason}")]
     Index {
         /// The file.
@@ -46,15 +46,15 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A PyTorch state dict that cannot be read.
+    /// A PyTorch state dict cannot be read.
     #[error("{path:?} cannot be read as a PyTorch state dict: {reason}")]
     PyTorch {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A tensor is of a type that no float parameter is made of.
+    /// A tensor has a type that cannot be read as weights.
     #[error("tensor {name:?} of {path:?} has type {dtype}; weights are F16, BF16, F32, F64 or F8")]
     DataType {
         /// The file.
@@ -64,31 +64,31 @@ pub enum Error {
         /// Its type.
         dtype: String,
     },
-    /// A file that is no model of a supported kind.
+    /// A file is not a model of a supported kind.
     #[error("{path:?} is {reason}")]
     Checkpoint {
         /// The file.
         path: PathBuf,
-        /// What it is, and what to do.
+        /// What the file is, and what to do.
         reason: String,
     },
-    /// A LoRA file that cannot be merged.
+    /// A LoRA file cannot be merged.
     #[error("the LoRA {path:?} cannot be merged: {reason}")]
     Lora {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A file of textual inversion that cannot be used.
+    /// A file of textual inversion cannot be used.
     #[error("the embedding {path:?} cannot be used: {reason}")]
     Embedding {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The file's tensors are not the module's.
+    /// The file's tensors do not fit the module's parameters.
     #[error("{path:?} does not fit this network: {mismatch}")]
     Mismatch {
         /// The file.
@@ -96,8 +96,8 @@ pub enum Error {
         /// All differences.
         mismatch: Mismatch,
     },
-    /// A parameter would keep its random values: the module shows other parameters when they are filled than when they
-    /// were counted.
+    /// A parameter would keep its random values, because the module visits other parameters when they are filled than
+    /// when they were counted.
     #[error(
         "parameter {parameter:?} of the network was not filled from {path:?}: a fault of the network's `Module`"
     )]
@@ -107,7 +107,7 @@ pub enum Error {
         /// The parameter.
         parameter: String,
     },
-    /// A finite value that is infinite in the type it is to be written or held in.
+    /// A finite value would become infinite in the type in which it is to be written or held.
     #[error("tensor {name:?} of {path:?} would be {value:e}, which {dtype} cannot hold; use F32 or BF16")]
     Overflow {
         /// The file.
@@ -119,27 +119,27 @@ pub enum Error {
         /// The type.
         dtype: String,
     },
-    /// Not JSON, or not the JSON that is expected here.
+    /// The file is not JSON, or not the JSON that is expected.
     #[error("{path:?} is not a valid configuration")]
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// None of the usual weight file names is in the folder.
+    /// The folder has no file with one of the usual names of weight files.
     #[error("{folder:?} holds no weights that this build reads: expected {}{}", .expected.join(" or "), others(.found))]
     NoWeights {
         /// The folder.
         folder: PathBuf,
-        /// The names looked for, in full precision.
+        /// The names that were looked for, in full precision.
         expected: Vec<String>,
         /// Files in the folder that seem to hold weights.
         found: Vec<String>,
     },
 }
 
-/// What was found in the place of what was looked for.
+/// The part of the message about other files that were found.
 fn others(found: &[String]) -> String {
     match found {
         [] => " (or its variant fp16 or bf16)".to_owned(),

@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::Error;
 use crate::embedded::is_file;
 
-/// `model_index.json`: which class each sub-folder of a diffusers folder belongs to.
+/// The contents of `model_index.json`, which says what class each sub-folder of a diffusers folder belongs to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelIndex {
-    /// The pipeline, `StableDiffusionPipeline`.
+    /// The class of the pipeline, e.g. `StableDiffusionPipeline`.
     #[serde(rename = "_class_name")]
     pub class_name: String,
     /// Every other entry: `[library, class]` for a component, or an option of the pipeline.
@@ -19,19 +19,19 @@ pub struct ModelIndex {
     pub entries: BTreeMap<String, Value>,
 }
 
-/// The variants of a weight file that are looked for, in this order: f32 by its plain name, f16, bf16.
+/// Variants of a weight file's name, in the order in which they are tried: f32 without a suffix, f16, bf16.
 const VARIANTS: [&str; 3] = ["", ".fp16", ".bf16"];
 
-/// Endings of files that hold weights in one form or another.
+/// Endings of weight files of any format.
 const ENDINGS: [&str; 5] = ["safetensors", "bin", "ckpt", "msgpack", "h5"];
 
-/// The weight file of a component's folder, for the first of `stems` that has one: full precision
-/// before the variants `fp16` and `bf16`, one file before shards, safetensors before a PyTorch state dict
-/// (`.bin`, feature `pytorch`).
+/// The weight file in a component's folder. The `stems` of the name are tried in order. For each, full precision comes
+/// before the variants `fp16` and `bf16`, and one file before shards. PyTorch state dicts (`.bin`, feature `pytorch`)
+/// come last.
 ///
 /// # Errors
 ///
-/// [`Error::NoWeights`] when there is none; it names the files that hold weights under another name.
+/// [`Error::NoWeights`] when the folder has no such file. The error names files that hold weights under another name.
 pub fn weight_file(folder: &Path, stems: &[&str]) -> Result<PathBuf, Error> {
     let mut expected = Vec::new();
     for (stem, variant) in stems.iter().flat_map(|stem| VARIANTS.map(|variant| (stem, variant))) {
@@ -42,7 +42,7 @@ pub fn weight_file(folder: &Path, stems: &[&str]) -> Result<PathBuf, Error> {
         }
     }
     if cfg!(feature = "pytorch") {
-        // transformers' own name for a state dict.
+        // `pytorch_model` is transformers' name for a state dict.
         for (stem, variant) in
             stems.iter().chain(&["pytorch_model"]).flat_map(|stem| VARIANTS.map(|variant| (stem, variant)))
         {
@@ -55,7 +55,7 @@ pub fn weight_file(folder: &Path, stems: &[&str]) -> Result<PathBuf, Error> {
     })
 }
 
-/// Names of a folder's files that seem to hold weights, in order.
+/// Sorted names of the files in a folder that seem to hold weights.
 fn other_weights(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());

@@ -1,5 +1,5 @@
-//! JSON as Python writes it. Python's `json` writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have, and
-//! some editors put a byte order mark before the text. serde_json reads neither; here both are read.
+//! Reads and writes JSON as Python does. Python's `json` writes `NaN`, `Infinity` and `-Infinity`, which are not valid
+//! JSON, and some editors put a byte order mark before the text. serde_json reads neither; this module reads both.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::embedded::read_to_string;
 use crate::{Error, write_atomic};
 
-/// Python's words for numbers that are not finite.
+/// Python's spelling of numbers that are not finite.
 const NON_FINITE: [(&str, f64); 3] =
     [("-Infinity", f64::NEG_INFINITY), ("Infinity", f64::INFINITY), ("NaN", f64::NAN)];
 
@@ -19,7 +19,7 @@ const NON_FINITE: [(&str, f64); 3] =
 ///
 /// # Errors
 ///
-/// [`Error::Read`] when it cannot be read, [`Error::Json`] when it is not what is expected.
+/// [`Error::Read`] when the file cannot be read, [`Error::Json`] when its content is not what `T` expects.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let text = read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     parse_json(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
@@ -36,9 +36,9 @@ pub fn read_config<T: DeserializeOwned>(folder: &Path) -> Result<T, Error> {
 
 /// Parses JSON as Python writes it: a byte order mark is skipped, and `NaN`, `Infinity` and `-Infinity` are numbers.
 ///
-/// Where `T` asks for a float, it gets the number. A [`serde_json::Value`] cannot hold it: there it is the string
-/// `"NaN"`, `"Infinity"` or `"-Infinity"`, which [`write_json`] writes back as Python does. The same holds below
-/// `#[serde(untagged)]`, where serde does not say what it asks for.
+/// Where `T` expects a float, it gets the number. A [`serde_json::Value`] cannot hold such a number. It gets the string
+/// `"NaN"`, `"Infinity"` or `"-Infinity"` instead, which [`write_json`] writes as Python does. The same holds below
+/// `#[serde(untagged)]`, where serde does not say which type it expects.
 ///
 /// ```
 /// let bound: f64 = dmd_weights::parse_json("-Infinity")?;
@@ -50,7 +50,7 @@ pub fn read_config<T: DeserializeOwned>(folder: &Path) -> Result<T, Error> {
 ///
 /// # Errors
 ///
-/// When the text is not JSON, or not the JSON that `T` describes: the message names the key.
+/// When the text is not JSON, or not what `T` expects. The message names the key.
 pub fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let parsed = match quoted(text) {
@@ -64,16 +64,17 @@ pub fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Erro
             parsed
         }
     };
-    // What is wrong, with the key where it is.
+    // The message says what is wrong, and at which key.
     parsed.map_err(serde_json::Error::custom)
 }
 
-/// Writes a JSON file, indented, whole or not at all. A value that is the string `"NaN"`, `"Infinity"` or
-/// `"-Infinity"` is written as the number that Python writes so: what [`read_json`] read goes back as it was.
+/// Writes an indented JSON file, completely or not at all. A value that is the string `"NaN"`, `"Infinity"` or
+/// `"-Infinity"` is written without quotes, as Python writes such a number. A value that [`read_json`] read is thus
+/// written back unchanged.
 ///
 /// # Errors
 ///
-/// [`Error::Write`] when it cannot be written, [`Error::Json`] when `value` has no JSON form.
+/// [`Error::Write`] when the file cannot be written, [`Error::Json`] when `value` cannot be expressed in JSON.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     let mut text = serde_json::to_string_pretty(value)
         .map_err(|source| Error::Json { path: path.to_owned(), source })?;
@@ -81,7 +82,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     write_atomic(path, unquoted(&text).as_bytes())
 }
 
-/// The length of a string literal at the start of `text`, both quotes included.
+/// The length of the string literal at the start of `text`, including both quotes.
 fn literal(text: &str) -> Option<usize> {
     let mut escaped = false;
     let end = text.bytes().skip(1).position(|byte| {
@@ -92,7 +93,7 @@ fn literal(text: &str) -> Option<usize> {
     text.starts_with('"').then_some(end?).map(|end| end + 2)
 }
 
-/// The text with its bare `NaN`, `Infinity`, `-Infinity` as strings, or nothing where it has none.
+/// Puts quotes around `NaN`, `Infinity` and `-Infinity` outside strings. Returns `None` if the text has none of them.
 fn quoted(text: &str) -> Option<String> {
     if !NON_FINITE.iter().any(|(word, _)| text.contains(word)) {
         return None;
@@ -112,7 +113,7 @@ fn quoted(text: &str) -> Option<String> {
     found.then_some(strict)
 }
 
-/// The reverse of [`quoted`]; the names of an object's entries stay strings.
+/// The reverse of [`quoted`]. Keys of objects keep their quotes.
 fn unquoted(text: &str) -> String {
     let (mut python, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(start) = rest.find('"') {
@@ -131,7 +132,7 @@ fn non_finite(text: &str) -> Option<f64> {
     NON_FINITE.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
 }
 
-/// A value whose strings `"NaN"`, `"Infinity"`, `"-Infinity"` are numbers where a float is asked for.
+/// A value whose strings `"NaN"`, `"Infinity"` and `"-Infinity"` are deserialised as numbers where a float is expected.
 struct Lenient(Value);
 
 impl IntoDeserializer<'_, serde_json::Error> for Lenient {

@@ -1,11 +1,12 @@
-//! The one door for model files: safetensors in the layout of a diffusers folder, whole, sharded or
-//! in half precision, and PyTorch state dicts behind the feature `pytorch`.
+//! Reads and writes all model files: safetensors in the layout of a diffusers folder, as one file or sharded, in single
+//! or half precision, and PyTorch state dicts behind the feature `pytorch`.
 //!
-//! [`read`] opens a file as [`Tensors`], a lazy view that can be narrowed, renamed and merged with a [`Lora`]; [`load`]
-//! fills a burn module from it by name, and [`save`] writes one back under the same names, so that diffusers opens what
-//! this project trained and the other way round. A load is all or nothing: every missing, unused and misshapen tensor is
-//! counted in one report ([`Mismatch`]). Files are written beside their final name and renamed ([`write_atomic`]), folders
-//! are replaced as one ([`WholeFolder`]) by one process at a time ([`FolderLock`]).
+//! [`read`] opens a file as [`Tensors`], a lazy view that can be narrowed, renamed and merged with a [`Lora`]. [`load`]
+//! fills a burn module from such a view by name, and [`save`] writes a module under the same names. diffusers can thus
+//! open what this project trained, and this project can open diffusers' models. A load succeeds completely or not at
+//! all: one report lists every missing, unused and misshapen tensor ([`Mismatch`]). A file is written beside its final
+//! name and then renamed ([`write_atomic`]). A folder is replaced as a whole ([`WholeFolder`]), by one process at a
+//! time ([`FolderLock`]).
 
 mod atomic;
 mod convert;
@@ -56,7 +57,7 @@ pub use tensors::{NamedTensor, Tensors};
 pub use whole_folder::WholeFolder;
 pub use write::{Precision, write, write_with_metadata};
 
-/// The example of the package's page is a test.
+/// Compiles and runs the README's example as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! Filling a module's parameters.
+//! Fills a module's parameters from a file.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,17 +10,18 @@ use crate::parameters::PathStack;
 use crate::plan::{Wanted, plan};
 use crate::{Error, KeyMap, Mismatch, Tensors};
 
-/// Bytes that are read and converted ahead, in parallel: enough to keep a few cores busy, little beside a model.
+/// How many bytes are read and converted ahead, in parallel. The number is large enough to keep a few cores busy, and
+/// small compared with a model.
 const AHEAD: usize = 1 << 28;
 
-/// What becomes of a linear weight, which files keep transposed.
+/// How a linear weight, which files store transposed, is laid out in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinearWeights {
     Viewed,
     Rewritten,
 }
 
-/// The second pass: every parameter takes the values of its name, which are read a few tensors ahead.
+/// The second pass of loading: every parameter takes the values of its name. The values are read a few tensors ahead.
 struct Loader<'a> {
     linear: LinearWeights,
     /// The parameters' float type.
@@ -28,15 +29,15 @@ struct Loader<'a> {
     file: &'a Tensors,
     path: PathStack,
     wanted: VecDeque<Wanted>,
-    /// The paths that are filled, where not all are.
+    /// The paths of the parameters that are filled; `None` for all.
     only: Option<BTreeSet<String>>,
-    /// Values by the parameter's path.
+    /// Values that have been read, by the parameter's path.
     ready: BTreeMap<String, TensorData>,
     error: Option<Error>,
 }
 
 impl Loader<'_> {
-    /// The values of a parameter as the file has them.
+    /// The values of a parameter in the layout of the file.
     fn take(&mut self, path: &str) -> Result<TensorData, Error> {
         loop {
             if let Some(data) = self.ready.remove(path) {
@@ -70,11 +71,12 @@ impl Loader<'_> {
             return Err(self.unfilled(&path));
         }
         let mut tensor = Tensor::<D>::from_data(data, (&param.lazy_device(), self.dtype));
-        // PyTorch's `[out, in]` as burn's `[in, out]`: a view, which matrix products take as it is.
+        // PyTorch's `[out, in]` becomes burn's `[in, out]`. This is a view, which matrix products accept without a
+        // copy.
         if transposed {
             tensor = tensor.swap_dims(0, 1);
             if self.linear == LinearWeights::Rewritten {
-                // Through the host, for a copy in the new order.
+                // The way through the host makes a copy in the new order.
                 tensor = Tensor::from_data(tensor.into_data(), (&param.lazy_device(), self.dtype));
             }
         }
@@ -109,22 +111,22 @@ impl ModuleMapper for Loader<'_> {
     }
 }
 
-/// Fills a module's parameters from a file, by name. The file's names may also lack [`KeyMap::prefix`], be written as one
-/// of [`KeyMap::aliases`], or all begin with one more prefix, as state dicts saved from inside a wrapper do (`module.`,
-/// `_orig_mod.`). Names and shapes are all compared before a value is looked at; single-precision values are used where
-/// they lie in the file, others are converted a few tensors at a time.
+/// Fills a module's parameters from a file, by name. The file's names may also lack [`KeyMap::prefix`], be spelled as
+/// in [`KeyMap::aliases`], or all begin with one more prefix, as in state dicts that were saved from inside a wrapper
+/// (`module.`, `_orig_mod.`). All names and shapes are compared before a value is read. Single-precision values are
+/// used in place, without a copy; others are converted a few tensors at a time.
 ///
 /// # Errors
 ///
-/// [`Error::Mismatch`] unless the file has exactly the module's tensors in the module's shapes: the
-/// report counts them all. [`Error::DataType`] as [`Tensors::floats`]. [`Error::Unfilled`] if the module shows other
-/// parameters when they are to be filled than when they were counted.
+/// [`Error::Mismatch`] unless the file has exactly the module's tensors in the module's shapes; the report counts all
+/// differences. [`Error::DataType`] as [`Tensors::floats`]. [`Error::Unfilled`] if the module visits other parameters
+/// when they are filled than when they were counted.
 pub fn load<M: Module>(module: M, file: &Tensors, keys: &KeyMap) -> Result<M, Error> {
     load_as(LinearWeights::Viewed, DType::F32, module, file, keys, None)
 }
 
-/// [`load`] with every parameter in burn's own order in memory, as training leaves it: a product of
-/// matrices in another order may round otherwise, and a resumed run is to be the same run.
+/// As [`load`], but every parameter has burn's own memory layout, as after a training step. A matrix product with
+/// another layout may round differently, and a resumed run must be the same run.
 ///
 /// # Errors
 ///
@@ -133,12 +135,12 @@ pub fn load_for_training<M: Module>(module: M, file: &Tensors, keys: &KeyMap) ->
     load_as(LinearWeights::Rewritten, DType::F32, module, file, keys, None)
 }
 
-/// [`load_for_training`] of the parameters under some keys alone, which are all that the file has; the others stay as they
-/// are. [`crate::save_some`] is its inverse.
+/// As [`load_for_training`], but fills only the parameters with the keys `names`, which are all that the file has. The
+/// other parameters stay unchanged. [`crate::save_some`] is the inverse.
 ///
 /// # Errors
 ///
-/// As [`load`]; [`Error::Mismatch`] too where the file has other tensors than `names`.
+/// As [`load`]; also [`Error::Mismatch`] if the file's tensors are not exactly `names`.
 pub fn load_some_for_training<M: Module>(
     module: M,
     file: &Tensors,
@@ -157,8 +159,8 @@ pub fn load_some_for_training<M: Module>(
     }
 }
 
-/// [`load`] of a frozen module with its parameters in a float type. Values that the file has in that type are used where they
-/// lie in it; no copy in single precision is made of the others beyond a few at a time.
+/// As [`load`], for a frozen module whose parameters get the float type `dtype`. Values that have this type in the file
+/// are used in place. The others are converted through single precision, a few tensors at a time.
 ///
 /// # Errors
 ///
@@ -167,7 +169,8 @@ pub fn load_in<M: Module>(module: M, file: &Tensors, keys: &KeyMap, dtype: Float
     load_as(LinearWeights::Viewed, dtype.into(), module, file, keys, None)
 }
 
-/// [`load_in`] of some tensors alone, by their names in the file; the other parameters stay as they are.
+/// As [`load_in`], but fills only the parameters of some tensors, which are given by their names in the file. The other
+/// parameters stay unchanged.
 ///
 /// # Errors
 ///

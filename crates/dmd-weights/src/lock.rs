@@ -4,11 +4,11 @@ use std::path::Path;
 
 use crate::Error;
 
-/// The file inside a folder that carries its lock. It stays, empty, when the lock is given back.
+/// Name of the lock file inside the folder. The file is empty, and it remains after the lock is released.
 const NAME: &str = ".lock";
 
-/// The right to write into a folder, held by one process at a time. It is given back when this is dropped and, by the
-/// system, when the process ends in whatever way.
+/// A lock that gives one process at a time the right to write into a folder. It is released when this value is dropped.
+/// The system also releases it when the process ends for any reason.
 #[derive(Debug)]
 #[must_use = "the lock is given back when this is dropped"]
 pub struct FolderLock {
@@ -16,12 +16,12 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
-    /// Takes the lock of a folder, which is made where it does not exist. It does not wait. On a file system without
-    /// locks it succeeds without one.
+    /// Takes the lock of a folder, without waiting for it. A missing folder is created. On a file system without locks
+    /// this succeeds without locking.
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] while another process holds it; [`Error::Write`] when the folder cannot be written to.
+    /// [`Error::Locked`] while another process holds the lock; [`Error::Write`] when the folder cannot be written to.
     pub fn take(folder: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Write { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(failed)?;

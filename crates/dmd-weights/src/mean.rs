@@ -5,14 +5,15 @@ use safetensors::Dtype;
 use crate::entry::{Entry, Source};
 use crate::{Error, Mismatch, Misshapen, Tensors};
 
-/// The mean of the weights of several checkpoints of one network, in f32 ("model soups", Wortsman et al. 2022): where
-/// they come from one training, or were trained on from common weights, it is often better than each. The mean of no
-/// file is empty. Values are read when the mean's are: [`crate::write`] holds one tensor at a time.
+/// The mean of the weights of several checkpoints of one network, in f32 ("model soups", Wortsman et al. 2022). If the
+/// checkpoints come from one training, or were trained further from the same weights, the mean is often better than
+/// each of them. The mean of an empty list has no tensors. The files' values are read when a value of the mean is read,
+/// so that [`crate::write`] holds one tensor at a time.
 ///
 /// # Errors
 ///
-/// [`Error::Mismatch`] naming the tensors that a file has and the first has not, or the other way round. Reading a value
-/// fails with [`Error::DataType`] as [`Tensors::floats`].
+/// [`Error::Mismatch`], which names the tensors that a file has and the first file does not have, or the other way
+/// round. Reading a value fails as [`Tensors::floats`] does, with [`Error::DataType`].
 pub fn mean(files: &[Tensors]) -> Result<Tensors, Error> {
     let Some((first, others)) = files.split_first() else { return Ok(Tensors::default()) };
     for file in others {

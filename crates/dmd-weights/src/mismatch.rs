@@ -1,47 +1,47 @@
-//! The one report of all differences between a file and a network.
+//! The report of all differences between a file and a network.
 
 use std::fmt;
 
 use crate::plan::common_prefix;
 
-/// Every difference between a file's tensors and a module's parameters. Its text names a few of each kind and counts them
-/// all.
+/// Every difference between a file's tensors and a module's parameters. The message gives the number of each kind, and
+/// names a few of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Parameters the file does not have.
+    /// Parameters that the file does not have.
     pub missing: Vec<String>,
-    /// Tensors the module has no use for.
+    /// Tensors that belong to no parameter of the module.
     pub unused: Vec<String>,
-    /// Tensors of another shape.
+    /// Tensors whose shape differs from that of their parameter.
     pub misshapen: Vec<Misshapen>,
 }
 
-/// A tensor whose shape is not the parameter's.
+/// A tensor whose shape differs from that of its parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misshapen {
-    /// The tensor.
+    /// Name of the tensor.
     pub name: String,
-    /// The parameter's shape, as a file would have it.
+    /// The parameter's shape in the layout of files.
     pub expected: Vec<usize>,
-    /// The file's shape.
+    /// The tensor's shape in the file.
     pub found: Vec<usize>,
 }
 
-/// Characters of the report that one kind of difference takes.
+/// Maximum number of characters in the report for one kind of difference.
 const KIND: usize = 240;
 
-/// Characters of a name, or of what is said about one.
+/// Maximum number of characters of a name, or of the text about one.
 const NAME: usize = 110;
 
-/// How alike two names are, from 0 to 1, before one is suggested for the other: at most one letter
-/// in five differs.
+/// Minimum similarity of two names, from 0 to 1, at which one is suggested for the other: at most one letter in five
+/// differs.
 const NEAR: f64 = 0.8;
 
 impl Mismatch {
-    /// The unused tensor whose name is nearest to a missing one, if one is near.
+    /// The unused tensor whose name is most similar to that of a missing one, or `None` if no name is similar enough.
     pub fn near(&self, missing: &str) -> Option<&str> {
         let likeness = |name: &str| strsim::normalized_damerau_levenshtein(missing, name);
-        // Comparing takes time and memory by the product of both lengths.
+        // The comparison takes time and memory proportional to the product of both lengths.
         let short = |name: &&String| name.len() <= NAME && missing.len() <= NAME;
         let candidates = self.unused.iter().filter(short).map(|name| (likeness(name), name.as_str()));
         let best = candidates.max_by(|a, b| a.0.total_cmp(&b.0));
@@ -80,7 +80,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// A kind of difference: the number, and as many names as there is room for.
+/// Formats one kind of difference: the number, and as many names as there is room for.
 fn part(kind: &str, count: usize, names: impl Iterator<Item = String>) -> String {
     let mut text = String::new();
     for (i, name) in names.enumerate() {
@@ -93,7 +93,7 @@ fn part(kind: &str, count: usize, names: impl Iterator<Item = String>) -> String
     if count == 0 { String::new() } else { format!("{count} {kind}: {text}") }
 }
 
-/// A name without what a terminal would act on, and cut in the middle where it is too long to read.
+/// The name with control characters escaped, and shortened in the middle if it is too long.
 fn shown(name: &str) -> String {
     let escaped: Vec<char> = name
         .chars()

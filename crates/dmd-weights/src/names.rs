@@ -1,15 +1,14 @@
-/// How a module's parameter paths become checkpoint keys: burn's own names first (`gamma` and
-/// `beta` of norms become `weight` and `bias`), then each `(ours, theirs)` pair as a replacement of
-/// whole path segments.
+/// How a module's parameter paths become checkpoint keys. First burn's names are replaced (`gamma` and `beta` of norms
+/// become `weight` and `bias`). Then each `(ours, theirs)` pair replaces whole path segments.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct KeyMap {
-    /// Put before every key.
+    /// Prefix of every key.
     pub prefix: &'static str,
-    /// Replacements, in order; each side is one or more segments joined by dots, theirs
-    /// possibly none.
+    /// Replacements, in the order in which they are applied. Each side is one or more segments joined by dots. Theirs
+    /// may also be empty.
     pub renames: &'static [(&'static str, &'static str)],
-    /// Other spellings that files have, `(theirs, today's)`, replaced in a file's keys on reading; same form. An older
-    /// spelling is a pair or two, another naming of all keys a list of them.
+    /// Other spellings in files, `(theirs, today's)`, with sides as in [`Self::renames`]. Reading a file replaces them
+    /// in its keys. An older spelling of a layer takes a pair or two; another naming of all keys takes a longer list.
     pub aliases: &'static [(&'static str, &'static str)],
 }
 
@@ -38,7 +37,7 @@ impl KeyMap {
 mod tests {
     use super::*;
 
-    /// The names of the checkpoints that Stable Diffusion was published with, as a list of aliases.
+    /// The names in the first published checkpoints of Stable Diffusion can be read with a list of aliases.
     #[test]
     fn another_naming_is_a_list_of_aliases() {
         let keys = KeyMap {

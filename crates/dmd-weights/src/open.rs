@@ -1,4 +1,4 @@
-//! Opening model files: headers are read and checked, values are not touched.
+//! Opens model files: reads and checks their headers, and reads no value.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,15 +12,15 @@ use crate::entry::{Entry, Source};
 use crate::mapped::Region;
 use crate::{Error, Tensors, embedded, shards};
 
-/// Opens a model file and checks its header: safetensors, the `*.safetensors.index.json` of a
-/// sharded model, or (feature `pytorch`) a PyTorch state dict `*.bin`, `*.pt`, `*.pth`, of which only
-/// data is read: nothing in it is executed. No value is read.
+/// Opens a model file and checks its header. Reads no value. The file is a safetensors file, the
+/// `*.safetensors.index.json` of a sharded model, or (feature `pytorch`) a PyTorch state dict `*.bin`, `*.pt`, `*.pth`,
+/// `*.ckpt`. Of a state dict only data is read; no code in it is executed.
 ///
 /// # Errors
 ///
-/// [`Error::Read`] when it cannot be read, [`Error::Safetensors`] when it is truncated or its
-/// header does not describe its content, [`Error::Index`] for an index that names no shard beside
-/// it, [`Error::PyTorch`] for a state dict that cannot be read or is not supported by this build.
+/// [`Error::Read`] when the file cannot be read, [`Error::Safetensors`] when it is truncated or its header does not
+/// describe its content, [`Error::Index`] for an index whose shards are missing or lack a tensor, [`Error::PyTorch`]
+/// for a state dict that cannot be read or is not supported by this build.
 pub fn read(path: &Path) -> Result<Tensors, Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut entries = BTreeMap::new();
@@ -67,10 +67,10 @@ fn file_len(path: &Path) -> Result<u64, Error> {
     Ok(metadata.len())
 }
 
-/// The tensors of a file, and what it says about itself.
+/// The tensors of a file, and the metadata in its header.
 type Header = (BTreeMap<String, Entry>, BTreeMap<String, String>);
 
-/// The tensors that a safetensors header describes, all of them inside the file, and the header's metadata.
+/// Reads a safetensors header: the tensors that it describes, each of which lies inside the file, and its metadata.
 fn header(path: &Path) -> Result<Header, Error> {
     let invalid = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
     let content = Region::open(path)?;
@@ -96,7 +96,7 @@ fn header(path: &Path) -> Result<Header, Error> {
     Ok((entries.collect::<Result<_, _>>()?, about.collect()))
 }
 
-/// How a file's length differs from what its header says, where that is what is wrong with it.
+/// Says how a file's length differs from the length that its header implies, if that is the cause of `error`.
 fn wrong_length(content: &[u8], error: &SafeTensorError) -> Option<String> {
     let (first, rest) = content.split_first_chunk()?;
     let found = content.len() as u64;
@@ -140,7 +140,8 @@ fn state_dict(path: &Path) -> Result<BTreeMap<String, Entry>, Error> {
             Stored::BF16 => Dtype::BF16,
             Stored::I64 => Dtype::I64,
             Stored::I32 => Dtype::I32,
-            // What lies beside the weights of a training's checkpoint; a weight of such a type is refused when it is read.
+            // A training's checkpoint may hold such tensors beside the weights. A weight of such a type is refused when
+            // it is read.
             Stored::I16 => Dtype::I16,
             Stored::I8 => Dtype::I8,
             Stored::U64 => Dtype::U64,

@@ -1,4 +1,4 @@
-//! A module's parameters under their checkpoint keys.
+//! Lists and writes a module's parameters under their checkpoint keys.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::tensors::NamedTensor;
 use crate::write::{Precision, write};
 use crate::{Error, KeyMap, Tensors};
 
-/// The path of the parameter being visited, with the type of the module that owns it.
+/// The path of the parameter that is being visited, with the types of the modules that contain it.
 #[derive(Default)]
 pub(crate) struct PathStack {
     segments: Vec<String>,
@@ -31,10 +31,10 @@ impl PathStack {
         self.owners.pop();
     }
 
-    /// Path with burn's norm parameters under PyTorch's names, and whether a file stores the
-    /// parameter transposed (burn keeps a linear weight as `[in, out]`, PyTorch as `[out, in]`).
+    /// The path, with PyTorch's names for the parameters of norms, and whether a file stores the parameter transposed
+    /// (burn keeps a linear weight as `[in, out]`, PyTorch as `[out, in]`).
     pub(crate) fn parameter(&self) -> (String, bool) {
-        // burn enters a parameter under its field's name, with the struct that holds it as container.
+        // burn enters a parameter under its field's name, and passes the struct that holds it as the container.
         let owner = self.owners.last().map_or("", String::as_str);
         let mut segments = self.segments.clone();
         let field = segments.last().cloned().unwrap_or_default();
@@ -52,28 +52,28 @@ impl PathStack {
     }
 }
 
-/// A parameter, with its shape as a file would have it.
+/// A parameter, with its shape in the layout of files.
 pub(crate) struct Parameter {
     pub(crate) path: String,
     pub(crate) shape: Vec<usize>,
-    /// Whether it holds floats; a file's other tensors fill no parameter.
+    /// Whether the parameter holds floats. Only float parameters are filled from a file.
     pub(crate) float: bool,
 }
 
-/// Every parameter of a module, in the order in which they are visited. No value is looked at, or made.
+/// Every parameter of a module, in the order in which they are visited. Values are neither read nor initialised.
 pub(crate) fn parameters<M: Module>(module: &M) -> Vec<Parameter> {
     let mut list = Parameters::default();
     module.visit(&mut list);
     list.found
 }
 
-/// Names and shapes of a module's parameters, as files have them. No value is looked at, or made.
+/// Names and shapes of a module's parameters, as in files. Values are neither read nor initialised.
 pub fn shapes<M: Module>(module: &M, keys: &KeyMap) -> Vec<(String, Vec<usize>)> {
     let found = parameters(module).into_iter();
     found.map(|parameter| (keys.key(&parameter.path), parameter.shape)).collect()
 }
 
-/// How many values a module's parameters have. None of them is looked at, or made.
+/// How many values a module's parameters have. Values are neither read nor initialised.
 pub fn count<M: Module>(module: &M) -> usize {
     parameters(module).iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
 }
@@ -141,21 +141,21 @@ impl ModuleVisitor for Collector<'_> {
             tensor = tensor.swap_dims(0, 1);
         }
         let shape = tensor.dims().to_vec();
-        // The tensor is a handle: its values are copied from the device when they are asked for.
+        // The tensor is a handle. Its values are copied from the device when the closure is called.
         let values = move || tensor.clone().into_data().convert::<f32>().iter::<f32>().collect();
         self.found.push((self.keys.key(&path), shape, Arc::new(values)));
     }
 }
 
-/// Every float parameter under its checkpoint key, with the shape that a file has and a way to copy its values.
+/// Every float parameter: its checkpoint key, its shape in the layout of files, and a function that copies its values.
 pub(crate) fn collect<M: Module>(module: &M, keys: &KeyMap) -> Vec<(String, Vec<usize>, Values)> {
     let mut collector = Collector { path: PathStack::default(), keys, found: Vec::new() };
     module.visit(&mut collector);
     collector.found
 }
 
-/// The checkpoint keys of a module's parameters that are trained, those that ask for a gradient, in the order in which they
-/// are visited.
+/// The checkpoint keys of a module's trained parameters, which are those that require a gradient, in the order in which
+/// they are visited.
 pub fn trained<M: Module>(module: &M, keys: &KeyMap) -> Vec<String> {
     struct Trained<'a> {
         path: PathStack,
@@ -190,17 +190,17 @@ pub fn tensors<M: Module>(module: &M, keys: &KeyMap) -> Vec<NamedTensor> {
     found.map(|(name, shape, values)| (name, shape, values())).collect()
 }
 
-/// Writes a module's parameters as safetensors under checkpoint keys, whole or not at all. Beside the module, one
-/// parameter at a time is in memory.
+/// Writes a module's parameters as a safetensors file under checkpoint keys, completely or not at all. Besides the
+/// module, only one parameter at a time is in memory.
 ///
 /// # Errors
 ///
-/// As [`write()`]; [`Error::Index`] when `keys` gives two parameters one name.
+/// As [`write()`]; [`Error::Index`] when `keys` gives two parameters the same name.
 pub fn save<M: Module>(module: &M, path: &Path, keys: &KeyMap, precision: Precision) -> Result<(), Error> {
     write(path, &view(module, path, keys, |_| true)?, precision)
 }
 
-/// [`save`] of the parameters under some keys alone.
+/// As [`save`], but writes only the parameters with the keys `names`.
 ///
 /// # Errors
 ///
@@ -216,7 +216,7 @@ pub fn save_some<M: Module>(
     write(path, &view(module, path, keys, |name| names.contains(name))?, precision)
 }
 
-/// A module's parameters as tensors that are copied from the device when they are read.
+/// A view of a module's parameters, which are copied from the device when they are read.
 fn view<M: Module>(
     module: &M,
     path: &Path,
@@ -246,12 +246,12 @@ impl ModuleMapper for CastFrozen {
     }
 }
 
-/// A module with the parameters that are not trained in another float type.
+/// Converts the parameters that are not trained to another float type.
 pub fn cast_frozen<M: Module>(module: M, dtype: FloatDType) -> M {
     module.map(&mut CastFrozen(dtype))
 }
 
-/// A frozen module with its parameters in another float type: half of the memory in half precision.
+/// Converts the parameters of a frozen module to another float type. Half precision needs half of the memory.
 pub fn cast<M: Module>(module: M, dtype: FloatDType) -> M {
     module.map(&mut Cast(dtype))
 }

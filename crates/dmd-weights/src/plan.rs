@@ -1,4 +1,4 @@
-//! Which tensor fills which parameter: by name, with one report of all that does not fit.
+//! Finds the tensor that fills each parameter, by name, and reports everything that does not fit.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,7 +14,8 @@ pub(crate) struct Wanted {
     pub(crate) path: String,
     /// The tensor's name in the file.
     pub(crate) stored: String,
-    /// As the file's values are read: without the 1×1 of a convolution that is a linear layer here.
+    /// The shape in which the file's values are read. It lacks the 1×1 kernel of a convolution that is a linear layer
+    /// in this module.
     pub(crate) shape: Vec<usize>,
 }
 
@@ -27,8 +28,8 @@ pub fn check<M: Module>(module: &M, file: &Tensors, keys: &KeyMap) -> Result<(),
     plan(module, file, keys, None).map(|_| ())
 }
 
-/// The tensors that fill a module's parameters, in the parameters' order; with `only`, those of these names, whatever else
-/// does not fit.
+/// The tensors that fill a module's parameters, in the order of the parameters. With `only`, the tensors of these
+/// names; differences of other tensors are then ignored.
 pub(crate) fn plan<M: Module>(
     module: &M,
     file: &Tensors,
@@ -39,7 +40,7 @@ pub(crate) fn plan<M: Module>(
     let parameters = parameters(module);
     let mut mismatch = Mismatch::default();
     let mut found: BTreeMap<String, &str> = BTreeMap::new();
-    // A table 0, 1, 2, .. that older CLIP files carry.
+    // `position_ids` is a table 0, 1, 2, .. in older CLIP files.
     for stored in file.entries().keys().filter(|name| !name.ends_with("position_ids")) {
         match found.entry(keys.canonical(stored)) {
             Entry::Occupied(_) => mismatch.unused.push(stored.clone()),
@@ -81,14 +82,15 @@ pub(crate) fn plan<M: Module>(
     }
 }
 
-/// What is put before every name in the file: of the prefixes that all of its names have in common (a wrapper's
-/// `module.` or `_orig_mod.`, say), of the one that is usual for this network, and of none, the one with which the most
-/// names are found.
+/// The prefix of all names in the file. The candidates are the prefixes that all of its names have in common (such as a
+/// wrapper's `module.` or `_orig_mod.`), the usual prefix of this network, and no prefix. The result is the candidate
+/// with which the most names are found.
 fn fitting_prefix(found: &BTreeMap<String, &str>, names: &[String], usual: &str) -> String {
     let common = common_prefix(found.keys());
     let mut candidates: Vec<&str> =
         common.match_indices('.').map(|(dot, _)| &common[..=dot]).chain(["", usual]).collect();
-    // Where none is better than another, some exporters leave the usual prefix out.
+    // Some exporters leave the usual prefix out. The last of several equally good candidates is taken, so the empty
+    // prefix comes last.
     if !found.keys().any(|name| name.starts_with(usual)) {
         candidates.push("");
     }
@@ -97,7 +99,7 @@ fn fitting_prefix(found: &BTreeMap<String, &str>, names: &[String], usual: &str)
     candidates.into_iter().max_by_key(|prefix| hits(prefix)).unwrap_or("").to_owned()
 }
 
-/// The longest text with which all names begin.
+/// The longest prefix that all names share.
 pub(crate) fn common_prefix<'a>(mut names: impl Iterator<Item = &'a String>) -> &'a str {
     let Some(first) = names.next() else { return "" };
     names.fold(first.as_str(), |common, name| {
@@ -107,11 +109,11 @@ pub(crate) fn common_prefix<'a>(mut names: impl Iterator<Item = &'a String>) -> 
     })
 }
 
-/// The tensor's shape as the parameter reads it, or as it is in the file where it does not fit.
+/// The shape in which the parameter reads the tensor. If the tensor does not fit, the error is its shape in the file.
 fn shape(parameter: &Parameter, file: &Tensors, stored: &str) -> Result<Vec<usize>, Vec<usize>> {
     let found = file.entries().get(stored).map(|entry| entry.shape.clone()).unwrap_or_default();
-    // A 1×1 convolution and a linear layer hold the same numbers; older VAE files have the one
-    // where newer have the other.
+    // A 1×1 convolution and a linear layer hold the same numbers. Older VAE files have a convolution where newer ones
+    // have a linear layer.
     let trimmed = match found.as_slice() {
         [out, input, 1, 1] if parameter.shape.len() == 2 => vec![*out, *input],
         _ => found.clone(),

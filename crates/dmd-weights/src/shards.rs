@@ -1,4 +1,4 @@
-//! Sharded models: an index that says which file holds which tensor.
+//! Sharded models, whose index says which file holds which tensor.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -9,14 +9,14 @@ use serde::Deserialize;
 use crate::embedded::is_file;
 use crate::{Error, read_json};
 
-/// `*.safetensors.index.json`.
+/// The contents of a `*.safetensors.index.json`.
 #[derive(Debug, Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The shards of an index, each with the tensors it is said to hold. A shard is a plain file name:
-/// it lies beside its index, and nothing in an index leads out of the folder.
+/// Reads an index: its shards, each with the tensors that it should hold. A shard must be a plain file name in the
+/// folder of the index, so that an index cannot name files outside that folder.
 pub(crate) fn read_index(path: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, Error> {
     let index: Index = read_json(path)?;
     let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();

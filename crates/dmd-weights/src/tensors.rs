@@ -1,4 +1,4 @@
-//! The lazy view of named tensors: what a file holds, under the names that a network asks for.
+//! A lazy view of named tensors: the content of a file, under the names that a network expects.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,12 @@ use safetensors::Dtype;
 use crate::entry::{Entry, Source};
 use crate::{Error, convert};
 
-/// Smallest tensor, in bytes, that is used in place: below it a copy costs less than the sharing.
+/// Size in bytes of the smallest tensor that is used in place. For smaller tensors a copy is cheaper than sharing.
 pub(crate) const SHARED: usize = 1 << 16;
 
-/// Named tensors of a file, of several shards of one, of a state dict or of a network. A value is read, and edits are
-/// applied to it, when a parameter takes it or a file is written: a view of 4 GB costs nothing.
+/// Named tensors of a file, of the shards of a model, of a state dict or of a network. A value is read, and changes are
+/// applied to it, only when a parameter takes it or a file is written. A view of 4 GB therefore costs no memory by
+/// itself.
 ///
 /// ```
 /// use dmd_weights::Tensors;
@@ -44,11 +45,11 @@ impl Tensors {
         Self { metadata: Arc::new(metadata), ..self }
     }
 
-    /// Tensors in memory, under the name that messages call them by.
+    /// Makes a view of tensors in memory. `name` stands for the file in messages.
     ///
     /// # Errors
     ///
-    /// [`Error::Index`] when two have one name, or when there are not as many values as a shape says.
+    /// [`Error::Index`] when two tensors have the same name, or when the number of values does not fit a shape.
     pub fn from_values(
         name: impl Into<PathBuf>,
         tensors: impl IntoIterator<Item = NamedTensor>,
@@ -68,12 +69,12 @@ impl Tensors {
         Self::from_entries(path, entries, 0)
     }
 
-    /// Tensors on a device, each under its name: a tensor's values are copied to the host when they are asked for, and
-    /// not kept there.
+    /// Makes a view of tensors on a device. A tensor's values are copied to the host when they are read, and not kept
+    /// there.
     ///
     /// # Errors
     ///
-    /// [`Error::Index`] when two have one name.
+    /// [`Error::Index`] when two tensors have the same name.
     pub fn from_device<const D: usize>(
         name: impl Into<PathBuf>,
         tensors: impl IntoIterator<Item = (String, Tensor<D>)>,
@@ -98,7 +99,7 @@ impl Tensors {
         Ok(Self::new(path, entries, bytes))
     }
 
-    /// Where the file lies.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -108,13 +109,12 @@ impl Tensors {
         &self.entries
     }
 
-    /// What a safetensors file says about itself, its `__metadata__`: texts by name. Nothing for other files, and for a
-    /// model in shards.
+    /// The `__metadata__` of a safetensors file: texts by name. It is empty for other files, and for a sharded model.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// The half-precision type of a file all of whose floats are of one; nothing for any other file.
+    /// The half-precision type, if all floats of the file have the same one; `None` for any other file.
     pub fn half(&self) -> Option<FloatDType> {
         let whole = [Dtype::I64, Dtype::I32];
         let mut types = self.entries.values().map(|entry| entry.dtype).filter(|dtype| !whole.contains(dtype));
@@ -127,24 +127,25 @@ impl Tensors {
         }
     }
 
-    /// Bytes on disk of all that was opened, whatever part of it this view shows.
+    /// Size on the disk of all opened files, in bytes, whatever part of them this view shows.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The tensors whose names satisfy `wanted`: a feature extractor without its classifier, say.
+    /// Keeps the tensors whose names satisfy `wanted`, e.g. a feature extractor without its classifier.
     pub fn select(mut self, wanted: impl Fn(&str) -> bool) -> Self {
         self.entries.retain(|name, _| wanted(name));
         self
     }
 
-    /// The tensors whose names begin with `prefix`, without it: one component of a file that holds several.
+    /// Keeps the tensors whose names begin with `prefix`, and removes the prefix: one component of a file that holds
+    /// several.
     pub fn only(self, prefix: &str) -> Self {
         let stripped = |(name, entry): (String, Entry)| Some((name.strip_prefix(prefix)?.to_owned(), entry));
         Self { entries: self.entries.into_iter().filter_map(stripped).collect(), ..self }
     }
 
-    /// The tensors under other names; those that `name` has none for are left out.
+    /// Renames the tensors. A tensor for which `name` returns `None` is left out.
     ///
     /// # Errors
     ///
@@ -163,8 +164,8 @@ impl Tensors {
     ///
     /// # Errors
     ///
-    /// [`Error::DataType`] for a tensor that is not of floats, [`Error::Index`] for one that does not exist,
-    /// [`Error::Overflow`] for a computed one with a value that its type cannot hold.
+    /// [`Error::DataType`] for a tensor that does not hold floats, [`Error::Index`] for a tensor that does not exist,
+    /// [`Error::Overflow`] for a computed tensor with a value that its type cannot hold.
     pub fn floats(&self, name: &str) -> Result<Vec<f32>, Error> {
         let values = self.unrounded(name)?;
         let Entry { dtype, source, .. } = self.entry(name)?;
@@ -177,7 +178,7 @@ impl Tensors {
         }
     }
 
-    /// [`Self::floats`], where computed values are not yet rounded to their tensor's type.
+    /// As [`Self::floats`], but without rounding computed values to their tensor's type.
     pub(crate) fn unrounded(&self, name: &str) -> Result<Vec<f32>, Error> {
         let entry = self.entry(name)?;
         if let Source::Computed(values) = &entry.source {
@@ -192,13 +193,13 @@ impl Tensors {
         Ok(values)
     }
 
-    /// Gives the memory of a mapped file's values back to the system. They are read again when they are used, so that this
-    /// costs time and nothing else: for weights that are used once in a while, such as a text encoder's.
+    /// Gives the memory of a mapped file's values back to the system. The values are read again when they are next
+    /// used, which takes time. This is meant for weights that are used rarely, such as those of a text encoder.
     pub fn release(&self) {
         self.entries.values().for_each(Entry::release);
     }
 
-    /// Values as a file of type `dtype` stores them.
+    /// The bytes of values as a file stores them in the type `dtype`.
     fn stored(&self, name: &str, dtype: Dtype, values: &[f32]) -> Result<Vec<u8>, Error> {
         convert::from_floats(dtype, values).map_err(|value| Error::Overflow {
             path: self.path.clone(),
@@ -208,7 +209,8 @@ impl Tensors {
         })
     }
 
-    /// A float tensor's data in a float type: of a tensor that has it in the file the file's own bytes, without a copy.
+    /// A float tensor's data in a float type. If the tensor has this type in the file, the data are the file's own
+    /// bytes without a copy.
     pub(crate) fn data(&self, name: &str, shape: Vec<usize>, dtype: DType) -> Result<TensorData, Error> {
         let entry = self.entry(name)?;
         let stored = match entry.dtype {
@@ -255,7 +257,7 @@ impl Tensors {
         })
     }
 
-    /// A tensor's bytes as a file stores them.
+    /// A tensor's bytes as the file stores them.
     pub(crate) fn raw(&self, name: &str) -> Result<bytes::Bytes, Error> {
         let entry = self.entry(name)?;
         match &entry.source {

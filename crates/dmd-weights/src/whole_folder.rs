@@ -1,44 +1,44 @@
-//! A folder that is always whole: the old content or the new, wherever its writing is cut off.
+//! A folder that always has complete content, the old or the new, wherever its writing is interrupted.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, disk};
 
-/// A folder whose content is replaced as one: a checkpoint, say.
+/// A folder whose content is replaced as a whole, such as a checkpoint.
 ///
-/// The new content is written into `NAME.part`. Once all of it is on the disk, the folder is renamed to `NAME.next`: this
-/// is the moment at which the new content counts. Then the old folder is removed and `NAME.next` takes its name. A process
-/// that is killed before that moment leaves the old content, and one that is killed after it the new; the next
-/// [`Self::replace`] finishes or clears what it left, and [`Self::newest`] finds it until then. One process at a time may
-/// write: take a [`FolderLock`](crate::FolderLock).
+/// The new content is written into `NAME.part`. Once all of it is on the disk, the folder is renamed to `NAME.next`.
+/// From this moment on the new content is valid. Then the old folder is removed and `NAME.next` is renamed to `NAME`.
+/// If the process is killed before that moment, the old content is valid; if it is killed later, the new content is.
+/// Until the next [`Self::replace`] finishes or removes what the killed process left, [`Self::newest`] finds the valid
+/// content. Only one process at a time may write: take a [`FolderLock`](crate::FolderLock).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WholeFolder {
     path: PathBuf,
 }
 
 impl WholeFolder {
-    /// The folder of this name, which need not exist.
+    /// Names the folder, which need not exist.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
-    /// The name that the folder has while nobody writes it.
+    /// The path of the folder while no process writes it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the newest whole content lies, if there is any. Changes nothing.
+    /// The folder that has the newest complete content, if there is one. Changes nothing on the disk.
     pub fn newest(&self) -> Option<PathBuf> {
         [self.sibling(".next"), self.path.clone()].into_iter().find(|folder| folder.is_dir())
     }
 
-    /// Replaces the content by what `fill` writes into an empty folder, which it is given.
+    /// Replaces the content. `fill` receives the path of an empty folder and writes the new content into it.
     ///
     /// # Errors
     ///
-    /// What `fill` returns, or [`Error::Write`] when a file operation fails. The old content then stays, unless
-    /// [`Self::newest`] already is the new one.
+    /// Any error of `fill`, or [`Error::Write`] when a file operation fails. The old content then stays, unless
+    /// [`Self::newest`] already finds the new content.
     pub fn replace<E: From<Error>>(&self, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
         let failed = |source| E::from(self.failed(source));
         self.settle()?;
@@ -51,7 +51,7 @@ impl WholeFolder {
             .map_err(failed)
     }
 
-    /// Finishes what a killed process began, or clears it away: afterwards no `NAME.part` and no `NAME.next` exist.
+    /// Finishes or removes what a killed process began. Afterwards neither `NAME.part` nor `NAME.next` exists.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl WholeFolder {
         self.clear().map_err(|source| self.failed(source))
     }
 
-    /// Removes the folder. A process that is killed meanwhile leaves it whole, or nothing that [`Self::newest`] finds.
+    /// Removes the folder. If the process is killed meanwhile, [`Self::newest`] finds the complete folder or no folder.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl WholeFolder {
         disk::remove_folder(&self.sibling(".part"))?;
         let next = self.sibling(".next");
         if next.is_dir() {
-            // The old content is of no use any more: `next` is whole.
+            // `next` is complete, so the old content is not needed any more.
             disk::remove_folder(&self.path)?;
             disk::rename(&next, &self.path)?;
         }

@@ -1,4 +1,4 @@
-//! Writing safetensors, one tensor at a time.
+//! Writes safetensors files, one tensor at a time.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,20 +32,20 @@ impl Precision {
     }
 }
 
-/// Writes tensors as a safetensors file, whole or not at all. Floats are written in `precision`, other types as they
-/// are. One tensor at a time is in memory.
+/// Writes tensors as a safetensors file, completely or not at all. Floats are written in `precision`, other types
+/// unchanged. Only one tensor at a time is in memory.
 ///
 /// # Errors
 ///
 /// [`Error::Write`] when the file cannot be written, [`Error::Overflow`] for a value that `precision` cannot hold, and
-/// what reading a tensor returns.
+/// any error of reading a tensor.
 pub fn write(path: &Path, tensors: &Tensors, precision: Precision) -> Result<(), Error> {
-    // diffusers refuses a file that does not say which framework's layout it follows.
+    // diffusers refuses a file whose metadata does not name a framework.
     write_with_metadata(path, tensors, precision, &[("format", "pt")])
 }
 
-/// [`write()`] with metadata of your own, keys and their values: what belongs to tensors that are no model. They are written
-/// in the order of their keys, so that equal tensors are equal files.
+/// As [`write()`], with other metadata, given as keys and values. It is for tensors that are no model. The metadata is
+/// written in the order of its keys, so that equal tensors give equal files.
 ///
 /// # Errors
 ///
@@ -63,7 +63,7 @@ pub fn write_with_metadata(
         }
         other => other,
     };
-    // The largest types first, so that every tensor is aligned; then by name.
+    // Tensors of the largest types come first, so that every tensor is aligned. Tensors of one type are sorted by name.
     let mut order: Vec<_> =
         tensors.entries().iter().map(|(name, entry)| (stored(entry.dtype), name, entry)).collect();
     order.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
@@ -95,7 +95,8 @@ pub fn write_with_metadata(
     })
 }
 
-/// A file's header as it is written. The metadata of safetensors' own is a hash map, whose order is not the same twice.
+/// The header of a file to be written. It replaces the header type of the crate safetensors, which keeps the metadata
+/// in a hash map without a fixed order.
 struct Header<'a> {
     metadata: BTreeMap<&'a str, &'a str>,
     tensors: Vec<(String, TensorInfo)>,

@@ -1,6 +1,6 @@
 use ureq::http::Uri;
 
-/// Scheme, host and port: what must be equal for the token to be sent.
+/// Scheme, host and port of an address. The token is sent only to an address with the hub's origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) tls: bool,
@@ -8,7 +8,7 @@ pub(super) struct Origin {
     port: u16,
 }
 
-/// The origin of an address, where it is one that can be asked.
+/// The origin of an address; `None` if it is not an HTTP address.
 pub(super) fn origin(url: &str) -> Option<Origin> {
     let uri: Uri = url.parse().ok()?;
     let tls = match uri.scheme_str()? {
@@ -20,23 +20,23 @@ pub(super) fn origin(url: &str) -> Option<Origin> {
     Some(Origin { tls, host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }) })
 }
 
-/// The host of an address, for a message: an address itself can hold a signature.
+/// The host of an address, for messages. The whole address is not shown, because it may contain a signature.
 pub(crate) fn host(url: &str) -> String {
     let uri: Option<Uri> = url.parse().ok();
     let authority = uri.as_ref().and_then(|uri| uri.authority());
-    // Without what may stand in front of '@'.
+    // A user name and a password may come before '@'.
     let name =
         authority.map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default().to_owned());
     name.unwrap_or_else(|| "the hub".to_owned())
 }
 
-/// An address that a server names, relative to the one that was asked.
+/// Resolves an address in a server's response, relative to the requested address.
 pub(super) fn join(base: &str, target: &str) -> Option<String> {
     let uri: Uri = base.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
     let named = target.split(['/', '?', '#']).next().is_some_and(|first| first.contains(':'));
     let joined = if named {
-        // With a scheme, which may be a wrong one.
+        // The target has a scheme, whose validity is checked below.
         target.to_owned()
     } else if target.starts_with("//") {
         format!("{scheme}:{target}")
@@ -51,7 +51,7 @@ pub(super) fn join(base: &str, target: &str) -> Option<String> {
     origin(&joined).map(|_| joined)
 }
 
-/// Text as a part of an address; the characters of `keep` stay.
+/// Percent-encodes a text as a part of an address. The characters in `keep` are not encoded.
 pub(super) fn encode(text: &str, keep: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     let mut out = String::new();

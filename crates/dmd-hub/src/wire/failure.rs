@@ -9,10 +9,10 @@ use super::address::host;
 use super::headers::asked_pause;
 use crate::{Error, Repository};
 
-/// Why a request failed: for good, or for now.
+/// Why a request failed, and whether a retry may help.
 pub(crate) enum Failure {
     Final(Error),
-    /// Worth another try, after as long as the server asks for.
+    /// A retry may help, after the pause that the server asks for.
     Passing(Error, Option<Duration>),
 }
 
@@ -22,13 +22,13 @@ impl From<Error> for Failure {
     }
 }
 
-/// A fault of the connection: one that may pass, unless it is about the address or the certificate.
+/// The failure for a connection error. A retry may help unless the error is about the address or the certificate.
 pub(crate) fn broken(url: &str, source: ureq::Error) -> Failure {
     use ureq::Error::{BadUri, BodyExceedsLimit, InvalidProxyUrl, Io, RequireHttpsOnly, Rustls, Tls};
     let host = host(url);
     match &source {
         Rustls(_) | Tls(_) => Failure::Final(Error::Encryption { host, source: Box::new(source) }),
-        // rustls' own, wrapped by the transport.
+        // The transport wraps errors of rustls in this kind.
         Io(error) if error.kind() == io::ErrorKind::InvalidData => {
             Failure::Final(Error::Encryption { host, source: Box::new(source) })
         }
@@ -40,7 +40,7 @@ pub(crate) fn broken(url: &str, source: ureq::Error) -> Failure {
 }
 
 impl Client {
-    /// What an answer without content means.
+    /// The failure for a response with an error status.
     pub(super) fn refusal(
         &self,
         repository: &Repository,

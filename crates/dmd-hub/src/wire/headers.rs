@@ -13,7 +13,7 @@ pub(super) fn asked_pause(headers: &HeaderMap) -> Option<Duration> {
     retry_after.or_else(rate_limit).map(Duration::from_secs)
 }
 
-/// The address of the next page, of the header `Link: <…>; rel="next"`.
+/// The address of the next page, from the header `Link: <…>; rel="next"`.
 pub(super) fn next_page(headers: &HeaderMap) -> Option<String> {
     let links = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
     links.flat_map(|links| links.split(",")).find_map(|link| {

@@ -20,10 +20,10 @@ pub(crate) use failure::{Failure, broken};
 use headers::next_page;
 pub(crate) use tries::{Tries, retries, sleep};
 
-/// How long one list of files may be.
+/// Maximum length in bytes of a text response, such as one page of a list of files.
 const LONGEST_ANSWER: u64 = 64 << 20;
 
-/// Requests to the hub.
+/// Makes requests to the hub.
 pub(crate) struct Client {
     agent: Agent,
     endpoint: String,
@@ -41,7 +41,8 @@ impl Client {
         let agent = Agent::config_builder()
             .tls_config(TlsConfig::builder().root_certs(trusted).build())
             .http_status_as_error(false)
-            // Redirects are followed here: the token must not go along, and it is to be known who answers.
+            // `Client::get` follows redirects itself, so that the token is not sent along and the answering host is
+            // known.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_resolve(Some(Duration::from_secs(10)))
@@ -62,12 +63,12 @@ impl Client {
         })
     }
 
-    /// The hub's host, for a message.
+    /// The hub's host, for messages.
     pub(crate) fn host(&self) -> String {
         host(&self.endpoint)
     }
 
-    /// The address that answers for a revision with its commit.
+    /// The address that returns the commit of a revision.
     pub(crate) fn revision(&self, repository: &Repository) -> String {
         let (name, revision) = (repository.name(), encode(repository.revision(), ""));
         format!("{}/api/models/{name}/revision/{revision}", self.endpoint)
@@ -87,7 +88,8 @@ impl Client {
         format!("{}/{}/resolve/{commit}/{}", self.endpoint, repository.name(), encode(path, "/"))
     }
 
-    /// A whole answer as text, with the address of the next page. A failure that may pass is tried again.
+    /// Requests a text, and returns it with the address of the next page. Retries after a failure that may be
+    /// temporary.
     pub(crate) fn text(
         &self,
         repository: &Repository,
@@ -109,7 +111,7 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => {
                     if matches!(failure, Failure::Passing(Error::Network { .. }, _)) {
-                        // Without a network the error is not to be waited for.
+                        // Without a network, the user should not wait long for the error.
                         tries.at_most(2);
                     }
                     tries.wait(failure, &mut go_on)?;
@@ -118,7 +120,8 @@ impl Client {
         }
     }
 
-    /// One request, along its redirects, from a byte on where one is given. Only answers with content come back.
+    /// Makes one request and follows its redirects. `from` is the first byte that is requested, if not the whole file.
+    /// Returns responses with status 200, 206 or 416; any other final status is a failure.
     pub(crate) fn get(
         &self,
         repository: &Repository,
@@ -160,7 +163,7 @@ impl Client {
     }
 }
 
-/// The certificates of a file.
+/// Reads the certificates in a file.
 fn trusted(file: &Path) -> Result<RootCerts, Error> {
     let bad = |reason: &str| setting("SSL_CERT_FILE", &format!("{file:?} {reason}"));
     let pem = fs::read(file).map_err(|error| bad(&format!("cannot be read: {error}")))?;

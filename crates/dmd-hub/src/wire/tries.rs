@@ -4,13 +4,13 @@ use std::time::Duration;
 use super::Failure;
 use crate::Error;
 
-/// How often a request is made anew before it is given up, when nothing was received in between.
+/// Maximum number of retries of a request if nothing is received in between.
 const RETRIES: u32 = 5;
 
-/// The longest pause that a server may ask for.
+/// Maximum pause that a server may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(330);
 
-/// The tries that are left.
+/// The remaining retries, and the pause before the next one.
 pub(crate) struct Tries {
     left: u32,
     first_pause: Duration,
@@ -22,17 +22,17 @@ impl Tries {
         Self { left: retries, first_pause: pause, pause }
     }
 
-    /// Something was received: the next failure is a first one.
+    /// Starts the count again, because something was received.
     pub(crate) fn renew(&mut self) {
         (self.left, self.pause) = (RETRIES, self.first_pause);
     }
 
-    /// Leaves no more than `count` of them.
+    /// Limits the remaining retries to `count`.
     pub(super) fn at_most(&mut self, count: u32) {
         self.left = self.left.min(count);
     }
 
-    /// Waits before the next try, or says that there is none. `go_on` is asked in between.
+    /// Waits before the next retry, or returns the error if there is none left. Calls `go_on` meanwhile.
     pub(crate) fn wait(
         &mut self,
         failure: Failure,
@@ -52,7 +52,7 @@ impl Tries {
     }
 }
 
-/// Sleeps in short pieces.
+/// Sleeps in short pieces, and calls `go_on` between them.
 pub(crate) fn sleep(pause: Duration, go_on: &mut dyn FnMut() -> Result<(), Error>) -> Result<(), Error> {
     let mut left = pause;
     while !left.is_zero() {
@@ -64,8 +64,8 @@ pub(crate) fn sleep(pause: Duration, go_on: &mut dyn FnMut() -> Result<(), Error
     go_on()
 }
 
-/// How often a list of files is asked for again.
+/// Number of retries of a request.
 pub(crate) fn retries(cached: bool) -> u32 {
-    // What the cache can answer is not waited for.
+    // If the cache can answer instead, the request is not retried.
     if cached { 0 } else { RETRIES }
 }

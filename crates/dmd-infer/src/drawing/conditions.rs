@@ -1,4 +1,4 @@
-//! What pictures are conditioned on, and what guidance points away from.
+//! The conditions of pictures, and the conditions that guidance points away from.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::checks::{finite_condition, given_condition};
 use crate::request::TeacherSettings;
 
 impl<F: Family> Drawing<'_, F> {
-    /// What the pictures of some rows are conditioned on.
+    /// The condition of the pictures in `rows`.
     pub(super) fn condition(&self, rows: Range<usize>) -> Result<ConditionOf<F>, Error> {
         let conditioner = &self.model.conditioner;
         if let Some(embeddings) = &self.request.embeddings {
@@ -22,7 +22,7 @@ impl<F: Family> Drawing<'_, F> {
         finite_condition::<F>(self.sized(condition), "text encoder")
     }
 
-    /// The same condition, told the sizes that the request asks for.
+    /// The same condition with the sizes that the request asks for.
     pub(super) fn sized(&self, condition: ConditionOf<F>) -> ConditionOf<F> {
         let factor = self.model.codec.factor();
         let picture = (self.size.0 * factor, self.size.1 * factor);
@@ -30,7 +30,7 @@ impl<F: Family> Drawing<'_, F> {
         self.model.conditioner.sized(condition, &sizes)
     }
 
-    /// The unconditional branch of guidance; as in diffusers, no layer of it is skipped.
+    /// The condition of guidance's unconditional branch. As in diffusers, no layer is skipped for it.
     pub(super) fn negative(
         &self,
         rows: Range<usize>,

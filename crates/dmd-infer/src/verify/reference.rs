@@ -1,4 +1,4 @@
-//! The file of a comparison.
+//! The reference file of a comparison.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use dmd_weights::Tensors;
@@ -6,7 +6,7 @@ use dmd_weights::Tensors;
 use super::{Comparison, Tolerances};
 use crate::Error;
 
-/// A reference file, opened.
+/// An opened reference file.
 pub(super) struct Reference<'a> {
     pub(super) file: &'a Tensors,
     pub(super) device: &'a Device,
@@ -34,7 +34,7 @@ impl Reference<'_> {
     pub(super) fn tensor<const D: usize>(&self, key: &str) -> Result<Tensor<D>, Error> {
         let shape: [usize; D] = self.shape(key)?;
         let values = match self.file.floats(key) {
-            // Timesteps and guidance may be stored as whole numbers.
+            // Timesteps and guidance may be stored as integers.
             Err(dmd_weights::Error::DataType { .. }) => {
                 self.file.integers(key)?.into_iter().map(|v| v as f32).collect()
             }
@@ -48,7 +48,7 @@ impl Reference<'_> {
         Ok(f64::from(value.narrow(0, 0, 1).into_scalar::<f32>()))
     }
 
-    /// Lists of tokens, one per row.
+    /// Reads lists of tokens, one per row, and checks that they fit the text encoder.
     pub(super) fn ids(&self, key: &str, vocabulary: usize, positions: usize) -> Result<Vec<Vec<u32>>, Error> {
         let shape: [usize; 2] = self.shape(key)?;
         let ids = self.file.integers(key)?;
@@ -60,7 +60,7 @@ impl Reference<'_> {
         Ok(ids.chunks(shape[1]).map(<[u32]>::to_vec).collect())
     }
 
-    /// Rows of numbers, of a known shape.
+    /// Checks that a matrix has the expected shape.
     pub(super) fn rows(&self, key: &str, wanted: [usize; 2]) -> Result<(), Error> {
         match self.shape::<2>(key)? {
             found if found == wanted => Ok(()),
@@ -68,7 +68,8 @@ impl Reference<'_> {
         }
     }
 
-    /// Channels and divisibility, so that a strange file is refused and not panicked on.
+    /// Checks the number of channels, and that height and width are multiples of `multiple`, so that an unsuitable file
+    /// gives an error instead of a panic.
     pub(super) fn fits(&self, key: &str, channels: usize, multiple: usize) -> Result<(), Error> {
         let [_, found, height, width] = self.shape::<4>(key)?;
         if found != channels || !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
@@ -97,10 +98,10 @@ impl Reference<'_> {
         for (a, b) in found.iter::<f32>().zip(&expected) {
             let (a, b) = (f64::from(a), f64::from(*b));
             let apart = (a - b).abs();
-            // Not within, rather than beyond: a NaN is neither.
+            // The test is "not within" instead of "beyond", so that a NaN counts as beyond.
             let within = apart <= tolerances.absolute + tolerances.relative * b.abs();
             beyond += usize::from(!within);
-            // A NaN must not hide behind a smaller number.
+            // `f64::max` ignores a NaN, so a NaN is kept explicitly.
             max = if max.is_nan() || apart.is_nan() { f64::NAN } else { max.max(apart) };
             errors += apart * apart;
             scale += b * b;

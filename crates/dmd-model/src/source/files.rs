@@ -1,4 +1,4 @@
-//! Weights in files, whatever their spelling.
+//! Reads weights from files of any spelling.
 
 use std::path::Path;
 
@@ -8,19 +8,20 @@ use dmd_weights::{Checkpoint, Family, Part as FilePart, Tensors, read, weight_fi
 use crate::Error;
 use crate::families::Kind;
 
-/// The weights in a component's folder.
+/// Opens the weights in a component's folder.
 pub(crate) fn of_folder(folder: &Path) -> Result<Tensors, Error> {
     Ok(read(&weight_file(folder, &["diffusion_pytorch_model", "model"])?)?)
 }
 
-/// The weights of one network in a file: a bare state dict under diffusers' names, or a single file of which the network is
-/// a part.
+/// Opens the weights of one network in a file: a bare state dict under diffusers' names, or a single file that contains
+/// the network.
 pub(crate) fn of_file(path: &Path, part: FilePart) -> Result<Tensors, Error> {
     let tensors = read(path)?;
     let begins = |prefixes: &[&str]| {
         tensors.entries().keys().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
     };
-    // Names of "latent diffusion"; diffusers' own are taken as they are, whatever the network's size.
+    // These are names of "latent diffusion". A file with diffusers' names is used unchanged, whatever the network's
+    // size.
     let original =
         ["model.diffusion_model.", "input_blocks.", "first_stage_model.", "decoder.up.", "state_dict."];
     if !begins(&original) {
@@ -36,13 +37,13 @@ pub(crate) fn of_file(path: &Path, part: FilePart) -> Result<Tensors, Error> {
     })
 }
 
-/// What a file with a generator's network says that it predicts.
+/// What a generator's network predicts, if its file says so.
 ///
 /// # Errors
 ///
-/// [`Error::Setting`] when the network is one of another kind of model.
+/// [`Error::Setting`] when the network belongs to another kind of model.
 pub(crate) fn of_generator(path: &Path, kind: Kind) -> Result<Option<Prediction>, Error> {
-    // A network that is not one of the published ones says nothing of itself, and may still fit.
+    // A network that is not recognised as a published one may still fit the model.
     let Ok(checkpoint) = Checkpoint::open(read(path)?) else { return Ok(None) };
     let own = match checkpoint.family() {
         Some(Family::StableDiffusionXl) => Kind::StableDiffusionXl,
@@ -58,8 +59,8 @@ pub(crate) fn of_generator(path: &Path, kind: Kind) -> Result<Option<Prediction>
     Ok((checkpoint.v_prediction() == Some(true)).then_some(Prediction::Velocity))
 }
 
-/// Whether a Stable Diffusion 2 predicts the velocity, which its files do not say: the biases of its last attention's first
-/// normalisation are spread more widely, as ComfyUI found. Their deviation is above 0.09 there.
+/// Whether a Stable Diffusion 2 model predicts the velocity, which its files do not say. As ComfyUI found, the biases
+/// of the first normalisation in the last attention then have a standard deviation above 0.09.
 pub(super) fn predicts_velocity(checkpoint: &Checkpoint) -> Result<bool, Error> {
     let name = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias";
     let Some(unet) = checkpoint.unet().filter(|unet| unet.entries().contains_key(name)) else {

@@ -1,4 +1,4 @@
-//! Prompts to conditions, by two text encoders.
+//! Converts prompts to conditions with two text encoders.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,40 +12,41 @@ use dmd_weights::Tensors;
 use crate::Error;
 use crate::family::{Conditioner, SizeConditions, TextFeatures};
 
-/// Layers that are left out for the features of the words.
+/// Number of last layers that are skipped for the features of the tokens.
 pub(super) const LEFT_OUT: usize = 1;
 
-/// Most bytes of features that are kept.
+/// Maximum size of the kept features in bytes.
 const KEPT: usize = 1 << 30;
 
-/// Prompts to what Stable Diffusion XL is conditioned on, by two frozen text encoders.
+/// Converts prompts to conditions of Stable Diffusion XL with two frozen text encoders.
 #[derive(Debug, Clone)]
 pub struct XlConditioner {
     pub(super) one: TextEncoder,
     pub(super) two: ProjectedTextEncoder,
-    /// Width of the joined features of the words.
+    /// Width of the concatenated features of the tokens.
     pub(super) width: usize,
-    /// Width of the features of the whole prompt.
+    /// Width of the pooled features of the whole prompt.
     pub(super) pooled: usize,
-    /// Whether guidance without a negative prompt points away from zeros, and not from the empty prompt.
+    /// Whether guidance without a negative prompt points away from zeros instead of the empty prompt.
     pub(super) zeros: bool,
     /// Height and width of the pictures that the model was trained on.
     pub(super) picture: (usize, usize),
     pub(super) device: Device,
-    /// The encoders' files, without LoRA: their weights are out of use between prompts.
+    /// The encoders' files, without LoRA. Their mapped memory is released after each use, because the weights are not
+    /// needed between prompts.
     pub(super) files: [Tensors; 2],
-    /// Conditions by caption, on the host, see [`Conditioner::remembered`].
+    /// Features by caption, on the host (see [`Conditioner::remembered`]).
     pub(super) kept: Arc<Mutex<HashMap<String, (TensorData, TensorData)>>>,
 }
 
 impl XlConditioner {
-    /// The conditioner with other networks of the same files.
+    /// The conditioner with other networks from the same files, and without kept features.
     pub(super) fn with_models(self, one: ClipTextModel, two: ProjectedTextModel) -> Self {
         let (one, two) = (self.one.with_model(one), self.two.with_model(two));
         Self { one, two, kept: Arc::default(), ..self }
     }
 
-    /// The sizes of a picture as rows of the condition.
+    /// The sizes of a picture as `count` equal rows of the condition.
     fn rows(&self, sizes: &SizeConditions, count: usize) -> Tensor<2> {
         let row = sizes.numbers();
         let values: Vec<f32> = std::iter::repeat_n(row, count).flatten().collect();
@@ -158,7 +159,7 @@ impl Conditioner for XlConditioner {
     }
 
     fn is_finite(condition: &XlCondition) -> bool {
-        // A sum is finite only if every term is.
+        // A sum of absolute values is finite only if every value is finite.
         let sum = condition.text.clone().abs().sum() + condition.pooled.clone().abs().sum();
         sum.into_scalar::<f32>().is_finite()
     }

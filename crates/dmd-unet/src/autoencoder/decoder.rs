@@ -9,14 +9,14 @@ use crate::config::AutoencoderConfig;
 use crate::resample::Upsample;
 use crate::resnet::{ResnetBlock, apply_norm, conv3x3, group_norm};
 
-/// `UpDecoderBlock2D`.
+/// diffusers' `UpDecoderBlock2D`.
 #[derive(Module, Debug)]
 struct DecoderBlock {
     resnets: Vec<ResnetBlock>,
     upsamplers: Vec<Upsample>,
 }
 
-/// The half from latents to pictures.
+/// The second half of the autoencoder: latents to pictures.
 #[derive(Module, Debug)]
 pub struct Decoder {
     conv_in: Conv2d,

@@ -9,14 +9,14 @@ use crate::config::AutoencoderConfig;
 use crate::resample::Downsample;
 use crate::resnet::{ResnetBlock, apply_norm, conv3x3, group_norm};
 
-/// `DownEncoderBlock2D`.
+/// diffusers' `DownEncoderBlock2D`.
 #[derive(Module, Debug)]
 struct EncoderBlock {
     resnets: Vec<ResnetBlock>,
     downsamplers: Vec<Downsample>,
 }
 
-/// The half from pictures to moments of latents.
+/// The first half of the autoencoder: pictures to the mean and the logarithm of the variance of latents.
 #[derive(Module, Debug)]
 pub struct Encoder {
     conv_in: Conv2d,
@@ -62,7 +62,7 @@ impl Encoder {
         convolution(&self.conv_out, apply_norm(&self.conv_norm_out, x, Activation::Silu))
     }
 
-    /// Pixels per latent along a side.
+    /// Number of pixels per latent along one side.
     pub(super) fn downsampling(&self) -> usize {
         1 << (self.down_blocks.len() - 1)
     }

@@ -1,4 +1,4 @@
-//! What encoder and decoder share: the block of the lowest resolution and its residual blocks.
+//! The parts that encoder and decoder share: the middle block, which has the lowest resolution, and the residual block.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -7,7 +7,7 @@ use crate::attention::PositionAttention;
 use crate::config::AutoencoderConfig;
 use crate::resnet::{Resample, ResnetBlock, ResnetConfig, TimeScaleShift};
 
-/// Epsilon of every normalisation of the autoencoder, fixed in diffusers' `AutoencoderKL`.
+/// Epsilon of every normalisation of the autoencoder; a constant in diffusers' `AutoencoderKL`.
 pub(super) const EPSILON: f64 = 1e-6;
 
 /// A residual block that keeps the resolution.
@@ -23,7 +23,7 @@ pub(super) fn resnet(
         .init(device)
 }
 
-/// Residual block, attention over positions, residual block.
+/// A residual block, attention over the positions, a residual block.
 #[derive(Module, Debug)]
 pub(super) struct MiddleBlock {
     attentions: Vec<PositionAttention>,

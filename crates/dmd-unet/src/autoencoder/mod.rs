@@ -1,4 +1,4 @@
-//! The autoencoder between pictures and latents.
+//! The autoencoder, which converts pictures to latents and back.
 
 mod decoder;
 mod encoder;
@@ -18,7 +18,7 @@ use crate::resnet::conv1x1;
 use crate::tiling::Tiles;
 use crate::{AUTOENCODER_KEYS, Error};
 
-/// diffusers' `AutoencoderKL`: pictures in [−1, 1] to latents of about unit variance and back.
+/// diffusers' `AutoencoderKL`. It converts pictures in [−1, 1] to latents of about unit variance and back.
 #[derive(Module, Debug)]
 pub struct Autoencoder {
     encoder: Encoder,
@@ -33,7 +33,7 @@ pub struct Autoencoder {
 pub struct Posterior {
     /// The mean, which is also the mode.
     pub mean: Tensor<4>,
-    /// The logarithm of the variance, clamped to [−30, 20].
+    /// The natural logarithm of the variance, clamped to [−30, 20].
     pub log_variance: Tensor<4>,
     scaling_factor: f64,
 }
@@ -50,7 +50,7 @@ impl Posterior {
         (self.mean.clone() + std * eps) * self.scaling_factor
     }
 
-    /// Kullback–Leibler divergence from the unit Gaussian, in nats, mean per element, `[1]`.
+    /// Kullback–Leibler divergence from the unit Gaussian, in nats, as the mean over all elements, `[1]`.
     pub fn kl(&self) -> Tensor<1> {
         let variance = self.log_variance.clone().exp();
         (self.mean.clone().square() + variance - 1.0 - self.log_variance.clone()).mean() * 0.5
@@ -58,7 +58,7 @@ impl Posterior {
 }
 
 impl AutoencoderConfig {
-    /// A network with fresh random parameters.
+    /// Makes a network with random initial parameters.
     ///
     /// # Errors
     ///
@@ -95,8 +95,9 @@ impl Autoencoder {
         Self { scaling_factor, ..self }
     }
 
-    /// The same pictures from standardised latents: `(latent − mean) / deviation` per channel, in unscaled
-    /// units. The 1×1 convolutions on either side of the latents take it in, exactly.
+    /// The autoencoder with standardised latents, `(latent − mean) / deviation` per channel, in unscaled units. It
+    /// encodes to and decodes from such latents, and the pictures stay the same. The change is exact: it is a change of
+    /// the 1×1 convolutions before and after the latents.
     ///
     /// # Panics
     ///
@@ -113,7 +114,7 @@ impl Autoencoder {
         let (mean, deviation) =
             (Tensor::<1>::from_floats(mean, &device), Tensor::<1>::from_floats(deviation, &device));
 
-        // Of the moments, means are moved and divided, logarithms of variances are lowered.
+        // The moments are means and logarithms of variances. Means are shifted and divided; logarithms are lowered.
         let moved = Tensor::cat(vec![mean.clone(), mean.zeros_like()], 0);
         let divisor = Tensor::cat(vec![deviation.clone(), deviation.ones_like()], 0);
         let lowered = Tensor::cat(vec![mean.zeros_like(), deviation.clone().log() * 2.0], 0);
@@ -129,7 +130,7 @@ impl Autoencoder {
         self
     }
 
-    /// The latents of pictures.
+    /// Encodes pictures to a distribution of latents.
     ///
     /// # Shapes
     ///
@@ -149,7 +150,7 @@ impl Autoencoder {
         }
     }
 
-    /// The pictures of scaled latents, about [−1, 1] and not clamped.
+    /// Decodes scaled latents to pictures. Their values are about [−1, 1] and not clamped.
     ///
     /// # Shapes
     ///
@@ -159,13 +160,13 @@ impl Autoencoder {
         self.decoder.forward(convolution(&self.post_quant_conv, latent))
     }
 
-    /// [`Self::decode`] in overlapping tiles of at most `tile` × `tile` latents, blended where they
-    /// overlap, so that the memory of a large picture is that of a tile. The picture differs a little
-    /// from the whole one: attention and normalisation see a tile at a time.
+    /// As [`Self::decode`], in overlapping tiles of at most `tile` × `tile` latents, which are blended where they
+    /// overlap. A large picture then needs only the memory of one tile. The result differs a little from that of
+    /// [`Self::decode`], because attention and normalisation see one tile at a time.
     ///
     /// # Panics
     ///
-    /// If `tile` is below 4: tiles overlap by a quarter.
+    /// If `tile` is below 4, because tiles overlap by a quarter.
     pub fn decode_tiled(&self, latent: Tensor<4>, tile: usize) -> Tensor<4> {
         assert!(tile >= 4, "a tile has at least 4 latents a side, not {tile}");
         let latent = latent * (1.0 / self.scaling_factor);
@@ -173,7 +174,7 @@ impl Autoencoder {
         tiles.apply(latent, |tile| self.decoder.forward(convolution(&self.post_quant_conv, tile)))
     }
 
-    /// [`Self::encode`] in overlapping tiles, of `tile` × `tile` latents each.
+    /// As [`Self::encode`], in overlapping tiles of at most `tile` × `tile` latents.
     ///
     /// # Panics
     ///

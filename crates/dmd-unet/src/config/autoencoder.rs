@@ -10,12 +10,12 @@ use crate::Error;
 /// `_class_name` of an [`AutoencoderConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum AutoencoderClass {
-    /// The only one.
+    /// The only accepted value.
     #[default]
     AutoencoderKL,
 }
 
-/// What a level of the encoder is made of.
+/// The kind of a block of the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EncoderBlock {
     /// Residual blocks.
@@ -23,7 +23,7 @@ pub enum EncoderBlock {
     Plain,
 }
 
-/// What a level of the decoder is made of.
+/// The kind of a block of the decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DecoderBlock {
     /// Residual blocks.
@@ -44,19 +44,19 @@ pub struct AutoencoderConfig {
     /// Channels of a decoded picture.
     #[serde(default = "three")]
     pub out_channels: usize,
-    /// The encoder's levels.
+    /// The encoder's blocks.
     pub down_block_types: Vec<EncoderBlock>,
-    /// The decoder's levels.
+    /// The decoder's blocks.
     pub up_block_types: Vec<DecoderBlock>,
     /// Channels per level.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks per level in the encoder; one more in the decoder.
+    /// Residual blocks per block of the encoder. A block of the decoder has one more.
     #[serde(default = "one")]
     pub layers_per_block: usize,
     /// Channels of a latent.
     #[serde(default = "four")]
     pub latent_channels: usize,
-    /// Groups of every group normalisation.
+    /// Number of groups of every group normalisation.
     #[serde(default = "thirty_two")]
     pub norm_num_groups: usize,
     /// Height and width of the pictures the network was trained on.
@@ -66,7 +66,7 @@ pub struct AutoencoderConfig {
     /// for Stable Diffusion 1.x (Rombach et al. 2022, appendix G).
     #[serde(default = "scaling_factor")]
     pub scaling_factor: f64,
-    /// Everything else in the file.
+    /// All other keys of the file.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
@@ -76,12 +76,13 @@ fn scaling_factor() -> f64 {
 }
 
 impl AutoencoderConfig {
-    /// Stable Diffusion 1.5's (the `vae/config.json` of its repository), for 512×512 pictures.
+    /// The configuration of Stable Diffusion 1.5 (the `vae/config.json` of its repository), for 512×512 pictures.
     pub fn sd15() -> Self {
         Self { other: BTreeMap::new(), ..Self::of_widths(512, vec![128, 256, 512, 512]) }
     }
 
-    /// An autoencoder of these widths for square pictures. The rest is as in Stable Diffusion 1.5.
+    /// An autoencoder for square pictures, with `widths` channels per level. The other options are those of Stable
+    /// Diffusion 1.5.
     pub fn of_widths(sample_size: usize, widths: Vec<usize>) -> Self {
         Self {
             class_name: AutoencoderClass::default(),
@@ -99,16 +100,16 @@ impl AutoencoderConfig {
         }
     }
 
-    /// The factor between pictures and latents.
+    /// Height of a picture divided by the height of its latent.
     pub fn downsampling(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
 
-    /// Checks that every option is one this implementation computes.
+    /// Checks that this implementation supports every option.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] naming the first option that is not.
+    /// [`Error::Unsupported`], which names the first option that is not supported.
     pub fn validate(&self) -> Result<(), Error> {
         let options = Options("autoencoder");
         let channels = &self.block_out_channels;

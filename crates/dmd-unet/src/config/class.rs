@@ -12,12 +12,12 @@ use crate::resnet::TimeScaleShift;
 /// `_class_name` of a [`ClassUNetConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ClassUNetClass {
-    /// The only one.
+    /// The only accepted value.
     #[default]
     UNet2DModel,
 }
 
-/// What a level is made of on the way down.
+/// The kind of a down block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClassDownBlock {
     /// Residual blocks.
@@ -31,7 +31,7 @@ pub enum ClassDownBlock {
     Residual,
 }
 
-/// What a level is made of on the way up.
+/// The kind of an up block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClassUpBlock {
     /// Residual blocks.
@@ -45,9 +45,8 @@ pub enum ClassUpBlock {
     Residual,
 }
 
-/// `unet/config.json`: the options of diffusers' `UNet2DModel` that class-conditional and unconditional pixel
-/// models use, ImageNet-64's (ADM) among them. Any other option must be absent or neutral (see
-/// [`Self::validate`]).
+/// `unet/config.json`: the options of diffusers' `UNet2DModel` that class-conditional and unconditional pixel models
+/// use, such as the ImageNet-64 model (ADM). Any other option must be absent or neutral (see [`Self::validate`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassUNetConfig {
     /// The network's class in diffusers.
@@ -61,25 +60,25 @@ pub struct ClassUNetConfig {
     /// Channels of the output.
     #[serde(default = "three")]
     pub out_channels: usize,
-    /// The levels on the way down.
+    /// The down blocks, from the highest resolution to the lowest.
     pub down_block_types: Vec<ClassDownBlock>,
-    /// The levels on the way up, from the deepest.
+    /// The up blocks, from the lowest resolution to the highest.
     pub up_block_types: Vec<ClassUpBlock>,
     /// Channels per level.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks per level on the way down; one more on the way up.
+    /// Residual blocks per down block. An up block has one more.
     #[serde(default = "two")]
     pub layers_per_block: usize,
     /// Channels of an attention head.
     #[serde(default = "eight")]
     pub attention_head_dim: usize,
-    /// Groups of every group normalisation.
+    /// Number of groups of every group normalisation.
     #[serde(default = "thirty_two")]
     pub norm_num_groups: usize,
     /// Epsilon of every group normalisation.
     #[serde(default = "norm_eps")]
     pub norm_eps: f64,
-    /// How residual blocks take the time in.
+    /// How residual blocks use the time embedding.
     #[serde(default)]
     pub resnet_time_scale_shift: TimeScaleShift,
     /// How levels with attention halve the picture.
@@ -91,13 +90,14 @@ pub struct ClassUNetConfig {
     /// Number of classes; absent for an unconditional network.
     #[serde(default)]
     pub num_class_embeds: Option<usize>,
-    /// Everything else in the file.
+    /// All other keys of the file.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
 
 impl ClassUNetConfig {
-    /// A network for square pictures with attention at its deepest level, the embedding scaling as in ADM.
+    /// A network for square pictures. It has attention at its deepest level, and the time embedding scales and shifts
+    /// as in ADM.
     pub fn small(sample_size: usize, channels: usize, widths: Vec<usize>, classes: usize) -> Self {
         let mut down_block_types = vec![ClassDownBlock::Plain; widths.len()];
         let mut up_block_types = vec![ClassUpBlock::Plain; widths.len()];
@@ -124,7 +124,7 @@ impl ClassUNetConfig {
         }
     }
 
-    /// The factor between pictures and the deepest level.
+    /// Height of a picture divided by the height of the deepest level.
     pub fn downsampling(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
@@ -134,11 +134,11 @@ impl ClassUNetConfig {
         self.num_class_embeds.unwrap_or(0)
     }
 
-    /// Checks that every option is one this implementation computes.
+    /// Checks that this implementation supports every option.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] naming the first option that is not.
+    /// [`Error::Unsupported`], which names the first option that is not supported.
     pub fn validate(&self) -> Result<(), Error> {
         let options = Options("class-conditional UNet");
         let channels = &self.block_out_channels;
@@ -154,8 +154,8 @@ impl ClassUNetConfig {
         options.positive("norm_eps", self.norm_eps)?;
         options.divides("attention_head_dim", self.attention_head_dim, channels)?;
         let groups = json!(self.norm_num_groups);
-        // Without a number of its own, diffusers leaves the middle block's normalisation out where the embedding
-        // scales.
+        // Where the embedding scales and this key is absent, diffusers omits the normalisation of the middle block's
+        // attention.
         let absent = match self.resnet_time_scale_shift {
             TimeScaleShift::Added => Value::Null,
             TimeScaleShift::ScaleShift => groups.clone(),

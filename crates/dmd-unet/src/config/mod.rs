@@ -1,5 +1,6 @@
-//! `config.json` of the networks, in diffusers' layout. A configuration is read once: options with a meaning become
-//! numbers and enums, every other key is kept as it is for writing back, and must be one that changes nothing.
+//! `config.json` of the networks, in diffusers' layout. Options that this implementation uses become numbers and enums.
+//! Every other key is kept unchanged for writing the file again, and must have a value that does not change what the
+//! network computes.
 
 mod autoencoder;
 mod class;
@@ -16,7 +17,7 @@ pub use tiny::{TinyAutoencoderClass, TinyAutoencoderConfig};
 pub(crate) use xl::SIZES;
 pub use xl::{AddedEmbedding, XlUNetConfig};
 
-/// Stable Diffusion's number of latent channels, and diffusers' default for inputs and outputs.
+/// Number of latent channels of Stable Diffusion, and diffusers' default for inputs and outputs.
 fn four() -> usize {
     4
 }

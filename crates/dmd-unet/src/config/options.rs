@@ -1,4 +1,4 @@
-//! Options of a configuration that has been read: which values this implementation computes.
+//! Checks of a configuration that has been read: which values of its options this implementation supports.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,16 +9,17 @@ use serde_json::{Value, json};
 
 use crate::Error;
 
-/// Numbers of channels, or of positions of a side: far above any published network, and small enough that the size of
-/// a parameter never overflows. What a file says is not believed before its tensors are seen.
+/// Accepted numbers of channels, and of positions along a side. The upper limit is far above any published network, and
+/// low enough that the size of a parameter never overflows. It is needed because a configuration is read before the
+/// tensors that could contradict it.
 const COUNTS: RangeInclusive<usize> = 1..=65_536;
 
-/// Numbers of levels: the deepest has a 2048th of the height.
+/// Accepted numbers of levels. With 12 levels the deepest has 1/2048 of the height.
 const LEVELS: RangeInclusive<usize> = 1..=12;
 
 /// Keys that do not change what a network computes, whatever their values.
 const IDLE: [&str; 14] = [
-    // Settings of the moving average, which diffusers' `EMAModel.save_pretrained` leaves in a network's file.
+    // Settings of the moving average, which diffusers' `EMAModel.save_pretrained` writes to the network's file.
     "decay",
     "inv_gamma",
     "min_decay",
@@ -26,25 +27,26 @@ const IDLE: [&str; 14] = [
     "power",
     "update_after_step",
     "use_ema_warmup",
-    // In training only.
+    // Used in training only.
     "dropout",
-    // Sizes of added conditions, without effect where there are none; `addition_embed_type` is checked.
+    // Sizes of additional conditions. They have no effect in a network without such conditions; `addition_embed_type`
+    // is checked.
     "addition_time_embed_dim",
     "addition_embed_type_num_heads",
     "projection_class_embeddings_input_dim",
-    // About half precision.
+    // Settings for half precision.
     "force_upcast",
     "upcast_attention",
-    // Sinusoids of the time that a network is told do not depend on the number of times.
+    // The sinusoids of a timestep do not depend on the number of timesteps.
     "num_train_timesteps",
 ];
 
-/// The options of one network's configuration.
+/// Checks of one network's configuration. The field is the network's name in error messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options(pub(crate) &'static str);
 
 impl Options {
-    /// Refuses an option unless it `holds`. `must` says what would be accepted.
+    /// Returns an error unless `holds`. `must` says which value would be accepted.
     pub(crate) fn require(
         self,
         holds: bool,
@@ -63,48 +65,49 @@ impl Options {
         })
     }
 
-    /// The number is in a range.
+    /// Requires that the number is in the range.
     pub(crate) fn within(self, key: &str, number: usize, range: RangeInclusive<usize>) -> Result<(), Error> {
         let must = format!("a number between {} and {}", range.start(), range.end());
         self.require(range.contains(&number), key, number, must)
     }
 
-    /// Every number is a sane number of channels or positions.
+    /// Requires that every number is in the accepted range of channels or positions.
     pub(crate) fn counts(self, key: &str, numbers: &[usize]) -> Result<(), Error> {
         numbers.iter().try_for_each(|number| self.within(key, *number, COUNTS))
     }
 
-    /// The number of residual blocks of a level.
+    /// Requires an accepted number of residual blocks of a level.
     pub(crate) fn layers(self, key: &str, number: usize) -> Result<(), Error> {
         self.within(key, number, 1..=64)
     }
 
-    /// The list has an entry per level.
+    /// Requires that the list has one entry per level.
     pub(crate) fn per_level<T: Serialize>(self, key: &str, list: &[T], levels: usize) -> Result<(), Error> {
         self.require(list.len() == levels, key, list, format_args!("one for each of {levels} levels"))
     }
 
-    /// The channels per level, and so the number of levels.
+    /// Requires accepted channels for each level, and an accepted number of levels.
     pub(crate) fn channels(self, key: &str, channels: &[usize]) -> Result<(), Error> {
         let must = format_args!("from {} to {} levels", LEVELS.start(), LEVELS.end());
         self.require(LEVELS.contains(&channels.len()), key, channels, must)?;
         self.counts(key, channels)
     }
 
-    /// The number divides every level's channels.
+    /// Requires that the number divides every level's channels.
     pub(crate) fn divides(self, key: &str, number: usize, channels: &[usize]) -> Result<(), Error> {
         let odd = channels.iter().find(|channels| number == 0 || **channels % number != 0);
         let odd = odd.copied().unwrap_or(0);
         self.require(odd == 0, key, number, format_args!("a number that divides {odd} channels"))
     }
 
-    /// The number is finite and above 0.
+    /// Requires that the number is finite and above 0.
     pub(crate) fn positive(self, key: &str, number: f64) -> Result<(), Error> {
         self.require(number.is_finite() && number > 0.0, key, number, "a finite number above 0")
     }
 
-    /// Options outside the struct: those of `neutral` have one of their listed values, or lists of them; any other
-    /// is absent, null or false, unless it is known not to matter.
+    /// Checks the options that are no fields of the configuration's struct. An option that `neutral` lists must have
+    /// one of the values listed for it, or be a list of such values. Any other option must be null or false, unless it
+    /// is in `IDLE` or its name begins with an underscore.
     pub(crate) fn neutral(
         self,
         other: &BTreeMap<String, Value>,
@@ -129,7 +132,7 @@ impl Options {
     }
 }
 
-/// Whether a value, or each of a list, is one of `known`. Numbers are equal as numbers.
+/// Whether `value`, or each value of a list, is one of `known`. Numbers are compared by value, so that 1 equals 1.0.
 fn is_neutral(value: &Value, known: &[&Value]) -> bool {
     let equal = |known: &&&Value| {
         *known == &value || value.as_f64().is_some_and(|number| Some(number) == known.as_f64())
@@ -146,9 +149,9 @@ fn is_neutral(value: &Value, known: &[&Value]) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PerLevel {
-    /// The same everywhere.
+    /// The same value for all levels.
     All(usize),
-    /// From the first level down.
+    /// One value per level, from the highest resolution to the lowest.
     Each(Vec<usize>),
 }
 
@@ -166,7 +169,7 @@ impl PerLevel {
     }
 }
 
-/// A number that diffusers also writes as a list of equal ones.
+/// Reads a number that diffusers also writes as a list of equal numbers.
 pub(crate) fn uniform<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     use serde::de::Error as _;
 

@@ -10,12 +10,12 @@ use crate::Error;
 /// `_class_name` of a [`UNetConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum UNetClass {
-    /// The only one.
+    /// The only accepted value.
     #[default]
     UNet2DConditionModel,
 }
 
-/// What a level is made of on the way down.
+/// The kind of a down block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlock {
     /// Residual blocks.
@@ -26,7 +26,7 @@ pub enum DownBlock {
     CrossAttention,
 }
 
-/// What a level is made of on the way up.
+/// The kind of an up block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpBlock {
     /// Residual blocks.
@@ -37,8 +37,8 @@ pub enum UpBlock {
     CrossAttention,
 }
 
-/// `unet/config.json`: the options of diffusers' `UNet2DConditionModel` that Stable Diffusion uses. What SDXL has
-/// besides is in [`XlUNetConfig`](crate::XlUNetConfig). Any other option must be absent or neutral (see
+/// `unet/config.json`: the options of diffusers' `UNet2DConditionModel` that Stable Diffusion uses. SDXL's additional
+/// options are in [`XlUNetConfig`](crate::XlUNetConfig). Any other option must be absent or neutral (see
 /// [`Self::validate`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UNetConfig {
@@ -54,37 +54,39 @@ pub struct UNetConfig {
     /// Channels of the output.
     #[serde(default = "four")]
     pub out_channels: usize,
-    /// The levels on the way down.
+    /// The down blocks, from the highest resolution to the lowest.
     pub down_block_types: Vec<DownBlock>,
-    /// The levels on the way up, from the deepest.
+    /// The up blocks, from the lowest resolution to the highest.
     pub up_block_types: Vec<UpBlock>,
     /// Channels per level.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks per level on the way down; one more on the way up.
+    /// Residual blocks per down block. An up block has one more.
     #[serde(default = "two", deserialize_with = "uniform")]
     pub layers_per_block: usize,
     /// Width of the text features.
     #[serde(deserialize_with = "uniform")]
     pub cross_attention_dim: usize,
-    /// Number of attention *heads* per level (the name is diffusers' historic slip).
+    /// Number of attention *heads* per level. The name is a historical mistake of diffusers.
     #[serde(default = "eight_heads")]
     pub attention_head_dim: PerLevel,
-    /// Transformer blocks of each attention, per level; the middle block has the deepest level's. `None` is one.
+    /// Number of transformer blocks of each attention, per level. The middle block uses the number of the deepest
+    /// level. `None` means 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transformer_layers_per_block: Option<PerLevel>,
-    /// Groups of every group normalisation.
+    /// Number of groups of every group normalisation.
     #[serde(default = "thirty_two")]
     pub norm_num_groups: usize,
     /// Epsilon of the residual blocks' normalisations.
     #[serde(default = "norm_eps")]
     pub norm_eps: f64,
-    /// Linear instead of 1×1-convolution projections around the transformers (SD 2.x).
+    /// Whether the projections around the transformers are linear layers (SD 2.x) instead of 1×1 convolutions.
     #[serde(default)]
     pub use_linear_projection: bool,
-    /// Sinusoids of the guidance, for a network that is told it: a latent consistency model.
+    /// Number of sinusoids that encode the guidance scale, for a network that takes it as an input: a latent
+    /// consistency model.
     #[serde(default)]
     pub time_cond_proj_dim: Option<usize>,
-    /// Everything else in the file.
+    /// All other keys of the file.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
@@ -94,7 +96,7 @@ fn eight_heads() -> PerLevel {
 }
 
 impl UNetConfig {
-    /// Stable Diffusion 1.5's (the `unet/config.json` of its repository), for 64×64 latents.
+    /// The configuration of Stable Diffusion 1.5 (the `unet/config.json` of its repository), for 64×64 latents.
     pub fn sd15() -> Self {
         use DownBlock::CrossAttention as Down;
         use UpBlock::CrossAttention as Up;
@@ -108,8 +110,8 @@ impl UNetConfig {
         }
     }
 
-    /// A network of these widths whose levels all attend to text features of a width. The rest is as in Stable
-    /// Diffusion 1.5.
+    /// A network with these widths, whose levels all attend to text features of the given width. The other options are
+    /// those of Stable Diffusion 1.5.
     pub fn attending(sample_size: usize, widths: Vec<usize>, text_width: usize) -> Self {
         Self {
             class_name: UNetClass::default(),
@@ -131,7 +133,7 @@ impl UNetConfig {
         }
     }
 
-    /// Whether a level attends to the text on the way down.
+    /// Whether the down block of a level attends to the text.
     pub(crate) fn attends_down(&self, level: usize) -> bool {
         self.down_block_types[level] == DownBlock::CrossAttention
     }
@@ -141,21 +143,21 @@ impl UNetConfig {
         self.up_block_types[block] == UpBlock::CrossAttention
     }
 
-    /// Transformer blocks of each attention of a level.
+    /// Number of transformer blocks of each attention of a level.
     pub(crate) fn transformer_blocks(&self, level: usize) -> usize {
         self.transformer_layers_per_block.as_ref().map_or(1, |depths| depths.at(level))
     }
 
-    /// The factor between latents and the deepest level.
+    /// Height of a latent divided by the height of the deepest level.
     pub fn downsampling(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
 
-    /// Checks that every option is one this implementation computes.
+    /// Checks that this implementation supports every option.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] naming the first option that is not.
+    /// [`Error::Unsupported`], which names the first option that is not supported.
     pub fn validate(&self) -> Result<(), Error> {
         let options = Options("UNet");
         let channels = &self.block_out_channels;

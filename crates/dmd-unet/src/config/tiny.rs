@@ -10,7 +10,7 @@ use crate::Error;
 /// `_class_name` of a [`TinyAutoencoderConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum TinyAutoencoderClass {
-    /// The only one.
+    /// The only accepted value.
     #[default]
     AutoencoderTiny,
 }
@@ -45,7 +45,7 @@ pub struct TinyAutoencoderConfig {
     /// Latents are multiplied by this after encoding; 1 for TAESD.
     #[serde(default = "unit")]
     pub scaling_factor: f64,
-    /// Everything else in the file.
+    /// All other keys of the file.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
@@ -64,16 +64,16 @@ fn decoder_blocks() -> Vec<usize> {
 }
 
 impl TinyAutoencoderConfig {
-    /// The factor between pictures and latents.
+    /// Height of a picture divided by the height of its latent.
     pub fn downsampling(&self) -> usize {
         1 << self.encoder_block_out_channels.len().saturating_sub(1)
     }
 
-    /// Checks that every option is one this implementation computes.
+    /// Checks that this implementation supports every option.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] naming the first option that is not.
+    /// [`Error::Unsupported`], which names the first option that is not supported.
     pub fn validate(&self) -> Result<(), Error> {
         let options = Options("tiny autoencoder");
         let levels = self.encoder_block_out_channels.len();
@@ -83,7 +83,7 @@ impl TinyAutoencoderConfig {
         ] {
             options.per_level(key, list, levels)?;
             options.channels(key, list)?;
-            // A convolution between two levels keeps the channels of the one it leaves.
+            // The convolution between two levels does not change the number of channels.
             let same = list.iter().all(|channels| *channels == list[0]);
             options.require(same, key, list, "the same number for all levels")?;
         }
@@ -107,7 +107,7 @@ impl TinyAutoencoderConfig {
                 ("shift_factor", json!(0.0)),
                 ("latent_magnitude", json!(3)),
                 ("latent_shift", json!(0.5)),
-                // A second listing of the widths, without a part in the network.
+                // This key repeats the widths. The network does not use it.
                 ("block_out_channels", json!(self.encoder_block_out_channels)),
             ],
         )

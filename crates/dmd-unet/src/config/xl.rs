@@ -3,28 +3,28 @@ use serde::{Deserialize, Serialize};
 use super::options::Options;
 use crate::{Error, UNetConfig};
 
-/// Numbers of [`XlCondition::sizes`](crate::XlCondition): original height and width, top and left of the crop, target
-/// height and width.
+/// How many numbers [`XlCondition::sizes`](crate::XlCondition) has per sample: original height and width, top and left
+/// of the crop, target height and width.
 pub(crate) const SIZES: usize = 6;
 
 /// `addition_embed_type` of an [`XlUNetConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AddedEmbedding {
-    /// The only one: pooled text and sizes.
+    /// The only accepted value: the pooled text features and the sizes.
     #[serde(rename = "text_time")]
     TextTime,
 }
 
-/// `unet/config.json` of Stable Diffusion XL: a [`UNetConfig`], and what the network is told besides the time.
+/// `unet/config.json` of Stable Diffusion XL: a [`UNetConfig`], and the options of SDXL's additional condition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct XlUNetConfig {
-    /// What the network is told besides the time.
+    /// Which additional condition the network takes.
     pub addition_embed_type: AddedEmbedding,
-    /// Sinusoids of each size.
+    /// Number of sinusoids that encode each size.
     pub addition_time_embed_dim: usize,
-    /// Width of the pooled text and all sinusoids together.
+    /// Width of the additional condition: the pooled text features and the sinusoids of all sizes.
     pub projection_class_embeddings_input_dim: usize,
-    /// Every other option.
+    /// All other options.
     #[serde(flatten)]
     pub unet: UNetConfig,
 }
@@ -35,11 +35,11 @@ impl XlUNetConfig {
         self.projection_class_embeddings_input_dim.saturating_sub(SIZES * self.addition_time_embed_dim)
     }
 
-    /// Checks that every option is one this implementation computes.
+    /// Checks that this implementation supports every option.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] naming the first option that is not.
+    /// [`Error::Unsupported`], which names the first option that is not supported.
     pub fn validate(&self) -> Result<(), Error> {
         self.unet.validate()?;
         let options = Options("UNet");
@@ -48,7 +48,7 @@ impl XlUNetConfig {
         options.counts("projection_class_embeddings_input_dim", &[width])?;
         let even = sinusoids.is_multiple_of(2);
         options.require(even, "addition_time_embed_dim", sinusoids, "an even number of sinusoids")?;
-        // The refiner has five numbers, an aesthetic score among them, and a pooled width of 1280 as well.
+        // The refiner takes five numbers instead of six, one of them an aesthetic score. Its pooled width is also 1280.
         let refiner = sinusoids == 256 && width == 1280 + 5 * 256;
         let must = match refiner {
             true => "SDXL's base model; this is the refiner, which is not supported".to_owned(),

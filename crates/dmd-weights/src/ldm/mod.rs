@@ -1,4 +1,4 @@
-//! Single files: a whole model, or a part of one, in the spelling of the programs that people have them from.
+//! Single files, which hold a whole model or a part of one, under the tensor names of the program that wrote them.
 
 mod names;
 mod parts;
@@ -14,7 +14,7 @@ use crate::entry::Entry;
 use crate::{Error, Tensors};
 use parts::Found;
 
-/// The families of models that single files are recognised as.
+/// The family of the model in a single file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Stable Diffusion 1.x.
@@ -38,10 +38,10 @@ pub enum Part {
     TextEncoder2,
 }
 
-/// Whose names a part has in the file.
+/// Which program's names the tensors of a part have in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
-    /// The names of "latent diffusion", CompVis' and Stability's own code.
+    /// The names of "latent diffusion", the code of CompVis and Stability.
     LatentDiffusion,
     /// diffusers' names.
     Diffusers,
@@ -51,8 +51,8 @@ pub enum Spelling {
     Transformers,
 }
 
-/// A single file that was recognised by its names and shapes, and its parts under the names that diffusers and
-/// transformers write today. Nothing is read until a weight is used, and no value changes.
+/// A single file that was recognised by its names and shapes. It gives the parts under the names that diffusers and
+/// transformers use today. A value is read only when a weight is used.
 ///
 /// ```no_run
 /// use dmd_weights::{Checkpoint, Family, Part, read};
@@ -75,14 +75,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Recognises a file by its names and shapes: of Stable Diffusion 1.x, 2.x or XL, whole, or any of its parts alone.
+    /// Recognises a file by its names and shapes: a whole model of Stable Diffusion 1.x, 2.x or XL, or some of its
+    /// parts.
     ///
     /// # Errors
     ///
-    /// [`Error::Checkpoint`] for a file of another kind; the sentence says which, and what to do. [`Error::Index`] when two
-    /// tensors are the same parameter.
+    /// [`Error::Checkpoint`] for a file of another kind; the message says which kind, and what to do. [`Error::Index`]
+    /// when two tensors are the same parameter.
     pub fn open(mut tensors: Tensors) -> Result<Self, Error> {
-        // A training's checkpoint holds the model's state dict beside its own, sometimes one in another.
+        // A training's checkpoint holds the model's state dict beside other entries, and sometimes a state dict inside
+        // another.
         while tensors.entries().keys().any(|name| name.starts_with("state_dict.")) {
             tensors = tensors.only("state_dict.");
         }
@@ -94,7 +96,8 @@ impl Checkpoint {
         let family =
             unet.as_ref().map(|found| recognise::family(&found.tensors)).transpose().map_err(refused)?;
         let text = parts::text_encoders(&tensors)?;
-        // A file without a UNet can still show its family: two text encoders, or one of open_clip's.
+        // A file without a UNet can still show its family: a second text encoder means XL, open_clip's text encoder
+        // 2.x.
         let shown = text.iter().find_map(|(part, found)| match (part, found.spelling) {
             (Part::TextEncoder2, _) => Some(Family::StableDiffusionXl),
             (_, Spelling::OpenClip) => Some(Family::StableDiffusion2),
@@ -129,22 +132,23 @@ impl Checkpoint {
         Ok(Self { tensors, family, parts, average, v_prediction, zero_terminal_snr, scaled, leftover })
     }
 
-    /// The family, where the file shows it: an autoencoder or a text encoder alone may belong to several.
+    /// The family, or `None` where the file does not show it: an autoencoder or a text encoder alone may belong to
+    /// several families.
     pub fn family(&self) -> Option<Family> {
         self.family
     }
 
-    /// The parts that the file holds, and whose names they have there.
+    /// The parts that the file holds, each with the spelling of its names in the file.
     pub fn parts(&self) -> impl Iterator<Item = (Part, Spelling)> {
         self.parts.iter().map(|(part, found)| (*part, found.spelling))
     }
 
-    /// What stands before a part's names in the file.
+    /// The prefix of a part's names in the file.
     pub fn prefix(&self, part: Part) -> Option<&str> {
         self.parts.get(&part).map(|found| found.prefix.as_str())
     }
 
-    /// The parts of a whole model of this family that the file does not hold; they have to come from elsewhere.
+    /// The parts of a whole model of this family that the file does not hold. They have to come from other files.
     pub fn missing(&self) -> Vec<Part> {
         let mut wanted = vec![Part::UNet, Part::Vae, Part::TextEncoder];
         if self.family == Some(Family::StableDiffusionXl) {
@@ -154,7 +158,7 @@ impl Checkpoint {
         wanted
     }
 
-    /// A part under today's names.
+    /// A part, under the names that diffusers and transformers use today.
     pub fn part(&self, part: Part) -> Option<Tensors> {
         self.parts.get(&part).map(|found| found.tensors.clone())
     }
@@ -174,8 +178,8 @@ impl Checkpoint {
         self.part(Part::Vae)
     }
 
-    /// The (first) text encoder under transformers' names. Of Stable Diffusion 2.x it is without the last block, which the
-    /// model does not use.
+    /// The text encoder, or the first of two, under transformers' names. For Stable Diffusion 2.x it lacks the last
+    /// block, which the model does not use.
     pub fn text_encoder(&self) -> Option<Tensors> {
         self.part(Part::TextEncoder)
     }
@@ -185,23 +189,24 @@ impl Checkpoint {
         self.part(Part::TextEncoder2)
     }
 
-    /// Whether the file says that the UNet predicts v, by a tensor `v_pred` or in its metadata; nothing where it does not
-    /// say. Files of Stable Diffusion 2.x usually do not.
+    /// Whether the UNet predicts v, according to a tensor `v_pred` or the metadata. `None` where the file says nothing,
+    /// as files of Stable Diffusion 2.x usually do.
     pub fn v_prediction(&self) -> Option<bool> {
         self.v_prediction
     }
 
-    /// Whether the file says, by a tensor `ztsnr`, that the noise schedule ends in pure noise.
+    /// Whether the file has a tensor `ztsnr`, which says that the noise schedule ends in pure noise.
     pub fn zero_terminal_snr(&self) -> bool {
         self.zero_terminal_snr
     }
 
-    /// Whether weights were stored in 8 bits with a scale each ("scaled fp8"), by which they are multiplied here.
+    /// Whether the weights are stored in 8 bits with a scale each ("scaled fp8"). The parts' weights are already
+    /// multiplied by it.
     pub fn scaled(&self) -> bool {
         self.scaled
     }
 
-    /// The types of the stored weights, by the number of tensors.
+    /// The types of the stored weights, each with its number of tensors.
     pub fn types(&self) -> Vec<(Dtype, usize)> {
         let mut types: BTreeMap<Dtype, usize> = BTreeMap::new();
         for entry in self.tensors.entries().values() {
@@ -210,18 +215,18 @@ impl Checkpoint {
         types.into_iter().collect()
     }
 
-    /// What the file says about itself, e.g. `modelspec.architecture` or `modelspec.title`.
+    /// The file's metadata, e.g. `modelspec.architecture` or `modelspec.title`.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         self.tensors.metadata()
     }
 
-    /// Tensors that belong to no part. Those that no program uses, such as a schedule's tables, are not among them.
+    /// Tensors that belong to no part, without those that no program uses, such as a schedule's tables.
     pub fn leftover(&self) -> &[String] {
         &self.leftover
     }
 }
 
-/// The tensors, each times its scale where the file has scales beside weights of 8 bits, and whether there are any.
+/// Multiplies 8-bit weights by their scales, where the file has such scales, and says whether it has any.
 fn unscaled(mut tensors: Tensors) -> Result<(Tensors, bool), String> {
     let ends = [".scale_weight", ".weight_scale"];
     let stem = |name: &str| ends.iter().find_map(|end| name.strip_suffix(end)).map(str::to_owned);

@@ -1,9 +1,10 @@
-//! The names of the single files' networks, in both directions: CompVis' "latent diffusion" names and diffusers' of the
-//! UNet and of the autoencoder, open_clip's and transformers' of the text encoders.
+//! Converts the names of tensors in single files. For the UNet it converts between CompVis' "latent diffusion" names
+//! and diffusers' names, in both directions. For the autoencoder and for open_clip's text encoders it converts to the
+//! names of diffusers and transformers.
 
 use std::collections::BTreeSet;
 
-/// Inside a residual block, `(latent diffusion, diffusers)`.
+/// Names inside a residual block, `(latent diffusion, diffusers)`.
 const RESNET: [(&str, &str); 6] = [
     ("in_layers.0", "norm1"),
     ("in_layers.2", "conv1"),
@@ -13,7 +14,7 @@ const RESNET: [(&str, &str); 6] = [
     ("skip_connection", "conv_shortcut"),
 ];
 
-/// Outside the blocks.
+/// Names outside the residual blocks and attentions with an index, `(latent diffusion, diffusers)`.
 const OUTSIDE: [(&str, &str); 8] = [
     ("time_embed.0", "time_embedding.linear_1"),
     ("time_embed.2", "time_embedding.linear_2"),
@@ -25,17 +26,19 @@ const OUTSIDE: [(&str, &str); 8] = [
     ("middle_block.1", "mid_block.attentions.0"),
 ];
 
-/// The names of a UNet: which block a number stands for depends on the residual blocks per level.
+/// Converts the names of a UNet. In latent diffusion names, which block a number stands for depends on the number of
+/// residual blocks per level.
 #[derive(Debug, Clone)]
 pub(crate) struct UNetNames {
-    /// Numbers that one level takes: its residual blocks and its sampler on the way down, its residual blocks on the way up.
+    /// How many numbers one level takes: one for each residual block and one for the downsampler of a down block, or
+    /// one for each residual block of an up block.
     per_level: usize,
-    /// Levels on the way up that have attention, for which the upsampler comes third and not second.
+    /// Up blocks that have attention. Their upsampler comes third in its number, otherwise second.
     attention_up: BTreeSet<usize>,
 }
 
 impl UNetNames {
-    /// Of a UNet with latent diffusion names.
+    /// Reads the structure of a UNet with latent diffusion names.
     pub(crate) fn of_ldm<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let sampler = |name: &str| {
             let (number, rest) = name.strip_prefix("input_blocks.")?.split_once('.')?;
@@ -45,7 +48,7 @@ impl UNetNames {
         Self { per_level, attention_up: BTreeSet::new() }
     }
 
-    /// Of a UNet with diffusers' names.
+    /// Reads the structure of a UNet with diffusers' names.
     pub(crate) fn of_diffusers<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let (mut resnets, mut attention_up) = (0, BTreeSet::new());
         for name in names {
@@ -59,7 +62,7 @@ impl UNetNames {
         Self { per_level: resnets + 1, attention_up }
     }
 
-    /// The diffusers name of a latent diffusion one, or nothing for a name of another kind.
+    /// Converts a latent diffusion name to diffusers' name. Returns `None` for a name of another kind.
     pub(crate) fn to_diffusers(&self, name: &str) -> Option<String> {
         if let Some(found) = exchanged(name, &OUTSIDE, |pair| *pair) {
             return Some(found);
@@ -88,7 +91,7 @@ impl UNetNames {
         matches!(part, 0 | 2).then(|| Some(format!("mid_block.resnets.{}.{}", part / 2, resnet(rest)?)))?
     }
 
-    /// The latent diffusion name of a diffusers one, or nothing for a name of another kind.
+    /// Converts a diffusers name to the latent diffusion name. Returns `None` for a name of another kind.
     pub(crate) fn to_ldm(&self, name: &str) -> Option<String> {
         let swapped = |(ldm, diffusers): &(&'static str, &'static str)| (*diffusers, *ldm);
         if let Some(found) = exchanged(name, &OUTSIDE, swapped) {
@@ -127,7 +130,7 @@ impl UNetNames {
     }
 }
 
-/// The name with its beginning, one side of a pair, exchanged for the other.
+/// Replaces the beginning of a name: where it is one side of a pair, it becomes the other side.
 fn exchanged<'a>(
     name: &str,
     pairs: &'a [(&'static str, &'static str)],
@@ -139,27 +142,27 @@ fn exchanged<'a>(
     })
 }
 
-/// `3.rest` as a number and the rest.
+/// Splits `3.rest` into the number and the rest.
 fn number(name: &str) -> Option<(usize, &str)> {
     let (number, rest) = name.split_once('.')?;
     Some((number.parse().ok()?, rest))
 }
 
-/// `3.1.rest` as two numbers and the rest.
+/// Splits `3.1.rest` into two numbers and the rest.
 fn numbers(name: &str) -> Option<(usize, usize, &str)> {
     let (first, rest) = number(name)?;
     let (second, rest) = number(rest)?;
     Some((first, second, rest))
 }
 
-/// `1.resnets.rest` as a number, a kind and the rest.
+/// Splits `1.resnets.rest` into a number, a kind and the rest.
 fn place(name: &str) -> Option<(usize, &str, &str)> {
     let (level, rest) = number(name)?;
     let (kind, rest) = rest.split_once('.')?;
     Some((level, kind, rest))
 }
 
-/// The diffusers name of an autoencoder's latent diffusion name; `levels` is the number of its levels on the way up.
+/// Converts an autoencoder's latent diffusion name to diffusers' name. `levels` is the number of levels of the decoder.
 pub(crate) fn autoencoder(name: &str, levels: usize) -> Option<String> {
     let outside = ["quant_conv.", "post_quant_conv."];
     if outside.iter().any(|prefix| name.starts_with(prefix)) {
@@ -219,18 +222,18 @@ pub(crate) fn autoencoder(name: &str, levels: usize) -> Option<String> {
     }
 }
 
-/// What a tensor of open_clip's text encoder becomes in transformers' one.
+/// What a tensor of open_clip's text encoder becomes in transformers' text encoder.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum OpenClip {
     /// One tensor of this name.
     Same(String),
-    /// Three tensors, packed row by row.
+    /// Three tensors, which are stored one after another along the rows.
     Packed([String; 3]),
-    /// The transpose.
+    /// The transposed tensor, under this name.
     Transposed(String),
 }
 
-/// The names, without `text_model.`, of a tensor of open_clip's text encoder.
+/// Converts the name of a tensor of open_clip's text encoder to transformers' names, without `text_model.`.
 pub(crate) fn open_clip(name: &str) -> Option<OpenClip> {
     let plain = match name {
         "positional_embedding" => Some("embeddings.position_embedding.weight"),
@@ -269,7 +272,7 @@ pub(crate) fn open_clip(name: &str) -> Option<OpenClip> {
 mod tests {
     use super::*;
 
-    /// The rows of the names' tables, in both directions, with two blocks per level and with one.
+    /// Converts names of all rows of the tables, in both directions, with two residual blocks per level and with one.
     #[test]
     fn unet_names_go_both_ways() {
         let names = UNetNames { per_level: 3, attention_up: [1, 2, 3].into() };

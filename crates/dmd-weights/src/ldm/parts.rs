@@ -1,4 +1,4 @@
-//! The parts of a single file, found by their prefixes and renamed.
+//! Finds the parts of a single file by their prefixes, and renames their tensors.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use super::{Part, Spelling};
 use crate::entry::Entry;
 use crate::{Error, Tensors};
 
-/// A part of the file.
+/// A part that was found in the file.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) spelling: Spelling,
     pub(super) prefix: String,
-    /// Under today's names.
+    /// The part's tensors under the names that diffusers and transformers use today.
     pub(super) tensors: Tensors,
-    /// The file's names of what the part is made of, and of what belongs to it and is not used.
+    /// Names in the file of all tensors of the part, including those that the part does not need.
     pub(super) used: Vec<String>,
-    /// Today's name of each of the file's names that keeps its tensor.
+    /// Today's name by the name in the file, for each tensor that becomes exactly one tensor.
     renamed: BTreeMap<String, String>,
 }
 
@@ -27,15 +27,16 @@ impl Found {
     }
 }
 
-/// What a tensor of the file becomes.
+/// What a tensor of the file becomes under today's names.
 enum Becomes {
     Named(String, Entry),
     Several(Vec<(String, Entry)>),
-    /// Part of the network that the file was made from, and not of this one.
+    /// The tensor belongs to the network of the file, but this implementation does not need it.
     Nothing,
 }
 
-/// Makes a part of the tensors whose names begin with the prefix; `becomes` says what each is.
+/// Collects the tensors whose names begin with the prefix into a part. `becomes` says what each of them becomes, or
+/// returns `None` for a tensor that does not belong to the part.
 fn found(
     file: &Tensors,
     (spelling, prefix): (Spelling, &str),
@@ -60,7 +61,7 @@ fn found(
     Ok(found)
 }
 
-/// The UNet: under one of the usual prefixes or none, with latent diffusion names or diffusers'.
+/// Finds the UNet, under one of the usual prefixes or none, with latent diffusion names or diffusers' names.
 pub(super) fn unet(file: &Tensors) -> Result<Option<Found>, Error> {
     for prefix in ["model.diffusion_model.", "diffusion_model.", "unet.", ""] {
         let has = |name: &str| file.entries().contains_key(&format!("{prefix}{name}"));
@@ -84,7 +85,7 @@ pub(super) fn unet(file: &Tensors) -> Result<Option<Found>, Error> {
                 "conv_out.",
                 "time_embedding.",
                 "add_embedding.",
-                // Of networks that are refused for them.
+                // Networks with these tensors are refused later, with a message about them.
                 "class_embedding.",
                 "encoder_hid_proj.",
             ];
@@ -98,8 +99,8 @@ pub(super) fn unet(file: &Tensors) -> Result<Option<Found>, Error> {
     Ok(None)
 }
 
-/// The moving average of a UNet, and the names of its tensors, where the file holds all of it. Its names are the UNet's
-/// without dots.
+/// Finds the moving average of a UNet, and the names of its tensors in the file. Returns `None` unless the file holds
+/// all of it. Its names are those of the UNet without dots.
 pub(super) fn average(file: &Tensors, unet: &Found) -> Option<(Tensors, Vec<String>)> {
     let (mut entries, mut used) = (BTreeMap::new(), Vec::new());
     for (name, today) in &unet.renamed {
@@ -112,7 +113,7 @@ pub(super) fn average(file: &Tensors, unet: &Found) -> Option<(Tensors, Vec<Stri
     Some((Tensors::new(file.path().to_owned(), entries, file.bytes()), used))
 }
 
-/// The autoencoder.
+/// Finds the autoencoder.
 pub(super) fn vae(file: &Tensors) -> Result<Option<Found>, Error> {
     for prefix in ["first_stage_model.", "vae.", ""] {
         let rest = || file.entries().keys().filter_map(|name| name.strip_prefix(prefix));
@@ -133,7 +134,7 @@ pub(super) fn vae(file: &Tensors) -> Result<Option<Found>, Error> {
         let levels = rest().filter_map(level).max().map_or(0, |last| last + 1);
         let becomes = |name: &str, entry: &Entry| {
             let today = autoencoder(name, levels)?;
-            // Attention is made of 1×1 convolutions there.
+            // In latent diffusion files the attention consists of 1×1 convolutions.
             let matrix = match *entry.shape.as_slice() {
                 [out, inputs, 1, 1] if today.contains(".attentions.") => entry.reshaped(vec![out, inputs])?,
                 _ => entry.clone(),
@@ -145,7 +146,7 @@ pub(super) fn vae(file: &Tensors) -> Result<Option<Found>, Error> {
     Ok(None)
 }
 
-/// The text encoders, each with the part that it is.
+/// Finds the text encoders. Each comes with the kind of part that it is.
 pub(super) fn text_encoders(file: &Tensors) -> Result<Vec<(Part, Found)>, Error> {
     let firsts = [
         "conditioner.embedders.0.transformer.",
@@ -194,7 +195,7 @@ pub(super) fn text_encoders(file: &Tensors) -> Result<Vec<(Part, Found)>, Error>
     Ok(vec![(part, text_encoder(file, (spelling, prefix), part)?)])
 }
 
-/// The spelling of a text encoder under a prefix, if one is there.
+/// The spelling of the text encoder under a prefix, or `None` if there is no text encoder.
 fn clip(file: &Tensors, prefix: &str) -> Option<Spelling> {
     let has = |name: &str| file.entries().contains_key(&format!("{prefix}{name}"));
     if has("transformer.resblocks.0.ln_1.weight") {
@@ -205,7 +206,8 @@ fn clip(file: &Tensors, prefix: &str) -> Option<Spelling> {
 }
 
 fn text_encoder(file: &Tensors, (spelling, prefix): (Spelling, &str), part: Part) -> Result<Found, Error> {
-    // transformers writes the second one's names with `text_model.`, beside its projection, and the first one's without.
+    // transformers writes the names of the second text encoder with `text_model.`, except that of its projection, and
+    // the names of the first without it.
     let second = part == Part::TextEncoder2;
     let named = |name: &str| match name {
         "text_projection.weight" => name.to_owned(),
@@ -218,8 +220,8 @@ fn text_encoder(file: &Tensors, (spelling, prefix): (Spelling, &str), part: Part
         .filter_map(|name| block(name.strip_prefix(prefix)?))
         .max()
         .map_or(0, |last| last + 1);
-    // Only Stable Diffusion 2.x has a first encoder of open_clip's. It stops before the last of the 24 blocks, which in
-    // transformers' names may be gone already.
+    // Only Stable Diffusion 2.x has open_clip's text encoder as its first one. It does not use the last of the 24
+    // blocks, which files with transformers' names may lack.
     let cut = !second && (spelling == Spelling::OpenClip || layers == 24);
     let used = if cut { layers.saturating_sub(1) } else { layers };
     let idle = |name: &str| name.ends_with("position_ids") || name == "logit_scale" || name == "attn_mask";
@@ -246,7 +248,7 @@ fn text_encoder(file: &Tensors, (spelling, prefix): (Spelling, &str), part: Part
     })
 }
 
-/// The number of the block that a tensor belongs to.
+/// The index of the block that a tensor belongs to.
 fn block(name: &str) -> Option<usize> {
     let core = name.strip_prefix("text_model.").unwrap_or(name);
     let rest = core.strip_prefix("transformer.resblocks.").or(core.strip_prefix("encoder.layers."))?;

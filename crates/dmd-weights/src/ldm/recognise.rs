@@ -1,12 +1,12 @@
-//! What a file is, by its names and shapes alone.
+//! Recognises what a file holds, by the names and shapes of its tensors alone.
 
 use std::collections::BTreeMap;
 
 use super::Family;
 use crate::Tensors;
 
-/// Says why a file is none of the supported ones, where a name or a shape says so before its parts are looked at. The
-/// reasons continue a sentence, "the file is …".
+/// Returns an error for a file whose names or shapes show that it is of an unsupported kind, before its parts are
+/// searched. The reasons continue the sentence "the file is …".
 pub(super) fn foreign(file: &Tensors) -> Result<(), String> {
     let names = || file.entries().keys().map(String::as_str);
     let any = |marks: &[&str]| names().any(|name| marks.iter().any(|mark| name.contains(mark)));
@@ -75,7 +75,7 @@ pub(super) fn foreign(file: &Tensors) -> Result<(), String> {
     Err(reason.to_owned())
 }
 
-/// The family of a UNet under diffusers' names, or why it is of none.
+/// The family of a UNet under diffusers' names, or the reason why it belongs to no supported family.
 pub(super) fn family(unet: &Tensors) -> Result<Family, String> {
     let shape = |name: &str| unet.entries().get(name).map(|entry| entry.shape.as_slice());
     let axis = |name: &str, axis: usize| shape(name)?.get(axis).copied();
@@ -123,7 +123,8 @@ pub(super) fn family(unet: &Tensors) -> Result<Family, String> {
         (Some(_), _) => Family::StableDiffusionXl,
         (None, Some(768)) => Family::StableDiffusion1,
         (None, Some(1024)) => Family::StableDiffusion2,
-        // Of other widths only small models for tests are known; a linear projection came with 2.x.
+        // Other widths are known only from small models for tests. Among these, a linear projection means Stable
+        // Diffusion 2.x.
         _ => match unet.entries().iter().find(|(name, _)| name.ends_with(".proj_in.weight")) {
             Some((_, projection)) if projection.shape.len() == 2 => Family::StableDiffusion2,
             _ => Family::StableDiffusion1,
@@ -156,7 +157,7 @@ pub(super) fn family(unet: &Tensors) -> Result<Family, String> {
     ))
 }
 
-/// The number of transformer blocks of every attention, by side and level.
+/// The number of transformer blocks of every attention, by side (down, middle or up) and level.
 fn attention(unet: &Tensors) -> BTreeMap<(String, usize), Vec<usize>> {
     let mut found: BTreeMap<(String, usize), Vec<usize>> = BTreeMap::new();
     for name in unet.entries().keys().filter(|name| name.ends_with(".attn2.to_k.weight")) {
@@ -179,13 +180,13 @@ fn attention(unet: &Tensors) -> BTreeMap<(String, usize), Vec<usize>> {
     found
 }
 
-/// The level of a block on the way down.
+/// The level of a down block.
 fn level(name: &str) -> Option<usize> {
     let level: usize = name.strip_prefix("down_blocks.")?.split('.').next()?.parse().ok()?;
     (level < 64).then_some(level)
 }
 
-/// Says why an autoencoder is not one of Stable Diffusion's.
+/// Returns an error for an autoencoder that is not one of Stable Diffusion's.
 pub(super) fn autoencoder(vae: &Tensors) -> Result<(), String> {
     let channels = vae.entries().get("decoder.conv_in.weight").and_then(|entry| entry.shape.get(1));
     match channels {
@@ -197,7 +198,7 @@ pub(super) fn autoencoder(vae: &Tensors) -> Result<(), String> {
     }
 }
 
-/// What is said of a file in which no part was found.
+/// The reason given for a file in which no part was found.
 pub(super) fn unknown(file: &Tensors) -> String {
     match file.entries().keys().next() {
         None => "empty, it holds no tensor".to_owned(),
@@ -209,7 +210,7 @@ pub(super) fn unknown(file: &Tensors) -> String {
     }
 }
 
-/// Tensors that files carry and no program uses.
+/// Whether a tensor is one that files contain but no program uses.
 pub(super) fn idle(name: &str) -> bool {
     let tables = [
         "alphas_cumprod",

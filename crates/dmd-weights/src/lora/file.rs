@@ -1,4 +1,4 @@
-//! LoRA files as people have them, and which of a model's layers their keys belong to.
+//! Reads LoRA files of all usual spellings, and finds the layer of a model that each key belongs to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::{Lora, Update, fit};
 use crate::embedded::is_file;
 use crate::{Error, Mismatch, Tensors, read, read_json};
 
-/// A part of a model that a LoRA file may have updates for.
+/// A part of a model for which a LoRA file may have updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoraPart {
     /// The UNet, under diffusers' names.
@@ -26,7 +26,7 @@ pub enum LoraPart {
 }
 
 impl LoraPart {
-    /// How diffusers' metadata calls it.
+    /// The prefix of this part's entries in diffusers' metadata.
     fn prefix(self) -> &'static str {
         match self {
             Self::UNet => "unet.",
@@ -36,9 +36,10 @@ impl LoraPart {
     }
 }
 
-/// A LoRA file in any of the usual spellings: kohya's with diffusers' or the original names of layers, diffusers' old and
-/// newer ones, PEFT's, ComfyUI's and LyCORIS'. [`fit`](Self::fit) finds the updates of each part of a model, and then
-/// [`report`](Self::report) says what was used. [`Tensors::merged`] adds the updates to the weights, at any strength.
+/// A LoRA file in any of the usual spellings: kohya's with diffusers' or the original names of layers, diffusers' old
+/// and newer spellings, PEFT's, ComfyUI's and LyCORIS'. [`fit`](Self::fit) finds the updates for each part of a model.
+/// Afterwards [`report`](Self::report) says what was used. [`Tensors::merged`] adds the updates to the weights, at any
+/// strength.
 ///
 /// ```
 /// use dmd_weights::{LoraFile, LoraPart, Tensors};
@@ -77,7 +78,7 @@ struct Layer {
 }
 
 impl LoraFile {
-    /// Opens a LoRA file, and the `adapter_config.json` beside it where there is one.
+    /// Opens a LoRA file, and the `adapter_config.json` in the same folder if it exists.
     ///
     /// # Errors
     ///
@@ -87,13 +88,13 @@ impl LoraFile {
         Self::open(read(path)?, is_file(&config).then_some(&*config))
     }
 
-    /// Takes a LoRA file's tensors. `config` is the `adapter_config.json` that belongs to them: it says the scale of updates
-    /// in PEFT's spelling.
+    /// Makes the value from the tensors of an opened LoRA file. `config` is the path of the `adapter_config.json` that
+    /// belongs to them. It gives the scale of updates in PEFT's spelling.
     ///
     /// # Errors
     ///
-    /// [`Error::Lora`] for a file that is no LoRA, or of a kind that cannot be merged: the message names it. [`Error::Json`]
-    /// for a broken configuration.
+    /// [`Error::Lora`] for a file that is no LoRA, or of a kind that cannot be merged; the message names the kind.
+    /// [`Error::Json`] for an invalid configuration.
     pub fn open(tensors: Tensors, config: Option<&Path>) -> Result<Self, Error> {
         let refused = |reason: String| Error::Lora { path: tensors.path().to_owned(), reason };
         let names = tensors.entries().keys().map(String::as_str);
@@ -129,25 +130,25 @@ impl LoraFile {
             return Err(refused(reason.to_owned()));
         }
         let text = tensors.metadata().get("lora_adapter_metadata");
-        // The text is the file's own; a broken one is as none.
+        // This text is part of the file itself. An invalid text is ignored.
         let metadata = text.and_then(|text| crate::parse_json(text).ok());
         let config = config.map(read_json).transpose()?;
         let (used, found, repeated) = Default::default();
         Ok(Self { tensors, layers, metadata, config, used, found, repeated, silent: 0, zero: 0 })
     }
 
-    /// What the file says about itself, e.g. `ss_base_model_version` or `modelspec.title`.
+    /// The file's metadata, e.g. `ss_base_model_version` or `modelspec.title`.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         self.tensors.metadata()
     }
 
-    /// The updates of one part of a model, of which `weights` are the weights: for [`Tensors::merged`]. There may be none:
-    /// many files have no updates of text encoders.
+    /// Finds the updates for one part of a model, whose weights are `weights`. [`Tensors::merged`] takes the result.
+    /// The result may hold no update, because many files have none for text encoders.
     ///
     /// # Errors
     ///
-    /// [`Error::Lora`] when the file is made for another family of models, which the message names, [`Error::Mismatch`] when
-    /// a matrix does not fit its layer.
+    /// [`Error::Lora`] when the file is made for another family of models, which the message names; [`Error::Mismatch`]
+    /// when a matrix does not fit its layer.
     pub fn fit(&mut self, part: LoraPart, weights: &Tensors) -> Result<Lora, Error> {
         if part == LoraPart::UNet {
             self.same_family(weights)?;
@@ -177,7 +178,7 @@ impl LoraFile {
                 (None, None) => None,
             };
             update.alpha = factor.map(|factor| factor * rank);
-            // A part may be read twice, as teacher and as generator.
+            // The same part may be read twice, for the teacher and for the generator. It is counted once.
             if self.used.insert(stem) {
                 self.silent += usize::from(factor.is_none());
                 self.zero += usize::from(factor == Some(0.0));
@@ -192,11 +193,11 @@ impl LoraFile {
         }
     }
 
-    /// What was used, after [`Self::fit`] for every part.
+    /// Reports which updates were used. Call it after [`Self::fit`] for every part.
     ///
     /// # Errors
     ///
-    /// [`Error::Lora`] when nothing was: a file that changes nothing is a mistake.
+    /// [`Error::Lora`] when no update was used, because a file that changes nothing is a mistake.
     pub fn report(&self) -> Result<LoraReport, Error> {
         if self.found.is_empty() {
             let family = self.text_width().map_or(String::new(), |width| {
@@ -239,7 +240,7 @@ impl LoraFile {
         })
     }
 
-    /// The note on a file without alpha.
+    /// The note in the report for a file without alpha.
     fn silence(&self, ranks: (usize, usize)) -> String {
         let name = self.tensors.path().file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         if ranks == (64, 64) && name.contains("dmd2") {
@@ -254,7 +255,7 @@ impl LoraFile {
         Error::Lora { path: self.tensors.path().to_owned(), reason }
     }
 
-    /// The configuration of a part's updates: of the file itself, or of what lies beside it.
+    /// The configuration of a part's updates, from the file's own metadata or else from the `adapter_config.json`.
     fn settings(&self, part: LoraPart) -> Result<Option<Settings>, Error> {
         let own = self.metadata.as_ref().map(|entries| (entries, part.prefix()));
         let beside = self.config.as_ref().map(|entries| (entries, ""));
@@ -262,7 +263,7 @@ impl LoraFile {
         settings.transpose().map_err(|reason| self.refused(reason))
     }
 
-    /// The one number of a tensor.
+    /// Reads the single number that a tensor holds.
     fn number(&self, name: &str) -> Result<f64, Error> {
         let integer =
             self.tensors.entries().get(name).is_some_and(|e| matches!(e.dtype, Dtype::I64 | Dtype::I32));
@@ -274,7 +275,7 @@ impl LoraFile {
         number.ok_or_else(|| self.refused(format!("{name:?} is no finite number")))
     }
 
-    /// The width of the text that the file's layers take.
+    /// The width of the text features that the file's layers take.
     fn text_width(&self) -> Option<usize> {
         let down = self
             .layers

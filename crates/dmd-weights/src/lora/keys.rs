@@ -1,6 +1,7 @@
-//! The keys of LoRA files: which layer and which matrix a key names, and by which marks a file of another kind is known.
+//! The keys of LoRA files: which layer and which matrix a key names, and which keys show that a file is of another
+//! kind.
 
-/// What a tensor of a LoRA file is to its layer.
+/// The role of a tensor of a LoRA file in the update of its layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Down,
@@ -9,7 +10,7 @@ pub(super) enum Role {
     Scale,
 }
 
-/// Endings of keys; what stands before one names the layer.
+/// Endings of keys. The text before the ending names the layer.
 const ENDINGS: [(&str, Role); 14] = [
     (".lora_down.weight", Role::Down),
     (".lora_up.weight", Role::Up),
@@ -27,17 +28,18 @@ const ENDINGS: [(&str, Role); 14] = [
     (".scale", Role::Scale),
 ];
 
-/// The name that a key gives its layer, and what the tensor is there.
+/// Splits a key into the layer's name and the tensor's role.
 pub(super) fn split(key: &str) -> Option<(&str, Role)> {
     ENDINGS.iter().find_map(|(ending, role)| Some((key.strip_suffix(ending)?, *role)))
 }
 
-/// PEFT's spelling, of which the scale stands in a configuration.
+/// Whether a key has PEFT's spelling, for which the scale is in a configuration.
 pub(super) fn is_peft(key: &str) -> bool {
     key.contains(".lora_A.") || key.contains(".lora_B.")
 }
 
-/// A sentence for each part of a name that only other kinds of files have, in the order in which they are looked for.
+/// Marks in keys of files that are no plain LoRA, each with the message about it, in the order in which they are
+/// searched.
 const FOREIGN: [(&[&str], &str); 14] = [
     (
         &["string_to_param", "emb_params"],
@@ -85,7 +87,7 @@ const FOREIGN: [(&[&str], &str); 14] = [
     ),
 ];
 
-/// Why a file with these keys cannot be merged as a LoRA, where a key says so.
+/// The reason why a file with these keys cannot be merged as a LoRA, or `None` if no key shows such a reason.
 pub(super) fn foreign<'a>(keys: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
     let said = |marks: &[&str], key: &str| marks.iter().any(|mark| has(key, mark));
     if keys.clone().count() <= 2 && keys.clone().all(|key| matches!(key, "clip_l" | "clip_g")) {
@@ -94,18 +96,19 @@ pub(super) fn foreign<'a>(keys: impl Iterator<Item = &'a str> + Clone) -> Option
     FOREIGN.iter().find(|(marks, _)| keys.clone().any(|key| said(marks, key))).map(|(_, reason)| *reason)
 }
 
-/// Whether a key is of a whole model's weights, which is said of a file without any update.
+/// Whether a key belongs to the weights of a whole model. This is asked for a file without updates.
 pub(super) fn of_model(key: &str) -> bool {
     let networks =
         ["input_blocks.", "down_blocks.", "first_stage_model.", "resblocks.", "encoder.layers.", "decoder."];
     networks.iter().any(|inside| key.contains(inside))
 }
 
-/// Whether a key has a mark: as its beginning, for what names a network, or else as a whole part of it.
+/// Whether a key has a mark of [`FOREIGN`]. Most marks must be a whole part of the key between dots; the others have
+/// rules of their own.
 fn has(key: &str, mark: &str) -> bool {
     match mark {
         "transformer" => {
-            // open_clip's text encoder has the same beginning.
+            // The keys of open_clip's text encoder begin with `transformer.` too.
             ["transformer.", "base_model.model.transformer."].iter().any(|start| key.starts_with(start))
                 && !key.starts_with("transformer.resblocks.")
         }
@@ -118,12 +121,12 @@ fn has(key: &str, mark: &str) -> bool {
     }
 }
 
-/// The width of the text that a LoRA was made for: what `attn2.to_k` takes.
+/// Whether a layer takes the text features, whose width shows which model the LoRA was made for.
 pub(super) fn takes_text(stem: &str) -> bool {
     ["attn2_to_k", "attn2.to_k", "attn2.processor.to_k"].iter().any(|end| stem.ends_with(end))
 }
 
-/// The models whose UNet takes text of this width.
+/// Names the model whose UNet takes text features of this width.
 pub(super) fn made_for(width: usize) -> String {
     match width {
         768 => "Stable Diffusion 1.x (text of width 768)".to_owned(),

@@ -1,4 +1,4 @@
-//! Reading a LoRA file into the updates of a network that is trained.
+//! Loads a LoRA file into the low-rank updates of a network that is trained.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::entry::Entry;
 use crate::parameters::collect;
 use crate::{Error, KeyMap, Tensors, load_some_for_training};
 
-/// Whether a file's tensors are low-rank updates, by their names.
+/// Whether the names of a file's tensors are those of low-rank updates.
 pub fn is_lora(tensors: &Tensors) -> bool {
     tensors.entries().keys().any(|key| matches!(keys::split(key), Some((_, Role::Down))))
 }
 
-/// A UNet with low-rank updates, as `[lora]` attaches them, whose matrices are those of a LoRA file. `alpha` is what every
-/// update of the network is multiplied by, times its rank; where the file has another one, the updates act as the file
-/// says.
+/// Fills the low-rank updates of a UNet, which `[lora]` attached, with the matrices of a LoRA file. `alpha` is the
+/// alpha of the network's updates: each is multiplied by `alpha / rank`. Where the file has another alpha, the matrices
+/// are scaled so that the updates have the file's strength.
 ///
 /// # Errors
 ///
-/// As [`LoraFile::read`]; [`Error::Lora`] naming the first layer that only the file or only the network updates, or whose
-/// rank differs.
+/// As [`LoraFile::read`]; [`Error::Lora`], which names the first layer that only the file or only the network updates,
+/// or whose rank differs.
 pub fn load_lora<M: Module>(network: M, path: &Path, keys: &KeyMap, alpha: f64) -> Result<M, Error> {
     let refused = |reason: String| Error::Lora { path: path.to_owned(), reason };
     let found = collect(&network, keys);

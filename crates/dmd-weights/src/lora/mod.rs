@@ -1,4 +1,4 @@
-//! Low-rank updates of weights ("LoRA", Hu et al. 2021), merged when a weight is read.
+//! Low-rank updates of weights ("LoRA", Hu et al. 2021). An update is merged when its weight is read.
 
 mod file;
 mod keys;
@@ -18,7 +18,7 @@ use safetensors::Dtype;
 use crate::entry::Entry;
 use crate::{Error, Mismatch, Misshapen, Tensors};
 
-/// A file of low-rank updates, with what each belongs to.
+/// A file of low-rank updates, and the weight that each update belongs to.
 #[derive(Debug, Clone)]
 pub struct Lora {
     /// The file that holds the matrices.
@@ -36,18 +36,19 @@ pub struct Update {
     pub down: String,
     /// Name of the matrix `[out, rank]`, or of the convolution `[out, rank, 1, 1]`.
     pub up: String,
-    /// The update's own scale, times the rank; the rank itself where a file does not say.
+    /// The scale of the update times its rank. `None` where the file has no alpha; then the rank is used, so that the
+    /// scale is 1.
     pub alpha: Option<f64>,
 }
 
 impl Tensors {
-    /// The tensors with `scale · alpha / rank · up · down` added to each target of a LoRA, when it is read. The sum is made
-    /// in f32, and rounded once where the target is of type F16 or BF16, however many merges add up.
+    /// Adds `scale · alpha / rank · up · down` to each target of a LoRA. The sum is computed in f32 when the target is
+    /// read. A target of type F16 or BF16 is rounded once, even after several merges.
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`], naming the LoRA's file: `missing` are matrices that it has not, `unused` are updates whose
-    /// target does not exist here, `misshapen` are matrices that do not fit their target.
+    /// [`Error::Mismatch`] with the path of the LoRA's file. `missing` are matrices that the file does not have,
+    /// `unused` are targets that these tensors do not have, `misshapen` are matrices that do not fit their target.
     pub fn merged(mut self, lora: &Lora, scale: f64) -> Result<Self, Error> {
         let mut mismatch = Mismatch::default();
         for update in &lora.updates {
@@ -83,7 +84,8 @@ impl Tensors {
     }
 }
 
-/// An update as matrices: `[outputs, rank] · [rank, inputs]`, where a convolution's window belongs to its inputs.
+/// The shape of an update as a product of matrices, `[outputs, rank] · [rank, inputs]`. For a convolution, `inputs`
+/// includes height and width of the kernel.
 #[derive(Debug, Clone, Copy)]
 struct LowRank {
     rank: usize,
@@ -105,7 +107,8 @@ impl LowRank {
     }
 }
 
-/// How an update's matrices fit a weight of shape `full`, or nothing, with the reason added to the report.
+/// Checks that an update's matrices fit a weight of shape `full`. If they do not, adds the reason to `mismatch` and
+/// returns `None`.
 fn fit(tensors: &Tensors, update: &Update, full: &[usize], mismatch: &mut Mismatch) -> Option<LowRank> {
     let mut shape = |name: &String| match tensors.entries().get(name) {
         Some(entry) => Some(trimmed(&entry.shape).to_vec()),
@@ -130,7 +133,7 @@ fn fit(tensors: &Tensors, update: &Update, full: &[usize], mismatch: &mut Mismat
     fits.then(|| LowRank { rank, inputs: weight.iter().skip(1).product() })
 }
 
-/// A shape without the 1×1 window of a convolution that a linear layer may stand for.
+/// The shape without the 1×1 kernel of a convolution, which a linear layer can replace.
 fn trimmed(shape: &[usize]) -> &[usize] {
     match shape {
         [.., 1, 1] if shape.len() == 4 => &shape[..2],

@@ -1,11 +1,11 @@
-//! What became of a LoRA file's keys.
+//! The report about a LoRA file's keys.
 
 use std::fmt;
 
-/// What became of a LoRA file, over all parts that it was fitted to.
+/// Which updates of a LoRA file were used, over all parts of the model that the file was fitted to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraReport {
-    /// Layers with an update.
+    /// Number of layers with an update.
     pub applied: usize,
     /// The smallest and the largest rank.
     pub rank: (usize, usize),
@@ -13,7 +13,7 @@ pub struct LoraReport {
     pub factor: (f64, f64),
     /// Every key that was not used.
     pub unused: Vec<String>,
-    /// What a user should know, a sentence each.
+    /// Notes for the user, one sentence each.
     pub notes: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for LoraReport {
     }
 }
 
-/// One number, or from which to which.
+/// Formats a range, or one number if both ends are equal.
 fn range<T: PartialEq + fmt::Display>((low, high): (T, T)) -> String {
     if low == high { low.to_string() } else { format!("{low} to {high}") }
 }

@@ -1,4 +1,4 @@
-//! How strong PEFT's updates are: its files do not say so in tensors, but in a configuration.
+//! The strength of PEFT's updates, which its files give in a configuration instead of in tensors.
 
 use serde_json::{Map, Value};
 
@@ -11,7 +11,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The entries of a `LoraConfig`, each of whose names begins with `prefix`. The error is a part of a sentence.
+    /// Reads the entries of PEFT's `LoraConfig` whose names begin with `prefix`. The error is a part of a sentence.
     pub(super) fn new(entries: &Map<String, Value>, prefix: &str) -> Result<Self, String> {
         let entry = |name: &str| entries.get(&format!("{prefix}{name}"));
         if let Some(kind) = entry("peft_type").and_then(Value::as_str).filter(|kind| *kind != "LORA") {
@@ -41,7 +41,7 @@ impl Settings {
         })
     }
 
-    /// What `up · down` of a layer is multiplied by, where the configuration says so.
+    /// The factor of `up · down` for a layer, or `None` where the configuration does not give one.
     pub(super) fn factor(&self, layer: &str, rank: usize) -> Option<f64> {
         let named = |pattern: &str| {
             layer.strip_suffix(pattern).is_some_and(|before| before.is_empty() || before.ends_with('.'))

@@ -1,5 +1,5 @@
-//! All names that LoRA files have for a layer. Underscores cannot be taken apart again ("to_out_0", "time_emb_proj"), so the
-//! model's own layers are spelled in every way and looked up.
+//! All names that LoRA files use for a layer. A name with underscores cannot be split back into a path ("to_out_0",
+//! "time_emb_proj"). The model's layers are therefore spelled in every way, and each spelling is looked up in the file.
 
 use crate::ldm::UNetNames;
 use crate::{LoraPart, Tensors};
@@ -11,13 +11,13 @@ pub(super) struct Spellings {
 }
 
 impl Spellings {
-    /// For a part with these weights.
+    /// Makes the spellings for a part with these weights.
     pub(super) fn new(part: LoraPart, weights: &Tensors) -> Self {
         let unet = UNetNames::of_diffusers(weights.entries().keys().map(String::as_str));
         Self { part, unet }
     }
 
-    /// The spellings of a layer, the most explicit first: of several in one file the first counts.
+    /// The spellings of a layer, the most explicit first. Where a file has several of them, the first is used.
     pub(super) fn of(&self, layer: &str) -> Vec<String> {
         match self.part {
             LoraPart::UNet => self.unet(layer),
@@ -50,15 +50,15 @@ impl Spellings {
     }
 }
 
-/// The name under diffusers' early attention processors: `attn1.to_out.0` is `attn1.processor.to_out` there.
+/// The name in diffusers' early attention processors, which called `attn1.to_out.0` `attn1.processor.to_out`.
 fn processor(layer: &str) -> Option<String> {
     let (attention, matrix) = layer.trim_end_matches(".0").rsplit_once('.')?;
     let known = matches!(matrix, "to_q" | "to_k" | "to_v" | "to_out");
     known.then(|| format!("{attention}.processor.{matrix}"))
 }
 
-/// Of a text encoder's layer: kohya's prefixes, the folder's name, ComfyUI's name, and whether names without any of them are
-/// this encoder's.
+/// The spellings of a text encoder's layer. `flat` are kohya's prefixes, `folder` is the encoder's name in a diffusers
+/// folder, `comfy` is ComfyUI's name. `bare` says whether names without any prefix belong to this encoder.
 fn text(layer: &str, flat: &[&str], folder: &[&str], comfy: &str, bare: bool) -> Vec<String> {
     let core = layer.strip_prefix("text_model.").unwrap_or(layer);
     let mut cores = vec![core.to_owned()];

@@ -1,4 +1,4 @@
-//! Writing low-rank updates as the files that other programs read.
+//! Writes low-rank updates as LoRA files that other programs can read.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,26 +13,27 @@ use crate::parameters::{Values, collect};
 use crate::write::{Precision, write_with_metadata};
 use crate::{Error, KeyMap, Tensors};
 
-/// How the names of a LoRA file are spelled. Both are read by diffusers, and by this project.
+/// How the names in a LoRA file are spelled. diffusers and this project read both spellings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LoraSpelling {
     /// diffusers' and PEFT's: `unet.<layer>.lora_A.weight`, with rank and alpha in the metadata.
     #[default]
     Peft,
-    /// kohya's, which ComfyUI and the web UI read too: `lora_unet_<layer>.lora_down.weight`, with an `alpha` per layer.
+    /// kohya's, which ComfyUI and the web UI also read: `lora_unet_<layer>.lora_down.weight`, with an `alpha` per
+    /// layer.
     Kohya,
 }
 
-/// Where a parameter's path says that it is one of the matrices of an update (`LowRank` of dmd-kernels).
+/// The part of a parameter's path that marks it as a matrix of an update (`LowRank` of dmd-kernels).
 pub(super) const MARK: &str = ".weight.lora.";
 
-/// Writes the low-rank updates of a UNet's layers as a LoRA file, whole or not at all. `alpha` is what every update is
-/// multiplied by, times its rank. `metadata` is written beside what the spelling has there. Beside the network, one matrix
-/// at a time is in memory.
+/// Writes the low-rank updates of a UNet's layers as a LoRA file, completely or not at all. Every update is multiplied
+/// by `alpha / rank`. `metadata` is written in addition to the metadata of the spelling. Besides the network, only one
+/// matrix at a time is in memory.
 ///
 /// # Errors
 ///
-/// As [`write()`](crate::write()); [`Error::Lora`] where the network has no updates.
+/// As [`write()`](crate::write()); [`Error::Lora`] if the network has no updates.
 pub fn save_lora<M: Module>(
     network: &M,
     path: &Path,
@@ -86,7 +87,7 @@ pub fn save_lora<M: Module>(
     write_with_metadata(path, &tensors, precision, &all)
 }
 
-/// kohya's name of a layer.
+/// kohya's name for a layer.
 fn flat(layer: &str) -> String {
     format!("lora_unet_{}", layer.replace('.', "_"))
 }
