@@ -31,6 +31,7 @@ pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
 
 /// A layer's convolution of another kind with other weights.
 fn of_other_kind(layer: &Conv2d, x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
     if let Some((stride, padding)) = plain_columns(layer) {
         fast!(convolution_by_columns(&x, &weight, bias.as_ref(), stride, padding));
     }

@@ -3,7 +3,9 @@ use std::f64::consts::FRAC_1_SQRT_2;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 
-use crate::low_rank::{of_type, parted};
+#[cfg(feature = "flex")]
+use crate::low_rank::of_type;
+use crate::low_rank::parted;
 use crate::recording::note;
 use crate::{Operation, linear};
 
@@ -39,11 +41,14 @@ pub fn linear_geglu(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
     let (weight, update) = parted(&layer.weight);
     let ([batch, rows, input], [_, output]) = (x.dims(), weight.dims());
     assert!(output.is_multiple_of(2), "{output} columns have no two halves");
+    #[cfg(feature = "flex")]
     if update.is_none() {
         let flat = x.clone().reshape([batch * rows, input]);
         let bias = layer.bias.as_ref().map(|bias| of_type(x.dtype(), bias.val()));
         fast!(gated(&flat, &weight, bias.as_ref()).map(|y| y.reshape([batch, rows, output / 2])));
     }
+    #[cfg(not(feature = "flex"))]
+    let _ = (batch, rows, input, update);
     geglu(linear(layer, x))
 }
 

@@ -24,16 +24,18 @@ pub trait LinearOps: Backend {
 
 /// Rows from which on packing the weight pays.
 const FEW: usize = 160;
+/// Inputs from which on few rows are multiplied so.
+const FEW_INPUTS: usize = 64;
 /// Outputs that a thread takes at a time.
 const CHUNK: usize = 24;
 /// Rows and outputs whose sums are in registers together: 24, with ten vectors of operands.
 const ROWS: usize = 4;
 const OUTPUTS: usize = 6;
 
-/// `x · weight + bias`, where the fast body serves it: single precision on flex, not tracked, more than one row.
+/// `x · weight + bias`, where the fast body serves it: single precision on flex, not tracked, and not one row of many inputs.
 pub(crate) fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
     let [rows, inputs] = x.dims();
-    let worth = rows > 1 && inputs >= 16;
+    let worth = if inputs < FEW_INPUTS { inputs >= 16 } else { rows > 1 };
     (worth && is_served_with(x, weight, bias)).then(|| {
         let bias = bias.cloned().unwrap_or_else(|| Tensor::empty([0], &x.device()));
         let [x, weight] = [x, weight].map(|x| x.clone().into_dispatch());
@@ -60,7 +62,7 @@ impl LinearOps for Flex {
         let weight = if turned { Flex::float_transpose(weight) } else { weight }.to_contiguous();
         let mut out = vec![0.0_f32; rows * columns];
         let (x, weight, bias) = (values(&x), Stored::of(&weight), values(&bias));
-        if turned && rows <= FEW && depth >= 64 {
+        if turned && rows <= FEW && depth >= FEW_INPUTS {
             let shared = Disjoint::new(&mut out);
             let size = CHUNK * depth;
             let room = || Scratch::new(if matches!(weight, Stored::Single(_)) { 0 } else { size });

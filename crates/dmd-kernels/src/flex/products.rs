@@ -26,6 +26,9 @@ const WIDE: usize = 4;
 const CHUNK: usize = 252;
 /// Values from which on a result is gemm's: its rate is the higher one from between 1280 × 256 and 2560 × 256 values on.
 const LARGE: usize = 1 << 19;
+/// Depth from which on it may be. Below, a row's bits do not depend on how many rows there are: a small model's picture is the same
+/// alone and among others.
+const DEEP: usize = 256;
 /// Multiplications below which another thread costs more than it saves.
 const ALONE: usize = 1 << 18;
 
@@ -56,7 +59,7 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Bias<'_>, out: &mut 
         return;
     }
     let rows = out.len() / right.columns;
-    if out.len() >= LARGE && right.depth > 0 {
+    if out.len() >= LARGE && right.depth >= DEEP {
         return large(left, right, bias, out);
     }
     let (strips, chunks) = (right.columns.div_ceil(STRIP), rows.div_ceil(CHUNK));
@@ -286,6 +289,7 @@ mod tests {
             (1009, 70, 140),
             (4, 8, 0),
             (1030, 520, 33),
+            (1030, 520, 260),
         ];
         for (rows, columns, depth) in shapes {
             let (left, right) = (numbers(rows * depth, 1), numbers(depth * columns, 2));
