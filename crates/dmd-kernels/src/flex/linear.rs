@@ -10,7 +10,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::disjoint::Disjoint;
-use super::products::{Bias, Right, product};
+use super::products::{Bias, DEEP, Right, product};
 use super::scratch::Scratch;
 use super::stored::{Stored, is_read};
 use super::tensors::{dims, is_single, tensor, values};
@@ -24,8 +24,8 @@ pub trait LinearOps: Backend {
 
 /// Rows from which on packing the weight pays.
 const FEW: usize = 160;
-/// Inputs from which on few rows are multiplied so.
-const FEW_INPUTS: usize = 64;
+/// Inputs from which on few rows are multiplied so. Below, the bits of a row do not depend on how many rows there are.
+const FEW_INPUTS: usize = DEEP;
 /// Outputs that a thread takes at a time.
 const CHUNK: usize = 24;
 /// Rows and outputs whose sums are in registers together: 24, with ten vectors of operands.

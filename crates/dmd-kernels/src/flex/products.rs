@@ -28,7 +28,7 @@ const CHUNK: usize = 252;
 const LARGE: usize = 1 << 19;
 /// Depth from which on it may be. Below, a row's bits do not depend on how many rows there are: a small model's picture is the same
 /// alone and among others.
-const DEEP: usize = 256;
+pub(super) const DEEP: usize = 320;
 /// Multiplications below which another thread costs more than it saves.
 const ALONE: usize = 1 << 18;
 
