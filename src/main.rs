@@ -7,6 +7,7 @@
 mod book;
 mod commands;
 mod console;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod memory;
 mod picture_file;
 mod show;
@@ -108,7 +109,6 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    memory::keep();
     console::set_level(match (cli.quiet, cli.verbose) {
         (true, _) => Level::Quiet,
         (_, true) => Level::Verbose,

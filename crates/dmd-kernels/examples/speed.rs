@@ -1,18 +1,24 @@
-//! Times the hot operations at Stable Diffusion's shapes on flex: the median of some runs, in milliseconds.
+//! Times the hot operations at Stable Diffusion's shapes on flex: the median and the best of some runs, in milliseconds.
 //!
 //! ```text
-//! cargo run --package dmd-kernels --features flex --example speed
+//! cargo run --package dmd-kernels --features flex --example speed [NAME]
 //! ```
 
 use std::time::Instant;
 
+use burn::nn::LinearConfig;
+use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{Device, Distribution, Tensor};
-use dmd_kernels::{Activation, attention, convolution3, geglu, group_norm};
+use dmd_kernels::device::processor_peak;
+use dmd_kernels::{
+    Activation, attention, convolution, convolution3, geglu, group_norm, linear, linear_composed,
+};
 
 /// Timed runs of each operation.
 const RUNS: usize = 15;
 
-fn time<const D: usize>(name: &str, run: impl Fn() -> Tensor<D>) {
+/// Prints the times, and the rate of the best where an operation has a number of multiplications and additions.
+fn time<const D: usize>(name: &str, flops: f64, run: impl Fn() -> Tensor<D>) {
     drop(run().into_data());
     let mut times: Vec<f64> = (0..RUNS)
         .map(|_| {
@@ -22,41 +28,102 @@ fn time<const D: usize>(name: &str, run: impl Fn() -> Tensor<D>) {
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    println!("{name:40} {:8.3} {:8.3}", times[RUNS / 2], times[0]);
+    let rate = if flops > 0.0 { format!("{:8.0}", flops / times[0] / 1e6) } else { String::new() };
+    println!("{name:40} {:8.3} {:8.3} {rate}", times[RUNS / 2], times[0]);
 }
 
 fn main() {
     let device = Device::flex();
+    let only = std::env::args().nth(1).unwrap_or_default();
+    let wanted = |name: &str| name.contains(&only);
     let four = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     let three = |shape: [usize; 3]| Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     let one = |width: usize| Tensor::<1>::random([width], Distribution::Normal(1.0, 0.2), &device);
-    println!("{:40} {:>8} {:>8}", "operation", "median", "best");
-    for (name, activation) in [("group norm", Activation::Identity), ("group norm + SiLU", Activation::Silu)]
-    {
-        let (x, gamma, beta) = (four([1, 320, 64, 64]), one(320), one(320));
-        time(&format!("{name}, 320 at 64×64"), || {
-            group_norm(x.clone(), gamma.clone(), beta.clone(), 32, 1e-5, activation)
-        });
-        let tracked = x.clone().autodiff().require_grad();
-        time(&format!("{name}, 320 at 64×64, gradient"), || {
-            let out = group_norm(tracked.clone(), gamma.clone(), beta.clone(), 32, 1e-5, activation);
-            let grads = out.sum().backward();
-            tracked.grad(&grads).unwrap_or_else(|| x.clone())
-        });
+    println!("peak: {:.0} GFLOP/s", processor_peak().unwrap_or(f64::NAN) / 1e9);
+    println!("{:40} {:>8} {:>8} {:>8}", "operation", "median", "best", "GFLOP/s");
+    if wanted("group norm") {
+        for (name, activation) in
+            [("group norm", Activation::Identity), ("group norm + SiLU", Activation::Silu)]
+        {
+            for (channels, side) in [(320, 64), (128, 512)] {
+                let (x, gamma, beta) = (four([1, channels, side, side]), one(channels), one(channels));
+                time(&format!("{name}, {channels} at {side}×{side}"), 0.0, || {
+                    group_norm(x.clone(), gamma.clone(), beta.clone(), 32, 1e-5, activation)
+                });
+                if side > 64 {
+                    continue;
+                }
+                let tracked = x.clone().autodiff().require_grad();
+                time(&format!("{name}, {channels} at {side}×{side}, gradient"), 0.0, || {
+                    let out = group_norm(tracked.clone(), gamma.clone(), beta.clone(), 32, 1e-5, activation);
+                    let grads = out.sum().backward();
+                    tracked.grad(&grads).unwrap_or_else(|| x.clone())
+                });
+            }
+        }
     }
-    let qkv = three([1, 4096, 320]);
-    time("attention 4096 to 4096, 8 heads of 40", || {
-        attention(qkv.clone(), qkv.clone(), qkv.clone(), 8, false)
-    });
-    let (q, kv) = (three([1, 1024, 640]), three([1, 77, 640]));
-    time("attention 1024 to 77, 8 heads of 80", || attention(q.clone(), kv.clone(), kv.clone(), 8, false));
-    for (channels, side) in [(320, 64), (640, 32), (1280, 8), (4, 64)] {
-        let (x, weight) = (four([1, channels, side, side]), four([channels, channels, 3, 3]));
-        let bias = one(channels);
-        time(&format!("convolution 3×3, {channels} at {side}×{side}"), || {
-            convolution3(x.clone(), weight.clone(), bias.clone())
-        });
+    if wanted("attention") {
+        for (queries, keys, heads, width) in [
+            (4096, 4096, 8, 40),
+            (1024, 1024, 8, 80),
+            (256, 256, 8, 160),
+            (4096, 77, 8, 40),
+            (1024, 77, 8, 80),
+            (4096, 4096, 1, 512),
+            (1024, 1024, 20, 64),
+        ] {
+            let (q, kv) = (three([1, queries, heads * width]), three([1, keys, heads * width]));
+            let flops = 4.0 * (queries * keys * heads * width) as f64;
+            time(&format!("attention {queries} to {keys}, {heads} heads of {width}"), flops, || {
+                attention(q.clone(), kv.clone(), kv.clone(), heads, false)
+            });
+        }
     }
-    let both = three([1, 4096, 2560]);
-    time("GEGLU to 1280, 4096 rows", || geglu(both.clone()));
+    if wanted("linear") {
+        for (rows, input, output) in [
+            (4096, 320, 320),
+            (4096, 320, 2560),
+            (4096, 1280, 320),
+            (1024, 640, 5120),
+            (1024, 2560, 640),
+            (256, 1280, 1280),
+            (256, 1280, 10240),
+            (256, 5120, 1280),
+            (64, 1280, 1280),
+            (77, 768, 640),
+        ] {
+            // As loaded weights are: a view of `[output, input]`.
+            let mut layer = LinearConfig::new(input, output).init(&device);
+            layer.weight = layer.weight.map(|weight| weight.transpose().mul_scalar(1.0).transpose());
+            let x = three([1, rows, input]);
+            let flops = 2.0 * (rows * input * output) as f64;
+            time(&format!("linear {input} → {output}, {rows} rows"), flops, || linear(&layer, x.clone()));
+            let (x, weight) = (x.squeeze_dim::<2>(0), layer.weight.val());
+            time("  burn's own", flops, || linear_composed(x.clone(), weight.clone(), None));
+        }
+    }
+    if wanted("convolution") {
+        for (channels, side) in
+            [(320, 64), (640, 32), (1280, 16), (1280, 8), (4, 64), (512, 128), (256, 256), (128, 512)]
+        {
+            let (x, weight) = (four([1, channels, side, side]), four([channels, channels, 3, 3]));
+            let bias = one(channels);
+            let flops = 18.0 * (channels * channels * side * side) as f64;
+            time(&format!("convolution 3×3, {channels} at {side}×{side}"), flops, || {
+                convolution3(x.clone(), weight.clone(), bias.clone())
+            });
+        }
+        for (input, output, side) in [(320, 320, 64), (2560, 1280, 16), (1280, 1280, 8)] {
+            let layer = Conv2dConfig::new([input, output], [1, 1]).init(&device);
+            let x = four([1, input, side, side]);
+            let flops = 2.0 * (input * output * side * side) as f64;
+            time(&format!("convolution 1×1, {input} → {output} at {side}×{side}"), flops, || {
+                convolution(&layer, x.clone())
+            });
+        }
+    }
+    if wanted("geglu") {
+        let both = three([1, 4096, 2560]);
+        time("geglu to 1280, 4096 rows", 0.0, || geglu(both.clone()));
+    }
 }

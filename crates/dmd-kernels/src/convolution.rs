@@ -14,20 +14,29 @@ use crate::recording::{Span, note};
 /// the call.
 pub fn convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let (weight, update) = parted(&layer.weight);
-    let weight = of_type(x.dtype(), weight);
     let more = update.map(|update| update.picture(layer, x.clone()));
     let out = match layer.bias.as_ref().map(|bias| of_type(x.dtype(), bias.val())) {
         Some(bias) if is_plain(layer) => convolution3(x, weight, bias),
         bias => {
             let shape = x.dims();
             let _span = noted(layer, shape);
-            with_weights(layer, x, weight, bias)
+            of_other_kind(layer, x, weight, bias)
         }
     };
     match more {
         Some(more) => out + more,
         None => out,
     }
+}
+
+/// A layer's convolution of another kind with other weights.
+fn of_other_kind(layer: &Conv2d, x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if let Some((stride, padding)) = plain_columns(layer) {
+        fast!(convolution_by_columns(&x, &weight, bias.as_ref(), stride, padding));
+    }
+    let weight = of_type(x.dtype(), weight);
+    with_weights(layer, x, weight, bias)
 }
 
 /// burn's convolution with a layer's options and other weights.
@@ -51,19 +60,8 @@ pub(crate) fn with_weights(
 
 /// Notes a layer's convolution where [`Operation`] can say it: one size each way, no groups, no dilation.
 fn noted(layer: &Conv2d, [batch, input, height, width]: [usize; 4]) -> Span {
-    let ([output, ..], [kernel, across], [stride, step]): ([usize; 4], _, _) =
-        (layer.weight.lazy_shape().dims(), layer.kernel_size, layer.stride);
-    let padding = match layer.padding {
-        PaddingConfig2d::Valid => [0, 0],
-        PaddingConfig2d::Explicit(top, left, bottom, right) if top == left && bottom == right => {
-            [top, bottom]
-        }
-        PaddingConfig2d::Same if kernel % 2 == 1 => [kernel / 2; 2],
-        _ => return Span::default(),
-    };
-    if (kernel, stride) != (across, step) || layer.groups != 1 || layer.dilation != [1, 1] {
-        return Span::default();
-    }
+    let ([output, ..], [kernel, _]): ([usize; 4], _) = (layer.weight.lazy_shape().dims(), layer.kernel_size);
+    let Some((stride, padding)) = plain_columns(layer) else { return Span::default() };
     let side = [height, width];
     note(|| Operation::Convolution { batch, input, output, side, kernel, stride, padding })
 }
@@ -83,7 +81,7 @@ pub fn doubled(x: Tensor<4>) -> Tensor<4> {
 pub fn doubled_convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let (weight, update) = parted(&layer.weight);
     if let (Some(bias), true, None) = (&layer.bias, is_plain(layer), update) {
-        let (weight, bias) = (of_type(x.dtype(), weight), of_type(x.dtype(), bias.val()));
+        let bias = of_type(x.dtype(), bias.val());
         let [batch, _, height, width] = x.dims();
         let _span = note_plain([batch, 2 * height, 2 * width], &weight);
         fast!(doubled_convolution3(&x, &weight, &bias));
@@ -97,6 +95,21 @@ pub(crate) fn is_plain(layer: &Conv2d) -> bool {
     let padding = matches!(layer.padding, PaddingConfig2d::Explicit(1, 1, 1, 1));
     let whole = layer.dilation == [1, 1] && layer.groups == 1;
     layer.kernel_size == [3, 3] && layer.stride == [1, 1] && whole && padding
+}
+
+/// Stride and zeros before and after of a square kernel over all channels that treats both directions alike.
+fn plain_columns(layer: &Conv2d) -> Option<(usize, [usize; 2])> {
+    let ([kernel, across], [stride, step]) = (layer.kernel_size, layer.stride);
+    let alike = kernel == across && stride == step && layer.dilation == [1, 1] && layer.groups == 1;
+    let padding = match layer.padding {
+        PaddingConfig2d::Valid => [0, 0],
+        PaddingConfig2d::Explicit(top, left, bottom, right) if top == left && bottom == right => {
+            [top, bottom]
+        }
+        PaddingConfig2d::Same if kernel % 2 == 1 && stride == 1 => [kernel / 2; 2],
+        _ => return None,
+    };
+    alike.then_some((stride, padding))
 }
 
 /// The 3×3 convolution of stride 1 with one zero around. Differentiable.
@@ -127,10 +140,8 @@ fn note_plain([batch, height, width]: [usize; 3], weight: &Tensor<4>) -> Span {
 
 fn computed(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     fast!(convolution3(&x, &weight, &bias));
-    fast!(widened(&x, || {
-        let [x, weight] = [&x, &weight].map(crate::flex::single);
-        computed(x, weight, crate::flex::single(&bias))
-    }));
+    fast!(widened(&x, || { computed(crate::flex::single(&x), weight.clone(), crate::flex::single(&bias)) }));
+    let weight = of_type(x.dtype(), weight);
     convolution3_composed(x, weight, bias)
 }
 

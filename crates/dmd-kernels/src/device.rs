@@ -12,7 +12,7 @@
 
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 use burn::backend::DispatchDevice;
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{DType, Device, FloatDType};
 
 /// The device without autodiff.
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
@@ -247,6 +247,21 @@ pub fn memory(device: &Device) -> Option<u64> {
 pub fn memory(_: &Device) -> Option<u64> {
     None
 }
+
+/// The float type that a network's activations have on a device, where its weights have the type `weights`. It is the same type but
+/// on flex, which computes in single precision and reads weights in half precision as it uses them.
+pub fn computes_in(device: &Device, weights: DType) -> DType {
+    #[cfg(feature = "flex")]
+    if matches!(plain(device.as_dispatch()), DispatchDevice::Flex(_))
+        && matches!(weights, DType::F16 | DType::BF16)
+    {
+        return DType::F32;
+    }
+    #[cfg(not(feature = "flex"))]
+    let _ = device;
+    weights
+}
+
 /// Operations that this processor's cores do in a second in single precision, on registers alone: the measure of every product
 /// that it computes. It is measured, which takes a moment; `None` without the feature `flex`.
 pub fn processor_peak() -> Option<f64> {

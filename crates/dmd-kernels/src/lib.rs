@@ -7,20 +7,23 @@
 //! | --- | --- | --- |
 //! | [`group_norm`] (with optional SiLU) | composed | two passes, hand-written gradient |
 //! | [`convolution`], 3×3 of stride 1 | burn's | Winograd's F(4×4, 3×3), or direct in registers, whichever is faster for a shape; gradients likewise |
+//! | [`convolution()`], other kernels and strides | burn's | one product of matrices over columns (im2col), where nothing is tracked |
 //! | [`doubled_convolution`] | [`doubled`], then a convolution | in one, where nothing is tracked |
 //! | [`attention()`] | burn's | a tile of keys at a time, without the scores; gradient by computing them again |
+//! | [`linear_geglu`] | [`linear()`], then [`geglu`] | in one, where nothing is tracked |
 //! | [`geglu`] | composed | one pass, hand-written gradient; erf off by at most 1.5e-7 |
 //! | [`silu`] | burn's | one pass, hand-written gradient |
 //! | [`gelu`], exact gradient everywhere | composed of erf | burn's |
 //! | [`adamw`], the optimiser's update | composed | one pass |
-//! | [`linear()`] | one product of matrices | few rows by a transposed weight: row by row, nothing packed |
+//! | [`linear()`] | one product of matrices | the bias in the product; few rows: row by row, nothing packed; large results: by the package gemm |
 //!
 //! A weight may have a [`LowRank`] update that is trained in its place: [`linear()`], [`linear_rows`] and
 //! [`convolution()`] add what it gives to their result.
 //!
 //! [`recomputed`] runs a segment of a network whose activations a backward pass computes again.
 //!
-//! In half precision on flex these widen their own inputs to single precision.
+//! On flex, weights in half precision are converted where they are used, a few rows at a time. Activations in half precision are
+//! widened by the operation that gets them; [`device::computes_in`] says in which type a network should keep them.
 //!
 //! Everything else that a layer needs comes from burn itself. [`Operation`] is one of a network's operations with its
 //! shapes, as a value: what a device is checked on and what benchmarks time. [`recorded`] lists those that a call of a
@@ -57,7 +60,7 @@ mod silu;
 pub use adamw::{AdamWStep, adamw, adamw_composed};
 pub use attention::{attention, attention_composed, attention_recomputed};
 pub use convolution::{convolution, convolution3, convolution3_composed, doubled, doubled_convolution};
-pub use geglu::{geglu, geglu_composed, gelu};
+pub use geglu::{geglu, geglu_composed, gelu, linear_geglu};
 pub use group_norm::{Activation, group_norm, group_norm_composed};
 pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_composed, linear_rows};

@@ -16,7 +16,6 @@ use crate::recording::note;
 pub fn linear(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [batch, rows, input] = x.dims();
     let (weight, update) = parted(&linear.weight);
-    let weight = weight_of_type(x.dtype(), weight);
     let [_, output] = weight.dims();
     let _span = note(|| Operation::Linear { rows: batch * rows, input, output });
     let x = x.reshape([batch * rows, input]);
@@ -56,22 +55,19 @@ fn weight_of_type(dtype: DType, weight: Tensor<2>) -> Tensor<2> {
 
 fn computed(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     fast!(widened(&x, || {
-        let [x, weight] = [&x, &weight].map(crate::flex::single);
-        computed(x, weight, bias.as_ref().map(crate::flex::single))
+        computed(crate::flex::single(&x), weight.clone(), bias.as_ref().map(crate::flex::single))
     }));
-    fast!(linear(&x, &weight).map(|y| with_bias(y, bias.clone())));
+    fast!(linear(&x, &weight, bias.as_ref()));
+    let weight = weight_of_type(x.dtype(), weight);
     linear_composed(x, weight, bias)
-}
-
-fn with_bias(y: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    match bias {
-        Some(bias) => y + bias.unsqueeze(),
-        None => y,
-    }
 }
 
 /// [`linear()`]'s default body on `x: [rows, input]` and `weight: [input, output]`: the reference that the faster body is
 /// tested against.
 pub fn linear_composed(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    with_bias(x.matmul(weight), bias)
+    let y = x.matmul(weight);
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
 }

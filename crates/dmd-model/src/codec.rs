@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, FloatDType, Tensor};
+use dmd_kernels::device::computes_in;
 use dmd_unet::{Autoencoder, AutoencoderConfig, Posterior, TinyAutoencoder, TinyAutoencoderConfig};
 
 use crate::Error;
@@ -99,6 +100,12 @@ impl Codec {
         Self { network, dtype, ..self }
     }
 
+    /// A tensor in the float type that the network computes in.
+    fn in_its_type(&self, x: Tensor<4>) -> Tensor<4> {
+        let dtype = computes_in(&x.device(), self.dtype.into());
+        if x.dtype() == dtype { x } else { x.cast(dtype) }
+    }
+
     /// Pixels per value of a sample, in each direction.
     pub fn factor(&self) -> usize {
         self.factor
@@ -112,7 +119,7 @@ impl Codec {
     /// Decodes samples to pictures, `[batch, 3 or 1, height, width]` in [−1, 1]. Gradients flow through.
     pub fn decode(&self, x0: Tensor<4>) -> Tensor<4> {
         one_by_one(x0, LARGE, |x0| {
-            let x0 = x0.cast(self.dtype);
+            let x0 = self.in_its_type(x0);
             let pictures = match &self.network {
                 Network::Full { autoencoder, tile: None } => autoencoder.decode(x0),
                 Network::Full { autoencoder, tile: Some(tile) } => autoencoder.decode_tiled(x0, *tile),
@@ -128,7 +135,7 @@ impl Codec {
     pub fn encode(&self, pictures: Tensor<4>, eps: impl FnOnce([usize; 4]) -> Tensor<4>) -> Tensor<4> {
         self.encode_with(pictures, |posterior| {
             let shape = posterior.mean.dims();
-            posterior.sample(eps(shape).cast(self.dtype))
+            posterior.sample(self.in_its_type(eps(shape)))
         })
     }
 
@@ -141,7 +148,7 @@ impl Codec {
 
     /// Encodes pictures to samples. `pick` takes a sample from the distribution that a full autoencoder gives.
     fn encode_with(&self, pictures: Tensor<4>, pick: impl FnOnce(Posterior) -> Tensor<4>) -> Tensor<4> {
-        let pictures = pictures.cast(self.dtype);
+        let pictures = self.in_its_type(pictures);
         let samples = match &self.network {
             Network::Full { autoencoder, tile: None } => pick(autoencoder.encode(pictures)),
             Network::Full { autoencoder, tile: Some(tile) } => {

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::{Activation, attention, convolution, geglu, layer_norm, linear};
+use dmd_kernels::{Activation, attention, convolution, layer_norm, linear, linear_geglu};
 
 use crate::block::Attend;
 use crate::cost::{self, Cost};
@@ -73,7 +73,7 @@ impl FeedForward {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        linear(&self.out, geglu(linear(&self.proj, x)))
+        linear(&self.out, linear_geglu(&self.proj, x))
     }
 }
 

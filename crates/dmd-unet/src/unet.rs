@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Embedding, EmbeddingConfig, GroupNorm};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
+use dmd_kernels::device::computes_in;
 use dmd_kernels::{Activation, convolution};
 
 use crate::block::{Attend, BlockConfig, DownBlock, Level, MidBlock, Skips, Told, UpBlock};
@@ -131,9 +132,14 @@ impl<A: Attend> UNet<A> {
         Self { computed: Some(dtype), ..self }
     }
 
-    /// The float type in which the network computes: that of its parameters, unless [`Self::computed_in`] set another.
+    /// The float type in which the network computes: what its device computes in with parameters of their type, unless
+    /// [`Self::computed_in`] set another.
     pub(crate) fn dtype(&self) -> DType {
-        self.computed.map_or_else(|| self.conv_in.weight.val().dtype(), DType::from)
+        let of_parameters = || {
+            let weight = self.conv_in.weight.val();
+            computes_in(&weight.device(), weight.dtype())
+        };
+        self.computed.map_or_else(of_parameters, DType::from)
     }
 
     /// The costs of the network's parts for a sample of `[height, width]` and a context of `tokens` tokens.

@@ -9,9 +9,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::attention_loops::{
-    BLOCK, Head, KEYS, LANES, Queries, Workspace, attend, softmax_gradient, softmax_rows,
-};
+use super::attention_loops::{BLOCK, Head, Queries, Workspace, attend, softmax_gradient, softmax_rows};
+use super::disjoint::Disjoint;
 use super::recompute::{Recomputed, second_order, tracked};
 use super::tensors::{dims, is_served, tensor, values};
 
@@ -46,8 +45,9 @@ pub(crate) fn attention([q, k, v]: [&Tensor<3>; 3], heads: usize, causal: bool) 
     })
 }
 
-/// Queries of a head that a thread takes at a time.
-const CHUNK: usize = 8 * BLOCK;
+/// Queries of a head that a thread takes at a time, and of a wide head.
+const CHUNK: usize = 4 * BLOCK;
+const WIDE_CHUNK: usize = 2 * BLOCK;
 /// Queries whose scores the gradient holds at a time.
 const ROWS: usize = 256;
 
@@ -55,22 +55,9 @@ fn scale(width: usize) -> f32 {
     1.0 / (width as f32).sqrt()
 }
 
-/// A head of `[rows, columns]` transposed and padded with zeros: `[width, padded]`.
-fn transposed(x: &[f32], columns: usize, at: usize, out: &mut [f32], padded: usize) {
-    for (row, x) in x.chunks_exact(columns).enumerate() {
-        for (c, value) in x[at..].iter().take(out.len() / padded).enumerate() {
-            out[c * padded + row] = *value;
-        }
-    }
-}
-
-/// The rows of a head alone, `width` floats each, followed by zeros up to `padded_width`.
-fn gathered(x: &[f32], columns: usize, at: std::ops::Range<usize>, padded_width: usize) -> Vec<f32> {
-    let mut out = vec![0.0; x.len() / columns * padded_width];
-    for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(padded_width)) {
-        out[..at.len()].copy_from_slice(&x[at.clone()]);
-    }
-    out
+/// The rows of a head alone.
+fn gathered(x: &[f32], columns: usize, at: std::ops::Range<usize>) -> Vec<f32> {
+    x.chunks_exact(columns).flat_map(|x| &x[at.clone()]).copied().collect()
 }
 
 impl AttentionOps for Flex {
@@ -84,45 +71,30 @@ impl AttentionOps for Flex {
         let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
         let ([batch, n, columns], [_, m, _]): ([usize; 3], [usize; 3]) = (dims(&q), dims(&k));
         let width = columns / heads;
-        let (padded, padded_width) = (m.next_multiple_of(KEYS), width.next_multiple_of(LANES));
         let mut out = vec![0.0_f32; batch * n * columns];
         let shape = [batch, n, columns];
         if out.is_empty() {
             return tensor(out, shape);
         }
-        // Keys and values of every head, laid out for the loops.
-        let laid: Vec<[Vec<f32>; 2]> = (0..batch * heads)
-            .into_par_iter()
-            .map(|i| {
-                let (sample, at) = (i / heads * m * columns, i % heads * width);
-                let mut keys = vec![0.0; width * padded];
-                transposed(&values(&k)[sample..sample + m * columns], columns, at, &mut keys, padded);
-                let rows = &values(&v)[sample..sample + m * columns];
-                let mut rows = gathered(rows, columns, at..at + width, padded_width);
-                rows.resize(padded * padded_width, 0.0);
-                [keys, rows]
-            })
-            .collect();
-        let chunks = n.div_ceil(CHUNK);
-        let per_sample = out.chunks_mut(n * columns).flat_map(|sample| sample.chunks_mut(CHUNK * columns));
-        let work: Vec<&mut [f32]> = per_sample.collect();
-        work.into_par_iter().enumerate().for_each_init(Workspace::default, |workspace, (i, out)| {
-            let (sample, chunk) = (i / chunks, i % chunks);
-            let queries = &values(&q)[(sample * n + chunk * CHUNK) * columns..][..out.len()];
-            for head in 0..heads {
-                let [keys, rows] = &laid[sample * heads + head];
-                let at = head * width;
-                attend(Queries {
-                    head: Head { keys, values: rows, count: m, padded, width, padded_width },
-                    count: queries.len() / columns,
-                    queries: &queries[at..],
-                    out: &mut out[at..],
-                    stride: columns,
-                    scale: scale(width),
-                    visible: if causal == 1 { chunk * CHUNK + 1 } else { m },
-                    workspace,
-                });
-            }
+        let chunk = if width > 256 { WIDE_CHUNK } else { CHUNK };
+        let chunks = n.div_ceil(chunk);
+        let places = Disjoint::new(&mut out);
+        (0..batch * chunks * heads).into_par_iter().for_each_init(Workspace::default, |workspace, job| {
+            // Jobs of one head follow each other: its keys and values stay in the caches.
+            let (head, part) = (job / chunks, job % chunks);
+            let (sample, at, first) = (head / heads, head % heads * width, part * chunk);
+            let start = (sample * n + first) * columns + at;
+            let [keys, rows] = [&k, &v].map(|x| &values(x)[sample * m * columns..][at..m * columns]);
+            attend(Queries {
+                head: Head { keys, values: rows, stride: columns, count: m, width },
+                queries: &values(&q)[start..],
+                out: &places,
+                start,
+                count: chunk.min(n - first),
+                scale: scale(width),
+                visible: if causal == 1 { first + 1 } else { m },
+                workspace,
+            });
         });
         tensor(out, shape)
     }
@@ -145,7 +117,7 @@ impl AttentionOps for Flex {
                 let (sample, at) = (i / heads, i % heads * width);
                 let head = |x: &FlexTensor, rows: usize| {
                     let x = &values(x)[sample * rows * columns..][..rows * columns];
-                    gathered(x, columns, at..at + width, width)
+                    gathered(x, columns, at..at + width)
                 };
                 let inputs = [head(&q, n), head(&k, m), head(&v, m), head(&grad, n)];
                 head_gradients(inputs, [n, m, width], causal == 1)

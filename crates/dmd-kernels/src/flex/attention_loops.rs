@@ -1,45 +1,48 @@
 //! Attention of some blocks of queries to all keys, a tile of keys at a time, with a running maximum and sum: the scores of
 //! a block and a tile stay in a core's first cache, a tile's keys and values in its second, and nothing of the size of
 //! queries times keys is ever stored.
+//!
+//! Queries lie across the lanes of vectors. So keys and values are read where they are, one number for a whole vector of queries,
+//! whatever a head's width; and a query's maximum and sum are found without adding up lanes.
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::disjoint::Disjoint;
 use super::mathematics::exponential;
 
-/// Queries of a block: with four vectors of keys they fill the registers of AVX-512.
-pub(super) const BLOCK: usize = 6;
-/// Keys of a tile.
-pub(super) const TILE: usize = 256;
-/// Keys and widths are padded to whole vectors of this many floats, and keys to [`KEYS`].
-pub(super) const LANES: usize = 16;
-/// What the number of keys is padded to a multiple of.
-pub(super) const KEYS: usize = 4 * LANES;
+/// Queries of a block: four of the widest vectors.
+pub(super) const BLOCK: usize = 64;
+/// Keys of a tile, a multiple of [`ROWS`], and of one of wide heads: its keys and values stay in a core's second cache, where
+/// every block of queries finds them.
+const TILE: usize = 120;
+const WIDE_TILE: usize = 60;
+/// Keys, or columns of values, whose sums with four vectors of queries fill the registers of AVX-512.
+const ROWS: usize = 6;
+/// Floats of the widest vectors.
+const LANES: usize = 16;
 
-/// One head's keys and values, laid out for the loops.
+/// One head's keys and values, where they lie.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head<'a> {
-    /// `[width, padded keys]`: keys transposed.
+    /// Rows of `stride` floats; a key is the first `width` of its row.
     pub(super) keys: &'a [f32],
-    /// `[padded keys, padded width]`.
+    /// Likewise.
     pub(super) values: &'a [f32],
+    pub(super) stride: usize,
     /// Keys that there are.
     pub(super) count: usize,
-    /// Keys with padding, a multiple of [`KEYS`].
-    pub(super) padded: usize,
     /// Columns of a head.
     pub(super) width: usize,
-    /// Columns with padding, a multiple of [`LANES`].
-    pub(super) padded_width: usize,
 }
 
 /// Some queries of one head.
 pub(super) struct Queries<'a, 'b> {
     pub(super) head: Head<'a>,
-    /// Rows of `stride` floats; a query is the first `width` of its row.
+    /// Rows of the head's stride; a query is the first `width` of its row.
     pub(super) queries: &'a [f32],
-    /// Likewise, written.
-    pub(super) out: &'b mut [f32],
-    pub(super) stride: usize,
+    /// Likewise, from `start` on, written; nobody else has these places.
+    pub(super) out: &'b Disjoint<'a>,
+    pub(super) start: usize,
     /// How many; they are taken in blocks of [`BLOCK`].
     pub(super) count: usize,
     /// What scores are multiplied by.
@@ -52,9 +55,9 @@ pub(super) struct Queries<'a, 'b> {
 /// What a thread needs beside inputs and outputs.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
-    /// `[BLOCK, TILE]`.
+    /// `[TILE, BLOCK]`.
     scores: Vec<f32>,
-    /// `[blocks, BLOCK, padded width]`.
+    /// `[blocks, width, BLOCK]`.
     sums: Vec<f32>,
     /// The queries, scaled, `[blocks, width, BLOCK]`.
     scaled: Vec<f32>,
@@ -62,11 +65,13 @@ pub(super) struct Workspace {
     running: Vec<Running>,
 }
 
-/// The running softmax of a block of queries.
+/// The running softmax of a block of queries, of the scores' powers of two.
 #[derive(Debug, Clone, Copy)]
 struct Running {
     largest: [f32; BLOCK],
     total: [f32; BLOCK],
+    /// What a tile leaves of the sums before it.
+    kept: [f32; BLOCK],
 }
 
 /// Runs queries with the processor's widest vectors.
@@ -74,10 +79,18 @@ pub(super) fn attend(queries: Queries<'_, '_>) {
     Arch::new().dispatch(queries);
 }
 
-/// Keys of a tile for heads of a width: keys and values of a tile stay in a core's second cache, where every block of
-/// queries finds them.
-fn tile_of(width: usize) -> usize {
-    if width > 256 { TILE / 2 } else { TILE }
+#[inline(always)]
+fn load<S: Simd, const V: usize>(_: S, x: &[f32]) -> [S::f32s; V] {
+    let (vectors, _) = S::as_simd_f32s(&x[..V * S::F32_LANES]);
+    std::array::from_fn(|v| vectors[v])
+}
+
+#[inline(always)]
+fn store<S: Simd, const V: usize>(_: S, x: &mut [f32], values: [S::f32s; V]) {
+    let (vectors, _) = S::as_mut_simd_f32s(&mut x[..V * S::F32_LANES]);
+    for (out, value) in vectors.iter_mut().zip(values) {
+        *out = value;
+    }
 }
 
 impl WithSimd for Queries<'_, '_> {
@@ -85,199 +98,240 @@ impl WithSimd for Queries<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { head, queries, out, stride, count, scale, visible, workspace } = self;
+        match S::F32_LANES {
+            16 => self.attend::<S, 4>(simd),
+            _ => self.attend::<S, 2>(simd),
+        }
+    }
+}
+
+impl Queries<'_, '_> {
+    /// With `V` vectors of queries in registers.
+    #[expect(unsafe_code, reason = "each job has places of its own, see `Queries::out`")]
+    #[inline(always)]
+    fn attend<S: Simd, const V: usize>(self, simd: S) {
+        let Self { head, queries, out, start, count, scale, visible, workspace } = self;
         let Workspace { scores, sums, scaled, running } = workspace;
-        let blocks = count.div_ceil(BLOCK);
-        scores.resize(BLOCK * TILE, 0.0);
+        let (blocks, size) = (count.div_ceil(BLOCK), head.width * BLOCK);
+        let tile = if head.width > 256 { WIDE_TILE } else { TILE };
+        scores.resize(TILE * BLOCK, 0.0);
         sums.clear();
-        sums.resize(blocks * BLOCK * head.padded_width, 0.0);
-        scaled.clear();
-        scaled.resize(blocks * BLOCK * head.width, 0.0);
-        running.clear();
-        running.resize(blocks, Running { largest: [f32::NEG_INFINITY; BLOCK], total: [0.0; BLOCK] });
+        sums.resize(blocks * size, 0.0);
         // Absent queries of the last block are computed as zeros and not written.
-        for (i, row) in queries.chunks(stride).take(count).enumerate() {
-            let scaled = &mut scaled[i / BLOCK * head.width * BLOCK..];
-            for (c, value) in row[..head.width].iter().enumerate() {
-                scaled[c * BLOCK + i % BLOCK] = value * scale;
+        scaled.clear();
+        scaled.resize(blocks * size, 0.0);
+        running.clear();
+        let nothing = [f32::NEG_INFINITY; BLOCK];
+        running.resize(blocks, Running { largest: nothing, total: [0.0; BLOCK], kept: [0.0; BLOCK] });
+        let scale = scale * std::f32::consts::LOG2_E;
+        for (i, row) in queries.chunks(head.stride).take(count).enumerate() {
+            let scaled = &mut scaled[i / BLOCK * size + i % BLOCK..];
+            for (value, scaled) in row[..head.width].iter().zip(scaled.iter_mut().step_by(BLOCK)) {
+                *scaled = value * scale;
             }
         }
         let seen = head.count.min(visible + count - 1);
-        let (mut first, tile) = (0, tile_of(head.width));
-        while first < seen {
-            let keys = tile.min(head.padded - first);
+        for first in (0..seen).step_by(tile) {
             for (block, running) in running.iter_mut().enumerate() {
                 // The keys that the block's first query sees at most, and its last.
                 let visible = visible + block * BLOCK;
-                let queries = BLOCK.min(count - block * BLOCK);
-                if first >= head.count.min(visible + queries - 1) {
+                let last = head.count.min(visible + BLOCK.min(count - block * BLOCK) - 1);
+                if first >= last {
                     continue;
                 }
-                let scaled = &scaled[block * head.width * BLOCK..(block + 1) * head.width * BLOCK];
-                let sums = &mut sums[block * BLOCK * head.padded_width..];
-                products(simd, head, scaled, scores, first, keys);
-                running.add(head, scores, sums, visible, (first, keys));
-                weighted(simd, head, scores, sums, first, keys);
+                let keys = tile.min(last - first);
+                let scores = &mut scores[..keys * BLOCK];
+                products::<S, V>(simd, head, &scaled[block * size..(block + 1) * size], scores, first);
+                hide(scores, f32::NEG_INFINITY, first, visible);
+                running.add::<S, V>(simd, scores);
+                hide(scores, 0.0, first, visible);
+                weighted::<S, V>(simd, head, scores, &running.kept, &mut sums[block * size..][..size], first);
             }
-            first += tile;
         }
-        for (i, row) in out.chunks_mut(stride).take(count).enumerate() {
+        for i in 0..count {
             let by = 1.0 / running[i / BLOCK].total[i % BLOCK];
-            let sums = &sums[i * head.padded_width..];
-            for (out, sum) in row[..head.width].iter_mut().zip(sums) {
+            let sums = sums[i / BLOCK * size + i % BLOCK..].iter().step_by(BLOCK);
+            // SAFETY: places of these queries.
+            let row = unsafe { out.part(start + i * head.stride, head.width) };
+            for (out, sum) in row.iter_mut().zip(sums) {
                 *out = sum * by;
             }
         }
     }
 }
 
+/// Sets what queries do not see: key `first + j` of query `i` where it is not below `visible + i`.
+#[inline(always)]
+fn hide(scores: &mut [f32], value: f32, first: usize, visible: usize) {
+    for (j, row) in scores.chunks_exact_mut(BLOCK).enumerate().skip(visible.saturating_sub(first)) {
+        let blind = (first + j + 1).saturating_sub(visible).min(BLOCK);
+        row[..blind].fill(value);
+    }
+}
+
 impl Running {
-    /// Turns a tile's scores into weights, and shrinks what was summed before where a larger score has come.
+    /// Turns a tile's scores into weights, and notes what is left of the sums before it where a larger score has come.
     #[inline(always)]
-    fn add(
-        &mut self,
-        head: Head<'_>,
-        scores: &mut [f32],
-        sums: &mut [f32],
-        visible: usize,
-        (first, keys): (usize, usize),
-    ) {
-        let Self { largest, total } = self;
-        for i in 0..BLOCK {
-            let row = &mut scores[i * TILE..i * TILE + keys];
-            let there = head.count.min(visible + i).saturating_sub(first).min(keys);
-            row[there..].fill(f32::NEG_INFINITY);
-            let top = maximum(row).max(largest[i]);
-            if top == f32::NEG_INFINITY {
-                row.fill(0.0); // sees nothing of this tile, and nothing yet
-                continue;
-            }
-            let shrink = if largest[i] == top { 1.0 } else { exponential(largest[i] - top) };
-            largest[i] = top;
-            total[i] = total[i] * shrink + exponentiate(row, top, there);
-            if shrink != 1.0 {
-                for sum in &mut sums[i * head.padded_width..(i + 1) * head.padded_width] {
-                    *sum *= shrink;
+    fn add<S: Simd, const V: usize>(&mut self, simd: S, scores: &mut [f32]) {
+        let step = V * S::F32_LANES;
+        for at in (0..BLOCK).step_by(step) {
+            let largest: [S::f32s; V] = load(simd, &self.largest[at..]);
+            let mut top = largest;
+            for row in scores.chunks_exact(BLOCK) {
+                for (top, score) in top.iter_mut().zip(load::<S, V>(simd, &row[at..])) {
+                    *top = simd.max_f32s(*top, score);
                 }
             }
+            let kept = powers(simd, largest, top);
+            let mut total: [S::f32s; V] = load(simd, &self.total[at..]);
+            for (total, kept) in total.iter_mut().zip(kept) {
+                *total = simd.mul_f32s(*total, kept);
+            }
+            for row in scores.chunks_exact_mut(BLOCK) {
+                let weights = powers(simd, load(simd, &row[at..]), top);
+                for (total, weight) in total.iter_mut().zip(weights) {
+                    *total = simd.add_f32s(*total, weight);
+                }
+                store(simd, &mut row[at..], weights);
+            }
+            store(simd, &mut self.largest[at..], top);
+            store(simd, &mut self.kept[at..], kept);
+            store(simd, &mut self.total[at..], total);
         }
     }
 }
 
-/// Scores of a block of queries and a tile of keys, four vectors of keys at a time.
+/// [`power`] of differences.
 #[inline(always)]
-fn products<S: Simd>(simd: S, head: Head<'_>, scaled: &[f32], scores: &mut [f32], first: usize, keys: usize) {
-    const V: usize = 4;
+fn powers<S: Simd, const V: usize>(simd: S, mut x: [S::f32s; V], top: [S::f32s; V]) -> [S::f32s; V] {
+    for (x, top) in x.iter_mut().zip(top) {
+        *x = power(simd, simd.sub_f32s(*x, top));
+    }
+    x
+}
+
+/// 2ˣ for x ≤ 0, at least 2⁻¹²⁶: the polynomial of degree 5 whose largest relative error over [−½, ½] is least, 2.2e-7 as it is
+/// computed, times a power of two that is added to the exponent.
+#[inline(always)]
+fn power<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to a whole number
+    let x = simd.max_f32s(simd.splat_f32s(-126.0), x);
+    let shifted = simd.add_f32s(x, simd.splat_f32s(ROUND));
+    let rest = simd.sub_f32s(x, simd.sub_f32s(shifted, simd.splat_f32s(ROUND)));
+    let mut p = simd.splat_f32s(1.327_647_2e-3);
+    for coefficient in [9.675_541e-3, 5.550_713e-2, 0.240_221_2, 0.693_146_94, 1.000_000_1] {
+        p = simd.mul_add_e_f32s(p, rest, simd.splat_f32s(coefficient));
+    }
+    let whole = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
+    simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(p), whole))
+}
+
+/// Scores of a tile of keys, from `first` on, and a block of queries.
+#[inline(always)]
+fn products<S: Simd, const V: usize>(
+    simd: S,
+    head: Head<'_>,
+    scaled: &[f32],
+    scores: &mut [f32],
+    first: usize,
+) {
+    for (six, out) in scores.chunks_mut(ROWS * BLOCK).enumerate() {
+        let keys = &head.keys[(first + six * ROWS) * head.stride..];
+        match out.len() / BLOCK {
+            1 => score::<S, 1, V>(simd, head, keys, scaled, out),
+            2 => score::<S, 2, V>(simd, head, keys, scaled, out),
+            3 => score::<S, 3, V>(simd, head, keys, scaled, out),
+            4 => score::<S, 4, V>(simd, head, keys, scaled, out),
+            5 => score::<S, 5, V>(simd, head, keys, scaled, out),
+            _ => score::<S, ROWS, V>(simd, head, keys, scaled, out),
+        }
+    }
+}
+
+/// Scores of `R` keys.
+#[inline(always)]
+fn score<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    head: Head<'_>,
+    keys: &[f32],
+    scaled: &[f32],
+    out: &mut [f32],
+) {
+    let keys: [&[f32]; R] = std::array::from_fn(|r| &keys[r * head.stride..][..head.width]);
     let step = V * S::F32_LANES;
-    let mut at = 0;
-    // Padded keys are a multiple of four of the widest vectors.
-    while at < keys {
-        let mut sums = [[simd.splat_f32s(0.0); V]; BLOCK];
-        for (c, queries) in scaled.chunks_exact(BLOCK).enumerate() {
-            let start = c * head.padded + first + at;
-            let (vectors, _) = S::as_simd_f32s(&head.keys[start..start + step]);
-            let vectors: [S::f32s; V] = std::array::from_fn(|v| vectors[v]);
-            for (sums, query) in sums.iter_mut().zip(queries) {
-                let query = simd.splat_f32s(*query);
-                for (sum, vector) in sums.iter_mut().zip(vectors) {
-                    *sum = simd.mul_add_e_f32s(vector, query, *sum);
+    for at in (0..BLOCK).step_by(step) {
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for (c, queries) in scaled.chunks_exact(BLOCK).take(head.width).enumerate() {
+            let queries: [S::f32s; V] = load(simd, &queries[at..]);
+            for (sums, key) in sums.iter_mut().zip(keys) {
+                let key = simd.splat_f32s(key[c]);
+                for (sum, queries) in sums.iter_mut().zip(queries) {
+                    *sum = simd.mul_add_e_f32s(queries, key, *sum);
                 }
             }
         }
-        for (i, sums) in sums.into_iter().enumerate() {
-            let (out, _) = S::as_mut_simd_f32s(&mut scores[i * TILE + at..i * TILE + at + step]);
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out = sum;
-            }
-        }
-        at += step;
-    }
-}
-
-#[inline(always)]
-fn maximum(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for chunk in row.chunks_exact(LANES) {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = if *value > *lane { *value } else { *lane };
+        for (out, sums) in out.chunks_exact_mut(BLOCK).zip(sums) {
+            store(simd, &mut out[at..], sums);
         }
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// `exp(score − top)` of the keys that are there, zero for the rest, and their sum.
+/// Adds the values from `first` on, weighted by a tile of scores, to what is kept of the sums.
 #[inline(always)]
-fn exponentiate(row: &mut [f32], top: f32, there: usize) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    for chunk in row.chunks_exact_mut(LANES) {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            let weight = exponential(*value - top);
-            *value = weight;
-            *lane += weight;
-        }
-    }
-    let whole: f32 = lanes.iter().sum();
-    // The exponential is clamped, so what is not there is e⁻⁸⁷ and not zero: at most 256 times 1.6e-38.
-    row[there..].fill(0.0);
-    whole
-}
-
-/// Adds the values, weighted by a tile of scores.
-#[inline(always)]
-fn weighted<S: Simd>(simd: S, head: Head<'_>, scores: &[f32], sums: &mut [f32], first: usize, keys: usize) {
-    let vectors = head.padded_width / S::F32_LANES;
-    let mut done = 0;
-    while done < vectors {
-        let step = match vectors - done {
-            1 => columns::<S, 1>(simd, head, scores, sums, (first, keys), done),
-            2 => columns::<S, 2>(simd, head, scores, sums, (first, keys), done),
-            3 => columns::<S, 3>(simd, head, scores, sums, (first, keys), done),
-            5 if S::F32_LANES == 16 => columns::<S, 3>(simd, head, scores, sums, (first, keys), done),
-            _ if S::F32_LANES == 16 => columns::<S, 4>(simd, head, scores, sums, (first, keys), done),
-            _ => columns::<S, 2>(simd, head, scores, sums, (first, keys), done),
-        };
-        done += step;
-    }
-}
-
-/// `V` vectors of columns, from vector `done` on.
-#[inline(always)]
-fn columns<S: Simd, const V: usize>(
+fn weighted<S: Simd, const V: usize>(
     simd: S,
     head: Head<'_>,
     scores: &[f32],
+    kept: &[f32; BLOCK],
     sums: &mut [f32],
-    (first, keys): (usize, usize),
-    done: usize,
-) -> usize {
-    let lanes = S::F32_LANES;
-    let at = done * lanes;
-    let mut held = [[simd.splat_f32s(0.0); V]; BLOCK];
-    for (i, held) in held.iter_mut().enumerate() {
-        let start = i * head.padded_width + at;
-        let (vectors, _) = S::as_simd_f32s(&sums[start..start + V * lanes]);
-        *held = std::array::from_fn(|v| vectors[v]);
+    first: usize,
+) {
+    for (six, sums) in sums.chunks_mut(ROWS * BLOCK).enumerate() {
+        let values = &head.values[first * head.stride + six * ROWS..];
+        match sums.len() / BLOCK {
+            1 => columns::<S, 1, V>(simd, head, values, scores, kept, sums),
+            2 => columns::<S, 2, V>(simd, head, values, scores, kept, sums),
+            3 => columns::<S, 3, V>(simd, head, values, scores, kept, sums),
+            4 => columns::<S, 4, V>(simd, head, values, scores, kept, sums),
+            5 => columns::<S, 5, V>(simd, head, values, scores, kept, sums),
+            _ => columns::<S, ROWS, V>(simd, head, values, scores, kept, sums),
+        }
     }
-    let rows: [&[f32]; BLOCK] = std::array::from_fn(|i| &scores[i * TILE..i * TILE + keys]);
-    for key in 0..keys {
-        let start = (first + key) * head.padded_width + at;
-        let (vectors, _) = S::as_simd_f32s(&head.values[start..start + V * lanes]);
-        let vectors: [S::f32s; V] = std::array::from_fn(|v| vectors[v]);
-        for (held, row) in held.iter_mut().zip(rows) {
-            let weight = simd.splat_f32s(row[key]);
-            for (sum, vector) in held.iter_mut().zip(vectors) {
-                *sum = simd.mul_add_e_f32s(vector, weight, *sum);
+}
+
+/// `R` columns of values.
+#[inline(always)]
+fn columns<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    head: Head<'_>,
+    values: &[f32],
+    scores: &[f32],
+    kept: &[f32; BLOCK],
+    sums: &mut [f32],
+) {
+    let step = V * S::F32_LANES;
+    for at in (0..BLOCK).step_by(step) {
+        let kept: [S::f32s; V] = load(simd, &kept[at..]);
+        let mut held = [[simd.splat_f32s(0.0); V]; R];
+        for (held, sums) in held.iter_mut().zip(sums.chunks_exact(BLOCK)) {
+            *held = load(simd, &sums[at..]);
+            for (held, kept) in held.iter_mut().zip(kept) {
+                *held = simd.mul_f32s(*held, kept);
             }
         }
-    }
-    for (i, held) in held.into_iter().enumerate() {
-        let start = i * head.padded_width + at;
-        let (out, _) = S::as_mut_simd_f32s(&mut sums[start..start + V * lanes]);
-        for (out, held) in out.iter_mut().zip(held) {
-            *out = held;
+        for (scores, values) in scores.chunks_exact(BLOCK).zip(values.chunks(head.stride)) {
+            let scores: [S::f32s; V] = load(simd, &scores[at..]);
+            for (held, value) in held.iter_mut().zip(&values[..R]) {
+                let value = simd.splat_f32s(*value);
+                for (sum, score) in held.iter_mut().zip(scores) {
+                    *sum = simd.mul_add_e_f32s(score, value, *sum);
+                }
+            }
+        }
+        for (sums, held) in sums.chunks_exact_mut(BLOCK).zip(held) {
+            store(simd, &mut sums[at..], held);
         }
     }
-    V
 }
 
 /// Rows of `keys` scores made weights, each row's sum one; what a query does not see is zero.

@@ -11,9 +11,11 @@ use rayon::prelude::*;
 use super::direct_loops::{BLOCK, Block, Planes, Run, SLACK, WeightLayout, convolve};
 use super::recompute::{Recomputed, second_order, tracked};
 use super::scratch::Scratch;
+use super::stored::{Stored, is_read};
 use super::tensors::{dims, is_served, is_single, tensor, values};
 use super::weight_gradient::gradients;
 use super::winograd::{self, Shape};
+use crate::low_rank::of_type;
 
 /// A 3×3 convolution of stride 1 with one zero around, as an operation of a backend.
 #[backend_extension(Flex, Autodiff)]
@@ -39,8 +41,12 @@ pub trait ConvolutionOps: Backend {
 /// [`crate::convolution3`], where the tensor is on flex in a float type that is served.
 pub(crate) fn convolution3(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>) -> Option<Tensor<4>> {
     is_served(x).then(|| {
-        let [x, weight] = [x, weight].map(|x| x.clone().into_dispatch());
-        Tensor::from_dispatch(Dispatch::convolution3(x, weight, bias.clone().into_dispatch()))
+        // A weight in half precision is read where it is used; what is tracked has one type.
+        let tracked = x.is_autodiff() || weight.is_autodiff();
+        let as_stored = !tracked && is_single(x) && is_read(weight.dtype());
+        let weight = if as_stored { weight.clone() } else { of_type(x.dtype(), weight.clone()) };
+        let [x, bias] = [x.clone().into_dispatch(), bias.clone().into_dispatch()];
+        Tensor::from_dispatch(Dispatch::convolution3(x, weight.into_dispatch(), bias))
     })
 }
 
@@ -61,7 +67,7 @@ pub(crate) fn doubled_convolution3(x: &Tensor<4>, weight: &Tensor<4>, bias: &Ten
     let [batch, channels, height, width] = x.dims();
     let shape = Shape { batch, channels, height: 2 * height, width: 2 * width, doubled: true };
     let some = batch * channels * height * width > 0;
-    let plain = is_single(x) && !x.is_autodiff() && !weight.is_autodiff();
+    let plain = is_single(x) && !x.is_autodiff() && !weight.is_autodiff() && is_read(weight.dtype());
     (some && plain && shape.pays(weight.dims()[0])).then(|| {
         let [x, weight] = [x, weight].map(|x| x.clone().into_dispatch());
         Tensor::from_dispatch(Dispatch::doubled_convolution3(x, weight, bias.clone().into_dispatch()))
@@ -76,7 +82,7 @@ impl DoubledConvolutionOps for Flex {
         let shape = Shape { batch, channels, height: 2 * height, width: 2 * width, doubled: true };
         let layout = WeightLayout { output: 9 * channels, input: 9, reversed: false };
         let mut out = vec![0.0_f32; batch * outputs * shape.height * shape.width];
-        winograd::convolve(values(&x), shape, (values(&weight), layout), values(&bias), &mut out);
+        winograd::convolve(values(&x), shape, (Stored::of(&weight), layout), values(&bias), &mut out);
         tensor(out, [batch, outputs, shape.height, shape.width])
     }
 }
@@ -103,7 +109,7 @@ pub(super) fn padded(x: &[f32], out: &mut [f32], [height, width]: [usize; 2]) {
 fn convolved(
     x: &FlexTensor,
     outputs: usize,
-    (weights, layout): (&[f32], WeightLayout),
+    (weights, layout): (Stored<'_>, WeightLayout),
     bias: &[f32],
 ) -> FlexTensor {
     let [batch, channels, height, width]: [usize; 4] = dims(x);
@@ -120,6 +126,7 @@ fn convolved(
         winograd::convolve(source, all, (weights, layout), &bias[..outputs], &mut out);
         return tensor(out, shape);
     }
+    let weights = weights.single();
     let work = batch * outputs * area * channels * 9;
     let sample = channels * plane + SLACK;
     let mut inputs = Scratch::new(batch * sample);
@@ -181,7 +188,7 @@ impl ConvolutionOps for Flex {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let [outputs, inputs, ..]: [usize; 4] = dims(&weight);
         let layout = WeightLayout { output: 9 * inputs, input: 9, reversed: false };
-        convolved(&x, outputs, (values(&weight), layout), values(&bias))
+        convolved(&x, outputs, (Stored::of(&weight), layout), values(&bias))
     }
 
     fn convolution3_of_input(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
@@ -189,7 +196,7 @@ impl ConvolutionOps for Flex {
         let [_, inputs, ..]: [usize; 4] = dims(&weight);
         // The same convolution with the weights turned round, and the channels' parts exchanged.
         let layout = WeightLayout { output: 9, input: 9 * inputs, reversed: true };
-        convolved(&grad, inputs, (values(&weight), layout), &vec![0.0; inputs])
+        convolved(&grad, inputs, (Stored::of(&weight), layout), &vec![0.0; inputs])
     }
 
     fn convolution3_of_weight(x: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {

@@ -2,17 +2,26 @@
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use super::linear::is_served_with;
 use super::mathematics::normal;
+use super::products::{Bias, Right, product};
 use super::recompute::{Recomputed, second_order, tracked};
+use super::scratch::Scratch;
+use super::stored::Stored;
 use super::tensors::{dims, is_served, on_flex, tensor, values};
+use crate::Operation;
+use crate::recording::note;
 
 /// Rows that one thread takes at a time hold about so many values.
 const CHUNK: usize = 1 << 14;
+/// Values before the gate that are held at a time, 16 MiB, where a layer makes them.
+const HELD: usize = 1 << 22;
 
 /// The gated feed-forward as an operation of a backend.
 #[backend_extension(Flex, Autodiff)]
@@ -27,6 +36,52 @@ pub trait GegluOps: Backend {
 /// [`crate::geglu`], where the tensor is on flex in a float type that is served.
 pub(crate) fn geglu(both: &Tensor<3>) -> Option<Tensor<3>> {
     is_served(both).then(|| Tensor::from_dispatch(Dispatch::geglu(both.clone().into_dispatch())))
+}
+
+/// A linear layer and its gate in one, as an operation of a backend. It is not differentiable.
+#[backend_extension(Flex)]
+pub trait GatedOps: Backend {
+    /// [`GegluOps::geglu`] of `x · weight + bias`: `[rows, width]` of `x: [rows, input]`, `weight: [input, 2 · width]` and
+    /// `bias: [2 · width]` or nothing, `[0]`.
+    fn gated(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// [`crate::linear_geglu`], where the tensor is in single precision on flex, nothing is tracked, and the values before the gate are
+/// too many to be stored for nothing.
+pub(crate) fn gated(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
+    let ([rows, input], [_, output]) = (x.dims(), weight.dims());
+    let many = rows * output > HELD;
+    (many && is_served_with(x, weight, bias)).then(|| {
+        // The time is the product's; the gate is a small part of it.
+        drop(note(|| Operation::Geglu { rows, width: output / 2 }));
+        let _span = note(|| Operation::Linear { rows, input, output });
+        let bias = bias.cloned().unwrap_or_else(|| Tensor::empty([0], &x.device())).into_dispatch();
+        let [x, weight] = [x, weight].map(|x| x.clone().into_dispatch());
+        Tensor::from_dispatch(Dispatch::gated(x, weight, bias))
+    })
+}
+
+impl GatedOps for Flex {
+    fn gated(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let (x, bias) = (x.to_contiguous(), bias.to_contiguous());
+        let ([rows, depth], [_, columns]): ([usize; 2], [usize; 2]) = (dims(&x), dims(&weight));
+        let turned = !weight.layout().is_contiguous();
+        let weight = if turned { Flex::float_transpose(weight) } else { weight }.to_contiguous();
+        let (width, right) = (columns / 2, Right { values: Stored::of(&weight), depth, columns, turned });
+        let bias = if values(&bias).is_empty() { Bias::None } else { Bias::Columns(values(&bias)) };
+        let held = (HELD / columns.max(1)).clamp(1, rows.max(1));
+        let mut both = Scratch::new(held * columns);
+        let mut out = vec![0.0_f32; rows * width];
+        let chunk = (CHUNK / columns.max(1)).max(1);
+        for (x, out) in values(&x).chunks((held * depth).max(1)).zip(out.chunks_mut((held * width).max(1))) {
+            let both = &mut both[..2 * out.len()];
+            product(x, right, bias, both);
+            out.par_chunks_mut(chunk * width)
+                .zip(both.par_chunks(chunk * columns))
+                .for_each(|(out, both)| forward_rows(both, out, width));
+        }
+        tensor(out, [rows, width])
+    }
 }
 
 /// [`crate::gelu`] on flex: burn's own, whose gradient is exact there.

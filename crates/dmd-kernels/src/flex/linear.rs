@@ -1,61 +1,90 @@
-//! [`linear`](crate::linear()) for the flex backend, for few rows and a weight that lies as checkpoints have it,
-//! `[output, input]`: products of rows with rows, nothing packed, the weight read once.
+//! [`linear`](crate::linear()) for the flex backend, for a weight that lies as checkpoints have it, `[output, input]`, or as
+//! burn makes it: few rows by products of rows with rows, nothing packed and the weight read once; more by [`product`].
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::disjoint::Disjoint;
+use super::products::{Bias, DEEP, Right, product};
+use super::scratch::Scratch;
+use super::stored::{Stored, is_read};
 use super::tensors::{dims, is_single, tensor, values};
 
-/// A product with a transposed matrix, as an operation of a backend. It is not differentiable: training keeps its
-/// weights the other way round.
+/// A linear layer as an operation of a backend. It is not differentiable: training keeps burn's own.
 #[backend_extension(Flex)]
 pub trait LinearOps: Backend {
-    /// `[rows, output]` of `x: [rows, input]` and `weight: [output, input]`.
-    fn rows_by_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `x · weight + bias` of `x: [rows, input]`, `weight: [input, output]` and `bias: [output]` or nothing, `[0]`.
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// Rows from which on packing the weight pays.
 const FEW: usize = 160;
+/// Inputs from which on few rows are multiplied so. Below, the bits of a row do not depend on how many rows there are.
+const FEW_INPUTS: usize = DEEP;
 /// Outputs that a thread takes at a time.
 const CHUNK: usize = 24;
 /// Rows and outputs whose sums are in registers together: 24, with ten vectors of operands.
 const ROWS: usize = 4;
 const OUTPUTS: usize = 6;
 
-/// `x · weight`, where the fast body serves it: single precision on flex, not tracked, few rows, many inputs.
-pub(crate) fn linear(x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
+/// `x · weight + bias`, where the fast body serves it: single precision on flex, not tracked, and not one row of many inputs.
+pub(crate) fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
     let [rows, inputs] = x.dims();
-    let worth = (2..=FEW).contains(&rows) && inputs >= 64;
-    let plain = weight.dtype() == DType::F32 && !x.is_autodiff() && !weight.is_autodiff();
-    (worth && plain && is_single(x)).then(|| {
-        let turned = weight.clone().transpose(); // a transposed view turned back, for nothing
-        Tensor::from_dispatch(Dispatch::rows_by_rows(x.clone().into_dispatch(), turned.into_dispatch()))
+    let worth = if inputs < FEW_INPUTS { inputs >= 16 } else { rows > 1 };
+    (worth && is_served_with(x, weight, bias)).then(|| {
+        let bias = bias.cloned().unwrap_or_else(|| Tensor::empty([0], &x.device()));
+        let [x, weight] = [x, weight].map(|x| x.clone().into_dispatch());
+        Tensor::from_dispatch(Dispatch::linear(x, weight, bias.into_dispatch()))
     })
 }
 
+/// Whether `x` is in single precision on flex, the weight in a type that is read, and nothing tracked.
+pub(super) fn is_served_with<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<D>,
+    bias: Option<&Tensor<1>>,
+) -> bool {
+    let tracked = x.is_autodiff() || weight.is_autodiff() || bias.is_some_and(Tensor::is_autodiff);
+    is_read(weight.dtype()) && !tracked && is_single(x)
+}
+
 impl LinearOps for Flex {
-    fn rows_by_rows(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        if !weight.layout().is_contiguous() {
-            // The weight lies as burn's own: turning it on every call would cost more than its product.
-            return Flex::float_matmul(x, Flex::float_transpose(weight));
+    fn linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let (x, bias) = (x.to_contiguous(), bias.to_contiguous());
+        let ([rows, depth], [_, columns]): ([usize; 2], [usize; 2]) = (dims(&x), dims(&weight));
+        let turned = !weight.layout().is_contiguous();
+        // A transposed view turned back, for nothing.
+        let weight = if turned { Flex::float_transpose(weight) } else { weight }.to_contiguous();
+        let mut out = vec![0.0_f32; rows * columns];
+        let (x, weight, bias) = (values(&x), Stored::of(&weight), values(&bias));
+        if turned && rows <= FEW && depth >= FEW_INPUTS {
+            let shared = Disjoint::new(&mut out);
+            let size = CHUNK * depth;
+            let room = || Scratch::new(if matches!(weight, Stored::Single(_)) { 0 } else { size });
+            let chunks = (0..weight.len().div_ceil(size)).into_par_iter();
+            chunks.for_each_init(room, |room, chunk| {
+                let (first, out) = (chunk * CHUNK, &shared);
+                let weight = weight.part(chunk * size..weight.len().min((chunk + 1) * size)).read_in(room);
+                Arch::new().dispatch(Columns {
+                    x,
+                    weight,
+                    bias,
+                    inputs: depth,
+                    first,
+                    outputs: columns,
+                    out,
+                });
+            });
+        } else {
+            let bias = if bias.is_empty() { Bias::None } else { Bias::Columns(bias) };
+            product(x, Right { values: weight, depth, columns, turned }, bias, &mut out);
         }
-        let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-        let ([rows, inputs], [outputs, _]): ([usize; 2], [usize; 2]) = (dims(&x), dims(&weight));
-        let mut out = vec![0.0_f32; rows * outputs];
-        let (x, weight) = (values(&x), values(&weight));
-        let shared = Disjoint::new(&mut out);
-        weight.par_chunks((CHUNK * inputs).max(1)).enumerate().for_each(|(chunk, weight)| {
-            let first = chunk * CHUNK;
-            let out = &shared;
-            Arch::new().dispatch(Columns { x, weight, inputs, first, outputs, out });
-        });
-        tensor(out, [rows, outputs])
+        tensor(out, [rows, columns])
     }
 }
 
@@ -63,6 +92,8 @@ impl LinearOps for Flex {
 struct Columns<'a> {
     x: &'a [f32],
     weight: &'a [f32],
+    /// One of each output, or none at all.
+    bias: &'a [f32],
     inputs: usize,
     /// The first of them, of how many.
     first: usize,
@@ -124,9 +155,10 @@ impl Columns<'_> {
         for (i, (sums, x)) in sums.into_iter().zip(&x).enumerate() {
             // SAFETY: rows of this thread's outputs.
             let out = unsafe { self.out.part((row + i) * self.outputs + output, O) };
-            for ((out, sum), weight) in out.iter_mut().zip(sums).zip(&weight) {
-                let rest: f32 = x.1.iter().zip(weight.1).map(|(a, b)| a * b).sum();
-                *out = s.reduce_sum_f32s(sum) + rest;
+            for (o, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
+                let rest: f32 = x.1.iter().zip(weight[o].1).map(|(a, b)| a * b).sum();
+                let bias = self.bias.get(output + o).copied().unwrap_or(0.0);
+                *out = s.reduce_sum_f32s(sum) + rest + bias;
             }
         }
     }

@@ -8,20 +8,28 @@ static IDLE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 /// Floats that may lie idle, 128 MiB: what the largest convolution of Stable Diffusion works in.
 const KEPT: usize = 1 << 25;
 
-/// A buffer of a length, its values left over from earlier use; returned to the others when dropped.
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+/// A buffer of a length, its values left over from earlier use; returned to the others when dropped. It begins with a cache line:
+/// a vector that lies in two lines takes twice as long to read.
 #[derive(Debug)]
 pub(super) struct Scratch {
     buffer: Vec<f32>,
+    start: usize,
     len: usize,
 }
 
 impl Scratch {
     pub(super) fn new(len: usize) -> Self {
         let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
-        let fitting = (0..idle.len()).filter(|i| idle[*i].len() >= len).min_by_key(|i| idle[*i].len());
+        let room = len + LINE;
+        let fitting = (0..idle.len()).filter(|i| idle[*i].len() >= room).min_by_key(|i| idle[*i].len());
         let found = fitting.map(|i| idle.swap_remove(i));
         drop(idle);
-        Self { buffer: found.unwrap_or_else(|| vec![0.0; len]), len }
+        let buffer = found.unwrap_or_else(|| vec![0.0; room]);
+        let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        Self { buffer, start, len }
     }
 }
 
@@ -43,12 +51,12 @@ impl Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.buffer[..self.len]
+        &self.buffer[self.start..self.start + self.len]
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.buffer[..self.len]
+        &mut self.buffer[self.start..self.start + self.len]
     }
 }

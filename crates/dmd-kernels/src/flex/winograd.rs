@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::direct_loops::WeightLayout;
 use super::disjoint::Disjoint;
 use super::scratch::Scratch;
+use super::stored::Stored;
 use super::winograd_loops::{Inverse, LANES, POINTS, Plane, ROWS, Tiles, Weights, spread};
 use super::winograd_places::{Places, Sink};
 use super::winograd_products::Product;
@@ -72,7 +73,7 @@ impl Shape {
 pub(super) fn convolve(
     x: &[f32],
     shape: Shape,
-    (weights, layout): (&[f32], WeightLayout),
+    (weights, layout): (Stored<'_>, WeightLayout),
     bias: &[f32],
     out: &mut [f32],
 ) {
@@ -88,7 +89,7 @@ pub(super) fn convolve(
         let first = six * ROWS;
         Arch::new().dispatch(Weights { weights, layout, first, outputs, channels, turned, out });
     };
-    let turned = || Scratch::new(ROWS * 9 * spread(channels));
+    let turned = || Scratch::new((ROWS + 1) * 9 * spread(channels));
     // Where the input comes in several parts, weights are transformed once for all of them.
     let mut ready = (held < panels).then(|| Scratch::new(sixes * six_size));
     if let Some(ready) = &mut ready {

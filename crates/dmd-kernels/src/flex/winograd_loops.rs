@@ -3,6 +3,8 @@
 use pulp::{Simd, WithSimd};
 
 use super::direct_loops::WeightLayout;
+use super::stored::Stored;
+use super::transposed::transposed;
 use super::winograd_places::Sink;
 use super::winograd_transforms::{A, A2, B, B2, input, output, weight};
 
@@ -30,12 +32,12 @@ fn store<S: Simd>(_: S, x: &mut [f32], v: S::f32s) {
 
 /// The weights of six output channels, from `first` on, to `[POINTS, ROWS, spread(channels)]`.
 pub(super) struct Weights<'a> {
-    pub(super) weights: &'a [f32],
+    pub(super) weights: Stored<'a>,
     pub(super) layout: WeightLayout,
     pub(super) first: usize,
     pub(super) outputs: usize,
     pub(super) channels: usize,
-    /// Room for `[ROWS, 9, spread(channels)]`.
+    /// Room for `[ROWS, 9, spread(channels)]`, and for one row as it is read.
     pub(super) turned: &'a mut [f32],
     pub(super) out: &'a mut [f32],
 }
@@ -48,15 +50,12 @@ impl WithSimd for Weights<'_> {
         let Self { weights, layout, first, outputs, channels, turned, out } = self;
         let wide = spread(channels);
         let there = ROWS.min(outputs - first);
-        for c in 0..channels {
-            for row in 0..there {
-                let at = (first + row) * layout.output + c * layout.input;
-                let nine = &weights[at..at + 9];
-                let to = &mut turned[row * 9 * wide + c..][..8 * wide + 1];
-                for (n, value) in nine.iter().enumerate() {
-                    to[n * wide] = *value;
-                }
-            }
+        let (turned, read) = turned.split_at_mut(ROWS * 9 * wide);
+        for (row, turned) in turned.chunks_exact_mut(9 * wide).take(there).enumerate() {
+            let start = (first + row) * layout.output;
+            let row = weights.part(start..start + (channels - 1) * layout.input + 9);
+            // In half precision these are weights as files have them, a row's nines one after another.
+            transposed(row.read_in(read), layout.input, channels, turned, wide);
         }
         let place = |n: usize| if layout.reversed { 8 - n } else { n };
         for row in 0..there {

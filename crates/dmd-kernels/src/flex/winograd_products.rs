@@ -2,6 +2,7 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::product_loops::blocks;
 use super::winograd_loops::{ROWS, spread};
 
 /// `out[row] = Σ weights[row][c] · points[c]` for `sixes` times six rows of one point.
@@ -22,67 +23,36 @@ impl WithSimd for Product<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, s: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Self { weights, stride, sixes, points, channels, panel, out } = self;
-        let (wide, vectors) = (spread(channels), panel / S::F32_LANES);
+        let wide = spread(channels);
+        // Few tiles leave registers for twelve rows.
+        let pairs = panel <= 2 * S::F32_LANES && S::F32_LANES == 16;
+        let row = |r: usize| &weights[r / ROWS * stride + r % ROWS * wide..][..channels];
         let mut six = 0;
         while six < sixes {
-            let row = |r: usize| &weights[(six + r / ROWS) * stride + r % ROWS * wide..][..channels];
-            // Few tiles leave registers for twelve rows.
-            let pair = six + 1 < sixes && vectors <= 2 && S::F32_LANES == 16;
-            let step = if pair { 2 } else { 1 };
+            let step = if pairs && six + 1 < sixes { 2 } else { 1 };
             let out = &mut out[six * ROWS * panel..(six + step) * ROWS * panel];
-            if pair {
-                let rows: [&[f32]; 12] = std::array::from_fn(row);
-                match vectors {
-                    1 => product::<S, 12, 1>(s, rows, points, out, panel, 0),
-                    _ => product::<S, 12, 2>(s, rows, points, out, panel, 0),
-                }
-            }
-            let rows: [&[f32]; ROWS] = std::array::from_fn(row);
-            let mut at = if pair { vectors } else { 0 };
-            while at < vectors {
-                let most = if S::F32_LANES == 16 { 4 } else { 2 };
-                let place = at * S::F32_LANES;
-                match (vectors - at).min(most) {
-                    1 => product::<S, ROWS, 1>(s, rows, points, out, panel, place),
-                    2 => product::<S, ROWS, 2>(s, rows, points, out, panel, place),
-                    3 => product::<S, ROWS, 3>(s, rows, points, out, panel, place),
-                    _ => product::<S, ROWS, 4>(s, rows, points, out, panel, place),
-                }
-                at += (vectors - at).min(most);
+            match step {
+                2 => rows::<S, 12>(simd, row, six * ROWS, (points, panel), out),
+                _ => rows::<S, ROWS>(simd, row, six * ROWS, (points, panel), out),
             }
             six += step;
         }
     }
 }
 
-/// `R` rows of `V` vectors of tiles, from tile `at` on.
+/// `R` rows, from row `first` on.
 #[inline(always)]
-fn product<S: Simd, const R: usize, const V: usize>(
-    s: S,
-    weights: [&[f32]; R],
-    points: &[f32],
+fn rows<'a, S: Simd, const R: usize>(
+    simd: S,
+    row: impl Fn(usize) -> &'a [f32],
+    first: usize,
+    (points, panel): (&[f32], usize),
     out: &mut [f32],
-    panel: usize,
-    at: usize,
 ) {
-    let len = V * S::F32_LANES;
-    let mut sums = [[s.splat_f32s(0.0); V]; R];
-    for (c, points) in points.chunks_exact(panel).take(weights[0].len()).enumerate() {
-        let (vectors, _) = S::as_simd_f32s(&points[at..at + len]);
-        let vectors: [S::f32s; V] = std::array::from_fn(|v| vectors[v]);
-        for (sums, weights) in sums.iter_mut().zip(weights) {
-            let weight = s.splat_f32s(weights[c]);
-            for (sum, vector) in sums.iter_mut().zip(vectors) {
-                *sum = s.mul_add_e_f32s(vector, weight, *sum);
-            }
-        }
-    }
-    for (row, sums) in sums.into_iter().enumerate() {
-        let (out, _) = S::as_mut_simd_f32s(&mut out[row * panel + at..row * panel + at + len]);
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = sum;
-        }
-    }
+    let left = std::array::from_fn(|r| row(first + r));
+    let mut rest = out.chunks_exact_mut(panel);
+    let out: [&mut [f32]; R] = std::array::from_fn(|_| rest.next().unwrap_or_default());
+    blocks(simd, left, (points, panel), out, panel, true);
 }

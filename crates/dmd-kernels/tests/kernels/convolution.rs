@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor, Tolerance};
-use dmd_kernels::{convolution3, convolution3_composed, doubled, doubled_convolution};
+use dmd_kernels::{convolution, convolution3, convolution3_composed, doubled, doubled_convolution};
 use proptest::prelude::*;
 
 use crate::numbers;
@@ -112,5 +112,30 @@ fn doubled_convolution_equals_both() {
         let grads = out.clone().sum().backward();
         assert!(tracked.grad(&grads).is_some());
         out.without_autodiff().into_data().assert_approx_eq(&slow, Tolerance::<f32>::absolute(5e-4));
+    }
+}
+
+/// Other kernels, strides and paddings, also those of a side alone, with a bias and without.
+#[test]
+fn convolution_of_other_kernels() {
+    let device = Device::flex();
+    for (kernel, stride, padding, side) in [
+        (1, 1, PaddingConfig2d::Valid, [7, 9]),
+        (3, 2, PaddingConfig2d::Explicit(1, 1, 1, 1), [8, 12]),
+        (3, 2, PaddingConfig2d::Explicit(0, 0, 1, 1), [8, 13]),
+        (3, 2, PaddingConfig2d::Valid, [9, 5]),
+        (5, 1, PaddingConfig2d::Same, [6, 7]),
+        (4, 4, PaddingConfig2d::Valid, [8, 12]),
+        (14, 14, PaddingConfig2d::Valid, [28, 42]),
+    ] {
+        for bias in [true, false] {
+            let config = Conv2dConfig::new([5, 70], [kernel, kernel]).with_stride([stride, stride]);
+            let layer = config.with_padding(padding.clone()).with_bias(bias).init(&device);
+            let x = numbers(1, [2, 5, side[0], side[1]]);
+            let (fast, slow) = (convolution(&layer, x.clone()), layer.forward(x));
+            assert_eq!(fast.dims(), slow.dims(), "kernel {kernel}, stride {stride}, {padding:?}");
+            // f32 sums of up to 980 terms in another order.
+            fast.into_data().assert_approx_eq(&slow.into_data(), Tolerance::<f32>::absolute(2e-5));
+        }
     }
 }

@@ -1,7 +1,12 @@
 //! Activations, and the optimiser's update.
 
+use burn::module::Param;
+use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, Tolerance};
-use dmd_kernels::{AdamWStep, adamw, adamw_composed, geglu, geglu_composed, silu, silu_composed};
+use dmd_kernels::{
+    AdamWStep, Operation, adamw, adamw_composed, geglu, geglu_composed, linear, linear_geglu, recorded, silu,
+    silu_composed,
+};
 
 use crate::numbers;
 
@@ -25,6 +30,27 @@ fn geglu_equals_composed() {
     }
     let plain = geglu(numbers(5, [1, 3, 4]));
     assert!(!plain.is_autodiff());
+}
+
+/// A layer and its gate in one, where it makes more than is held at a time: as in two steps.
+#[test]
+fn linear_geglu_equals_both() {
+    let (rows, input, output) = (2100, 24, 2048);
+    let x = numbers(1, [2, rows / 2, input]);
+    for turned in [true, false] {
+        let weight = match turned {
+            true => numbers::<2>(2, [output, input]).transpose(),
+            false => numbers(2, [input, output]),
+        };
+        let bias = Some(Param::from_tensor(numbers(3, [output])));
+        let layer = Linear { weight: Param::from_tensor(weight), bias };
+        let (together, operations) = recorded(|| linear_geglu(&layer, x.clone()));
+        assert_eq!(operations[&Operation::Linear { rows, input, output }], 1);
+        assert_eq!(operations[&Operation::Geglu { rows, width: output / 2 }], 1);
+        let apart = geglu(linear(&layer, x.clone()));
+        // Sums of 24 products in another order, times values up to 20.
+        together.into_data().assert_approx_eq(&apart.into_data(), Tolerance::<f32>::absolute(2e-4));
+    }
 }
 
 /// The activation and its gradient, over more than one chunk and far out on both sides.

@@ -2,8 +2,9 @@
 
 use burn::module::Param;
 use burn::nn::Linear;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, Tolerance};
-use dmd_kernels::{attention, convolution3, linear, linear_composed};
+use dmd_kernels::{attention, convolution, convolution3, doubled_convolution, linear, linear_composed};
 
 use crate::numbers;
 
@@ -11,7 +12,7 @@ use crate::numbers;
 #[test]
 fn linear_equals_composed() {
     for (rows, input, output) in
-        [(77, 768, 100), (2, 64, 6), (5, 67, 25), (160, 130, 47), (1, 64, 8), (161, 64, 8)]
+        [(77, 768, 100), (2, 64, 6), (5, 67, 25), (160, 130, 47), (1, 64, 8), (161, 64, 8), (1040, 70, 520)]
     {
         let x = numbers(1, [1, rows, input]);
         let weight = numbers(2, [output, input]).transpose();
@@ -52,5 +53,45 @@ fn half_precision_is_widened() {
         let bias = Tensor::<1>::zeros([5], &Device::flex());
         let found = convolution3(x.clone().cast(dtype), kernel.clone().cast(dtype), bias.clone().cast(dtype));
         check(found.reshape([1, 5, 160]).into_data(), convolution3(x, kernel, bias).reshape([1, 5, 160]));
+    }
+}
+
+/// A half-precision weight that meets single precision is read where it is used: the same bits as those of its values in single
+/// precision.
+#[test]
+fn half_precision_weights_are_read() {
+    let device = Device::flex();
+    for dtype in [FloatDType::F16, FloatDType::BF16] {
+        // Few rows, a small and a large result; a weight as checkpoints have it, and as burn has it.
+        for (rows, input, output) in [(77, 130, 50), (200, 130, 70), (1040, 70, 520)] {
+            let x = numbers(1, [1, rows, input]);
+            let weight = numbers::<2>(2, [output, input]).cast(dtype);
+            for turned in [true, false] {
+                let weight = match turned {
+                    true => weight.clone().transpose(),
+                    false => numbers::<2>(2, [input, output]).cast(dtype),
+                };
+                let layer = |weight: Tensor<2>| Linear { weight: Param::from_tensor(weight), bias: None };
+                let found = linear(&layer(weight.clone()), x.clone());
+                let single = match turned {
+                    true => weight.transpose().cast(FloatDType::F32).transpose(),
+                    false => weight.cast(FloatDType::F32),
+                };
+                found.into_data().assert_eq(&linear(&layer(single), x.clone()).into_data(), true);
+            }
+        }
+        // By Winograd's algorithm, directly, and of one pixel.
+        for (channels, outputs, side, kernel) in [(40, 50, 32, 3), (20, 7, 5, 3), (70, 30, 12, 1)] {
+            let padding = burn::nn::PaddingConfig2d::Explicit(kernel / 2, kernel / 2, kernel / 2, kernel / 2);
+            let layer =
+                Conv2dConfig::new([channels, outputs], [kernel, kernel]).with_padding(padding).init(&device);
+            let with = |weight: Tensor<4>| Conv2d { weight: Param::from_tensor(weight), ..layer.clone() };
+            let half = numbers::<4>(3, [outputs, channels, kernel, kernel]).cast(dtype);
+            let (half, single) = (with(half.clone()), with(half.cast(FloatDType::F32)));
+            let x = numbers(4, [1, channels, side, side]);
+            for run in [convolution, doubled_convolution] {
+                run(&half, x.clone()).into_data().assert_eq(&run(&single, x.clone()).into_data(), true);
+            }
+        }
     }
 }

@@ -1,0 +1,324 @@
+//! Products of matrices whose left rows lie one after another, as activations `[rows, inputs]` and the weights of a 1×1
+//! convolution do. Large results are those of the package gemm. Its copies of both matrices do not pay for small ones; for them
+//! the right matrix alone is copied where it is used, some of its rows by [`STRIP`] columns at a time.
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::disjoint::Disjoint;
+use super::product_loops::blocks;
+use super::scratch::Scratch;
+use super::stored::Stored;
+use super::transposed::transposed;
+
+/// Columns that are computed at a time: four of the widest vectors.
+pub(super) const STRIP: usize = 64;
+/// Rows of the left matrix whose sums with a strip fill the registers of AVX-512.
+const ROWS: usize = 6;
+/// Rows of the right matrix that are multiplied at a time.
+const DEPTH: usize = 256;
+/// Strips that a job has at most. Together, 256 KiB, they stay in a core's second cache, from which the inner loop reads as fast as it
+/// multiplies; the left rows then come from memory once for all of them.
+const WIDE: usize = 4;
+/// Rows of the left matrix that a job takes, a multiple of [`ROWS`]: the sums stay in a core's second cache.
+const CHUNK: usize = 252;
+/// Values from which on a result is gemm's: its rate is the higher one from between 1280 × 256 and 2560 × 256 values on.
+const LARGE: usize = 1 << 19;
+/// Depth from which on it may be. Below, a row's bits do not depend on how many rows there are: a small model's picture is the same
+/// alone and among others.
+pub(super) const DEEP: usize = 320;
+/// Multiplications below which another thread costs more than it saves.
+const ALONE: usize = 1 << 18;
+
+/// The right matrix, `[depth, columns]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Right<'a> {
+    pub(super) values: Stored<'a>,
+    pub(super) depth: usize,
+    pub(super) columns: usize,
+    /// Whether it lies as `[columns, depth]`.
+    pub(super) turned: bool,
+}
+
+/// What the sums start from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bias<'a> {
+    /// Zero.
+    None,
+    /// One value per row of the result.
+    Rows(&'a [f32]),
+    /// One value per column.
+    Columns(&'a [f32]),
+}
+
+/// `left · right + bias` into `out: [rows, columns]`, for `left: [rows, depth]`.
+pub(super) fn product(left: &[f32], right: Right<'_>, bias: Bias<'_>, out: &mut [f32]) {
+    if out.is_empty() {
+        return;
+    }
+    let rows = out.len() / right.columns;
+    if out.len() >= LARGE && right.depth >= DEEP {
+        return large(left, right, bias, out);
+    }
+    let (strips, chunks) = (right.columns.div_ceil(STRIP), rows.div_ceil(CHUNK));
+    // Equal chunks, whole blocks of rows but for the last, and enough jobs for all threads.
+    let chunk = rows.div_ceil(chunks).next_multiple_of(ROWS);
+    let alone = rows * right.columns * right.depth < ALONE;
+    let jobs = if alone { 1 } else { 4 * rayon::current_num_threads() };
+    let groups = strips.div_ceil(WIDE).max(jobs.div_ceil(chunks)).min(strips);
+    let out = Disjoint::new(out);
+    let depth = right.depth.min(DEPTH);
+    let room = || Scratch::new((strips.div_ceil(groups) * depth + ROWS + depth) * STRIP);
+    let run = |room: &mut Scratch, job: usize| {
+        let (part, group) = (job / groups, job % groups);
+        let first = part * chunk;
+        let strips = group * strips / groups..(group + 1) * strips / groups;
+        let count = chunk.min(rows.saturating_sub(first));
+        Arch::new().dispatch(Job { left, right, bias, out: &out, first, count, strips, room });
+    };
+    if alone {
+        let mut room = room();
+        return (0..groups * chunks).for_each(|job| run(&mut room, job));
+    }
+    (0..groups * chunks).into_par_iter().for_each_init(room, run);
+}
+
+/// By the package gemm.
+#[expect(unsafe_code, reason = "gemm takes pointers; the sizes are checked before")]
+fn large(left: &[f32], right: Right<'_>, bias: Bias<'_>, out: &mut [f32]) {
+    let Right { depth, columns, turned, .. } = right;
+    let values = right.values.single();
+    let rows = out.len() / columns;
+    assert_eq!((rows * depth, depth * columns), (left.len(), values.len()), "matrices are whole");
+    assert_eq!(out.len(), rows * columns, "the result is whole");
+    out.par_chunks_mut(columns).with_min_len(16).enumerate().for_each(|(row, out)| match bias {
+        Bias::None => {}
+        Bias::Rows(bias) => out.fill(bias[row]),
+        Bias::Columns(bias) => out.copy_from_slice(bias),
+    });
+    let [width, stride] = [columns, depth].map(|size| size as isize);
+    let (right_column, right_row) = if turned { (stride, 1) } else { (1, width) };
+    let add = !matches!(bias, Bias::None);
+    let scale = if add { 1.0 } else { 0.0 };
+    let threads = match rayon::current_num_threads() {
+        1 => gemm::Parallelism::None,
+        _ => gemm::Parallelism::Rayon(0),
+    };
+    // SAFETY: the three matrices have the sizes and strides that are given, and `out` is borrowed mutably.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            depth,
+            out.as_mut_ptr(),
+            1,
+            width,
+            add,
+            left.as_ptr(),
+            1,
+            stride,
+            values.as_ptr(),
+            right_column,
+            right_row,
+            scale,
+            1.0_f32,
+            false,
+            false,
+            false,
+            threads,
+        );
+    }
+}
+
+/// Some rows of some strips.
+struct Job<'a> {
+    left: &'a [f32],
+    right: Right<'a>,
+    bias: Bias<'a>,
+    out: &'a Disjoint<'a>,
+    first: usize,
+    count: usize,
+    strips: Range<usize>,
+    /// A part of each strip; sums of a strip that is narrower than the others; a part of a strip as it is read.
+    room: &'a mut [f32],
+}
+
+impl WithSimd for Job<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { left, right, bias, out, first, count, strips, room } = self;
+        let deep = right.depth.min(DEPTH) * STRIP;
+        let (all, rest) = room.split_at_mut(room.len() - deep - ROWS * STRIP);
+        let (narrow, read) = rest.split_at_mut(ROWS * STRIP);
+        let parts = right.depth.div_ceil(DEPTH).max(1);
+        for part in 0..parts {
+            let depth = part * right.depth / parts..(part + 1) * right.depth / parts;
+            let size = depth.len() * STRIP;
+            for (i, strip) in strips.clone().enumerate() {
+                right.pack(depth.clone(), strip * STRIP, read, &mut all[i * size..(i + 1) * size]);
+            }
+            let mut row = first;
+            while row < first + count {
+                let rows = match first + count - row {
+                    ..4 => 1,
+                    4..ROWS => 4,
+                    _ => ROWS,
+                };
+                for (i, strip) in strips.clone().enumerate() {
+                    let packed = &all[i * size..(i + 1) * size];
+                    let bias = if part == 0 { Some(bias) } else { None };
+                    let place =
+                        Place { left, right, out, bias, row, at: strip * STRIP, depth: depth.clone() };
+                    match rows {
+                        1 => place.add::<S, 1>(simd, packed, narrow),
+                        4 => place.add::<S, 4>(simd, packed, narrow),
+                        _ => place.add::<S, ROWS>(simd, packed, narrow),
+                    }
+                }
+                row += rows;
+            }
+        }
+    }
+}
+
+impl Right<'_> {
+    /// Some rows of a strip to `[rows, STRIP]`, zeros beyond the last column; `read` has room for as many values.
+    #[inline(always)]
+    fn pack(&self, rows: Range<usize>, at: usize, read: &mut [f32], out: &mut [f32]) {
+        let width = STRIP.min(self.columns - at);
+        if self.turned {
+            if let Stored::Single(values) = self.values {
+                transposed(&values[at * self.depth + rows.start..], self.depth, width, out, STRIP);
+                return;
+            }
+            let length = rows.len();
+            for (column, read) in read.chunks_exact_mut(length.max(1)).take(width).enumerate() {
+                let start = (at + column) * self.depth + rows.start;
+                self.values.part(start..start + length).read(read);
+            }
+            transposed(read, length, width, out, STRIP);
+            return;
+        }
+        for (row, out) in rows.zip(out.chunks_exact_mut(STRIP)) {
+            let start = row * self.columns + at;
+            self.values.part(start..start + width).read(&mut out[..width]);
+            out[width..].fill(0.0);
+        }
+    }
+}
+
+/// Some rows of a strip of the result, and the part of the depth that is added to them.
+struct Place<'a> {
+    left: &'a [f32],
+    right: Right<'a>,
+    out: &'a Disjoint<'a>,
+    /// What the sums start from; `None` where they were started before.
+    bias: Option<Bias<'a>>,
+    row: usize,
+    at: usize,
+    depth: Range<usize>,
+}
+
+impl Place<'_> {
+    /// Adds the products of `R` rows with a part of a strip.
+    #[expect(unsafe_code, reason = "each job has rows and columns of its own, see `product`")]
+    #[inline(always)]
+    fn add<S: Simd, const R: usize>(self, simd: S, packed: &[f32], narrow: &mut [f32]) {
+        let Right { depth: stride, columns, .. } = self.right;
+        let width = STRIP.min(columns - self.at);
+        let mut left: [&[f32]; R] = [&[]; R];
+        let mut rows: [&mut [f32]; R] = std::array::from_fn(|_| Default::default());
+        for (r, (left, row)) in left.iter_mut().zip(&mut rows).enumerate() {
+            *left = &self.left[(self.row + r) * stride..][self.depth.clone()];
+            // SAFETY: a row of this job's strip; each is taken once.
+            *row = unsafe { self.out.part((self.row + r) * columns + self.at, width) };
+        }
+        if width == STRIP {
+            self.start(&mut rows);
+            blocks(simd, left, (packed, STRIP), rows, STRIP, false);
+            return;
+        }
+        // Whole vectors reach beyond the result's columns.
+        self.start(&mut rows);
+        let mut wide: [&mut [f32]; R] = std::array::from_fn(|_| Default::default());
+        for ((wide, room), row) in wide.iter_mut().zip(narrow.chunks_exact_mut(STRIP)).zip(&rows) {
+            room[..width].copy_from_slice(row);
+            *wide = room;
+        }
+        blocks(simd, left, (packed, STRIP), wide, width, false);
+        for (row, room) in rows.iter_mut().zip(narrow.chunks_exact(STRIP)) {
+            row.copy_from_slice(&room[..width]);
+        }
+    }
+
+    /// Writes the bias where the sums start.
+    #[inline(always)]
+    fn start(&self, rows: &mut [&mut [f32]]) {
+        for (r, row) in rows.iter_mut().enumerate() {
+            match self.bias {
+                None => {}
+                Some(Bias::None) => row.fill(0.0),
+                Some(Bias::Rows(bias)) => row.fill(bias[self.row + r]),
+                Some(Bias::Columns(bias)) => row.copy_from_slice(&bias[self.at..][..row.len()]),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole numbers, whose sums are exact in any order.
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7 + seed) * 31 % 11) as f32 - 5.0).collect()
+    }
+
+    #[test]
+    fn products_are_exact() {
+        let shapes = [
+            (1, 1, 1),
+            (6, 64, 128),
+            (7, 65, 129),
+            (505, 130, 3),
+            (13, 200, 300),
+            (1009, 70, 140),
+            (4, 8, 0),
+            (1030, 520, 33),
+            (1030, 520, 260),
+        ];
+        for (rows, columns, depth) in shapes {
+            let (left, right) = (numbers(rows * depth, 1), numbers(depth * columns, 2));
+            let turned: Vec<f32> =
+                (0..columns * depth).map(|i| right[i % depth * columns + i / depth]).collect();
+            let (of_rows, of_columns) = (numbers(rows, 3), numbers(columns, 4));
+            for bias in [Bias::None, Bias::Rows(&of_rows), Bias::Columns(&of_columns)] {
+                let expected = |row: usize, column: usize| {
+                    let start = match bias {
+                        Bias::None => 0.0,
+                        Bias::Rows(bias) => bias[row],
+                        Bias::Columns(bias) => bias[column],
+                    };
+                    (0..depth).map(|k| left[row * depth + k] * right[k * columns + column]).sum::<f32>()
+                        + start
+                };
+                for (values, turned) in [(&right, false), (&turned, true)] {
+                    let values = Stored::Single(values);
+                    let mut out = vec![f32::NAN; rows * columns];
+                    product(&left, Right { values, depth, columns, turned }, bias, &mut out);
+                    for (i, value) in out.iter().enumerate() {
+                        let right = expected(i / columns, i % columns);
+                        assert_eq!(
+                            *value, right,
+                            "{bias:?} at {i} of {rows}×{columns}, depth {depth}, {turned}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
