@@ -1,8 +1,8 @@
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::listing::{Entry, store, stored};
@@ -209,11 +209,10 @@ fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Eight hexadecimal digits from the process id and a counter. Other processes and threads are unlikely to have the
-/// same.
+/// Sixteen random hexadecimal digits, so that no other process has the same, on another machine with this cache neither.
 fn unique() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("{:08x}", process::id().rotate_left(16) ^ COUNT.fetch_add(1, Ordering::Relaxed))
+    // The keys of a `RandomState` are random in each process, and different in each call.
+    format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
 /// A new name in the same folder as a path.

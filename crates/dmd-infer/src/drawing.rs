@@ -177,7 +177,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         observer: &mut dyn Observer,
         timings: &mut Timings,
     ) -> Result<Vec<RgbImage>, Error> {
-        enter(observer, Stage::Text)?;
+        enter(observer, Stage::Text, 0)?;
         let start = Instant::now();
         let condition = self.condition(rows.clone())?;
         let encoded = Instant::now();
@@ -185,10 +185,10 @@ impl<'a, F: Family> Drawing<'a, F> {
         let noises = self.seeds[rows.clone()].iter().map(open).collect();
         let mut chunk = Chunk { rows, condition, noises };
         let x = self.first_input(&mut chunk, observer)?;
-        enter(observer, Stage::Denoising)?;
+        enter(observer, Stage::Denoising, 0)?;
         let samples = self.denoise(x, &mut chunk, observer)?;
         let denoised = Instant::now();
-        enter(observer, Stage::Decoding)?;
+        enter(observer, Stage::Decoding, self.steps()?)?;
         let pictures = to_rgb8(finite(self.model.codec.decode(samples), "autoencoder")?);
         timings.text += encoded - start;
         timings.denoising += denoised - encoded;
@@ -228,7 +228,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         let noises = &mut chunk.noises;
         let start = self.teacher.and_then(|settings| settings.start.as_ref());
         if let Some((plan, start)) = self.plan.as_ref().zip(start) {
-            enter(observer, Stage::Encoding)?;
+            enter(observer, Stage::Encoding, 0)?;
             let image = from_rgb8(std::slice::from_ref(&start.picture), &self.model.device);
             let image = image.repeat_dim(0, noises.len());
             let x0 = self.model.codec.encode(image, |_| self.unit_noise(noises));
@@ -250,6 +250,14 @@ impl<'a, F: Family> Drawing<'a, F> {
         }
     }
 
+    /// The number of sampling steps.
+    fn steps(&self) -> Result<usize, Error> {
+        Ok(match &self.plan {
+            Some(plan) => plan.calls(),
+            None => self.model.generator()?.recipe.steps(),
+        })
+    }
+
     /// Computes clean samples with the distilled generator or the teacher.
     fn denoise(
         &self,
@@ -258,10 +266,7 @@ impl<'a, F: Family> Drawing<'a, F> {
         observer: &mut dyn Observer,
     ) -> Result<Tensor<4>, Error> {
         let (condition, noises) = (&chunk.condition, &mut chunk.noises);
-        let steps = match &self.plan {
-            Some(plan) => plan.calls(),
-            None => self.model.generator()?.recipe.steps(),
-        };
+        let steps = self.steps()?;
         let mut done = 0;
         let on_step = &mut |step: usize, x0: &Tensor<4>| {
             done = step;
@@ -294,10 +299,10 @@ impl<'a, F: Family> Drawing<'a, F> {
     }
 }
 
-/// Tells the observer that a stage begins. Returns an error if the request is cancelled.
-fn enter(observer: &mut dyn Observer, stage: Stage) -> Result<(), Error> {
+/// Tells the observer that a stage begins, after `steps` sampling steps. Returns an error if the request is cancelled.
+fn enter(observer: &mut dyn Observer, stage: Stage, steps: usize) -> Result<(), Error> {
     observer.on_stage(stage);
-    if observer.cancelled() { Err(Error::Cancelled { steps: 0 }) } else { Ok(()) }
+    if observer.cancelled() { Err(Error::Cancelled { steps }) } else { Ok(()) }
 }
 
 /// Unit noise, with one row of `shape` from each stream.

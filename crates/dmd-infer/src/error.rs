@@ -74,7 +74,7 @@ pub enum Error {
     /// The observer cancelled the request.
     #[error("cancelled after {steps} steps")]
     Cancelled {
-        /// Number of finished sampling steps.
+        /// Number of finished sampling steps of the pictures that were being drawn.
         steps: usize,
     },
     /// The reference file does not have what a comparison needs.

@@ -5,7 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dmd_weights::{Dtype, Error, LoraFile, LoraPart, NamedTensor, Precision, Tensors, read, write};
+use dmd_weights::{
+    Dtype, Error, LoraFile, LoraPart, NamedTensor, Precision, Tensors, read, write, write_with_metadata,
+};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
@@ -335,6 +337,15 @@ fn what_does_not_fit_is_said() {
         error.contains(&format!("1 misshapen: {STEM}.lora_up.weight is [16, 3], expected [16, 2]")),
         "{error}"
     );
+    // Metadata that cannot be read would change the scale.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lora.safetensors");
+    for text in ["{\"unet.r\": 2,", "[]"] {
+        write_with_metadata(&path, &of(pair()), Precision::Single, &[("lora_adapter_metadata", text)])
+            .unwrap();
+        let error = LoraFile::read(&path).unwrap_err().to_string();
+        assert!(error.contains("damaged, its metadata \"lora_adapter_metadata\" cannot be read"), "{error}");
+    }
     // Two spellings of one layer: one is used.
     let mut both = pair();
     both.extend(stem(56, "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"));

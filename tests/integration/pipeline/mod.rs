@@ -85,6 +85,7 @@ struct Watcher {
     stages: Vec<Stage>,
     steps: Vec<(usize, usize)>,
     last: Option<usize>,
+    last_stage: Option<Stage>,
 }
 
 impl Observer for Watcher {
@@ -99,6 +100,7 @@ impl Observer for Watcher {
 
     fn cancelled(&self) -> bool {
         self.last.is_some_and(|last| self.steps.len() >= last)
+            || self.last_stage.is_some_and(|stage| self.stages.contains(&stage))
     }
 }
 
@@ -114,6 +116,11 @@ fn an_observer_sees_every_step_and_may_break_off() {
         let mut watcher = Watcher { last: Some(last), ..Watcher::default() };
         let cancelled = pipeline.generate_with(&request, &mut watcher);
         assert!(matches!(cancelled, Err(Error::Cancelled { steps }) if steps == last));
+    }
+    for (stage, done) in [(Stage::Text, 0), (Stage::Denoising, 0), (Stage::Decoding, 4)] {
+        let mut watcher = Watcher { last_stage: Some(stage), ..Watcher::default() };
+        let cancelled = pipeline.generate_with(&request, &mut watcher);
+        assert!(matches!(cancelled, Err(Error::Cancelled { steps }) if steps == done), "at {stage:?}");
     }
     // A token that was cancelled before the request ends it before the first network call.
     let token = CancelToken::new();

@@ -10,8 +10,9 @@ const RETRIES: u32 = 5;
 /// Maximum pause that a server may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(330);
 
-/// The remaining retries, and the pause before the next one.
+/// How many retries of a request remain, and the pause before the next one.
 pub(crate) struct Tries {
+    retries: u32,
     left: u32,
     first_pause: Duration,
     pause: Duration,
@@ -19,12 +20,12 @@ pub(crate) struct Tries {
 
 impl Tries {
     pub(crate) fn new(retries: u32, pause: Duration) -> Self {
-        Self { left: retries, first_pause: pause, pause }
+        Self { retries, left: retries, first_pause: pause, pause }
     }
 
     /// Starts the count again, because something was received.
     pub(crate) fn renew(&mut self) {
-        (self.left, self.pause) = (RETRIES, self.first_pause);
+        (self.left, self.pause) = (self.retries, self.first_pause);
     }
 
     /// Limits the remaining retries to `count`.

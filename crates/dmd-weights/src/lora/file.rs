@@ -130,8 +130,9 @@ impl LoraFile {
             return Err(refused(reason.to_owned()));
         }
         let text = tensors.metadata().get("lora_adapter_metadata");
-        // This text is part of the file itself. An invalid text is ignored.
-        let metadata = text.and_then(|text| crate::parse_json(text).ok());
+        let metadata = text.map(|text| crate::parse_json(text)).transpose().map_err(|error| {
+            refused(format!("it is damaged, its metadata \"lora_adapter_metadata\" cannot be read: {error}"))
+        })?;
         let config = config.map(read_json).transpose()?;
         let (used, found, repeated) = Default::default();
         Ok(Self { tensors, layers, metadata, config, used, found, repeated, silent: 0, zero: 0 })
