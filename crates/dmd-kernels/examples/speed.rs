@@ -6,12 +6,13 @@
 
 use std::time::Instant;
 
-use burn::nn::LinearConfig;
 use burn::nn::conv::Conv2dConfig;
+use burn::nn::{GroupNormConfig, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Distribution, Tensor};
 use dmd_kernels::device::processor_peak;
 use dmd_kernels::{
     Activation, attention, convolution, convolution3, geglu, group_norm, linear, linear_composed,
+    normalised_convolution,
 };
 
 /// Timed runs of each operation.
@@ -111,6 +112,26 @@ fn main() {
             let flops = 18.0 * (channels * channels * side * side) as f64;
             time(&format!("convolution 3×3, {channels} at {side}×{side}"), flops, || {
                 convolution3(x.clone(), weight.clone(), bias.clone())
+            });
+        }
+        for (channels, side) in [(320, 64), (1280, 16), (512, 128), (256, 256), (128, 512)] {
+            let layer = Conv2dConfig::new([channels, channels], [3, 3])
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                .init(&device);
+            let norm = GroupNormConfig::new(32, channels).init(&device);
+            let x = four([1, channels, side, side]);
+            let flops = 18.0 * (channels * channels * side * side) as f64;
+            let name = format!("group norm + SiLU + convolution 3×3, {channels} at {side}×{side}");
+            time(&name, flops, || normalised_convolution(&norm, Activation::Silu, &layer, x.clone(), None));
+            time("  one after the other", flops, || {
+                let parameter = |parameter: &Option<_>| {
+                    parameter
+                        .as_ref()
+                        .map(burn::module::Param::<Tensor<1>>::val)
+                        .unwrap_or_else(|| one(channels))
+                };
+                let (gamma, beta) = (parameter(&norm.gamma), parameter(&norm.beta));
+                convolution(&layer, group_norm(x.clone(), gamma, beta, 32, 1e-5, Activation::Silu))
             });
         }
         for (input, output, side) in [(320, 320, 64), (2560, 1280, 16), (1280, 1280, 8)] {

@@ -1,13 +1,14 @@
 use burn::module::Param;
-use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
-use burn::tensor::Tensor;
+use burn::nn::{GroupNorm, PaddingConfig2d};
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
+use burn::tensor::{DType, Tensor};
 
-use crate::Operation;
+use crate::group_norm::group_norm;
 use crate::low_rank::{of_type, parted};
 use crate::recording::{Span, note};
+use crate::{Activation, Operation};
 
 /// `layer.forward(x)`, by a faster body where one exists: [`convolution3`]'s kind of layer. A weight with a
 /// [`LowRank`](crate::LowRank) update is not added up with it. Parameters of another float type than `x` are converted for
@@ -88,6 +89,47 @@ pub fn doubled_convolution(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         return computed(doubled(x), weight, bias);
     }
     convolution(layer, doubled(x))
+}
+
+/// [`convolution`] of what a group normalisation and its activation make of `x`, plus `onto` where it is given. It is in one where
+/// there is a body for it and nothing is tracked: the normalised picture is then never stored, and the result takes the memory of
+/// `onto`. Without `gamma` and `beta` the normalisation neither scales nor shifts.
+///
+/// # Panics
+///
+/// As [`group_norm`](crate::group_norm()) and [`convolution`] do, and if the result has not the shape of `onto`.
+pub fn normalised_convolution(
+    norm: &GroupNorm,
+    activation: Activation,
+    layer: &Conv2d,
+    x: Tensor<4>,
+    onto: Option<Tensor<4>>,
+) -> Tensor<4> {
+    let channels = x.dims()[1];
+    let device = (&x.device(), DType::F32);
+    let single = |parameter: Option<&Param<Tensor<1>>>, default: f32| match parameter {
+        Some(parameter) => of_type(DType::F32, parameter.val()),
+        None => Tensor::full([channels], default, device),
+    };
+    let [gamma, beta] = [single(norm.gamma.as_ref(), 1.0), single(norm.beta.as_ref(), 0.0)];
+    #[cfg(feature = "flex")]
+    if let (Some(bias), true, (weight, None)) = (&layer.bias, is_plain(layer), parted(&layer.weight)) {
+        let (bias, affine) = (of_type(x.dtype(), bias.val()), [&gamma, &beta]);
+        if crate::flex::normalises(&x, affine, &weight, &bias, onto.as_ref()) {
+            let ([batch, _, height, width], groups) = (x.dims(), norm.num_groups);
+            let (side, silu) = ([height, width], activation == Activation::Silu);
+            // Its time is part of the convolution's.
+            drop(note(|| Operation::GroupNorm { batch, channels, groups, side, silu }));
+            let _span = note_plain([batch, height, width], &weight);
+            let settings = (groups, norm.epsilon, activation);
+            return crate::flex::normalised_convolution3(&x, affine, settings, (&weight, &bias), onto);
+        }
+    }
+    let out = convolution(layer, group_norm(x, gamma, beta, norm.num_groups, norm.epsilon, activation));
+    match onto {
+        Some(onto) => onto + out,
+        None => out,
+    }
 }
 
 /// 3×3 of stride 1 with one zero around, over all channels.

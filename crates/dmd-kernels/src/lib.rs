@@ -8,6 +8,7 @@
 //! | [`group_norm`] (with optional SiLU) | composed | two passes, hand-written gradient |
 //! | [`convolution`], 3×3 of stride 1 | burn's | Winograd's F(4×4, 3×3), or direct in registers, whichever is faster for a shape; gradients likewise |
 //! | [`convolution()`], other kernels and strides | burn's | one product of matrices over columns (im2col), where nothing is tracked |
+//! | [`normalised_convolution`] | [`group_norm`], then a convolution | in one, where nothing is tracked |
 //! | [`doubled_convolution`] | [`doubled`], then a convolution | in one, where nothing is tracked |
 //! | [`attention()`] | burn's | a tile of keys at a time, without the scores; gradient by computing them again |
 //! | [`linear_geglu`] | [`linear()`], then [`geglu`] | in one, where nothing is tracked |
@@ -59,7 +60,9 @@ mod silu;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
 pub use attention::{attention, attention_composed, attention_recomputed};
-pub use convolution::{convolution, convolution3, convolution3_composed, doubled, doubled_convolution};
+pub use convolution::{
+    convolution, convolution3, convolution3_composed, doubled, doubled_convolution, normalised_convolution,
+};
 pub use geglu::{geglu, geglu_composed, gelu, linear_geglu};
 pub use group_norm::{Activation, group_norm, group_norm_composed};
 pub use layer_norm::layer_norm;

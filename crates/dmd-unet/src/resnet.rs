@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::{Activation, convolution, doubled, linear_rows, silu};
+use dmd_kernels::{Activation, convolution, doubled, linear_rows, normalised_convolution, silu};
 use serde::{Deserialize, Serialize};
 
 use crate::cost::{self, Cost};
@@ -154,31 +154,36 @@ impl ResnetBlock {
 
     /// `x: [batch, input, height, width]`; `embedding: [batch, width]`, for a block that uses a time embedding.
     pub(crate) fn forward(&self, x: Tensor<4>, embedding: Option<&Tensor<2>>) -> Tensor<4> {
-        let h = self.resample.apply(apply_norm(&self.norm1, x.clone(), Activation::Silu));
+        let h = match self.resample {
+            Resample::Keep => {
+                normalised_convolution(&self.norm1, Activation::Silu, &self.conv1, x.clone(), None)
+            }
+            _ => {
+                let h = apply_norm(&self.norm1, x.clone(), Activation::Silu);
+                convolution(&self.conv1, self.resample.apply(h))
+            }
+        };
         let x = self.resample.apply(x);
-        let mut h = convolution(&self.conv1, h);
+        let skip = match &self.conv_shortcut {
+            Some(conv) => convolution(conv, x),
+            None => x,
+        };
         let [batch, channels, ..] = h.dims();
         let projected = match (&self.time_emb_proj, embedding) {
             (Some(projection), Some(embedding)) => Some(linear_rows(projection, silu(embedding.clone()))),
             _ => None,
         };
-        h = match projected {
+        let second =
+            |h, skip| normalised_convolution(&self.norm2, Activation::Silu, &self.conv2, h, Some(skip));
+        match projected {
             Some(projected) if self.scale_shift == TimeScaleShift::ScaleShift => {
                 let part =
                     |start| projected.clone().narrow(1, start, channels).reshape([batch, channels, 1, 1]);
                 let normal = apply_norm(&self.norm2, h, Activation::Identity);
-                silu(normal * (part(0) + 1.0) + part(channels))
+                skip + convolution(&self.conv2, silu(normal * (part(0) + 1.0) + part(channels)))
             }
-            Some(shift) => {
-                apply_norm(&self.norm2, h + shift.reshape([batch, channels, 1, 1]), Activation::Silu)
-            }
-            None => apply_norm(&self.norm2, h, Activation::Silu),
-        };
-        let h = convolution(&self.conv2, h);
-        let skip = match &self.conv_shortcut {
-            Some(conv) => convolution(conv, x),
-            None => x,
-        };
-        skip + h
+            Some(shift) => second(h + shift.reshape([batch, channels, 1, 1]), skip),
+            None => second(h, skip),
+        }
     }
 }

@@ -5,7 +5,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{Embedding, EmbeddingConfig, GroupNorm};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use dmd_kernels::device::computes_in;
-use dmd_kernels::{Activation, convolution};
+use dmd_kernels::{Activation, convolution, normalised_convolution};
 
 use crate::block::{Attend, BlockConfig, DownBlock, Level, MidBlock, Skips, Told, UpBlock};
 use crate::cost::{self, Cost, Costs};
@@ -221,7 +221,7 @@ impl<A: Attend> UNet<A> {
         for block in &self.up_blocks {
             h = block.forward(h, &told, &mut skips);
         }
-        in_single(convolution(&self.conv_out, apply_norm(&self.conv_norm_out, h, Activation::Silu)))
+        in_single(normalised_convolution(&self.conv_norm_out, Activation::Silu, &self.conv_out, h, None))
     }
 }
 

@@ -82,7 +82,15 @@ impl DoubledConvolutionOps for Flex {
         let shape = Shape { batch, channels, height: 2 * height, width: 2 * width, doubled: true };
         let layout = WeightLayout { output: 9 * channels, input: 9, reversed: false };
         let mut out = vec![0.0_f32; batch * outputs * shape.height * shape.width];
-        winograd::convolve(values(&x), shape, (Stored::of(&weight), layout), values(&bias), &mut out);
+        winograd::convolve(
+            values(&x),
+            shape,
+            None,
+            (Stored::of(&weight), layout),
+            values(&bias),
+            false,
+            &mut out,
+        );
         tensor(out, [batch, outputs, shape.height, shape.width])
     }
 }
@@ -123,7 +131,7 @@ fn convolved(
     let source = values(x);
     let all = Shape { batch, channels, height, width, doubled: false };
     if all.pays(outputs) {
-        winograd::convolve(source, all, (weights, layout), &bias[..outputs], &mut out);
+        winograd::convolve(source, all, None, (weights, layout), &bias[..outputs], false, &mut out);
         return tensor(out, shape);
     }
     let weights = weights.single();

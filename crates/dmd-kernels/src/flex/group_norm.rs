@@ -8,7 +8,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::group_norm_loops::{Affine, Gradient, backward_group, forward_group};
+use super::group_norm_loops::{Affine, Gradient, Normal, backward_group, forward_group, normals};
 use super::recompute::{Recomputed, second_order, tracked};
 use super::tensors::{dims, is_served, tensor, values};
 use crate::Activation;
@@ -52,6 +52,26 @@ pub(crate) fn group_norm(
         let x = x.clone().into_dispatch();
         Tensor::from_dispatch(Dispatch::group_norm(x, gamma, beta, groups, epsilon, silu))
     })
+}
+
+/// What a normalisation makes of each channel of each sample of contiguous tensors.
+pub(super) fn normals_of(
+    x: &FlexTensor,
+    [gamma, beta]: [&FlexTensor; 2],
+    groups: usize,
+    epsilon: f64,
+    silu: bool,
+) -> Vec<Normal> {
+    let geometry = Geometry::of(x, groups);
+    let [batch, channels, ..] = geometry.shape;
+    let mut out = vec![Normal::default(); batch * channels];
+    let each = out.par_chunks_mut(channels / groups).zip(values(x).par_chunks(geometry.group_len()));
+    each.enumerate().for_each(|(index, (out, x))| {
+        let channels = geometry.channels_of(index);
+        let [gamma, beta] = [gamma, beta].map(|parameter| &values(parameter)[channels.clone()]);
+        normals(x, &Affine { gamma, beta, silu }, epsilon, out);
+    });
+    out
 }
 
 impl GroupNormOps for Flex {

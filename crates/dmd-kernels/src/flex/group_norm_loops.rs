@@ -15,6 +15,8 @@ pub(super) struct Gradient<'a> {
 }
 
 const LANES: usize = 16;
+/// Values whose statistics are computed at a time, 16 KiB.
+const PART: usize = 1 << 12;
 
 /// Sum of `f(value)` in sixteen running sums, added up in f64.
 #[inline(always)]
@@ -28,6 +30,24 @@ fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
         }
     }
     rest + lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>()
+}
+
+/// Sums of `v − centre` and of its square, likewise.
+#[inline(always)]
+fn sum_and_squares(values: &[f32], centre: f32) -> (f64, f64) {
+    let (mut sums, mut squares) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            let value = chunk[lane] - centre;
+            sums[lane] += value;
+            squares[lane] += value * value;
+        }
+    }
+    let total = |lanes: [f32; LANES]| lanes.iter().map(|v| f64::from(*v)).sum::<f64>();
+    let rest = rest.iter().map(|v| f64::from(*v - centre));
+    rest.fold((total(sums), total(squares)), |(sum, squares), v| (sum + v, squares + v * v))
 }
 
 /// Sums of `a` and of `a · (b − centre)`, likewise.
@@ -73,16 +93,23 @@ const FAR: f64 = 8.0;
 impl Statistics {
     #[inline(always)]
     fn of(x: &[f32], epsilon: f64) -> Self {
-        let n = x.len() as f64;
-        let mean = (sum_of(x, |v| v) / n) as f32;
-        let variance = sum_of(x, |v| (v - mean) * (v - mean)) / n;
-        let rstd = |variance: f64| (1.0 / (variance + epsilon).sqrt()) as f32;
-        if f64::from(mean) * f64::from(mean) <= FAR * FAR * (variance + epsilon) {
-            return Self { centre: 0.0, rest: mean, rstd: rstd(variance) };
+        // Mean, and sum of the squares of what deviates from it, of the values so far. Parts stay in the first cache.
+        let (mut count, mut mean, mut squares) = (0.0_f64, 0.0_f64, 0.0_f64);
+        for part in x.chunks(PART) {
+            let n = part.len() as f64;
+            let near = (sum_of(part, |v| v) / n) as f32;
+            // What single precision missed of the mean is the mean of what is left.
+            let (rest, around) = sum_and_squares(part, near);
+            let rest = rest / n;
+            let far = f64::from(near) + rest - mean;
+            squares += around - rest * rest * n + far * far * count * n / (count + n);
+            count += n;
+            mean += far * n / count;
         }
-        // Long sums of large values lose digits: what the first pass missed of the mean is the mean of what is left.
-        let rest = sum_of(x, |v| v - mean) / n;
-        Self { centre: mean, rest: rest as f32, rstd: rstd((variance - rest * rest).max(0.0)) }
+        let variance = (squares / count).max(0.0) + epsilon;
+        let near = if mean * mean <= FAR * FAR * variance { 0.0 } else { mean as f32 };
+        let rest = (mean - f64::from(near)) as f32;
+        Self { centre: near, rest, rstd: (1.0 / variance.sqrt()) as f32 }
     }
 
     /// The two numbers `a` and `b` of `(x − centre) · a + b`: normalisation and a channel's `gamma` and `beta`.
@@ -90,6 +117,45 @@ impl Statistics {
     fn affine(self, gamma: f32, beta: f32) -> (f32, f32) {
         let scale = self.rstd * gamma;
         (scale, beta - self.rest * scale)
+    }
+}
+
+/// What a normalisation makes of a channel's values: `(x − centre) · scale + shift`, then the activation.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Normal {
+    centre: f32,
+    scale: f32,
+    shift: f32,
+    silu: bool,
+}
+
+impl Normal {
+    /// In place.
+    #[inline(always)]
+    pub(super) fn apply(self, x: &mut [f32]) {
+        let Self { centre, scale, shift, silu } = self;
+        if silu {
+            for x in x {
+                let z = (*x - centre) * scale + shift;
+                *x = z * sigmoid(z);
+            }
+        } else {
+            for x in x {
+                *x = (*x - centre) * scale + shift;
+            }
+        }
+    }
+}
+
+/// What one group's normalisation makes of each of its channels.
+pub(super) fn normals(x: &[f32], affine: &Affine<'_>, epsilon: f64, out: &mut [Normal]) {
+    let statistics = pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || Statistics::of(x, epsilon),
+    );
+    for (c, out) in out.iter_mut().enumerate() {
+        let (scale, shift) = statistics.affine(affine.gamma[c], affine.beta[c]);
+        *out = Normal { centre: statistics.centre, scale, shift, silu: affine.silu };
     }
 }
 

@@ -44,9 +44,9 @@ pub(crate) fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>
 }
 
 /// Whether `x` is in single precision on flex, the weight in a type that is read, and nothing tracked.
-pub(super) fn is_served_with<const D: usize>(
+pub(super) fn is_served_with<const D: usize, const E: usize>(
     x: &Tensor<D>,
-    weight: &Tensor<D>,
+    weight: &Tensor<E>,
     bias: Option<&Tensor<1>>,
 ) -> bool {
     let tracked = x.is_autodiff() || weight.is_autodiff() || bias.is_some_and(Tensor::is_autodiff);

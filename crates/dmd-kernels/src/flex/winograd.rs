@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::direct_loops::WeightLayout;
 use super::disjoint::Disjoint;
+use super::group_norm_loops::Normal;
 use super::scratch::Scratch;
 use super::stored::Stored;
 use super::winograd_loops::{Inverse, LANES, POINTS, Plane, ROWS, Tiles, Weights, spread};
@@ -69,12 +70,15 @@ impl Shape {
     }
 }
 
-/// Convolves `x` with weights that lie as `layout` says into `out: [batch, outputs, height, width]`.
+/// Convolves `x` with weights that lie as `layout` says into `out: [batch, outputs, height, width]`, or adds to what is there where `add`
+/// is set. Where `normal` is given, one for each channel of each sample, it is applied to `x` first.
 pub(super) fn convolve(
     x: &[f32],
     shape: Shape,
+    normal: Option<&[Normal]>,
     (weights, layout): (Stored<'_>, WeightLayout),
     bias: &[f32],
+    add: bool,
     out: &mut [f32],
 ) {
     let Shape { channels, .. } = shape;
@@ -107,7 +111,7 @@ pub(super) fn convolve(
         let most = if ready.is_some() { 8 } else { WEIGHTS / six_size };
         let chunk = most.min(fair).max(1);
         let part = Part { shape, outputs, chunk, panel, point_size, panel_size, first, last };
-        part.transform(x, &Disjoint::new(&mut points));
+        part.transform(x, normal, &Disjoint::new(&mut points));
         let groups = (last - first).div_ceil(panel);
         let jobs = sixes.div_ceil(chunk) * if ready.is_some() { groups } else { 1 };
         let room = || {
@@ -133,7 +137,7 @@ pub(super) fn convolve(
             for group in groups {
                 let points = &points[group * panel_size..(group + 1) * panel_size];
                 part.multiply(points, (weights, six_size, count), products);
-                part.write(group, start * ROWS, count, products, bias, &out);
+                part.write(group, start * ROWS, count, products, (bias, add), &out);
             }
         });
     }
@@ -161,7 +165,7 @@ impl Part {
 
     /// The input's tiles, channels in parallel.
     #[expect(unsafe_code, reason = "jobs have channels of their own, see `Sink`")]
-    fn transform(&self, x: &[f32], points: &Disjoint<'_>) {
+    fn transform(&self, x: &[f32], normal: Option<&[Normal]>, points: &Disjoint<'_>) {
         let Shape { channels, height, width, doubled, .. } = self.shape;
         let (down, across) = self.shape.tiles();
         let area = if doubled { height / 2 * (width / 2) } else { height * width };
@@ -170,10 +174,14 @@ impl Part {
         let Self { panel, point_size, panel_size, first, last, .. } = *self;
         let places = Places { point_size, panel_size, panel, first, last };
         (0..channels).into_par_iter().with_min_len(4).for_each_init(room, |(padded, rows), channel| {
-            for row in self.first / across..self.last.div_ceil(across) {
-                let values = &x[(row / down * channels + channel) * area..][..area];
+            let start = self.first / across;
+            for row in start..self.last.div_ceil(across) {
+                let plane = row / down * channels + channel;
+                let values = &x[plane * area..][..area];
                 Arch::new().dispatch(Tiles {
                     plane: Plane { values, height, width, doubled },
+                    normal: normal.map(|normal| normal[plane]),
+                    follows: row > start && row % down > 0,
                     row: row % down,
                     start: row * across,
                     across,
@@ -212,7 +220,7 @@ impl Part {
         start: usize,
         sixes: usize,
         products: &[f32],
-        bias: &[f32],
+        (bias, add): (&[f32], bool),
         out: &Disjoint<'_>,
     ) {
         let Shape { height, width, .. } = self.shape;
@@ -240,6 +248,7 @@ impl Part {
                     tiles,
                     bias: bias[channel],
                     whole: self.shape.whole(),
+                    add,
                     out: &mut rows,
                 });
                 tile += tiles;

@@ -3,6 +3,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::direct_loops::WeightLayout;
+use super::group_norm_loops::Normal;
 use super::stored::Stored;
 use super::transposed::transposed;
 use super::winograd_places::Sink;
@@ -98,6 +99,10 @@ pub(super) struct Plane<'a> {
 /// Transforms a row of tiles of a channel.
 pub(super) struct Tiles<'a> {
     pub(super) plane: Plane<'a>,
+    /// What is made of the plane's values first.
+    pub(super) normal: Option<Normal>,
+    /// Whether the row before of the same plane was the last to be transformed with this room: then two rows of values are there.
+    pub(super) follows: bool,
     /// Which row, its first tile, and how many there are.
     pub(super) row: usize,
     pub(super) start: usize,
@@ -122,9 +127,11 @@ impl WithSimd for Tiles<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let Self { plane, row, start, across, whole, padded, rows, mut sink } = self;
+        let Self { plane, normal, follows, row, start, across, whole, padded, rows, mut sink } = self;
         let (pitch, width) = (Self::pitch(across), plane.width);
-        for (i, to) in padded.chunks_exact_mut(pitch).enumerate() {
+        let known = if follows { 2 } else { 0 };
+        padded.copy_within((6 - known) * pitch..6 * pitch, 0);
+        for (i, to) in padded.chunks_exact_mut(pitch).enumerate().skip(known) {
             let to = &mut to[1..=width];
             let y = (4 * row + i).wrapping_sub(1);
             if y >= plane.height {
@@ -136,6 +143,9 @@ impl WithSimd for Tiles<'_> {
                 }
             } else {
                 to.copy_from_slice(&plane.values[y * width..][..width]);
+                if let Some(normal) = normal {
+                    normal.apply(to);
+                }
             }
         }
         let mut at = 0;
@@ -187,6 +197,8 @@ pub(super) struct Inverse<'a, 'b> {
     pub(super) bias: f32,
     /// Whether the tiles are whole vectors in [`Tiles`]' order.
     pub(super) whole: bool,
+    /// Whether the pixels are added to what is there.
+    pub(super) add: bool,
     /// The four rows of pixels, empty beyond the picture's end.
     pub(super) out: &'b mut [&'a mut [f32]; 4],
 }
@@ -196,7 +208,7 @@ impl WithSimd for Inverse<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let Self { points, step, tiles, bias, whole, out } = self;
+        let Self { points, step, tiles, bias, whole, add, out } = self;
         let (lanes, bias) = (S::F32_LANES, s.splat_f32s(bias));
         for t in (0..tiles).step_by(lanes) {
             let mut half = [[s.splat_f32s(0.0); 6]; 4];
@@ -214,7 +226,9 @@ impl WithSimd for Inverse<'_, '_> {
                 let out = &mut out[4 * t..];
                 if whole {
                     for (q, y) in s.interleave_shfl_f32s(four).into_iter().enumerate() {
-                        store(s, &mut out[q * lanes..], y);
+                        let out = &mut out[q * lanes..];
+                        let y = if add { s.add_f32s(load(s, out), y) } else { y };
+                        store(s, out, y);
                     }
                     continue;
                 }
@@ -223,7 +237,8 @@ impl WithSimd for Inverse<'_, '_> {
                     store(s, values, y);
                 }
                 for (i, out) in out.iter_mut().take(4 * lanes).enumerate() {
-                    *out = values[i % 4][i / 4];
+                    let start = if add { *out } else { 0.0 };
+                    *out = start + values[i % 4][i / 4];
                 }
             }
         }

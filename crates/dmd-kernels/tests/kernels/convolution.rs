@@ -1,10 +1,13 @@
 //! Convolutions of 3×3, plain, frozen and after doubling.
 
 use burn::module::Param;
-use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{GroupNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, Tolerance};
-use dmd_kernels::{convolution, convolution3, convolution3_composed, doubled, doubled_convolution};
+use dmd_kernels::{
+    Activation, convolution, convolution3, convolution3_composed, doubled, doubled_convolution, group_norm,
+    normalised_convolution, recorded,
+};
 use proptest::prelude::*;
 
 use crate::numbers;
@@ -89,18 +92,76 @@ fn frozen_convolution() {
     gradient(convolution3).assert_approx_eq(&gradient(convolution3_composed), tolerance);
 }
 
+fn plain_layer(channels: usize, outputs: usize) -> Conv2d {
+    Conv2d {
+        weight: Param::from_tensor(numbers(2, [outputs, channels, 3, 3])),
+        bias: Some(Param::from_tensor(numbers(3, [outputs]))),
+        ..Conv2dConfig::new([channels, outputs], [3, 3])
+            .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+            .init(&Device::flex())
+    }
+}
+
+/// A normalisation in one with its convolution: the same bits as one after the other, also in a batch, in a part of a tensor, beside
+/// large means, and where it is not in one: tracked, or too small.
+#[test]
+fn normalised_convolution_equals_both() {
+    for (shape, outputs, mean) in [
+        ([1, 64, 32, 32], 64, 0.0),
+        ([2, 40, 9, 7], 50, 0.0),
+        ([2, 64, 64, 64], 32, 100.0),
+        ([1, 4, 3, 3], 4, 0.0),
+    ] {
+        let [_, channels, ..] = shape;
+        let layer = plain_layer(channels, outputs);
+        let mut norm = GroupNormConfig::new(4, channels).with_epsilon(1e-5).init(&Device::flex());
+        norm.gamma = Some(Param::from_tensor(numbers(4, [channels])));
+        norm.beta = Some(Param::from_tensor(numbers(5, [channels])));
+        for activation in [Activation::Silu, Activation::Identity] {
+            let x = numbers(1, shape) + mean;
+            let part = |parameter: &Option<Param<Tensor<1>>>| parameter.as_ref().unwrap().val();
+            let normal = |x| group_norm(x, part(&norm.gamma), part(&norm.beta), 4, 1e-5, activation);
+            let slow = convolution(&layer, normal(x.clone())).into_data();
+            let fast = |x| normalised_convolution(&norm, activation, &layer, x, None);
+            assert_eq!(fast(x.clone()).into_data(), slow, "{shape:?} {activation:?}");
+            let view = Tensor::cat(vec![x.clone(), x.clone()], 1).narrow(1, channels, channels);
+            assert_eq!(fast(view).into_data(), slow);
+            // Onto a tensor that is held elsewhere, too, and onto one that is not.
+            let onto = || numbers(6, [shape[0], outputs, shape[2], shape[3]]);
+            let held = onto();
+            let sum =
+                |onto| normalised_convolution(&norm, activation, &layer, x.clone(), Some(onto)).into_data();
+            let right = (onto() + Tensor::from_data(slow.clone(), &Device::flex())).into_data();
+            assert_eq!(sum(held.clone()), right, "{shape:?} {activation:?}");
+            assert_eq!(sum(onto()), right, "{shape:?} {activation:?}");
+            assert_eq!(held.into_data(), onto().into_data());
+            let tracked = x.autodiff().require_grad();
+            let out = fast(tracked.clone());
+            let grads = out.clone().sum().backward();
+            assert!(tracked.grad(&grads).is_some());
+            out.without_autodiff().into_data().assert_approx_eq(&slow, Tolerance::<f32>::absolute(5e-4));
+        }
+    }
+}
+
+/// Both operations are noted, whether they run in one or one after the other.
+#[test]
+fn a_normalised_convolution_is_noted() {
+    let layer = plain_layer(64, 64);
+    let norm = GroupNormConfig::new(4, 64).init(&Device::flex());
+    let x = numbers(1, [1, 64, 32, 32]);
+    let run = |x: Tensor<4>| recorded(|| normalised_convolution(&norm, Activation::Silu, &layer, x, None)).1;
+    let together = run(x.clone());
+    assert_eq!(together.len(), 2, "{together:?}");
+    assert_eq!(run(x.autodiff().require_grad()), together);
+}
+
 /// The doubled picture in one with its convolution, and where it is not: tracked, or too small.
 #[test]
 fn doubled_convolution_equals_both() {
     for (shape, outputs) in [([1, 64, 32, 32], 64), ([2, 40, 9, 7], 50), ([1, 2, 3, 3], 4)] {
         let [_, channels, ..] = shape;
-        let layer = Conv2d {
-            weight: Param::from_tensor(numbers(2, [outputs, channels, 3, 3])),
-            bias: Some(Param::from_tensor(numbers(3, [outputs]))),
-            ..Conv2dConfig::new([channels, outputs], [3, 3])
-                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
-                .init(&Device::flex())
-        };
+        let layer = plain_layer(channels, outputs);
         let x = numbers(1, shape);
         let slow =
             convolution3_composed(doubled(x.clone()), layer.weight.val(), layer.bias.clone().unwrap().val());

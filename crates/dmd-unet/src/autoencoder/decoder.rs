@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::{Activation, convolution};
+use dmd_kernels::{Activation, convolution, normalised_convolution};
 
 use super::middle::{EPSILON, MiddleBlock, resnet};
 use crate::config::AutoencoderConfig;
@@ -55,6 +55,6 @@ impl Decoder {
             x = block.resnets.iter().fold(x, |x, resnet| resnet.forward(x, None));
             x = block.upsamplers.iter().fold(x, |x, up| up.forward(x));
         }
-        convolution(&self.conv_out, apply_norm(&self.conv_norm_out, x, Activation::Silu))
+        normalised_convolution(&self.conv_norm_out, Activation::Silu, &self.conv_out, x, None)
     }
 }
