@@ -5,7 +5,7 @@
 //!
 //! | operation | default | flex |
 //! | --- | --- | --- |
-//! | [`group_norm`] (with optional SiLU) | composed | two passes, hand-written gradient |
+//! | [`group_norm`] (with optional SiLU) | composed | two passes over memory, hand-written gradient |
 //! | [`convolution`], 3×3 of stride 1 | burn's | Winograd's F(4×4, 3×3), or direct in registers, whichever is faster for a shape; gradients likewise |
 //! | [`convolution()`], other kernels and strides | burn's | one product of matrices over columns (im2col), where nothing is tracked |
 //! | [`normalised_convolution`] | [`group_norm`], then a convolution | in one, where nothing is tracked |
