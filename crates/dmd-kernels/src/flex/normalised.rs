@@ -21,7 +21,6 @@ pub trait NormalisedConvolutionOps: Backend {
     /// [`ConvolutionOps::convolution3`](super::convolution::ConvolutionOps::convolution3) of what
     /// [`GroupNormOps::group_norm`](super::group_norm::GroupNormOps::group_norm) makes of `x`, plus `onto`, a tensor of the result's shape
     /// or nothing, `[0, 0, 0, 0]`.
-    #[expect(clippy::too_many_arguments, reason = "those of two operations")]
     fn normalised_convolution3(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
