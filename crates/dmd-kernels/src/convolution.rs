@@ -121,8 +121,8 @@ pub fn normalised_convolution(
             // Its time is part of the convolution's.
             drop(note(|| Operation::GroupNorm { batch, channels, groups, side, silu }));
             let _span = note_plain([batch, height, width], &weight);
-            let settings = (groups, norm.epsilon, activation);
-            return crate::flex::normalised_convolution3(&x, affine, settings, (&weight, &bias), onto);
+            let normal = crate::flex::Normalisation { groups, epsilon: norm.epsilon, activation };
+            return crate::flex::normalised_convolution3(&x, affine, normal, (&weight, &bias), onto);
         }
     }
     let out = convolution(layer, group_norm(x, gamma, beta, norm.num_groups, norm.epsilon, activation));

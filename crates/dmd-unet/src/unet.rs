@@ -10,7 +10,7 @@ use dmd_kernels::{Activation, convolution, normalised_convolution};
 use crate::block::{Attend, BlockConfig, DownBlock, Level, MidBlock, Skips, Told, UpBlock};
 use crate::cost::{self, Cost, Costs};
 use crate::embedding::{TimestepEmbedding, sinusoidal};
-use crate::resnet::{apply_norm, conv3x3, group_norm};
+use crate::resnet::{conv3x3, group_norm};
 use crate::{Error, Network};
 
 /// A UNet of residual blocks with attention `A`, conditioned on the time and for some networks on a class. [`UNet2d`]

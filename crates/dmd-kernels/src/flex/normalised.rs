@@ -15,6 +15,17 @@ use super::tensors::{dims, is_single, tensor, values};
 use super::winograd::{self, Shape};
 use crate::Activation;
 
+/// How a normalisation is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Normalisation {
+    /// Number of groups of channels.
+    pub groups: usize,
+    /// What is added to variances.
+    pub epsilon: f64,
+    /// What follows.
+    pub activation: Activation,
+}
+
 /// A normalised convolution as an operation of a backend. It is not differentiable.
 #[backend_extension(Flex)]
 pub trait NormalisedConvolutionOps: Backend {
@@ -28,9 +39,7 @@ pub trait NormalisedConvolutionOps: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         onto: FloatTensor<Self>,
-        groups: usize,
-        epsilon: f64,
-        silu: usize,
+        normal: Normalisation,
     ) -> FloatTensor<Self>;
 }
 
@@ -55,17 +64,14 @@ pub(crate) fn normalises(
 pub(crate) fn normalised_convolution3(
     x: &Tensor<4>,
     [gamma, beta]: [&Tensor<1>; 2],
-    (groups, epsilon, activation): (usize, f64, Activation),
+    normal: Normalisation,
     (weight, bias): (&Tensor<4>, &Tensor<1>),
     onto: Option<Tensor<4>>,
 ) -> Tensor<4> {
-    let silu = usize::from(activation == Activation::Silu);
     let onto = onto.unwrap_or_else(|| Tensor::empty([0; 4], &x.device())).into_dispatch();
     let [gamma, beta, bias] = [gamma, beta, bias].map(|parameter| parameter.clone().into_dispatch());
     let [x, weight] = [x, weight].map(|x| x.clone().into_dispatch());
-    Tensor::from_dispatch(Dispatch::normalised_convolution3(
-        x, gamma, beta, weight, bias, onto, groups, epsilon, silu,
-    ))
+    Tensor::from_dispatch(Dispatch::normalised_convolution3(x, gamma, beta, weight, bias, onto, normal))
 }
 
 impl NormalisedConvolutionOps for Flex {
@@ -76,14 +82,14 @@ impl NormalisedConvolutionOps for Flex {
         weight: FlexTensor,
         bias: FlexTensor,
         onto: FlexTensor,
-        groups: usize,
-        epsilon: f64,
-        silu: usize,
+        normal: Normalisation,
     ) -> FlexTensor {
         let [x, gamma, beta, weight, bias] = [x, gamma, beta, weight, bias].map(|x| x.to_contiguous());
         let ([batch, channels, height, width], [outputs, ..]): ([usize; 4], [usize; 4]) =
             (dims(&x), dims(&weight));
-        let normal = normals_of(&x, [&gamma, &beta], groups, epsilon, silu == 1);
+        let Normalisation { groups, epsilon, activation } = normal;
+        let silu = activation == Activation::Silu;
+        let normal = normals_of(&x, [&gamma, &beta], groups, epsilon, silu);
         let shape = Shape { batch, channels, height, width, doubled: false };
         let weights = (Stored::of(&weight), WeightLayout { output: 9 * channels, input: 9, reversed: false });
         let len = batch * outputs * height * width;

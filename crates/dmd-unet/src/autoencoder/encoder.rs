@@ -7,7 +7,7 @@ use dmd_kernels::{Activation, convolution, normalised_convolution};
 use super::middle::{EPSILON, MiddleBlock, resnet};
 use crate::config::AutoencoderConfig;
 use crate::resample::Downsample;
-use crate::resnet::{ResnetBlock, apply_norm, conv3x3, group_norm};
+use crate::resnet::{ResnetBlock, conv3x3, group_norm};
 
 /// diffusers' `DownEncoderBlock2D`.
 #[derive(Module, Debug)]
