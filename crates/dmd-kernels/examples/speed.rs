@@ -12,7 +12,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use dmd_kernels::device::processor_peak;
 use dmd_kernels::{
     Activation, attention, convolution, convolution3, geglu, group_norm, linear, linear_composed,
-    normalised_convolution,
+    linear_geglu, normalised_convolution,
 };
 
 /// Timed runs of each operation.
@@ -103,7 +103,7 @@ fn main() {
             time("  burn's own", flops, || linear_composed(x.clone(), weight.clone(), None));
         }
     }
-    if wanted("convolution") {
+    if wanted("convolution 3×3") {
         for (channels, side) in
             [(320, 64), (640, 32), (1280, 16), (1280, 8), (4, 64), (512, 128), (256, 256), (128, 512)]
         {
@@ -134,7 +134,11 @@ fn main() {
                 convolution(&layer, group_norm(x.clone(), gamma, beta, 32, 1e-5, Activation::Silu))
             });
         }
-        for (input, output, side) in [(320, 320, 64), (2560, 1280, 16), (1280, 1280, 8)] {
+    }
+    if wanted("convolution 1×1") {
+        for (input, output, side) in
+            [(320, 320, 64), (2560, 1280, 16), (1280, 1280, 8), (512, 256, 256), (256, 128, 512)]
+        {
             let layer = Conv2dConfig::new([input, output], [1, 1]).init(&device);
             let x = four([1, input, side, side]);
             let flops = 2.0 * (input * output * side * side) as f64;
@@ -144,6 +148,15 @@ fn main() {
         }
     }
     if wanted("geglu") {
+        for (rows, input) in [(4096, 320), (1024, 640), (256, 1280)] {
+            let mut layer = LinearConfig::new(input, 8 * input).init(&device);
+            layer.weight = layer.weight.map(|weight| weight.transpose().mul_scalar(1.0).transpose());
+            let x = three([1, rows, input]);
+            let flops = 2.0 * (rows * input * 8 * input) as f64;
+            let name = format!("linear with geglu {input} → {}, {rows} rows", 4 * input);
+            time(&name, flops, || linear_geglu(&layer, x.clone()));
+            time("  one after the other", flops, || geglu(linear(&layer, x.clone())));
+        }
         let both = three([1, 4096, 2560]);
         time("geglu to 1280, 4096 rows", 0.0, || geglu(both.clone()));
     }

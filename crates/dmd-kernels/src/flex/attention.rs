@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::attention_loops::{BLOCK, Head, Queries, Workspace, attend, softmax_gradient, softmax_rows};
 use super::disjoint::Disjoint;
 use super::recompute::{Recomputed, second_order, tracked};
-use super::tensors::{dims, is_served, tensor, values};
+use super::tensors::{dims, is_served, tensor, values, zeros};
 
 /// Attention as an operation of a backend. `causal` is 1 or 0.
 #[backend_extension(Flex, Autodiff)]
@@ -71,7 +71,7 @@ impl AttentionOps for Flex {
         let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
         let ([batch, n, columns], [_, m, _]): ([usize; 3], [usize; 3]) = (dims(&q), dims(&k));
         let width = columns / heads;
-        let mut out = vec![0.0_f32; batch * n * columns];
+        let mut out = zeros(batch * n * columns);
         let shape = [batch, n, columns];
         if out.is_empty() {
             return tensor(out, shape);

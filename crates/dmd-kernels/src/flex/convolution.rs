@@ -12,7 +12,7 @@ use super::direct_loops::{BLOCK, Block, Planes, Run, SLACK, WeightLayout, convol
 use super::recompute::{Recomputed, second_order, tracked};
 use super::scratch::Scratch;
 use super::stored::{Stored, is_read};
-use super::tensors::{dims, is_served, is_single, tensor, values};
+use super::tensors::{dims, is_served, is_single, tensor, values, zeros};
 use super::weight_gradient::gradients;
 use super::winograd::{self, Shape};
 use crate::low_rank::of_type;
@@ -81,7 +81,7 @@ impl DoubledConvolutionOps for Flex {
             (dims(&x), dims(&weight));
         let shape = Shape { batch, channels, height: 2 * height, width: 2 * width, doubled: true };
         let layout = WeightLayout { output: 9 * channels, input: 9, reversed: false };
-        let mut out = vec![0.0_f32; batch * outputs * shape.height * shape.width];
+        let mut out = zeros(batch * outputs * shape.height * shape.width);
         winograd::convolve(
             values(&x),
             shape,
@@ -124,7 +124,7 @@ fn convolved(
     let (pitch, area) = (width + 2, height * width);
     let plane = (height + 2) * pitch;
     let shape = [batch, outputs, height, width];
-    let mut out = vec![0.0_f32; batch * outputs * area];
+    let mut out = zeros(batch * outputs * area);
     if out.is_empty() || channels == 0 {
         return tensor(out, shape);
     }

@@ -14,7 +14,7 @@ use super::products::{Bias, Right, product};
 use super::recompute::{Recomputed, second_order, tracked};
 use super::scratch::Scratch;
 use super::stored::Stored;
-use super::tensors::{dims, is_served, on_flex, tensor, values};
+use super::tensors::{dims, is_served, on_flex, tensor, values, zeros};
 use crate::Operation;
 use crate::recording::note;
 
@@ -71,7 +71,7 @@ impl GatedOps for Flex {
         let bias = if values(&bias).is_empty() { Bias::None } else { Bias::Columns(values(&bias)) };
         let held = (HELD / columns.max(1)).clamp(1, rows.max(1));
         let mut both = Scratch::new(held * columns);
-        let mut out = vec![0.0_f32; rows * width];
+        let mut out = zeros(rows * width);
         let chunk = (CHUNK / columns.max(1)).max(1);
         for (x, out) in values(&x).chunks((held * depth).max(1)).zip(out.chunks_mut((held * width).max(1))) {
             let both = &mut both[..2 * out.len()];
@@ -132,7 +132,7 @@ impl GegluOps for Flex {
         let both = both.to_contiguous();
         let ([batch, rows, columns], chunk) = geometry(&both);
         let width = columns / 2;
-        let mut out = vec![0.0; batch * rows * width];
+        let mut out = zeros(batch * rows * width);
         if width > 0 {
             let source = values(&both).par_chunks(chunk * columns);
             out.par_chunks_mut(chunk * width)

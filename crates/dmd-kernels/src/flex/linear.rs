@@ -13,7 +13,7 @@ use super::disjoint::Disjoint;
 use super::products::{Bias, DEEP, Right, product};
 use super::scratch::Scratch;
 use super::stored::{Stored, is_read};
-use super::tensors::{dims, is_single, tensor, values};
+use super::tensors::{dims, is_single, tensor, values, zeros};
 
 /// A linear layer as an operation of a backend. It is not differentiable: training keeps burn's own.
 #[backend_extension(Flex)]
@@ -60,7 +60,7 @@ impl LinearOps for Flex {
         let turned = !weight.layout().is_contiguous();
         // A transposed view turned back, for nothing.
         let weight = if turned { Flex::float_transpose(weight) } else { weight }.to_contiguous();
-        let mut out = vec![0.0_f32; rows * columns];
+        let mut out = zeros(rows * columns);
         let (x, weight, bias) = (values(&x), Stored::of(&weight), values(&bias));
         if turned && rows <= FEW && depth >= FEW_INPUTS {
             let shared = Disjoint::new(&mut out);

@@ -11,7 +11,7 @@ use super::direct_loops::WeightLayout;
 use super::group_norm::normals_of;
 use super::linear::is_served_with;
 use super::stored::Stored;
-use super::tensors::{dims, is_single, tensor, values};
+use super::tensors::{dims, is_single, tensor, values, zeros};
 use super::winograd::{self, Shape};
 use crate::Activation;
 
@@ -97,7 +97,7 @@ impl NormalisedConvolutionOps for Flex {
             winograd::convolve(values(&x), shape, Some(&normal), weights, values(&bias), add, out);
         };
         if dims::<4>(&onto) == [0; 4] {
-            let mut out = vec![0.0_f32; len];
+            let mut out = zeros(len);
             convolve(false, &mut out);
             return tensor(out, [batch, outputs, height, width]);
         }

@@ -23,7 +23,7 @@ const DEPTH: usize = 256;
 /// multiplies; the left rows then come from memory once for all of them.
 const WIDE: usize = 4;
 /// Rows of the left matrix that a job takes, a multiple of [`ROWS`]: the sums stay in a core's second cache.
-const CHUNK: usize = 252;
+const CHUNK: usize = 264;
 /// Values from which on a result is gemm's: its rate is the higher one from between 1280 × 256 and 2560 × 256 values on.
 const LARGE: usize = 1 << 19;
 /// Depth from which on it may be. Below, a row's bits do not depend on how many rows there are: a small model's picture is the same
@@ -158,9 +158,7 @@ impl WithSimd for Job<'_> {
         for part in 0..parts {
             let depth = part * right.depth / parts..(part + 1) * right.depth / parts;
             let size = depth.len() * STRIP;
-            for (i, strip) in strips.clone().enumerate() {
-                right.pack(depth.clone(), strip * STRIP, read, &mut all[i * size..(i + 1) * size]);
-            }
+            right.pack(depth.clone(), strips.clone(), read, all);
             let mut row = first;
             while row < first + count {
                 let rows = match first + count - row {
@@ -186,27 +184,34 @@ impl WithSimd for Job<'_> {
 }
 
 impl Right<'_> {
-    /// Some rows of a strip to `[rows, STRIP]`, zeros beyond the last column; `read` has room for as many values.
+    /// Some rows of some strips to `[strips, rows, STRIP]`, zeros beyond the last column; `read` has room for the rows of a strip.
     #[inline(always)]
-    fn pack(&self, rows: Range<usize>, at: usize, read: &mut [f32], out: &mut [f32]) {
-        let width = STRIP.min(self.columns - at);
+    fn pack(&self, rows: Range<usize>, strips: Range<usize>, read: &mut [f32], out: &mut [f32]) {
+        let width = |strip: usize| STRIP.min(self.columns - strip * STRIP);
+        let (size, length) = (rows.len() * STRIP, rows.len());
         if self.turned {
-            if let Stored::Single(values) = self.values {
-                transposed(&values[at * self.depth + rows.start..], self.depth, width, out, STRIP);
-                return;
+            for (strip, out) in strips.zip(out.chunks_exact_mut(size.max(1))) {
+                let (at, width) = (strip * STRIP, width(strip));
+                if let Stored::Single(values) = self.values {
+                    transposed(&values[at * self.depth + rows.start..], self.depth, width, out, STRIP);
+                    continue;
+                }
+                for (column, read) in read.chunks_exact_mut(length.max(1)).take(width).enumerate() {
+                    let start = (at + column) * self.depth + rows.start;
+                    self.values.part(start..start + length).read(read);
+                }
+                transposed(read, length, width, out, STRIP);
             }
-            let length = rows.len();
-            for (column, read) in read.chunks_exact_mut(length.max(1)).take(width).enumerate() {
-                let start = (at + column) * self.depth + rows.start;
-                self.values.part(start..start + length).read(read);
-            }
-            transposed(read, length, width, out, STRIP);
             return;
         }
-        for (row, out) in rows.zip(out.chunks_exact_mut(STRIP)) {
-            let start = row * self.columns + at;
-            self.values.part(start..start + width).read(&mut out[..width]);
-            out[width..].fill(0.0);
+        // A row of all strips is read at a time: rows of a picture's pixels lie far apart.
+        for (i, row) in rows.enumerate() {
+            for (strip, out) in strips.clone().zip(out.chunks_exact_mut(size)) {
+                let (start, width) = (row * self.columns + strip * STRIP, width(strip));
+                let out = &mut out[i * STRIP..(i + 1) * STRIP];
+                self.values.part(start..start + width).read(&mut out[..width]);
+                out[width..].fill(0.0);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::mathematics::sigmoid;
 use super::recompute::{Recomputed, second_order, tracked};
-use super::tensors::{is_served, tensor, values};
+use super::tensors::{is_served, tensor, values, zeros};
 
 /// Values that one thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -31,7 +31,7 @@ pub(crate) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
 
 /// `out[i] = f(a[i], b[i])`, vectorised, chunks in parallel.
 fn apply(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Vec<f32> {
-    let mut out = vec![0.0_f32; a.len()];
+    let mut out = zeros(a.len());
     let chunk = |((out, a), b): ((&mut [f32], &[f32]), &[f32])| {
         pulp::Arch::new().dispatch(
             #[inline(always)]

@@ -1,8 +1,11 @@
 //! What the fast bodies ask of tensors, and how they read and make them.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::DispatchDevice;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
+use rayon::prelude::*;
 
 use crate::device::plain;
 
@@ -55,6 +58,24 @@ pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
 pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     let dims = tensor.layout().shape();
     std::array::from_fn(|axis| dims.as_slice()[axis])
+}
+
+/// Values that one thread clears at a time, 256 KiB.
+const CLEARED: usize = 1 << 16;
+
+/// Room for an operation's result, zeros. All threads clear a large one: memory that an allocator hands out again is not zero, and one
+/// thread would take as long for it as all of them for a part of the operation.
+#[expect(unsafe_code, reason = "the length of a vector whose elements are all written")]
+pub(super) fn zeros(len: usize) -> Vec<f32> {
+    if len < 8 * CLEARED {
+        return vec![0.0; len];
+    }
+    let mut zeros = Vec::with_capacity(len);
+    let room = zeros.spare_capacity_mut()[..len].par_chunks_mut(CLEARED);
+    room.for_each(|room| room.fill(MaybeUninit::new(0.0)));
+    // SAFETY: the capacity is at least `len`, and the first `len` elements were just written.
+    unsafe { zeros.set_len(len) };
+    zeros
 }
 
 /// A tensor of these values.

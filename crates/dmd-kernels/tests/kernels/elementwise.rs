@@ -35,9 +35,10 @@ fn geglu_equals_composed() {
 /// A layer and its gate in one, where it makes more than is held at a time: as in two steps.
 #[test]
 fn linear_geglu_equals_both() {
-    let (rows, input, output) = (2100, 24, 2048);
-    let x = numbers(1, [2, rows / 2, input]);
-    for turned in [true, false] {
+    for (rows, input, output, turned) in
+        [(2100, 24, 2000, true), (2100, 24, 2000, false), (700, 300, 256, true), (530, 24, 2048, false)]
+    {
+        let x = numbers(1, [2, rows / 2, input]);
         let weight = match turned {
             true => numbers::<2>(2, [output, input]).transpose(),
             false => numbers(2, [input, output]),
@@ -48,8 +49,8 @@ fn linear_geglu_equals_both() {
         assert_eq!(operations[&Operation::Linear { rows, input, output }], 1);
         assert_eq!(operations[&Operation::Geglu { rows, width: output / 2 }], 1);
         let apart = geglu(linear(&layer, x.clone()));
-        // Sums of 24 products in another order, times values up to 20.
-        together.into_data().assert_approx_eq(&apart.into_data(), Tolerance::<f32>::absolute(2e-4));
+        // Sums of up to 300 products in another order, times values up to 70.
+        together.into_data().assert_approx_eq(&apart.into_data(), Tolerance::<f32>::rel_abs(1e-5, 2e-3));
     }
 }
 
