@@ -1,14 +1,16 @@
 //! Times the hot operations at Stable Diffusion's shapes on flex: the median and the best of some runs, in milliseconds.
 //!
 //! ```text
-//! cargo run --package dmd-kernels --features flex --example speed [NAME]
+//! cargo run --package dmd-kernels --features flex --example speed [NAME [bf16]]
 //! ```
+//!
+//! With `bf16` the weights of linear layers and 1×1 convolutions are of that type.
 
 use std::time::Instant;
 
 use burn::nn::conv::Conv2dConfig;
 use burn::nn::{GroupNormConfig, LinearConfig, PaddingConfig2d};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, FloatDType, Tensor};
 use dmd_kernels::device::processor_peak;
 use dmd_kernels::{
     Activation, attention, convolution, convolution3, geglu, group_norm, linear, linear_composed,
@@ -33,9 +35,15 @@ fn time<const D: usize>(name: &str, flops: f64, run: impl Fn() -> Tensor<D>) {
     println!("{name:40} {:8.3} {:8.3} {rate}", times[RUNS / 2], times[0]);
 }
 
+/// A weight in bf16 or as it is.
+fn stored<const D: usize>(weight: Tensor<D>, brain: bool) -> Tensor<D> {
+    if brain { weight.cast(FloatDType::BF16) } else { weight }
+}
+
 fn main() {
     let device = Device::flex();
     let only = std::env::args().nth(1).unwrap_or_default();
+    let brain = std::env::args().nth(2).is_some_and(|word| word == "bf16");
     let wanted = |name: &str| name.contains(&only);
     let four = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     let three = |shape: [usize; 3]| Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), &device);
@@ -95,12 +103,12 @@ fn main() {
         ] {
             // As loaded weights are: a view of `[output, input]`.
             let mut layer = LinearConfig::new(input, output).init(&device);
-            layer.weight = layer.weight.map(|weight| weight.transpose().mul_scalar(1.0).transpose());
+            layer.weight = layer.weight.map(|weight| stored(weight.transpose().mul_scalar(1.0), brain).transpose());
             let x = three([1, rows, input]);
             let flops = 2.0 * (rows * input * output) as f64;
             time(&format!("linear {input} → {output}, {rows} rows"), flops, || linear(&layer, x.clone()));
             let (x, weight) = (x.squeeze_dim::<2>(0), layer.weight.val());
-            time("  burn's own", flops, || linear_composed(x.clone(), weight.clone(), None));
+            time("  burn's own", flops, || linear_composed(x.clone(), weight.clone().cast(FloatDType::F32), None));
         }
     }
     if wanted("convolution 3×3") {
@@ -139,7 +147,8 @@ fn main() {
         for (input, output, side) in
             [(320, 320, 64), (2560, 1280, 16), (1280, 1280, 8), (512, 256, 256), (256, 128, 512)]
         {
-            let layer = Conv2dConfig::new([input, output], [1, 1]).init(&device);
+            let mut layer = Conv2dConfig::new([input, output], [1, 1]).init(&device);
+            layer.weight = layer.weight.map(|weight| stored(weight, brain));
             let x = four([1, input, side, side]);
             let flops = 2.0 * (input * output * side * side) as f64;
             time(&format!("convolution 1×1, {input} → {output} at {side}×{side}"), flops, || {
@@ -150,7 +159,7 @@ fn main() {
     if wanted("geglu") {
         for (rows, input) in [(4096, 320), (1024, 640), (256, 1280)] {
             let mut layer = LinearConfig::new(input, 8 * input).init(&device);
-            layer.weight = layer.weight.map(|weight| weight.transpose().mul_scalar(1.0).transpose());
+            layer.weight = layer.weight.map(|weight| stored(weight.transpose().mul_scalar(1.0), brain).transpose());
             let x = three([1, rows, input]);
             let flops = 2.0 * (rows * input * 8 * input) as f64;
             let name = format!("linear with geglu {input} → {}, {rows} rows", 4 * input);

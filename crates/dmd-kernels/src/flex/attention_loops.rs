@@ -5,9 +5,10 @@
 //! Queries lie across the lanes of vectors. So keys and values are read where they are, one number for a whole vector of queries,
 //! whatever a head's width; and a query's maximum and sum are found without adding up lanes.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::disjoint::Disjoint;
+use super::instructions::arch;
 use super::mathematics::exponential;
 
 /// Queries of a block: four of the widest vectors.
@@ -76,7 +77,7 @@ struct Running {
 
 /// Runs queries with the processor's widest vectors.
 pub(super) fn attend(queries: Queries<'_, '_>) {
-    Arch::new().dispatch(queries);
+    arch().dispatch(queries);
 }
 
 #[inline(always)]
@@ -336,7 +337,7 @@ fn columns<S: Simd, const R: usize, const V: usize>(
 
 /// Rows of `keys` scores made weights, each row's sum one; what a query does not see is zero.
 pub(super) fn softmax_rows(scores: &mut [f32], keys: usize, scale: f32, visible: impl Fn(usize) -> usize) {
-    Arch::new().dispatch(
+    arch().dispatch(
         #[inline(always)]
         || {
             for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
@@ -366,7 +367,7 @@ pub(super) fn softmax_rows(scores: &mut [f32], keys: usize, scale: f32, visible:
 
 /// The gradient of the scores from that of the weights, in place of it: `w · (g − Σ w g) · scale` row by row.
 pub(super) fn softmax_gradient(weights: &[f32], gradient: &mut [f32], keys: usize, scale: f32) {
-    Arch::new().dispatch(
+    arch().dispatch(
         #[inline(always)]
         || {
             for (weights, gradient) in weights.chunks_exact(keys).zip(gradient.chunks_exact_mut(keys)) {

@@ -61,7 +61,7 @@ impl ColumnsOps for Flex {
         let (down, across) = (side(height), side(width));
         let (pixels, area, depth) = (down * across, height * width, channels * kernel * kernel);
         let mut out = zeros(batch * outputs * pixels);
-        let (x, weight, bias) = (values(&x), Stored::of(&weight).single(), values(&bias));
+        let (x, weight, bias) = (values(&x), Stored::of(&weight), values(&bias));
         let bias = if bias.is_empty() { Bias::None } else { Bias::Rows(bias) };
         let plain = kernel == 1 && stride == 1 && before + after == 0;
         let mut columns = Scratch::new(if plain { 0 } else { depth * pixels });
@@ -75,7 +75,7 @@ impl ColumnsOps for Flex {
                 });
             }
             let values = Stored::Single(if plain { x } else { &columns });
-            product(&weight, Right { values, depth, columns: pixels, turned: false }, bias, out);
+            product(weight, Right { values, depth, columns: pixels, turned: false }, bias, out);
         }
         tensor(out, [batch, outputs, down, across])
     }

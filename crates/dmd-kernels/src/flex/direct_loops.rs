@@ -1,7 +1,9 @@
 //! A 3×3 convolution of stride 1 by direct multiplication: blocks of output channels and positions live in registers,
 //! every input vector is loaded once for all of a block's channels, weights are read where they lie.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
+
+use super::instructions::arch;
 
 /// Output channels of a block: with [`WIDE`] vectors of positions they fill the registers of AVX-512.
 pub(super) const BLOCK: usize = 6;
@@ -54,7 +56,7 @@ pub(super) struct Block<'a, 'b> {
 
 /// Runs a block with the processor's widest vectors.
 pub(super) fn convolve(block: Block<'_, '_>) {
-    Arch::new().dispatch(block);
+    arch().dispatch(block);
 }
 
 impl WithSimd for Block<'_, '_> {

@@ -8,6 +8,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use super::instructions::arch;
 use super::linear::is_served_with;
 use super::mathematics::normal;
 use super::products::{Bias, Right, product};
@@ -75,7 +76,7 @@ impl GatedOps for Flex {
         let chunk = (CHUNK / columns.max(1)).max(1);
         for (x, out) in values(&x).chunks((held * depth).max(1)).zip(out.chunks_mut((held * width).max(1))) {
             let both = &mut both[..2 * out.len()];
-            product(x, right, bias, both);
+            product(Stored::Single(x), right, bias, both);
             out.par_chunks_mut(chunk * width)
                 .zip(both.par_chunks(chunk * columns))
                 .for_each(|(out, both)| forward_rows(both, out, width));
@@ -90,7 +91,7 @@ pub(crate) fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
 }
 
 fn forward_rows(both: &[f32], out: &mut [f32], width: usize) {
-    pulp::Arch::new().dispatch(
+    arch().dispatch(
         #[inline(always)]
         || {
             for (both, out) in both.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
@@ -104,7 +105,7 @@ fn forward_rows(both: &[f32], out: &mut [f32], width: usize) {
 }
 
 fn backward_rows(both: &[f32], grad: &[f32], out: &mut [f32], width: usize) {
-    pulp::Arch::new().dispatch(
+    arch().dispatch(
         #[inline(always)]
         || {
             let rows = both.chunks_exact(2 * width).zip(grad.chunks_exact(width));

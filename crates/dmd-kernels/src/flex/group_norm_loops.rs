@@ -1,5 +1,6 @@
 //! The loops over one group's numbers, vectorised by the compiler for the processor at hand.
 
+use super::instructions::arch;
 use super::mathematics::sigmoid;
 
 pub(super) struct Affine<'a> {
@@ -149,7 +150,7 @@ impl Normal {
 
 /// What one group's normalisation makes of each of its channels.
 pub(super) fn normals(x: &[f32], affine: &Affine<'_>, epsilon: f64, out: &mut [Normal]) {
-    let statistics = pulp::Arch::new().dispatch(
+    let statistics = arch().dispatch(
         #[inline(always)]
         || Statistics::of(x, epsilon),
     );
@@ -168,7 +169,7 @@ pub(super) fn forward_group(
     epsilon: f64,
     silu: bool,
 ) {
-    pulp::Arch::new().dispatch(
+    arch().dispatch(
         #[inline(always)]
         || {
             let statistics = Statistics::of(x, epsilon);
@@ -193,7 +194,7 @@ pub(super) fn forward_group(
 
 /// The gradients of one group.
 pub(super) fn backward_group(x: &[f32], grad: &[f32], affine: &Affine<'_>, epsilon: f64, out: Gradient<'_>) {
-    pulp::Arch::new().dispatch(
+    arch().dispatch(
         #[inline(always)]
         || {
             let statistics = Statistics::of(x, epsilon);

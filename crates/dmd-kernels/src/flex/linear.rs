@@ -6,10 +6,13 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::disjoint::Disjoint;
+#[cfg(target_arch = "x86_64")]
+use super::instructions::Pairs;
+use super::instructions::{Arithmetic, Single, arch};
 use super::products::{Bias, DEEP, Right, product};
 use super::scratch::Scratch;
 use super::stored::{Stored, is_read};
@@ -62,7 +65,24 @@ impl LinearOps for Flex {
         let weight = if turned { Flex::float_transpose(weight) } else { weight }.to_contiguous();
         let mut out = zeros(rows * columns);
         let (x, weight, bias) = (values(&x), Stored::of(&weight), values(&bias));
-        if turned && rows <= FEW && depth >= FEW_INPUTS {
+        let few = turned && rows <= FEW && depth >= FEW_INPUTS;
+        #[cfg(target_arch = "x86_64")]
+        if few
+            && let Some(pairs) = Pairs::of([weight, weight])
+            && let Some(weight) = weight.stored_pairs(depth)
+            && depth.is_multiple_of(2 * LANES)
+        {
+            let (x, shared) = (Stored::Single(x).pairs(pairs, depth), Disjoint::new(&mut out));
+            let (x, inputs, places) = (&*x, depth / 2, &shared);
+            weight.par_chunks(CHUNK * inputs).enumerate().for_each(|(chunk, weight)| {
+                let first = chunk * CHUNK;
+                let columns = Columns { x, weight, bias, inputs, first, outputs: columns, out: places };
+                pairs.vectorize(pairs.simd(), ColumnsOfPairs { columns, pairs });
+            });
+            drop(shared);
+            return tensor(out, [rows, columns]);
+        }
+        if few {
             let shared = Disjoint::new(&mut out);
             let size = CHUNK * depth;
             let room = || Scratch::new(if matches!(weight, Stored::Single(_)) { 0 } else { size });
@@ -70,7 +90,7 @@ impl LinearOps for Flex {
             chunks.for_each_init(room, |room, chunk| {
                 let (first, out) = (chunk * CHUNK, &shared);
                 let weight = weight.part(chunk * size..weight.len().min((chunk + 1) * size)).read_in(room);
-                Arch::new().dispatch(Columns {
+                arch().dispatch(Columns {
                     x,
                     weight,
                     bias,
@@ -82,7 +102,7 @@ impl LinearOps for Flex {
             });
         } else {
             let bias = if bias.is_empty() { Bias::None } else { Bias::Columns(bias) };
-            product(x, Right { values: weight, depth, columns, turned }, bias, &mut out);
+            product(Stored::Single(x), Right { values: weight, depth, columns, turned }, bias, &mut out);
         }
         tensor(out, [rows, columns])
     }
@@ -90,6 +110,7 @@ impl LinearOps for Flex {
 
 /// Some outputs of all rows.
 struct Columns<'a> {
+    /// Rows of `inputs` floats, or of as many pairs.
     x: &'a [f32],
     weight: &'a [f32],
     /// One of each output, or none at all.
@@ -106,20 +127,45 @@ impl WithSimd for Columns<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
+        self.run(s, Single);
+    }
+}
+
+/// Columns of pairs of bf16, whole vectors of them.
+#[cfg(target_arch = "x86_64")]
+struct ColumnsOfPairs<'a> {
+    columns: Columns<'a>,
+    pairs: Pairs,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl NullaryFnOnce for ColumnsOfPairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.columns.run(self.pairs.simd(), self.pairs);
+    }
+}
+
+impl Columns<'_> {
+    #[inline(always)]
+    fn run<S: Simd, A: Arithmetic<S>>(self, s: S, by: A) {
+        let s = (s, by);
         for (six, weight) in self.weight.chunks(OUTPUTS * self.inputs).enumerate() {
             for (four, x) in self.x.chunks(ROWS * self.inputs).enumerate() {
                 let place = (four * ROWS, self.first + six * OUTPUTS);
                 match (x.len() / self.inputs, weight.len() / self.inputs) {
-                    (ROWS, OUTPUTS) => self.block::<S, ROWS, OUTPUTS>(s, x, weight, place),
+                    (ROWS, OUTPUTS) => self.block::<S, A, ROWS, OUTPUTS>(s, x, weight, place),
                     (_, OUTPUTS) => {
                         for (i, x) in x.chunks(self.inputs).enumerate() {
-                            self.block::<S, 1, OUTPUTS>(s, x, weight, (place.0 + i, place.1));
+                            self.block::<S, A, 1, OUTPUTS>(s, x, weight, (place.0 + i, place.1));
                         }
                     }
                     _ => {
                         for (o, weight) in weight.chunks(self.inputs).enumerate() {
                             for (i, x) in x.chunks(self.inputs).enumerate() {
-                                self.block::<S, 1, 1>(s, x, weight, (place.0 + i, place.1 + o));
+                                self.block::<S, A, 1, 1>(s, x, weight, (place.0 + i, place.1 + o));
                             }
                         }
                     }
@@ -127,14 +173,12 @@ impl WithSimd for Columns<'_> {
             }
         }
     }
-}
 
-impl Columns<'_> {
     #[expect(unsafe_code, reason = "each thread has outputs of its own, see `Disjoint`")]
     #[inline(always)]
-    fn block<S: Simd, const R: usize, const O: usize>(
+    fn block<S: Simd, A: Arithmetic<S>, const R: usize, const O: usize>(
         &self,
-        s: S,
+        (s, by): (S, A),
         x: &[f32],
         weight: &[f32],
         (row, output): (usize, usize),
@@ -148,7 +192,7 @@ impl Columns<'_> {
             for (sums, x) in sums.iter_mut().zip(&x) {
                 let value = x.0[k];
                 for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = s.mul_add_e_f32s(value, weight, *sum);
+                    *sum = by.add(s, value, weight, *sum);
                 }
             }
         }

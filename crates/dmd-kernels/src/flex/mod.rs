@@ -14,6 +14,7 @@ mod disjoint;
 mod geglu;
 mod group_norm;
 mod group_norm_loops;
+mod instructions;
 mod linear;
 mod mathematics;
 mod normalised;

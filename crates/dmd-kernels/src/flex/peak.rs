@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
+
+use super::instructions::arch;
 
 /// Sums that are added to at a time: more than two units with a latency of four cycles need, and few enough for the 16 registers
 /// of AVX2 together with the two factors.
@@ -37,7 +39,7 @@ impl WithSimd for InRegisters {
 pub(crate) fn processor_peak() -> f64 {
     let trial = || {
         let start = Instant::now();
-        let found = rayon::broadcast(|_| Arch::new().dispatch(InRegisters));
+        let found = rayon::broadcast(|_| arch().dispatch(InRegisters));
         let seconds = start.elapsed().as_secs_f64();
         let lanes: usize = found.iter().map(|(sum, lanes)| if sum.is_finite() { *lanes } else { 0 }).sum();
         2.0 * (SUMS * TIMES * lanes) as f64 / seconds
@@ -52,7 +54,7 @@ mod tests {
     /// 0.5 moves to `term / (1 − factor)`, which is 1: the loop ran, in every lane.
     #[test]
     fn the_loop_converges() {
-        let (sum, lanes) = Arch::new().dispatch(InRegisters);
+        let (sum, lanes) = arch().dispatch(InRegisters);
         assert!((sum / (SUMS * lanes) as f32 - 1.0).abs() < 1e-3, "{sum} in {lanes} lanes");
         assert!(
             processor_peak() > 1e9,

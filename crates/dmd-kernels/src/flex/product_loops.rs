@@ -2,13 +2,15 @@
 
 use pulp::{NullaryFnOnce, Simd};
 
+use super::instructions::Arithmetic;
+
 /// Adds the products of `R` rows of the left matrix with `width` columns of the right one, whose rows lie `pitch` floats apart, to the
 /// sums in `rows`, or writes them there where the sums are `fresh`. Vectors reach beyond `width` where it is not a multiple of theirs.
 ///
 /// `R` rows by four vectors are to fit into the registers of AVX-512, by two vectors into those of AVX2: 6, or 12 of few columns.
 #[inline(always)]
-pub(super) fn blocks<S: Simd, const R: usize>(
-    simd: S,
+pub(super) fn blocks<S: Simd, A: Arithmetic<S>, const R: usize>(
+    (simd, by): (S, A),
     left: [&[f32]; R],
     (right, pitch): (&[f32], usize),
     mut rows: [&mut [f32]; R],
@@ -23,18 +25,19 @@ pub(super) fn blocks<S: Simd, const R: usize>(
         let rows = &mut rows;
         // Each a function of its own, so that the loop does not share its registers with its surroundings.
         match count {
-            1 => simd.vectorize(Block::<S, R, 1> { simd, left, right, pitch, rows, at, fresh }),
-            2 => simd.vectorize(Block::<S, R, 2> { simd, left, right, pitch, rows, at, fresh }),
-            3 => simd.vectorize(Block::<S, R, 3> { simd, left, right, pitch, rows, at, fresh }),
-            _ => simd.vectorize(Block::<S, R, 4> { simd, left, right, pitch, rows, at, fresh }),
+            1 => by.vectorize(simd, Block::<S, A, R, 1> { simd, by, left, right, pitch, rows, at, fresh }),
+            2 => by.vectorize(simd, Block::<S, A, R, 2> { simd, by, left, right, pitch, rows, at, fresh }),
+            3 => by.vectorize(simd, Block::<S, A, R, 3> { simd, by, left, right, pitch, rows, at, fresh }),
+            _ => by.vectorize(simd, Block::<S, A, R, 4> { simd, by, left, right, pitch, rows, at, fresh }),
         }
         at += count * lanes;
     }
 }
 
 /// `R` rows by `V` vectors of columns, from column `at` on.
-struct Block<'a, 'b, S, const R: usize, const V: usize> {
+struct Block<'a, 'b, S, A, const R: usize, const V: usize> {
     simd: S,
+    by: A,
     left: [&'a [f32]; R],
     right: &'a [f32],
     pitch: usize,
@@ -53,12 +56,14 @@ fn load<S: Simd, const V: usize>(simd: S, x: &[f32]) -> [S::f32s; V] {
     loaded
 }
 
-impl<S: Simd, const R: usize, const V: usize> NullaryFnOnce for Block<'_, '_, S, R, V> {
+impl<S: Simd, A: Arithmetic<S>, const R: usize, const V: usize> NullaryFnOnce
+    for Block<'_, '_, S, A, R, V>
+{
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        let Self { simd, left, right, pitch, rows, at, fresh } = self;
+        let Self { simd, by, left, right, pitch, rows, at, fresh } = self;
         let len = V * S::F32_LANES;
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
         if !fresh {
@@ -77,7 +82,7 @@ impl<S: Simd, const R: usize, const V: usize> NullaryFnOnce for Block<'_, '_, S,
             for (sums, left) in sums.iter_mut().zip(equal) {
                 let value = simd.splat_f32s(left[k]);
                 for (sum, vector) in sums.iter_mut().zip(vectors) {
-                    *sum = simd.mul_add_e_f32s(vector, value, *sum);
+                    *sum = by.add(simd, vector, value, *sum);
                 }
             }
         }

@@ -1,13 +1,19 @@
 //! Products of matrices whose left rows lie one after another, as activations `[rows, inputs]` and the weights of a 1×1
 //! convolution do. Large results are those of the package gemm. Its copies of both matrices do not pay for small ones; for them
 //! the right matrix alone is copied where it is used, some of its rows by [`STRIP`] columns at a time.
+//!
+//! Where one of the matrices is stored in bf16 and the processor multiplies such numbers, both are rounded to bf16 and multiplied in
+//! pairs, summed in single precision; the depth is then counted in pairs.
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{NullaryFnOnce, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::disjoint::Disjoint;
+#[cfg(target_arch = "x86_64")]
+use super::instructions::Pairs;
+use super::instructions::{Arithmetic, Single, arch};
 use super::product_loops::blocks;
 use super::scratch::Scratch;
 use super::stored::Stored;
@@ -54,29 +60,62 @@ pub(super) enum Bias<'a> {
 }
 
 /// `left · right + bias` into `out: [rows, columns]`, for `left: [rows, depth]`.
-pub(super) fn product(left: &[f32], right: Right<'_>, bias: Bias<'_>, out: &mut [f32]) {
+pub(super) fn product(left: Stored<'_>, right: Right<'_>, bias: Bias<'_>, out: &mut [f32]) {
     if out.is_empty() {
         return;
     }
-    let rows = out.len() / right.columns;
-    if out.len() >= LARGE && right.depth >= DEEP {
-        return large(left, right, bias, out);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(pairs) = Pairs::of([left, right.values]) {
+        let depth = right.depth.div_ceil(2);
+        let left = left.pairs(pairs, right.depth);
+        return by_strips(&left, right, depth, Operands::Pairs(pairs), bias, out);
     }
+    let left = left.single();
+    if out.len() >= LARGE && right.depth >= DEEP {
+        return large(&left, right, bias, out);
+    }
+    by_strips(&left, right, right.depth, Operands::Single, bias, out);
+}
+
+/// What is multiplied.
+#[derive(Debug, Clone, Copy)]
+enum Operands {
+    Single,
+    #[cfg(target_arch = "x86_64")]
+    Pairs(Pairs),
+}
+
+/// [`product`] of a left matrix of floats or pairs, `[rows, depth]`.
+fn by_strips(
+    left: &[f32],
+    right: Right<'_>,
+    depth: usize,
+    operands: Operands,
+    bias: Bias<'_>,
+    out: &mut [f32],
+) {
+    let rows = out.len() / right.columns;
     let (strips, chunks) = (right.columns.div_ceil(STRIP), rows.div_ceil(CHUNK));
     // Equal chunks, whole blocks of rows but for the last, and enough jobs for all threads.
     let chunk = rows.div_ceil(chunks).next_multiple_of(ROWS);
-    let alone = rows * right.columns * right.depth < ALONE;
+    let alone = rows * right.columns * depth < ALONE;
     let jobs = if alone { 1 } else { 4 * rayon::current_num_threads() };
     let groups = strips.div_ceil(WIDE).max(jobs.div_ceil(chunks)).min(strips);
     let out = Disjoint::new(out);
-    let depth = right.depth.min(DEPTH);
-    let room = || Scratch::new((strips.div_ceil(groups) * depth + ROWS + depth) * STRIP);
+    let part = depth.min(DEPTH);
+    // Beside a part of a strip as it is read, pairs need two rows.
+    let room = || Scratch::new((strips.div_ceil(groups) * part + ROWS + part) * STRIP + 2 * DEPTH);
     let run = |room: &mut Scratch, job: usize| {
         let (part, group) = (job / groups, job % groups);
         let first = part * chunk;
         let strips = group * strips / groups..(group + 1) * strips / groups;
         let count = chunk.min(rows.saturating_sub(first));
-        Arch::new().dispatch(Job { left, right, bias, out: &out, first, count, strips, room });
+        let job = Job { left, right, depth, bias, out: &out, first, count, strips, room };
+        match operands {
+            Operands::Single => arch().dispatch(job),
+            #[cfg(target_arch = "x86_64")]
+            Operands::Pairs(pairs) => pairs.vectorize(pairs.simd(), JobOfPairs { job, pairs }),
+        }
     };
     if alone {
         let mut room = room();
@@ -136,6 +175,8 @@ fn large(left: &[f32], right: Right<'_>, bias: Bias<'_>, out: &mut [f32]) {
 struct Job<'a> {
     left: &'a [f32],
     right: Right<'a>,
+    /// Floats or pairs of a row of the left matrix.
+    depth: usize,
     bias: Bias<'a>,
     out: &'a Disjoint<'a>,
     first: usize,
@@ -150,15 +191,56 @@ impl WithSimd for Job<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { left, right, bias, out, first, count, strips, room } = self;
-        let deep = right.depth.min(DEPTH) * STRIP;
+        let pack = |right: Right<'_>, rows, strips, read: &mut [f32], out: &mut [f32]| {
+            right.pack(rows, strips, read, out);
+        };
+        self.run(simd, Single, pack);
+    }
+}
+
+/// A job of pairs.
+#[cfg(target_arch = "x86_64")]
+struct JobOfPairs<'a> {
+    job: Job<'a>,
+    pairs: Pairs,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl NullaryFnOnce for JobOfPairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { job, pairs } = self;
+        job.run(
+            pairs.simd(),
+            pairs,
+            #[inline(always)]
+            |right: Right<'_>, rows, strips, read: &mut [f32], out: &mut [f32]| {
+                right.pack_pairs(pairs, rows, strips, read, out);
+            },
+        );
+    }
+}
+
+impl Job<'_> {
+    /// Multiplies what `pack` puts into strips.
+    #[inline(always)]
+    fn run<S: Simd, A: Arithmetic<S>>(
+        self,
+        simd: S,
+        by: A,
+        pack: impl Fn(Right<'_>, Range<usize>, Range<usize>, &mut [f32], &mut [f32]),
+    ) {
+        let Self { left, right, depth: whole, bias, out, first, count, strips, room } = self;
+        let deep = whole.min(DEPTH) * STRIP + 2 * DEPTH;
         let (all, rest) = room.split_at_mut(room.len() - deep - ROWS * STRIP);
         let (narrow, read) = rest.split_at_mut(ROWS * STRIP);
-        let parts = right.depth.div_ceil(DEPTH).max(1);
+        let parts = whole.div_ceil(DEPTH).max(1);
         for part in 0..parts {
-            let depth = part * right.depth / parts..(part + 1) * right.depth / parts;
+            let depth = part * whole / parts..(part + 1) * whole / parts;
             let size = depth.len() * STRIP;
-            right.pack(depth.clone(), strips.clone(), read, all);
+            pack(right, depth.clone(), strips.clone(), read, all);
             let mut row = first;
             while row < first + count {
                 let rows = match first + count - row {
@@ -170,11 +252,11 @@ impl WithSimd for Job<'_> {
                     let packed = &all[i * size..(i + 1) * size];
                     let bias = if part == 0 { Some(bias) } else { None };
                     let place =
-                        Place { left, right, out, bias, row, at: strip * STRIP, depth: depth.clone() };
+                        Place { left, right, whole, out, bias, row, at: strip * STRIP, depth: depth.clone() };
                     match rows {
-                        1 => place.add::<S, 1>(simd, packed, narrow),
-                        4 => place.add::<S, 4>(simd, packed, narrow),
-                        _ => place.add::<S, ROWS>(simd, packed, narrow),
+                        1 => place.add::<S, A, 1>((simd, by), packed, narrow),
+                        4 => place.add::<S, A, 4>((simd, by), packed, narrow),
+                        _ => place.add::<S, A, ROWS>((simd, by), packed, narrow),
                     }
                 }
                 row += rows;
@@ -214,12 +296,77 @@ impl Right<'_> {
             }
         }
     }
+
+    /// As [`Self::pack`], rows in pairs, of which `rows` counts; `read` has room for those of a strip and two rows.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn pack_pairs(
+        &self,
+        by: Pairs,
+        rows: Range<usize>,
+        strips: Range<usize>,
+        read: &mut [f32],
+        out: &mut [f32],
+    ) {
+        let width = |strip: usize| STRIP.min(self.columns - strip * STRIP);
+        let (size, length) = (rows.len() * STRIP, rows.len());
+        if self.turned {
+            let stored = self.values.stored_pairs(self.depth);
+            let (turned, read) = read.split_at_mut(length * STRIP);
+            for (strip, out) in strips.zip(out.chunks_exact_mut(size.max(1))) {
+                let (at, width) = (strip * STRIP, width(strip));
+                if let Some(pairs) = stored {
+                    let stride = self.depth / 2;
+                    transposed(&pairs[at * stride + rows.start..], stride, width, out, STRIP);
+                    continue;
+                }
+                for (column, turned) in turned.chunks_exact_mut(length.max(1)).take(width).enumerate() {
+                    let start = (at + column) * self.depth;
+                    let ends = [2 * rows.start, self.depth.min(2 * rows.end)].map(|end| start + end);
+                    by.paired(self.values.part(ends[0]..ends[1]).read_in(read), turned);
+                }
+                transposed(turned, length, width, out, STRIP);
+            }
+            return;
+        }
+        let (first, second) = read.split_at_mut(STRIP);
+        for (i, row) in rows.enumerate() {
+            for (strip, out) in strips.clone().zip(out.chunks_exact_mut(size)) {
+                let (start, width) = (2 * row * self.columns + strip * STRIP, width(strip));
+                let out = &mut out[i * STRIP..(i + 1) * STRIP];
+                let first = self.values.part(start..start + width).read_in(first);
+                if 2 * row + 1 == self.depth {
+                    second[..width].fill(0.0);
+                    together(first, &second[..width], out);
+                } else {
+                    let start = start + self.columns;
+                    together(first, self.values.part(start..start + width).read_in(second), out);
+                }
+                out[width..].fill(0.0);
+            }
+        }
+    }
+}
+
+/// Values of two rows, rounded to bf16 (ties to even), in pairs.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn together(first: &[f32], second: &[f32], out: &mut [f32]) {
+    let rounded = |value: f32| {
+        let bits = value.to_bits();
+        bits.wrapping_add(0x7fff + (bits >> 16 & 1))
+    };
+    for ((out, first), second) in out.iter_mut().zip(first).zip(second) {
+        *out = f32::from_bits(rounded(*first) >> 16 | rounded(*second) & 0xffff_0000);
+    }
 }
 
 /// Some rows of a strip of the result, and the part of the depth that is added to them.
 struct Place<'a> {
     left: &'a [f32],
     right: Right<'a>,
+    /// Floats or pairs of a row of the left matrix.
+    whole: usize,
     out: &'a Disjoint<'a>,
     /// What the sums start from; `None` where they were started before.
     bias: Option<Bias<'a>>,
@@ -232,8 +379,8 @@ impl Place<'_> {
     /// Adds the products of `R` rows with a part of a strip.
     #[expect(unsafe_code, reason = "each job has rows and columns of its own, see `product`")]
     #[inline(always)]
-    fn add<S: Simd, const R: usize>(self, simd: S, packed: &[f32], narrow: &mut [f32]) {
-        let Right { depth: stride, columns, .. } = self.right;
+    fn add<S: Simd, A: Arithmetic<S>, const R: usize>(self, by: (S, A), packed: &[f32], narrow: &mut [f32]) {
+        let (stride, columns) = (self.whole, self.right.columns);
         let width = STRIP.min(columns - self.at);
         let mut left: [&[f32]; R] = [&[]; R];
         let mut rows: [&mut [f32]; R] = std::array::from_fn(|_| Default::default());
@@ -244,7 +391,7 @@ impl Place<'_> {
         }
         if width == STRIP {
             self.start(&mut rows);
-            blocks(simd, left, (packed, STRIP), rows, STRIP, false);
+            blocks(by, left, (packed, STRIP), rows, STRIP, false);
             return;
         }
         // Whole vectors reach beyond the result's columns.
@@ -254,7 +401,7 @@ impl Place<'_> {
             room[..width].copy_from_slice(row);
             *wide = room;
         }
-        blocks(simd, left, (packed, STRIP), wide, width, false);
+        blocks(by, left, (packed, STRIP), wide, width, false);
         for (row, room) in rows.iter_mut().zip(narrow.chunks_exact(STRIP)) {
             row.copy_from_slice(&room[..width]);
         }
@@ -276,6 +423,8 @@ impl Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
 
     /// Whole numbers, whose sums are exact in any order.
@@ -300,6 +449,8 @@ mod tests {
             let (left, right) = (numbers(rows * depth, 1), numbers(depth * columns, 2));
             let turned: Vec<f32> =
                 (0..columns * depth).map(|i| right[i % depth * columns + i / depth]).collect();
+            let half = |x: &[f32]| -> Vec<bf16> { x.iter().map(|x| bf16::from_f32(*x)).collect() };
+            let [left_half, right_half, turned_half] = [&left, &right, &turned].map(|x| half(x));
             let (of_rows, of_columns) = (numbers(rows, 3), numbers(columns, 4));
             for bias in [Bias::None, Bias::Rows(&of_rows), Bias::Columns(&of_columns)] {
                 let expected = |row: usize, column: usize| {
@@ -311,10 +462,18 @@ mod tests {
                     (0..depth).map(|k| left[row * depth + k] * right[k * columns + column]).sum::<f32>()
                         + start
                 };
-                for (values, turned) in [(&right, false), (&turned, true)] {
-                    let values = Stored::Single(values);
+                // The numbers are exact in bf16 too.
+                let single = Stored::Single(&left);
+                for (left, values, turned) in [
+                    (single, Stored::Single(&right), false),
+                    (single, Stored::Single(&turned), true),
+                    (single, Stored::Brain(&right_half), false),
+                    (single, Stored::Brain(&turned_half), true),
+                    (Stored::Brain(&left_half), Stored::Single(&right), false),
+                    (Stored::Brain(&left_half), Stored::Single(&turned), true),
+                ] {
                     let mut out = vec![f32::NAN; rows * columns];
-                    product(&left, Right { values, depth, columns, turned }, bias, &mut out);
+                    product(left, Right { values, depth, columns, turned }, bias, &mut out);
                     for (i, value) in out.iter().enumerate() {
                         let right = expected(i / columns, i % columns);
                         assert_eq!(

@@ -9,6 +9,8 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::instructions::Pairs;
 use super::scratch::Scratch;
 
 /// The elements of a contiguous tensor.
@@ -82,6 +84,38 @@ impl<'a> Stored<'a> {
         let room = &mut room[..self.len()];
         self.read(room);
         room
+    }
+
+    /// The bits of rows of `depth` values as pairs, where they are stored in bf16 and rows are whole pairs.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn stored_pairs(&self, depth: usize) -> Option<&'a [f32]> {
+        match self {
+            Self::Brain(values) if depth.is_multiple_of(2) => {
+                pulp::bytemuck::try_cast_slice(values.reinterpret_cast()).ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// Rows of `depth` values as pairs of bf16, the last with zero where the depth is odd.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn pairs(&self, by: Pairs, depth: usize) -> Values<'a> {
+        if let Some(pairs) = self.stored_pairs(depth) {
+            return Values::Stored(pairs);
+        }
+        let (rows, half) = (self.len() / depth.max(1), depth.div_ceil(2));
+        let mut room = Scratch::new(rows * half);
+        let some = (CHUNK / depth.max(1)).max(1);
+        room.par_chunks_mut((some * half).max(1)).enumerate().for_each_init(
+            || vec![0.0; if matches!(self, Self::Single(_)) { 0 } else { depth }],
+            |read, (i, out)| {
+                for (row, out) in out.chunks_exact_mut(half).enumerate() {
+                    let start = (i * some + row) * depth;
+                    by.paired(self.part(start..start + depth).read_in(read), out);
+                }
+            },
+        );
+        Values::Read(room)
     }
 
     /// All values in single precision, read by all threads where they are not stored so.

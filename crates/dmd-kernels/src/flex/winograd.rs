@@ -6,12 +6,12 @@
 //! that memory sees input, weights and output once each. Weights are transformed on every call: kept, they would take
 //! four times the model's memory, and the transform costs a few percent where this algorithm is used.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::direct_loops::WeightLayout;
 use super::disjoint::Disjoint;
 use super::group_norm_loops::Normal;
+use super::instructions::arch;
 use super::scratch::Scratch;
 use super::stored::Stored;
 use super::winograd_loops::{Inverse, LANES, POINTS, Plane, ROWS, Tiles, Weights, spread};
@@ -91,7 +91,7 @@ pub(super) fn convolve(
     let six_size = POINTS * ROWS * spread(channels);
     let transform = |six: usize, turned: &mut [f32], out: &mut [f32]| {
         let first = six * ROWS;
-        Arch::new().dispatch(Weights { weights, layout, first, outputs, channels, turned, out });
+        arch().dispatch(Weights { weights, layout, first, outputs, channels, turned, out });
     };
     let turned = || Scratch::new((ROWS + 1) * 9 * spread(channels));
     // Where the input comes in several parts, weights are transformed once for all of them.
@@ -178,7 +178,7 @@ impl Part {
             for row in start..self.last.div_ceil(across) {
                 let plane = row / down * channels + channel;
                 let values = &x[plane * area..][..area];
-                Arch::new().dispatch(Tiles {
+                arch().dispatch(Tiles {
                     plane: Plane { values, height, width, doubled },
                     normal: normal.map(|normal| normal[plane]),
                     follows: row > start && row % down > 0,
@@ -200,7 +200,7 @@ impl Part {
     fn multiply(&self, points: &[f32], (weights, six, sixes): (&[f32], usize, usize), products: &mut [f32]) {
         let (channels, panel) = (self.shape.channels, self.panel);
         for point in 0..POINTS {
-            Arch::new().dispatch(Product {
+            arch().dispatch(Product {
                 weights: &weights[point * ROWS * spread(channels)..],
                 stride: six,
                 sixes,
@@ -242,7 +242,7 @@ impl Part {
                     // SAFETY: tiles do not overlap, and a tile of a channel is one job's.
                     unsafe { out.part(at, len) }
                 });
-                Arch::new().dispatch(Inverse {
+                arch().dispatch(Inverse {
                     points: &products[(channel - start) * self.panel + tile - from..],
                     step,
                     tiles,

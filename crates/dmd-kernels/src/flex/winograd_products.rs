@@ -2,6 +2,7 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::instructions::Single;
 use super::product_loops::blocks;
 use super::winograd_loops::{ROWS, spread};
 
@@ -54,5 +55,5 @@ fn rows<'a, S: Simd, const R: usize>(
     let left = std::array::from_fn(|r| row(first + r));
     let mut rest = out.chunks_exact_mut(panel);
     let out: [&mut [f32]; R] = std::array::from_fn(|_| rest.next().unwrap_or_default());
-    blocks(simd, left, (points, panel), out, panel, true);
+    blocks((simd, Single), left, (points, panel), out, panel, true);
 }
