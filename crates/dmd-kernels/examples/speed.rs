@@ -4,16 +4,16 @@
 //! cargo run --package dmd-kernels --features flex --example speed [NAME [bf16]]
 //! ```
 //!
-//! With `bf16` the weights of linear layers and 1×1 convolutions are of that type.
+//! With `bf16` the weights of linear layers and 1×1 convolutions are of that type, and attention is between such layers.
 
 use std::time::Instant;
 
 use burn::nn::conv::Conv2dConfig;
 use burn::nn::{GroupNormConfig, LinearConfig, PaddingConfig2d};
-use burn::tensor::{Device, Distribution, FloatDType, Tensor};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 use dmd_kernels::device::processor_peak;
 use dmd_kernels::{
-    Activation, attention, convolution, convolution3, geglu, group_norm, linear, linear_composed,
+    Activation, attention_between, convolution, convolution3, geglu, group_norm, linear, linear_composed,
     linear_geglu, normalised_convolution,
 };
 
@@ -72,6 +72,7 @@ fn main() {
         }
     }
     if wanted("attention") {
+        let weights = if brain { DType::BF16 } else { DType::F32 };
         for (queries, keys, heads, width) in [
             (4096, 4096, 8, 40),
             (1024, 1024, 8, 80),
@@ -84,7 +85,7 @@ fn main() {
             let (q, kv) = (three([1, queries, heads * width]), three([1, keys, heads * width]));
             let flops = 4.0 * (queries * keys * heads * width) as f64;
             time(&format!("attention {queries} to {keys}, {heads} heads of {width}"), flops, || {
-                attention(q.clone(), kv.clone(), kv.clone(), heads, false)
+                attention_between(weights, q.clone(), kv.clone(), kv.clone(), heads)
             });
         }
     }

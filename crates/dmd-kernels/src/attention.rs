@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::nn::Linear;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, FloatDType, Tensor};
 use burn::tensor::ops::AttentionModuleOptions;
 
 use crate::Operation;
@@ -18,6 +18,26 @@ use crate::recording::note;
 ///
 /// If `heads` does not divide the columns, or `k` and `v` are not of one shape that fits `q`.
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+    noted(FloatDType::F32.into(), [q, k, v], heads, causal)
+}
+
+/// [`attention`] to all keys, between layers whose weights have the type `weights`: where that is bf16, flex multiplies in bf16 as it does
+/// in those layers.
+///
+/// # Panics
+///
+/// As [`attention`].
+pub fn attention_between(
+    weights: DType,
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    heads: usize,
+) -> Tensor<3> {
+    noted(weights, [q, k, v], heads, false)
+}
+
+fn noted(weights: DType, [q, k, v]: [Tensor<3>; 3], heads: usize, causal: bool) -> Tensor<3> {
     let ([batch, queries, columns], [k_batch, keys, k_columns]) = (q.dims(), k.dims());
     assert!(heads > 0 && columns.is_multiple_of(heads), "{heads} heads do not divide {columns} columns");
     assert_eq!([batch, columns], [k_batch, k_columns], "queries and keys have one batch and one width");
@@ -25,15 +45,14 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal:
     assert!(keys > 0, "there is a key to attend to");
     let width = columns / heads;
     let _span = note(|| Operation::Attention { batch, heads, queries, keys, width, causal });
-    computed(q, k, v, heads, causal)
+    computed(weights, [q, k, v], heads, causal)
 }
 
-fn computed(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
-    fast!(attention([&q, &k, &v], heads, causal));
-    fast!(widened(&q, || {
-        let [q, k, v] = [&q, &k, &v].map(crate::flex::single);
-        computed(q, k, v, heads, causal)
-    }));
+fn computed(weights: DType, [q, k, v]: [Tensor<3>; 3], heads: usize, causal: bool) -> Tensor<3> {
+    fast!(attention([&q, &k, &v], heads, causal, weights == DType::BF16));
+    fast!(widened(&q, || computed(weights, [&q, &k, &v].map(crate::flex::single), heads, causal)));
+    #[cfg(not(feature = "flex"))]
+    let _ = weights;
     if q.is_autodiff() || k.is_autodiff() || v.is_autodiff() {
         return attention_recomputed(q, k, v, heads, causal);
     }

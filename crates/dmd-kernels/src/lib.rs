@@ -59,7 +59,7 @@ mod segment;
 mod silu;
 
 pub use adamw::{AdamWStep, adamw, adamw_composed};
-pub use attention::{attention, attention_composed, attention_recomputed};
+pub use attention::{attention, attention_between, attention_composed, attention_recomputed};
 pub use convolution::{
     convolution, convolution3, convolution3_composed, doubled, doubled_convolution, normalised_convolution,
 };

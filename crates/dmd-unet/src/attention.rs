@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use dmd_kernels::{Activation, attention, convolution, layer_norm, linear, linear_geglu};
+use dmd_kernels::{Activation, attention_between, convolution, layer_norm, linear, linear_geglu};
 
 use crate::block::Attend;
 use crate::cost::{self, Cost};
@@ -46,12 +46,12 @@ impl Attention {
 
     /// `x: [batch, n, channels]` attends to `context: [batch, m, width]`.
     fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
-        let out = attention(
+        let out = attention_between(
+            self.to_q.weight.dtype(),
             linear(&self.to_q, x),
             linear(&self.to_k, context.clone()),
             linear(&self.to_v, context),
             self.num_heads,
-            false,
         );
         self.to_out.iter().fold(out, |out, layer| linear(layer, out))
     }
@@ -253,12 +253,12 @@ impl PositionAttention {
         let normal = apply_norm(&self.group_norm, x.clone(), Activation::Identity)
             .reshape([batch, channels, height * width])
             .swap_dims(1, 2);
-        let out = attention(
+        let out = attention_between(
+            self.to_q.weight.dtype(),
             linear(&self.to_q, normal.clone()),
             linear(&self.to_k, normal.clone()),
             linear(&self.to_v, normal),
             self.num_heads,
-            false,
         );
         let out = self.to_out.iter().fold(out, |out, layer| linear(layer, out));
         out.swap_dims(1, 2).reshape(shape) + x

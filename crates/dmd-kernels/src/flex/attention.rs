@@ -9,12 +9,22 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::attention_loops::attend_in_pairs;
 use super::attention_loops::{BLOCK, Head, Queries, Workspace, attend, softmax_gradient, softmax_rows};
 use super::disjoint::Disjoint;
+#[cfg(target_arch = "x86_64")]
+use super::instructions::{Arithmetic, Pairs};
+#[cfg(target_arch = "x86_64")]
+use super::products::Together;
 use super::recompute::{Recomputed, second_order, tracked};
+#[cfg(target_arch = "x86_64")]
+use super::scratch::Scratch;
+#[cfg(target_arch = "x86_64")]
+use super::stored::Stored;
 use super::tensors::{dims, is_served, tensor, values, zeros};
 
-/// Attention as an operation of a backend. `causal` is 1 or 0.
+/// Attention as an operation of a backend. `causal` is 1 or 0, and so is `brain`: whether to multiply in bf16.
 #[backend_extension(Flex, Autodiff)]
 pub trait AttentionOps: Backend {
     /// `softmax(q kᵀ / √width) v` of `[batch, rows, heads · width]` each.
@@ -24,6 +34,7 @@ pub trait AttentionOps: Backend {
         v: FloatTensor<Self>,
         heads: usize,
         causal: usize,
+        brain: usize,
     ) -> FloatTensor<Self>;
 
     /// Gradients of `q`, `k` and `v`, given the output's.
@@ -38,10 +49,17 @@ pub trait AttentionOps: Backend {
 }
 
 /// [`crate::attention()`], where the tensors are on flex in a float type that is served.
-pub(crate) fn attention([q, k, v]: [&Tensor<3>; 3], heads: usize, causal: bool) -> Option<Tensor<3>> {
+pub(crate) fn attention(
+    [q, k, v]: [&Tensor<3>; 3],
+    heads: usize,
+    causal: bool,
+    brain: bool,
+) -> Option<Tensor<3>> {
     is_served(q).then(|| {
+        let tracked = [q, k, v].into_iter().any(Tensor::is_autodiff);
+        let [causal, brain] = [causal, brain && !tracked].map(usize::from);
         let [q, k, v] = [q, k, v].map(|x| x.clone().into_dispatch());
-        Tensor::from_dispatch(Dispatch::heads_attention(q, k, v, heads, usize::from(causal)))
+        Tensor::from_dispatch(Dispatch::heads_attention(q, k, v, heads, causal, brain))
     })
 }
 
@@ -50,6 +68,21 @@ const CHUNK: usize = 4 * BLOCK;
 const WIDE_CHUNK: usize = 2 * BLOCK;
 /// Queries whose scores the gradient holds at a time.
 const ROWS: usize = 256;
+
+/// Rows of each of `m` rows in pairs, the last with zeros where their number is odd.
+#[cfg(target_arch = "x86_64")]
+fn rows_in_pairs(by: Pairs, x: &[f32], columns: usize, m: usize) -> Scratch {
+    let half = m.div_ceil(2);
+    let mut room = Scratch::new(x.len() / (m * columns) * half * columns);
+    let zeros = vec![0.0; columns];
+    room.par_chunks_mut(columns).with_min_len(16).enumerate().for_each(|(i, out)| {
+        let (sample, row) = (i / half, i % half * 2);
+        let rows = &x[(sample * m + row) * columns..];
+        let second = if row + 1 < m { &rows[columns..2 * columns] } else { &zeros };
+        by.vectorize(by.simd(), Together { first: &rows[..columns], second, out });
+    });
+    room
+}
 
 fn scale(width: usize) -> f32 {
     1.0 / (width as f32).sqrt()
@@ -67,6 +100,7 @@ impl AttentionOps for Flex {
         v: FlexTensor,
         heads: usize,
         causal: usize,
+        brain: usize,
     ) -> FlexTensor {
         let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
         let ([batch, n, columns], [_, m, _]): ([usize; 3], [usize; 3]) = (dims(&q), dims(&k));
@@ -76,6 +110,15 @@ impl AttentionOps for Flex {
         if out.is_empty() {
             return tensor(out, shape);
         }
+        #[cfg(target_arch = "x86_64")]
+        let pairs = (brain == 1 && causal == 0 && width.is_multiple_of(2)).then(Pairs::try_new).flatten();
+        #[cfg(target_arch = "x86_64")]
+        let paired = pairs.map(|pairs| {
+            let keys = Stored::Single(values(&k)).pairs(pairs, columns);
+            (keys, rows_in_pairs(pairs, values(&v), columns, m))
+        });
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = brain;
         let chunk = if width > 256 { WIDE_CHUNK } else { CHUNK };
         let chunks = n.div_ceil(chunk);
         let places = Disjoint::new(&mut out);
@@ -85,7 +128,16 @@ impl AttentionOps for Flex {
             let (sample, at, first) = (head / heads, head % heads * width, part * chunk);
             let start = (sample * n + first) * columns + at;
             let [keys, rows] = [&k, &v].map(|x| &values(x)[sample * m * columns..][at..m * columns]);
-            attend(Queries {
+            #[cfg(target_arch = "x86_64")]
+            let (pairs, [keys, rows]) = match &paired {
+                Some((k, v)) => {
+                    let (keys, rows) = (m * columns / 2, m.div_ceil(2) * columns);
+                    let keys = &k[sample * keys..][at / 2..keys];
+                    (pairs, [keys, &v[sample * rows..][at..rows]])
+                }
+                None => (None, [keys, rows]),
+            };
+            let queries = Queries {
                 head: Head { keys, values: rows, stride: columns, count: m, width },
                 queries: &values(&q)[start..],
                 out: &places,
@@ -94,7 +146,12 @@ impl AttentionOps for Flex {
                 scale: scale(width),
                 visible: if causal == 1 { first + 1 } else { m },
                 workspace,
-            });
+            };
+            #[cfg(target_arch = "x86_64")]
+            if let Some(pairs) = pairs {
+                return attend_in_pairs(queries, pairs);
+            }
+            attend(queries);
         });
         tensor(out, shape)
     }
@@ -173,7 +230,7 @@ struct Attention {
 
 impl<B: AttentionOps> Recomputed<B, 3> for Attention {
     fn forward(&self, [q, k, v]: [FloatTensor<B>; 3]) -> FloatTensor<B> {
-        B::heads_attention(q, k, v, self.heads, self.causal)
+        B::heads_attention(q, k, v, self.heads, self.causal, 0)
     }
 
     fn backward(
@@ -194,6 +251,7 @@ impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
         v: FloatTensor<Self>,
         heads: usize,
         causal: usize,
+        _: usize,
     ) -> FloatTensor<Self> {
         tracked::<B, C, _, 3>(Attention { heads, causal }, [q, k, v])
     }

@@ -5,10 +5,14 @@
 //! Queries lie across the lanes of vectors. So keys and values are read where they are, one number for a whole vector of queries,
 //! whatever a head's width; and a query's maximum and sum are found without adding up lanes.
 
+#[cfg(target_arch = "x86_64")]
+use pulp::NullaryFnOnce;
 use pulp::{Simd, WithSimd};
 
 use super::disjoint::Disjoint;
-use super::instructions::arch;
+#[cfg(target_arch = "x86_64")]
+use super::instructions::Pairs;
+use super::instructions::{Arithmetic, Single, arch};
 use super::mathematics::exponential;
 
 /// Queries of a block: four of the widest vectors.
@@ -22,7 +26,8 @@ const ROWS: usize = 6;
 /// Floats of the widest vectors.
 const LANES: usize = 16;
 
-/// One head's keys and values, where they lie.
+/// One head's keys and values, where they lie: floats, or pairs of bf16. In pairs keys lie as `[count, stride / 2]`, values as
+/// `[count / 2, stride]`, two rows in one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head<'a> {
     /// Rows of `stride` floats; a key is the first `width` of its row.
@@ -100,35 +105,61 @@ impl WithSimd for Queries<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match S::F32_LANES {
-            16 => self.attend::<S, 4>(simd),
-            _ => self.attend::<S, 2>(simd),
+            16 => self.attend::<S, Single, 4, 1>((simd, Single)),
+            _ => self.attend::<S, Single, 2, 1>((simd, Single)),
         }
     }
 }
 
+/// Runs queries by products of pairs; every query sees every key.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn attend_in_pairs(queries: Queries<'_, '_>, pairs: Pairs) {
+    pairs.vectorize(pairs.simd(), InPairs { queries, pairs });
+}
+
+#[cfg(target_arch = "x86_64")]
+struct InPairs<'a, 'b> {
+    queries: Queries<'a, 'b>,
+    pairs: Pairs,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl NullaryFnOnce for InPairs<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.queries.attend::<_, _, 4, 2>((self.pairs.simd(), self.pairs));
+    }
+}
+
 impl Queries<'_, '_> {
-    /// With `V` vectors of queries in registers.
+    /// With `V` vectors of queries in registers, and `P` values in the place of one: 1, or 2 in pairs.
     #[expect(unsafe_code, reason = "each job has places of its own, see `Queries::out`")]
     #[inline(always)]
-    fn attend<S: Simd, const V: usize>(self, simd: S) {
+    fn attend<S: Simd, A: Arithmetic<S>, const V: usize, const P: usize>(self, by: (S, A)) {
         let Self { head, queries, out, start, count, scale, visible, workspace } = self;
         let Workspace { scores, sums, scaled, running } = workspace;
         let (blocks, size) = (count.div_ceil(BLOCK), head.width * BLOCK);
+        let packed = size / P;
         let tile = if head.width > 256 { WIDE_TILE } else { TILE };
         scores.resize(TILE * BLOCK, 0.0);
         sums.clear();
         sums.resize(blocks * size, 0.0);
         // Absent queries of the last block are computed as zeros and not written.
         scaled.clear();
-        scaled.resize(blocks * size, 0.0);
+        scaled.resize(blocks * packed, 0.0);
         running.clear();
         let nothing = [f32::NEG_INFINITY; BLOCK];
         running.resize(blocks, Running { largest: nothing, total: [0.0; BLOCK], kept: [0.0; BLOCK] });
         let scale = scale * std::f32::consts::LOG2_E;
         for (i, row) in queries.chunks(head.stride).take(count).enumerate() {
-            let scaled = &mut scaled[i / BLOCK * size + i % BLOCK..];
-            for (value, scaled) in row[..head.width].iter().zip(scaled.iter_mut().step_by(BLOCK)) {
-                *scaled = value * scale;
+            let scaled = &mut scaled[i / BLOCK * packed + i % BLOCK..];
+            for (values, scaled) in row[..head.width].chunks_exact(P).zip(scaled.iter_mut().step_by(BLOCK)) {
+                *scaled = match values {
+                    [first, second] => pair(first * scale, second * scale),
+                    _ => values[0] * scale,
+                };
             }
         }
         let seen = head.count.min(visible + count - 1);
@@ -142,11 +173,16 @@ impl Queries<'_, '_> {
                 }
                 let keys = tile.min(last - first);
                 let scores = &mut scores[..keys * BLOCK];
-                products::<S, V>(simd, head, &scaled[block * size..(block + 1) * size], scores, first);
+                let scaled = &scaled[block * packed..(block + 1) * packed];
+                products::<S, A, V, P>(by, head, scaled, scores, first);
                 hide(scores, f32::NEG_INFINITY, first, visible);
-                running.add::<S, V>(simd, scores);
-                hide(scores, 0.0, first, visible);
-                weighted::<S, V>(simd, head, scores, &running.kept, &mut sums[block * size..][..size], first);
+                running.add::<S, V, P>(by.0, scores);
+                if P == 1 {
+                    hide(scores, 0.0, first, visible);
+                }
+                let scores = &scores[..keys.div_ceil(P) * BLOCK];
+                let sums = &mut sums[block * size..][..size];
+                weighted::<S, A, V, P>(by, head, scores, &running.kept, sums, first);
             }
         }
         for i in 0..count {
@@ -171,9 +207,9 @@ fn hide(scores: &mut [f32], value: f32, first: usize, visible: usize) {
 }
 
 impl Running {
-    /// Turns a tile's scores into weights, and notes what is left of the sums before it where a larger score has come.
+    /// Turns a tile's scores into weights, in pairs of keys those of the first half of the places where `P` is 2, and notes what is left of the sums before it where a larger score has come.
     #[inline(always)]
-    fn add<S: Simd, const V: usize>(&mut self, simd: S, scores: &mut [f32]) {
+    fn add<S: Simd, const V: usize, const P: usize>(&mut self, simd: S, scores: &mut [f32]) {
         let step = V * S::F32_LANES;
         for at in (0..BLOCK).step_by(step) {
             let largest: [S::f32s; V] = load(simd, &self.largest[at..]);
@@ -188,18 +224,58 @@ impl Running {
             for (total, kept) in total.iter_mut().zip(kept) {
                 *total = simd.mul_f32s(*total, kept);
             }
-            for row in scores.chunks_exact_mut(BLOCK) {
-                let weights = powers(simd, load(simd, &row[at..]), top);
-                for (total, weight) in total.iter_mut().zip(weights) {
-                    *total = simd.add_f32s(*total, weight);
+            let keys = scores.len() / BLOCK;
+            for key in (0..keys).step_by(P) {
+                let mut weights = weighed(simd, &scores[key * BLOCK + at..], top, &mut total);
+                if P == 2 {
+                    let other = match key + 1 < keys {
+                        true => weighed(simd, &scores[(key + 1) * BLOCK + at..], top, &mut total),
+                        false => [simd.splat_f32s(0.0); V],
+                    };
+                    for (weight, other) in weights.iter_mut().zip(other) {
+                        *weight = pairs_of(simd, *weight, other);
+                    }
                 }
-                store(simd, &mut row[at..], weights);
+                store(simd, &mut scores[key / P * BLOCK + at..], weights);
             }
             store(simd, &mut self.largest[at..], top);
             store(simd, &mut self.kept[at..], kept);
             store(simd, &mut self.total[at..], total);
         }
     }
+}
+
+/// The weights of scores, which are added to the totals.
+#[inline(always)]
+fn weighed<S: Simd, const V: usize>(
+    simd: S,
+    scores: &[f32],
+    top: [S::f32s; V],
+    total: &mut [S::f32s; V],
+) -> [S::f32s; V] {
+    let weights = powers(simd, load(simd, scores), top);
+    for (total, weight) in total.iter_mut().zip(weights) {
+        *total = simd.add_f32s(*total, weight);
+    }
+    weights
+}
+
+/// Two values rounded to bf16 (ties away from zero) in the place of one.
+#[inline(always)]
+fn pair(first: f32, second: f32) -> f32 {
+    let (first, second) = (first.to_bits().wrapping_add(0x8000), second.to_bits().wrapping_add(0x8000));
+    f32::from_bits(first >> 16 | second & 0xffff_0000)
+}
+
+/// As [`pair`], of vectors.
+#[inline(always)]
+fn pairs_of<S: Simd>(simd: S, first: S::f32s, second: S::f32s) -> S::f32s {
+    let half = simd.splat_u32s(0x8000);
+    let first = simd.add_u32s(simd.transmute_u32s_f32s(first), half);
+    let second = simd.add_u32s(simd.transmute_u32s_f32s(second), half);
+    let low = simd.wrapping_dyn_shr_u32s(first, simd.splat_u32s(16));
+    let high = simd.and_u32s(second, simd.splat_u32s(0xffff_0000));
+    simd.transmute_f32s_u32s(simd.or_u32s(low, high))
 }
 
 /// [`power`] of differences.
@@ -229,45 +305,45 @@ fn power<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 /// Scores of a tile of keys, from `first` on, and a block of queries.
 #[inline(always)]
-fn products<S: Simd, const V: usize>(
-    simd: S,
+fn products<S: Simd, A: Arithmetic<S>, const V: usize, const P: usize>(
+    by: (S, A),
     head: Head<'_>,
     scaled: &[f32],
     scores: &mut [f32],
     first: usize,
 ) {
     for (six, out) in scores.chunks_mut(ROWS * BLOCK).enumerate() {
-        let keys = &head.keys[(first + six * ROWS) * head.stride..];
+        let keys = &head.keys[(first + six * ROWS) * head.stride / P..];
         match out.len() / BLOCK {
-            1 => score::<S, 1, V>(simd, head, keys, scaled, out),
-            2 => score::<S, 2, V>(simd, head, keys, scaled, out),
-            3 => score::<S, 3, V>(simd, head, keys, scaled, out),
-            4 => score::<S, 4, V>(simd, head, keys, scaled, out),
-            5 => score::<S, 5, V>(simd, head, keys, scaled, out),
-            _ => score::<S, ROWS, V>(simd, head, keys, scaled, out),
+            1 => score::<S, A, 1, V, P>(by, head, keys, scaled, out),
+            2 => score::<S, A, 2, V, P>(by, head, keys, scaled, out),
+            3 => score::<S, A, 3, V, P>(by, head, keys, scaled, out),
+            4 => score::<S, A, 4, V, P>(by, head, keys, scaled, out),
+            5 => score::<S, A, 5, V, P>(by, head, keys, scaled, out),
+            _ => score::<S, A, ROWS, V, P>(by, head, keys, scaled, out),
         }
     }
 }
 
 /// Scores of `R` keys.
 #[inline(always)]
-fn score<S: Simd, const R: usize, const V: usize>(
-    simd: S,
+fn score<S: Simd, A: Arithmetic<S>, const R: usize, const V: usize, const P: usize>(
+    (simd, by): (S, A),
     head: Head<'_>,
     keys: &[f32],
     scaled: &[f32],
     out: &mut [f32],
 ) {
-    let keys: [&[f32]; R] = std::array::from_fn(|r| &keys[r * head.stride..][..head.width]);
+    let keys: [&[f32]; R] = std::array::from_fn(|r| &keys[r * head.stride / P..][..head.width / P]);
     let step = V * S::F32_LANES;
     for at in (0..BLOCK).step_by(step) {
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
-        for (c, queries) in scaled.chunks_exact(BLOCK).take(head.width).enumerate() {
+        for (c, queries) in scaled.chunks_exact(BLOCK).take(head.width / P).enumerate() {
             let queries: [S::f32s; V] = load(simd, &queries[at..]);
             for (sums, key) in sums.iter_mut().zip(keys) {
                 let key = simd.splat_f32s(key[c]);
                 for (sum, queries) in sums.iter_mut().zip(queries) {
-                    *sum = simd.mul_add_e_f32s(queries, key, *sum);
+                    *sum = by.add(simd, queries, key, *sum);
                 }
             }
         }
@@ -279,8 +355,8 @@ fn score<S: Simd, const R: usize, const V: usize>(
 
 /// Adds the values from `first` on, weighted by a tile of scores, to what is kept of the sums.
 #[inline(always)]
-fn weighted<S: Simd, const V: usize>(
-    simd: S,
+fn weighted<S: Simd, A: Arithmetic<S>, const V: usize, const P: usize>(
+    by: (S, A),
     head: Head<'_>,
     scores: &[f32],
     kept: &[f32; BLOCK],
@@ -288,22 +364,22 @@ fn weighted<S: Simd, const V: usize>(
     first: usize,
 ) {
     for (six, sums) in sums.chunks_mut(ROWS * BLOCK).enumerate() {
-        let values = &head.values[first * head.stride + six * ROWS..];
+        let values = &head.values[first / P * head.stride + six * ROWS..];
         match sums.len() / BLOCK {
-            1 => columns::<S, 1, V>(simd, head, values, scores, kept, sums),
-            2 => columns::<S, 2, V>(simd, head, values, scores, kept, sums),
-            3 => columns::<S, 3, V>(simd, head, values, scores, kept, sums),
-            4 => columns::<S, 4, V>(simd, head, values, scores, kept, sums),
-            5 => columns::<S, 5, V>(simd, head, values, scores, kept, sums),
-            _ => columns::<S, ROWS, V>(simd, head, values, scores, kept, sums),
+            1 => columns::<S, A, 1, V>(by, head, values, scores, kept, sums),
+            2 => columns::<S, A, 2, V>(by, head, values, scores, kept, sums),
+            3 => columns::<S, A, 3, V>(by, head, values, scores, kept, sums),
+            4 => columns::<S, A, 4, V>(by, head, values, scores, kept, sums),
+            5 => columns::<S, A, 5, V>(by, head, values, scores, kept, sums),
+            _ => columns::<S, A, ROWS, V>(by, head, values, scores, kept, sums),
         }
     }
 }
 
 /// `R` columns of values.
 #[inline(always)]
-fn columns<S: Simd, const R: usize, const V: usize>(
-    simd: S,
+fn columns<S: Simd, A: Arithmetic<S>, const R: usize, const V: usize>(
+    (simd, by): (S, A),
     head: Head<'_>,
     values: &[f32],
     scores: &[f32],
@@ -325,7 +401,7 @@ fn columns<S: Simd, const R: usize, const V: usize>(
             for (held, value) in held.iter_mut().zip(&values[..R]) {
                 let value = simd.splat_f32s(*value);
                 for (sum, score) in held.iter_mut().zip(scores) {
-                    *sum = simd.mul_add_e_f32s(score, value, *sum);
+                    *sum = by.add(simd, score, value, *sum);
                 }
             }
         }

@@ -6,6 +6,8 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
+#[cfg(target_arch = "x86_64")]
+use pulp::NullaryFnOnce;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -70,7 +72,7 @@ impl LinearOps for Flex {
         if few
             && let Some(pairs) = Pairs::of([weight, weight])
             && let Some(weight) = weight.stored_pairs(depth)
-            && depth.is_multiple_of(2 * LANES)
+            && depth.is_multiple_of(32)
         {
             let (x, shared) = (Stored::Single(x).pairs(pairs, depth), Disjoint::new(&mut out));
             let (x, inputs, places) = (&*x, depth / 2, &shared);

@@ -7,7 +7,9 @@
 
 use std::ops::Range;
 
-use pulp::{NullaryFnOnce, Simd, WithSimd};
+#[cfg(target_arch = "x86_64")]
+use pulp::NullaryFnOnce;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::disjoint::Disjoint;
@@ -351,7 +353,7 @@ impl Right<'_> {
 /// Values of two rows, rounded to bf16 (ties to even), in pairs.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn together(first: &[f32], second: &[f32], out: &mut [f32]) {
+pub(super) fn together(first: &[f32], second: &[f32], out: &mut [f32]) {
     let rounded = |value: f32| {
         let bits = value.to_bits();
         bits.wrapping_add(0x7fff + (bits >> 16 & 1))
@@ -418,6 +420,24 @@ impl Place<'_> {
                 Some(Bias::Columns(bias)) => row.copy_from_slice(&bias[self.at..][..row.len()]),
             }
         }
+    }
+}
+
+/// [`together`] as an operation.
+#[cfg(target_arch = "x86_64")]
+pub(super) struct Together<'a> {
+    pub(super) first: &'a [f32],
+    pub(super) second: &'a [f32],
+    pub(super) out: &'a mut [f32],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl NullaryFnOnce for Together<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        together(self.first, self.second, self.out);
     }
 }
 
