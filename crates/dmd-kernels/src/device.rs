@@ -9,6 +9,10 @@
 //! | `cuda`, `cuda:1` | NVIDIA | `cuda` |
 //!
 //! A number counts the backend's cards in the order of [`backends`].
+//!
+//! Flex uses the widest instructions that the processor has. The environment variable `DMD_MAX_CPU_ISA` limits them, to `scalar`,
+//! `avx2`, `avx512` or `avx512_bf16`, each with all before it; the package gemm, which multiplies large matrices in single precision,
+//! chooses for itself. It is read once, at the first operation.
 
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 use burn::backend::DispatchDevice;
@@ -33,6 +37,9 @@ pub enum UnknownDevice {
         /// The name as given.
         name: String,
     },
+    /// The variable that limits the processor's instructions has a value that is not known.
+    #[error("{0}")]
+    Instructions(String),
     /// The backend exists, but this build does not contain it.
     #[error(
         "device {name:?} is not compiled in; build with `--features {feature}` (the devices of this build are: {})",
@@ -148,6 +155,10 @@ pub fn open(name: &str) -> Result<Device, UnknownDevice> {
     if !compiled(backend) {
         return Err(UnknownDevice::NotCompiled { name: name.to_owned(), feature: backend });
     }
+    #[cfg(feature = "flex")]
+    if backend == "flex" {
+        crate::flex::limit().map_err(UnknownDevice::Instructions)?;
+    }
     let devices = found(backend);
     if devices.is_empty() {
         return Err(UnknownDevice::NoDriver { name: name.to_owned(), missing: needs(backend) });
@@ -260,6 +271,16 @@ pub fn computes_in(device: &Device, weights: DType) -> DType {
     #[cfg(not(feature = "flex"))]
     let _ = device;
     weights
+}
+
+/// Whether layers whose weights are in bf16 are multiplied in bf16 on flex, their sums in single precision: where the processor has
+/// the instructions (AVX512-BF16), and `DMD_MAX_CPU_ISA` allows them. Elsewhere such weights are converted where they are used, and
+/// multiplied in single precision.
+pub fn multiplies_bf16() -> bool {
+    #[cfg(feature = "flex")]
+    return crate::flex::multiplies_bf16();
+    #[cfg(not(feature = "flex"))]
+    false
 }
 
 /// Operations that this processor's cores do in a second in single precision, on registers alone: the measure of every product

@@ -10,7 +10,7 @@
 //! | [`convolution()`], other kernels and strides | burn's | one product of matrices over columns (im2col), where nothing is tracked |
 //! | [`normalised_convolution`] | [`group_norm`], then a convolution | in one, where nothing is tracked |
 //! | [`doubled_convolution`] | [`doubled`], then a convolution | in one, where nothing is tracked |
-//! | [`attention()`] | burn's | a tile of keys at a time, without the scores; gradient by computing them again |
+//! | [`attention()`], [`attention_between`] | burn's | a tile of keys at a time, without the scores; gradient by computing them again |
 //! | [`linear_geglu`] | [`linear()`], then [`geglu`] | in one, where nothing is tracked |
 //! | [`geglu`] | composed | one pass, hand-written gradient; erf off by at most 1.5e-7 |
 //! | [`silu`] | burn's | one pass, hand-written gradient |
@@ -23,7 +23,10 @@
 //!
 //! [`recomputed`] runs a segment of a network whose activations a backward pass computes again.
 //!
-//! On flex, weights in half precision are converted where they are used, a few rows at a time. Activations in half precision are
+//! On flex, weights in half precision are converted where they are used, a few rows at a time. Where the processor multiplies bf16
+//! ([`device::multiplies_bf16`]), linear layers, 1×1, strided and small 3×3 convolutions with weights in bf16 and the attention between
+//! such layers are products in bf16, summed in single precision; large 3×3 convolutions stay in single precision, in which Winograd's
+//! algorithm is faster still and exact. Activations in half precision are
 //! widened by the operation that gets them; [`device::computes_in`] says in which type a network should keep them.
 //!
 //! Everything else that a layer needs comes from burn itself. [`Operation`] is one of a network's operations with its

@@ -18,10 +18,8 @@ pub(crate) fn limit() -> Result<usize, String> {
     let Some(value) = std::env::var_os(LIMIT) else {
         return Ok(LEVELS.len() - 1);
     };
-    LEVELS
-        .iter()
-        .position(|level| value.eq_ignore_ascii_case(level))
-        .ok_or_else(|| format!("{LIMIT} is {value:?}; it can be {}", LEVELS.join(", ")))
+    let known = LEVELS.iter().position(|level| value.eq_ignore_ascii_case(level));
+    known.ok_or_else(|| format!("{LIMIT} is {value:?}; it can be {}", LEVELS.join(", ")))
 }
 
 /// The level in use; an unknown value of the variable limits nothing.
@@ -40,6 +38,14 @@ pub(super) fn arch() -> Arch {
         1 => pulp::x86::V3::try_new().map_or(Arch::Scalar, Arch::V3),
         _ => Arch::new(),
     }
+}
+
+/// Whether the processor multiplies bf16, and may.
+pub(crate) fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return Pairs::try_new().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// How a product is computed. A value of its operands is a float, or two of half precision in the place of one.

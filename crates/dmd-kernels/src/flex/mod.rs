@@ -40,6 +40,7 @@ pub(crate) use columns::convolution_by_columns;
 pub(crate) use convolution::{convolution3, doubled_convolution3};
 pub(crate) use geglu::{gated, geglu, gelu};
 pub(crate) use group_norm::group_norm;
+pub(crate) use instructions::{limit, multiplies_bf16};
 pub(crate) use linear::linear;
 pub(crate) use normalised::{Normalisation, normalised_convolution3, normalises};
 pub(crate) use peak::processor_peak;

@@ -7,6 +7,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
+use super::convolution::is_one_product;
 use super::direct_loops::WeightLayout;
 use super::group_norm::normals_of;
 use super::linear::is_served_with;
@@ -57,7 +58,8 @@ pub(crate) fn normalises(
     let some = batch * channels * height * width > 0;
     let tracked = gamma.is_autodiff() || beta.is_autodiff() || onto.is_some_and(|onto| onto.is_autodiff());
     let single = onto.is_none_or(is_single);
-    some && !tracked && single && is_served_with(x, weight, Some(bias)) && shape.pays(weight.dims()[0])
+    let served = is_served_with(x, weight, Some(bias)) && !is_one_product(shape, weight);
+    some && !tracked && single && served && shape.pays(weight.dims()[0])
 }
 
 /// The convolution of a normalised tensor, plus `onto`, of tensors that [`normalises`] is true for.

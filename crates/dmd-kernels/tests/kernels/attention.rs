@@ -1,7 +1,7 @@
 //! Attention over positions and over text.
 
-use burn::tensor::{Tensor, Tolerance};
-use dmd_kernels::{attention, attention_composed, attention_recomputed};
+use burn::tensor::{DType, Tensor, Tolerance};
+use dmd_kernels::{attention, attention_between, attention_composed, attention_recomputed};
 use proptest::prelude::*;
 
 use crate::numbers;
@@ -87,4 +87,20 @@ fn attention_of_extreme_scores() {
     let run = |op: Attention| op(q.clone(), k.clone(), v.clone(), 2, false).into_data();
     // A score of some 10 000 is good to 1e-3, and so is a weight that is not 0 or 1.
     run(attention).assert_approx_eq::<f32>(&run(attention_composed), Tolerance::absolute(1e-2));
+}
+
+/// Between layers in bf16 the error is that of operands rounded to it; an odd number of keys has half a pair.
+#[test]
+fn attention_between_layers_in_bf16() {
+    for (n, m, heads, width) in [(70, 77, 2, 40), (130, 300, 3, 6), (5, 1, 1, 8), (64, 121, 1, 300)] {
+        let [q, k, v] = [(1, n), (2, m), (3, m)].map(|(seed, rows)| numbers(seed, [2, rows, heads * width]));
+        let exact = attention_composed(q.clone(), k.clone(), v.clone(), heads, false);
+        let same = attention_between(DType::F32, q.clone(), k.clone(), v.clone(), heads);
+        assert_eq!(same.into_data(), attention(q.clone(), k.clone(), v.clone(), heads, false).into_data());
+        let found = attention_between(DType::BF16, q, k, v, heads);
+        let rms = |x: Tensor<3>| x.square().mean().into_scalar::<f32>().sqrt();
+        let relative = rms(found - exact.clone()) / rms(exact);
+        // A rounding to bf16 is off by 2⁻⁹ at most. It happens to q, k, the weights and v.
+        assert!(relative < 4.0 / 512.0, "{n} to {m}, {heads} heads of {width}: {relative}");
+    }
 }

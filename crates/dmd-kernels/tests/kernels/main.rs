@@ -22,3 +22,15 @@ pub(crate) fn numbers<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D>
         .collect();
     Tensor::from_data(TensorData::new(values, shape), &Device::flex())
 }
+
+/// All other tests with fewer of the processor's instructions.
+#[test]
+fn every_instruction_set() {
+    let this = std::env::current_exe().unwrap();
+    for most in ["avx512", "avx2", "scalar"] {
+        let mut run = std::process::Command::new(&this);
+        run.args(["--skip", "every_instruction_set"]).env("DMD_MAX_CPU_ISA", most);
+        let output = run.output().unwrap();
+        assert!(output.status.success(), "{most}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
