@@ -212,6 +212,10 @@ impl ModelArgs {
         if let Some(hardware) = dmd_kernels::device::properties(&device).hardware.filter(|_| is_verbose()) {
             detail!("device {}: {hardware}", self.device);
         }
+        if self.device == "flex" {
+            let products = if dmd_kernels::device::multiplies_bf16() { "bf16" } else { "f32" };
+            detail!("device flex: products with weights in bf16 are computed in {products}, all others in f32");
+        }
         Ok(device)
     }
 

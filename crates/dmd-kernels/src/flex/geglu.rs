@@ -21,8 +21,8 @@ use crate::recording::note;
 
 /// Rows that one thread takes at a time hold about so many values.
 const CHUNK: usize = 1 << 14;
-/// Values before the gate that are held at a time, 16 MiB, where a layer makes them.
-const HELD: usize = 1 << 22;
+/// Values before the gate that are held at a time, 32 MiB, where a layer makes them.
+const HELD: usize = 1 << 23;
 
 /// The gated feed-forward as an operation of a backend.
 #[backend_extension(Flex, Autodiff)]
@@ -70,7 +70,8 @@ impl GatedOps for Flex {
         let weight = if turned { Flex::float_transpose(weight) } else { weight }.to_contiguous();
         let (width, right) = (columns / 2, Right { values: Stored::of(&weight), depth, columns, turned });
         let bias = if values(&bias).is_empty() { Bias::None } else { Bias::Columns(values(&bias)) };
-        let held = (HELD / columns.max(1)).clamp(1, rows.max(1));
+        let most = (HELD / columns.max(1)).clamp(1, rows.max(1));
+        let held = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
         let mut both = Scratch::new(held * columns);
         let mut out = zeros(rows * width);
         let chunk = (CHUNK / columns.max(1)).max(1);

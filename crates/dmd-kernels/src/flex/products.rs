@@ -32,6 +32,9 @@ const DEPTH: usize = 256;
 const WIDE: usize = 4;
 /// Rows of the left matrix that a job takes, a multiple of [`ROWS`]: the sums stay in a core's second cache.
 const CHUNK: usize = 264;
+/// The same for pairs, whose strips take as long to pack as those of floats and half as long to multiply.
+#[cfg(target_arch = "x86_64")]
+const CHUNK_OF_PAIRS: usize = 4 * CHUNK;
 /// Values from which on a result is gemm's: its rate is the higher one from between 1280 × 256 and 2560 × 256 values on.
 const LARGE: usize = 1 << 19;
 /// Depth from which on it may be. Below, a row's bits do not depend on how many rows there are: a small model's picture is the same
@@ -97,7 +100,12 @@ fn by_strips(
     out: &mut [f32],
 ) {
     let rows = out.len() / right.columns;
-    let (strips, chunks) = (right.columns.div_ceil(STRIP), rows.div_ceil(CHUNK));
+    let most = match operands {
+        Operands::Single => CHUNK,
+        #[cfg(target_arch = "x86_64")]
+        Operands::Pairs(_) => CHUNK_OF_PAIRS,
+    };
+    let (strips, chunks) = (right.columns.div_ceil(STRIP), rows.div_ceil(most));
     // Equal chunks, whole blocks of rows but for the last, and enough jobs for all threads.
     let chunk = rows.div_ceil(chunks).next_multiple_of(ROWS);
     let alone = rows * right.columns * depth < ALONE;
