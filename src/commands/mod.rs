@@ -214,7 +214,9 @@ impl ModelArgs {
         }
         if self.device == "flex" {
             let products = if dmd_kernels::device::multiplies_bf16() { "bf16" } else { "f32" };
-            detail!("device flex: products with weights in bf16 are computed in {products}, all others in f32");
+            detail!(
+                "device flex: products with weights in bf16 are computed in {products}, all others in f32"
+            );
         }
         Ok(device)
     }

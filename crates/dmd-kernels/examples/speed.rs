@@ -104,12 +104,15 @@ fn main() {
         ] {
             // As loaded weights are: a view of `[output, input]`.
             let mut layer = LinearConfig::new(input, output).init(&device);
-            layer.weight = layer.weight.map(|weight| stored(weight.transpose().mul_scalar(1.0), brain).transpose());
+            layer.weight =
+                layer.weight.map(|weight| stored(weight.transpose().mul_scalar(1.0), brain).transpose());
             let x = three([1, rows, input]);
             let flops = 2.0 * (rows * input * output) as f64;
             time(&format!("linear {input} → {output}, {rows} rows"), flops, || linear(&layer, x.clone()));
             let (x, weight) = (x.squeeze_dim::<2>(0), layer.weight.val());
-            time("  burn's own", flops, || linear_composed(x.clone(), weight.clone().cast(FloatDType::F32), None));
+            time("  burn's own", flops, || {
+                linear_composed(x.clone(), weight.clone().cast(FloatDType::F32), None)
+            });
         }
     }
     if wanted("convolution 3×3") {
@@ -160,7 +163,8 @@ fn main() {
     if wanted("geglu") {
         for (rows, input) in [(4096, 320), (1024, 640), (256, 1280)] {
             let mut layer = LinearConfig::new(input, 8 * input).init(&device);
-            layer.weight = layer.weight.map(|weight| stored(weight.transpose().mul_scalar(1.0), brain).transpose());
+            layer.weight =
+                layer.weight.map(|weight| stored(weight.transpose().mul_scalar(1.0), brain).transpose());
             let x = three([1, rows, input]);
             let flops = 2.0 * (rows * input * 8 * input) as f64;
             let name = format!("linear with geglu {input} → {}, {rows} rows", 4 * input);

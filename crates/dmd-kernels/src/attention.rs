@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use burn::nn::Linear;
-use burn::tensor::{DType, FloatDType, Tensor};
 use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use crate::Operation;
 use crate::recomputed;

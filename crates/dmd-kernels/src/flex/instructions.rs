@@ -97,7 +97,10 @@ mod pairs {
     impl Pairs {
         /// Where the processor has the instructions and they may be used.
         pub(in crate::flex) fn try_new() -> Option<Self> {
-            (level() >= 3 && std::is_x86_feature_detected!("avx512bf16")).then(V4::try_new).flatten().map(Self)
+            (level() >= 3 && std::is_x86_feature_detected!("avx512bf16"))
+                .then(V4::try_new)
+                .flatten()
+                .map(Self)
         }
 
         /// The vectors that pairs are of.
@@ -119,7 +122,7 @@ mod pairs {
         #[inline(always)]
         pub(in crate::flex) fn rounded(self, [first, second]: [f32x16; 2]) -> f32x16 {
             // SAFETY: the processor has the instruction, see the type; both types are 64 bytes of numbers.
-            unsafe { transmute::<__m512bh, f32x16>(_mm512_cvtne2ps_pbh(transmute(second), transmute(first))) }
+            unsafe { transmute::<__m512bh, f32x16>(_mm512_cvtne2ps_pbh(cast(second), cast(first))) }
         }
     }
 
@@ -133,7 +136,10 @@ mod pairs {
         #[inline(always)]
         fn add(self, _: V4, a: f32x16, b: f32x16, sum: f32x16) -> f32x16 {
             // SAFETY: the processor has the instruction, see the type; all types are 64 bytes of numbers.
-            unsafe { transmute(_mm512_dpbf16_ps(transmute(sum), transmute(a), transmute(b))) }
+            unsafe {
+                let (a, b) = (transmute::<f32x16, __m512bh>(a), transmute::<f32x16, __m512bh>(b));
+                cast(_mm512_dpbf16_ps(cast(sum), a, b))
+            }
         }
     }
 
@@ -156,14 +162,17 @@ mod pairs {
                 *out = by.rounded(cast(*values));
             }
             for (out, values) in last.iter_mut().zip(rest.chunks(2)) {
-                let [first, second] = [0, 1].map(|i| bf16::from_f32(values.get(i).copied().unwrap_or(0.0)).to_bits());
+                let [first, second] =
+                    [0, 1].map(|i| bf16::from_f32(values.get(i).copied().unwrap_or(0.0)).to_bits());
                 *out = f32::from_bits(u32::from(first) | u32::from(second) << 16);
             }
         }
     }
 
     /// Compiles `op` for the instructions of [`V4`] and bf16.
-    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,fma,bmi1,bmi2,lzcnt,popcnt")]
+    #[target_feature(
+        enable = "avx512bf16,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,fma,bmi1,bmi2,lzcnt,popcnt"
+    )]
     fn run<O: NullaryFnOnce>(op: O) -> O::Output {
         op.call()
     }

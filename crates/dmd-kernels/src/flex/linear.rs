@@ -81,7 +81,6 @@ impl LinearOps for Flex {
                 let columns = Columns { x, weight, bias, inputs, first, outputs: columns, out: places };
                 pairs.vectorize(pairs.simd(), ColumnsOfPairs { columns, pairs });
             });
-            drop(shared);
             return tensor(out, [rows, columns]);
         }
         if few {
@@ -92,15 +91,7 @@ impl LinearOps for Flex {
             chunks.for_each_init(room, |room, chunk| {
                 let (first, out) = (chunk * CHUNK, &shared);
                 let weight = weight.part(chunk * size..weight.len().min((chunk + 1) * size)).read_in(room);
-                arch().dispatch(Columns {
-                    x,
-                    weight,
-                    bias,
-                    inputs: depth,
-                    first,
-                    outputs: columns,
-                    out,
-                });
+                arch().dispatch(Columns { x, weight, bias, inputs: depth, first, outputs: columns, out });
             });
         } else {
             let bias = if bias.is_empty() { Bias::None } else { Bias::Columns(bias) };

@@ -56,9 +56,7 @@ fn load<S: Simd, const V: usize>(simd: S, x: &[f32]) -> [S::f32s; V] {
     loaded
 }
 
-impl<S: Simd, A: Arithmetic<S>, const R: usize, const V: usize> NullaryFnOnce
-    for Block<'_, '_, S, A, R, V>
-{
+impl<S: Simd, A: Arithmetic<S>, const R: usize, const V: usize> NullaryFnOnce for Block<'_, '_, S, A, R, V> {
     type Output = ();
 
     #[inline(always)]

@@ -91,7 +91,9 @@ fn half_precision_weights_are_read() {
             }
         }
         // By Winograd's algorithm, directly, and of one pixel.
-        for (channels, outputs, side, kernel) in [(40, 50, 32, 3), (20, 7, 5, 3), (20, 7, 20, 3), (70, 30, 12, 1)] {
+        for (channels, outputs, side, kernel) in
+            [(40, 50, 32, 3), (20, 7, 5, 3), (20, 7, 20, 3), (70, 30, 12, 1)]
+        {
             let padding = burn::nn::PaddingConfig2d::Explicit(kernel / 2, kernel / 2, kernel / 2, kernel / 2);
             let layer =
                 Conv2dConfig::new([channels, outputs], [kernel, kernel]).with_padding(padding).init(&device);
