@@ -79,7 +79,7 @@ pub(super) use pairs::Pairs;
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "instructions whose presence a `Pairs` proves")]
 mod pairs {
-    use std::arch::x86_64::{__m512bh, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps};
+    use std::arch::x86_64::{__m512, __m512bh, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps};
     use std::mem::transmute;
 
     use half::bf16;
@@ -122,7 +122,11 @@ mod pairs {
         #[inline(always)]
         pub(in crate::flex) fn rounded(self, [first, second]: [f32x16; 2]) -> f32x16 {
             // SAFETY: the processor has the instruction, see the type; both types are 64 bytes of numbers.
-            unsafe { transmute::<__m512bh, f32x16>(_mm512_cvtne2ps_pbh(cast(second), cast(first))) }
+            unsafe {
+                let first = transmute::<f32x16, __m512>(first);
+                let second = transmute::<f32x16, __m512>(second);
+                transmute::<__m512bh, f32x16>(_mm512_cvtne2ps_pbh(second, first))
+            }
         }
     }
 
@@ -133,12 +137,13 @@ mod pairs {
             unsafe { run(op) }
         }
 
+        // `pulp::cast` is not always compiled in place, which costs the loop its registers.
         #[inline(always)]
         fn add(self, _: V4, a: f32x16, b: f32x16, sum: f32x16) -> f32x16 {
             // SAFETY: the processor has the instruction, see the type; all types are 64 bytes of numbers.
             unsafe {
                 let (a, b) = (transmute::<f32x16, __m512bh>(a), transmute::<f32x16, __m512bh>(b));
-                cast(_mm512_dpbf16_ps(cast(sum), a, b))
+                transmute::<__m512, f32x16>(_mm512_dpbf16_ps(transmute::<f32x16, __m512>(sum), a, b))
             }
         }
     }
