@@ -5,7 +5,7 @@ text encoder, one call of the UNet, decoder, and the whole from prompt to pixels
     venv/bin/python benches/peers/inference.py target/release/dmd models/shapes --threads 2
     (cd benches/peers/candle && cargo build --release)
     venv/bin/python benches/peers/inference.py target/release/dmd SD15 --taesd TAESD --candle benches/peers/candle/target/release/candle-peer
-    venv/bin/python benches/peers/inference.py target/release/dmd SD15 --openvino f32,bf16
+    venv/bin/python benches/peers/inference.py target/release/dmd SD15 --openvino f32,bf16 --ours f32,bf16
     venv/bin/python benches/peers/inference.py target/release/dmd SD15 --device cuda:0 --torch cuda --dtype f16 --compile
     venv/bin/python benches/peers/inference.py target/release/dmd SDXL --recipe dmd2-1step --runs 1 --rounds 3 --apart
 
@@ -31,6 +31,7 @@ arguments.add_argument("model", type=Path)
 arguments.add_argument("--device", default="flex", help="ours")
 arguments.add_argument("--torch", default="cpu", help="PyTorch's device")
 arguments.add_argument("--dtype", default="f32", choices=["f32", "f16", "bf16"])
+arguments.add_argument("--ours", help="float types of ours, a row each, as in f32,bf16; default: --dtype")
 arguments.add_argument("--compile", action="store_true", help="torch.compile beside eager, channels last")
 arguments.add_argument("--parts", default="text,unet,decode,picture")
 arguments.add_argument("--recipe", help="for our program, of a folder without unet_one_step; for Stable Diffusion XL dmd2-1step")
@@ -223,9 +224,9 @@ def program(command):
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
-def our_round(part):
+def our_round(part, dtype):
     command = [arguments.dmd, "bench", "--model", str(model), "--parts", part, "--runs", str(arguments.runs), "--json",
-               "--device", arguments.device, "--dtype", arguments.dtype]
+               "--device", arguments.device, "--dtype", dtype]
     command += ["--taesd", str(arguments.taesd)] if arguments.taesd else []
     return program(command + (["--recipe", arguments.recipe] if arguments.recipe else []))
 
@@ -261,7 +262,7 @@ print(f"{model.name}, {arguments.dtype}, ours on {arguments.device}, PyTorch's o
 names = list(peers) + (["candle"] if arguments.candle else [])
 print("| part | ours ms | " + " | ".join(f"{name} ms | ratio" for name in names) + " |")
 print("| --- | --- |" + " --- | --- |" * len(names))
-memory = 0
+memory = {}
 for part in arguments.parts.split(",") + (["picture-taesd"] if arguments.taesd else []):
     if arguments.apart:
         rounds = {"PyTorch": lambda part=part: apart(part)}
@@ -271,15 +272,19 @@ for part in arguments.parts.split(",") + (["picture-taesd"] if arguments.taesd e
         rounds = {name: (lambda run=each[part]: torch_round(run)) for name, each in peers.items()}
     if arguments.candle and part != "picture-taesd":
         rounds["candle"] = lambda: candle_round(part)
-    ours, theirs = [], {name: [] for name in rounds}
+    dtypes = (arguments.ours or arguments.dtype).split(",")
+    ours, theirs = {dtype: [] for dtype in dtypes}, {name: [] for name in rounds}
     for _ in range(arguments.rounds):
-        found = our_round(part)
-        ours.append(found["median_ms"])
-        if part == "picture":
-            memory = max(memory, found["peak_memory_bytes"] or 0)
+        for dtype, times in ours.items():
+            found = our_round(part, dtype)
+            times.append(found["median_ms"])
+            if part == "picture":
+                memory[dtype] = max(memory.get(dtype, 0), found["peak_memory_bytes"] or 0)
         for name, run in rounds.items():
             theirs[name].append(run())
-    mine = statistics.median(ours)
-    cells = [f"{statistics.median(theirs[name]):.2f} | {mine / statistics.median(theirs[name]):.2f}" if name in theirs else "– | –" for name in names]
-    print(f"| {part} | {mine:.2f} | " + " | ".join(cells) + " |", flush=True)
-print(f"\npeak memory: ours {memory / 2**30:.2f} GiB for a picture, PyTorch's process {max(peaks, default=peak()) / 2**30:.2f} GiB")
+    for dtype, times in ours.items():
+        mine = statistics.median(times)
+        cells = [f"{statistics.median(theirs[name]):.2f} | {mine / statistics.median(theirs[name]):.2f}" if name in theirs else "– | –" for name in names]
+        print(f"| {part}, {dtype} | {mine:.2f} | " + " | ".join(cells) + " |", flush=True)
+used = ", ".join(f"{size / 2**30:.2f} GiB in {dtype}" for dtype, size in memory.items())
+print(f"\npeak memory: ours {used or 'not measured'} for a picture, PyTorch's process {max(peaks, default=peak()) / 2**30:.2f} GiB")
