@@ -224,9 +224,9 @@ def program(command):
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
-def our_round(part, dtype):
+def our_round(part, kind):
     command = [arguments.dmd, "bench", "--model", str(model), "--parts", part, "--runs", str(arguments.runs), "--json",
-               "--device", arguments.device, "--dtype", dtype]
+               "--device", arguments.device, "--dtype", kind]
     command += ["--taesd", str(arguments.taesd)] if arguments.taesd else []
     return program(command + (["--recipe", arguments.recipe] if arguments.recipe else []))
 
@@ -272,19 +272,19 @@ for part in arguments.parts.split(",") + (["picture-taesd"] if arguments.taesd e
         rounds = {name: (lambda run=each[part]: torch_round(run)) for name, each in peers.items()}
     if arguments.candle and part != "picture-taesd":
         rounds["candle"] = lambda: candle_round(part)
-    dtypes = (arguments.ours or arguments.dtype).split(",")
-    ours, theirs = {dtype: [] for dtype in dtypes}, {name: [] for name in rounds}
+    kinds = (arguments.ours or arguments.dtype).split(",")
+    ours, theirs = {kind: [] for kind in kinds}, {name: [] for name in rounds}
     for _ in range(arguments.rounds):
-        for dtype, times in ours.items():
-            found = our_round(part, dtype)
+        for kind, times in ours.items():
+            found = our_round(part, kind)
             times.append(found["median_ms"])
             if part == "picture":
-                memory[dtype] = max(memory.get(dtype, 0), found["peak_memory_bytes"] or 0)
+                memory[kind] = max(memory.get(kind, 0), found["peak_memory_bytes"] or 0)
         for name, run in rounds.items():
             theirs[name].append(run())
-    for dtype, times in ours.items():
+    for kind, times in ours.items():
         mine = statistics.median(times)
         cells = [f"{statistics.median(theirs[name]):.2f} | {mine / statistics.median(theirs[name]):.2f}" if name in theirs else "– | –" for name in names]
-        print(f"| {part}, {dtype} | {mine:.2f} | " + " | ".join(cells) + " |", flush=True)
-used = ", ".join(f"{size / 2**30:.2f} GiB in {dtype}" for dtype, size in memory.items())
+        print(f"| {part}, {kind} | {mine:.2f} | " + " | ".join(cells) + " |", flush=True)
+used = ", ".join(f"{size / 2**30:.2f} GiB in {kind}" for kind, size in memory.items())
 print(f"\npeak memory: ours {used or 'not measured'} for a picture, PyTorch's process {max(peaks, default=peak()) / 2**30:.2f} GiB")
