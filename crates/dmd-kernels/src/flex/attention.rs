@@ -22,7 +22,7 @@ use super::recompute::{Recomputed, second_order, tracked};
 use super::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
 use super::stored::Stored;
-use super::tensors::{dims, is_served, tensor, values, zeros};
+use super::tensors::{dims, is_served, tensor, unwritten, values};
 
 /// Attention as an operation of a backend. `causal` is 1 or 0, and so is `brain`: whether to multiply in bf16.
 #[backend_extension(Flex, Autodiff)]
@@ -105,7 +105,7 @@ impl AttentionOps for Flex {
         let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
         let ([batch, n, columns], [_, m, _]): ([usize; 3], [usize; 3]) = (dims(&q), dims(&k));
         let width = columns / heads;
-        let mut out = zeros(batch * n * columns);
+        let mut out = unwritten(batch * n * columns);
         let shape = [batch, n, columns];
         if out.is_empty() {
             return tensor(out, shape);

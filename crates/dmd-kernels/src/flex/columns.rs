@@ -11,7 +11,7 @@ use super::linear::is_served_with;
 use super::products::{Bias, Right, product};
 use super::scratch::Scratch;
 use super::stored::Stored;
-use super::tensors::{dims, tensor, values, zeros};
+use super::tensors::{dims, tensor, unwritten, values};
 
 /// A convolution over all channels, without dilation, as an operation of a backend. It is not differentiable: training keeps burn's own.
 #[backend_extension(Flex)]
@@ -60,7 +60,7 @@ impl ColumnsOps for Flex {
         let picture = Picture { height, width, across: side(width), stride, before };
         let (down, across) = (side(height), side(width));
         let (pixels, area, depth) = (down * across, height * width, channels * kernel * kernel);
-        let mut out = zeros(batch * outputs * pixels);
+        let mut out = unwritten(batch * outputs * pixels);
         let (x, weight, bias) = (values(&x), Stored::of(&weight), values(&bias));
         let bias = if bias.is_empty() { Bias::None } else { Bias::Rows(bias) };
         let plain = kernel == 1 && stride == 1 && before + after == 0;

@@ -14,7 +14,7 @@ use super::instructions::multiplies_bf16;
 use super::recompute::{Recomputed, second_order, tracked};
 use super::scratch::Scratch;
 use super::stored::{Stored, is_read};
-use super::tensors::{dims, is_served, is_single, tensor, values, zeros};
+use super::tensors::{dims, is_served, is_single, tensor, unwritten, values};
 use super::weight_gradient::gradients;
 use super::winograd::{self, Shape};
 use crate::low_rank::of_type;
@@ -101,7 +101,7 @@ impl DoubledConvolutionOps for Flex {
             (dims(&x), dims(&weight));
         let shape = Shape { batch, channels, height: 2 * height, width: 2 * width, doubled: true };
         let layout = WeightLayout { output: 9 * channels, input: 9, reversed: false };
-        let mut out = zeros(batch * outputs * shape.height * shape.width);
+        let mut out = unwritten(batch * outputs * shape.height * shape.width);
         winograd::convolve(
             values(&x),
             shape,
@@ -144,8 +144,11 @@ fn convolved(
     let (pitch, area) = (width + 2, height * width);
     let plane = (height + 2) * pitch;
     let shape = [batch, outputs, height, width];
-    let mut out = zeros(batch * outputs * area);
-    if out.is_empty() || channels == 0 {
+    if area == 0 || channels == 0 {
+        return tensor(vec![0.0; batch * outputs * area], shape);
+    }
+    let mut out = unwritten(batch * outputs * area);
+    if out.is_empty() {
         return tensor(out, shape);
     }
     let source = values(x);

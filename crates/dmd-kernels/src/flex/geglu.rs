@@ -15,7 +15,7 @@ use super::products::{Bias, Right, product};
 use super::recompute::{Recomputed, second_order, tracked};
 use super::scratch::Scratch;
 use super::stored::Stored;
-use super::tensors::{dims, is_served, on_flex, tensor, values, zeros};
+use super::tensors::{dims, is_served, on_flex, tensor, unwritten, values};
 use crate::Operation;
 use crate::recording::note;
 
@@ -73,7 +73,7 @@ impl GatedOps for Flex {
         let most = (HELD / columns.max(1)).clamp(1, rows.max(1));
         let held = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
         let mut both = Scratch::new(held * columns);
-        let mut out = zeros(rows * width);
+        let mut out = unwritten(rows * width);
         let chunk = (CHUNK / columns.max(1)).max(1);
         for (x, out) in values(&x).chunks((held * depth).max(1)).zip(out.chunks_mut((held * width).max(1))) {
             let both = &mut both[..2 * out.len()];
@@ -134,7 +134,7 @@ impl GegluOps for Flex {
         let both = both.to_contiguous();
         let ([batch, rows, columns], chunk) = geometry(&both);
         let width = columns / 2;
-        let mut out = zeros(batch * rows * width);
+        let mut out = unwritten(batch * rows * width);
         if width > 0 {
             let source = values(&both).par_chunks(chunk * columns);
             out.par_chunks_mut(chunk * width)

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::group_norm_loops::{Affine, Gradient, Normal, backward_group, forward_group, normals};
 use super::recompute::{Recomputed, second_order, tracked};
-use super::tensors::{dims, is_served, tensor, values, zeros};
+use super::tensors::{dims, is_served, tensor, unwritten, values};
 use crate::Activation;
 
 /// Group normalisation as an operation of a backend. `silu` is 1 when SiLU follows, else 0.
@@ -85,7 +85,7 @@ impl GroupNormOps for Flex {
     ) -> FlexTensor {
         let (x, gamma, beta) = (x.to_contiguous(), gamma.to_contiguous(), beta.to_contiguous());
         let geometry = Geometry::of(&x, groups);
-        let mut out = zeros(geometry.numel());
+        let mut out = unwritten(geometry.numel());
         let source = values(&x);
         out.par_chunks_mut(geometry.group_len())
             .zip(source.par_chunks(geometry.group_len()))

@@ -18,7 +18,7 @@ use super::instructions::{Arithmetic, Single, arch};
 use super::products::{Bias, DEEP, Right, product};
 use super::scratch::Scratch;
 use super::stored::{Stored, is_read};
-use super::tensors::{dims, is_single, tensor, values, zeros};
+use super::tensors::{dims, is_single, tensor, unwritten, values};
 
 /// A linear layer as an operation of a backend. It is not differentiable: training keeps burn's own.
 #[backend_extension(Flex)]
@@ -65,7 +65,7 @@ impl LinearOps for Flex {
         let turned = !weight.layout().is_contiguous();
         // A transposed view turned back, for nothing.
         let weight = if turned { Flex::float_transpose(weight) } else { weight }.to_contiguous();
-        let mut out = zeros(rows * columns);
+        let mut out = unwritten(rows * columns);
         let (x, weight, bias) = (values(&x), Stored::of(&weight), values(&bias));
         let few = turned && rows <= FEW && depth >= FEW_INPUTS;
         #[cfg(target_arch = "x86_64")]

@@ -12,7 +12,7 @@ use super::direct_loops::WeightLayout;
 use super::group_norm::normals_of;
 use super::linear::is_served_with;
 use super::stored::Stored;
-use super::tensors::{dims, is_single, tensor, values, zeros};
+use super::tensors::{dims, is_single, tensor, unwritten, values};
 use super::winograd::{self, Shape};
 use crate::Activation;
 
@@ -99,7 +99,7 @@ impl NormalisedConvolutionOps for Flex {
             winograd::convolve(values(&x), shape, Some(&normal), weights, values(&bias), add, out);
         };
         if dims::<4>(&onto) == [0; 4] {
-            let mut out = zeros(len);
+            let mut out = unwritten(len);
             convolve(false, &mut out);
             return tensor(out, [batch, outputs, height, width]);
         }

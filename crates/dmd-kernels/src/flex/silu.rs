@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::instructions::arch;
 use super::mathematics::sigmoid;
 use super::recompute::{Recomputed, second_order, tracked};
-use super::tensors::{is_served, tensor, values, zeros};
+use super::tensors::{is_served, tensor, unwritten, values};
 
 /// Values that one thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -32,7 +32,7 @@ pub(crate) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
 
 /// `out[i] = f(a[i], b[i])`, vectorised, chunks in parallel.
 fn apply(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Vec<f32> {
-    let mut out = zeros(a.len());
+    let mut out = unwritten(a.len());
     let chunk = |((out, a), b): ((&mut [f32], &[f32]), &[f32])| {
         arch().dispatch(
             #[inline(always)]

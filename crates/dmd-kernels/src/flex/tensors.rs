@@ -1,11 +1,8 @@
 //! What the fast bodies ask of tensors, and how they read and make them.
 
-use std::mem::MaybeUninit;
-
 use burn::backend::DispatchDevice;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
-use rayon::prelude::*;
 
 use crate::device::plain;
 
@@ -60,22 +57,28 @@ pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     std::array::from_fn(|axis| dims.as_slice()[axis])
 }
 
-/// Values that one thread clears at a time, 256 KiB.
-const CLEARED: usize = 1 << 16;
-
-/// Room for an operation's result, zeros. All threads clear a large one: memory that an allocator hands out again is not zero, and one
-/// thread would take as long for it as all of them for a part of the operation.
-#[expect(unsafe_code, reason = "the length of a vector whose elements are all written")]
-pub(super) fn zeros(len: usize) -> Vec<f32> {
-    if len < 8 * CLEARED {
-        return vec![0.0; len];
+/// Room for an operation's result, to be written whole: its values are what was in memory, and in builds with debug assertions NaN, so
+/// that tests find a value that nobody wrote. Clearing it would cost a large result another pass over memory.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[expect(unsafe_code, reason = "the length of a vector whose elements the compiler has to take for written")]
+pub(super) fn unwritten(len: usize) -> Vec<f32> {
+    let mut room: Vec<f32> = Vec::with_capacity(len);
+    // SAFETY: any bits are a float. The compiler has to assume that the assembly, which gets the address and may write memory, wrote
+    // all elements; the capacity is at least `len`.
+    unsafe {
+        std::arch::asm!("/* {0} */", in(reg) room.as_mut_ptr(), options(nostack, preserves_flags));
+        room.set_len(len);
     }
-    let mut zeros = Vec::with_capacity(len);
-    let room = zeros.spare_capacity_mut()[..len].par_chunks_mut(CLEARED);
-    room.for_each(|room| room.fill(MaybeUninit::new(0.0)));
-    // SAFETY: the capacity is at least `len`, and the first `len` elements were just written.
-    unsafe { zeros.set_len(len) };
-    zeros
+    if cfg!(debug_assertions) {
+        room.fill(f32::NAN);
+    }
+    room
+}
+
+/// Room for an operation's result, to be written whole.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) fn unwritten(len: usize) -> Vec<f32> {
+    vec![0.0; len]
 }
 
 /// A tensor of these values.
