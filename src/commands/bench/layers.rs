@@ -76,15 +76,16 @@ fn slowest((spent, _): &Layers) -> Vec<(String, Sum)> {
     };
     let mut all: Vec<(String, Sum)> = spent.iter().map(of).collect();
     all.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.time));
-    all.truncate(SHOWN);
     all
 }
 
 /// Prints two tables; `peak` is in 10⁹ operations per second.
 pub(super) fn print(part: &str, layers: &Layers, peak: f64) {
     let whole = layers.1.as_secs_f64() * 1e3;
+    let mut slowest = slowest(layers);
+    slowest.truncate(SHOWN);
     for (title, lines) in
-        [(format!("layers of {part}"), kinds(layers)), ("slowest shapes".to_owned(), slowest(layers))]
+        [(format!("layers of {part}"), kinds(layers)), ("slowest shapes".to_owned(), slowest)]
     {
         say!("\n| {title} | calls | ms | share | GFLOP/s | of peak |\n| --- | --- | --- | --- | --- | --- |");
         for (name, sum) in lines {
@@ -104,7 +105,7 @@ pub(super) fn json(layers: &Layers) -> Value {
         let line = |(name, sum): (String, Sum)| json!({"name": name, "calls": sum.calls, "ms": sum.ms(), "gflops": sum.speed()});
         all.into_iter().map(line).collect()
     };
-    json!({"ms": layers.1.as_secs_f64() * 1e3, "kinds": lines(kinds(layers)), "slowest": lines(slowest(layers))})
+    json!({"ms": layers.1.as_secs_f64() * 1e3, "kinds": lines(kinds(layers)), "shapes": lines(slowest(layers))})
 }
 
 #[cfg(test)]
