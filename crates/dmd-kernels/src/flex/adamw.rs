@@ -6,7 +6,7 @@ use burn::backend::{Backend, Dispatch, DispatchDevice, Flex, backend_extension};
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::instructions::arch;
+use super::instructions::vectorised;
 use super::tensors::{tensor, values};
 use crate::AdamWStep;
 
@@ -53,10 +53,10 @@ fn update([p, m, v]: [&mut [f32]; 3], g: &[f32], clip: f32, step: &AdamWStep) {
     let (rest1, rest2) = (single(1.0 - step.beta1), single(1.0 - step.beta2));
     let (correction, epsilon) = (single(step.correction2), single(step.epsilon));
     let (rate, decay) = (single(step.rate), single(step.decay));
-    arch().dispatch(
+    vectorised(
         #[inline(always)]
         || {
-            for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
+            for (((p, m), v), g) in p.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(g) {
                 let g = g * clip;
                 *m = *m * beta1 + g * rest1;
                 *v = *v * beta2 + g * g * rest2;

@@ -12,7 +12,7 @@ use pulp::{Simd, WithSimd};
 use super::disjoint::Disjoint;
 #[cfg(target_arch = "x86_64")]
 use super::instructions::Pairs;
-use super::instructions::{Arithmetic, Single, arch};
+use super::instructions::{Arithmetic, Single, arch, vectorised};
 use super::mathematics::exponential;
 
 /// Queries of a block: four of the widest vectors.
@@ -413,7 +413,7 @@ fn columns<S: Simd, A: Arithmetic<S>, const R: usize, const V: usize>(
 
 /// Rows of `keys` scores made weights, each row's sum one; what a query does not see is zero.
 pub(super) fn softmax_rows(scores: &mut [f32], keys: usize, scale: f32, visible: impl Fn(usize) -> usize) {
-    arch().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
@@ -443,7 +443,7 @@ pub(super) fn softmax_rows(scores: &mut [f32], keys: usize, scale: f32, visible:
 
 /// The gradient of the scores from that of the weights, in place of it: `w · (g − Σ w g) · scale` row by row.
 pub(super) fn softmax_gradient(weights: &[f32], gradient: &mut [f32], keys: usize, scale: f32) {
-    arch().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for (weights, gradient) in weights.chunks_exact(keys).zip(gradient.chunks_exact_mut(keys)) {

@@ -8,7 +8,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::instructions::arch;
+use super::instructions::vectorised;
 use super::linear::is_served_with;
 use super::mathematics::normal;
 use super::products::{Bias, Right, product};
@@ -92,7 +92,7 @@ pub(crate) fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
 }
 
 fn forward_rows(both: &[f32], out: &mut [f32], width: usize) {
-    arch().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for (both, out) in both.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
@@ -106,7 +106,7 @@ fn forward_rows(both: &[f32], out: &mut [f32], width: usize) {
 }
 
 fn backward_rows(both: &[f32], grad: &[f32], out: &mut [f32], width: usize) {
-    arch().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             let rows = both.chunks_exact(2 * width).zip(grad.chunks_exact(width));

@@ -1,6 +1,6 @@
 //! The loops over one group's numbers, vectorised by the compiler for the processor at hand.
 
-use super::instructions::arch;
+use super::instructions::vectorised;
 use super::mathematics::sigmoid;
 
 pub(super) struct Affine<'a> {
@@ -150,7 +150,7 @@ impl Normal {
 
 /// What one group's normalisation makes of each of its channels.
 pub(super) fn normals(x: &[f32], affine: &Affine<'_>, epsilon: f64, out: &mut [Normal]) {
-    let statistics = arch().dispatch(
+    let statistics = vectorised(
         #[inline(always)]
         || Statistics::of(x, epsilon),
     );
@@ -169,7 +169,7 @@ pub(super) fn forward_group(
     epsilon: f64,
     silu: bool,
 ) {
-    arch().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             let statistics = Statistics::of(x, epsilon);
@@ -194,7 +194,7 @@ pub(super) fn forward_group(
 
 /// The gradients of one group.
 pub(super) fn backward_group(x: &[f32], grad: &[f32], affine: &Affine<'_>, epsilon: f64, out: Gradient<'_>) {
-    arch().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             let statistics = Statistics::of(x, epsilon);

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use pulp::{Arch, NullaryFnOnce, Simd};
+use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 
 /// The variable that says which instructions are used at most, as oneDNN's `ONEDNN_MAX_CPU_ISA` does.
 const LIMIT: &str = "DMD_MAX_CPU_ISA";
@@ -37,6 +37,26 @@ pub(super) fn arch() -> Arch {
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
         1 => pulp::x86::V3::try_new().map_or(Arch::Scalar, Arch::V3),
         _ => Arch::new(),
+    }
+}
+
+/// Runs a closure that is marked `#[inline(always)]`, compiled for the widest vectors.
+///
+/// [`Arch::dispatch`] itself takes closures too, as `FnOnce`. For one that could be called again the compiler then makes a function that
+/// it may leave by itself, compiled for the narrowest vectors. Called as `FnMut` there is no such function.
+#[inline(always)]
+pub(super) fn vectorised<R>(closure: impl FnMut() -> R) -> R {
+    arch().dispatch(Vectorised(closure))
+}
+
+struct Vectorised<F>(F);
+
+impl<R, F: FnMut() -> R> WithSimd for Vectorised<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) -> R {
+        (self.0)()
     }
 }
 

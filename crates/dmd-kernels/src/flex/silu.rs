@@ -7,7 +7,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::instructions::arch;
+use super::instructions::vectorised;
 use super::mathematics::sigmoid;
 use super::recompute::{Recomputed, second_order, tracked};
 use super::tensors::{is_served, tensor, unwritten, values};
@@ -34,7 +34,7 @@ pub(crate) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
 fn apply(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Vec<f32> {
     let mut out = unwritten(a.len());
     let chunk = |((out, a), b): ((&mut [f32], &[f32]), &[f32])| {
-        arch().dispatch(
+        vectorised(
             #[inline(always)]
             || {
                 for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
