@@ -1,5 +1,5 @@
 //! The 3×3 convolution for the flex backend: forward and the gradient of its input by Winograd's algorithm or by direct
-//! multiplication, whichever is faster for a shape; the gradient of its weight as nine products of matrices over shifted views.
+//! multiplication, whichever is faster for a shape; the gradient of its weight as sums over shifted views.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;

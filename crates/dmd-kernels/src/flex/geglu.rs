@@ -5,13 +5,17 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::instructions::vectorised;
+#[cfg(target_arch = "x86_64")]
+use super::instructions::Pairs;
+use super::instructions::{multiplies_bf16, vectorised};
 use super::linear::is_served_with;
 use super::mathematics::normal;
-use super::products::{Bias, Right, product};
+use super::products::{Bias, Right, gates, product};
+#[cfg(target_arch = "x86_64")]
+use super::products::{Gate, gated_product};
 use super::recompute::{Recomputed, second_order, tracked};
 use super::scratch::Scratch;
 use super::stored::Stored;
@@ -23,6 +27,21 @@ use crate::recording::note;
 const CHUNK: usize = 1 << 14;
 /// Values before the gate that are held at a time, 32 MiB, where a layer makes them.
 const HELD: usize = 1 << 23;
+
+/// The gate of the feed-forward.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Gelu;
+
+#[cfg(target_arch = "x86_64")]
+impl Gate for Gelu {
+    #[inline(always)]
+    fn apply(self, first: &[f32], second: &[f32], out: &mut [f32]) {
+        for ((out, h), g) in out.iter_mut().zip(first).zip(second) {
+            *out = h * g * normal(*g).0;
+        }
+    }
+}
 
 /// The gated feed-forward as an operation of a backend.
 #[backend_extension(Flex, Autodiff)]
@@ -51,8 +70,9 @@ pub trait GatedOps: Backend {
 /// too many to be stored for nothing.
 pub(crate) fn gated(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
     let ([rows, input], [_, output]) = (x.dims(), weight.dims());
-    let many = rows * output > HELD;
-    (many && is_served_with(x, weight, bias)).then(|| {
+    // In bf16 the gate is part of the product; else many values before the gate are not stored.
+    let worth = rows * output > HELD || weight.dtype() == DType::BF16 && gates(output) && multiplies_bf16();
+    (worth && is_served_with(x, weight, bias)).then(|| {
         // The time is the product's; the gate is a small part of it.
         drop(note(|| Operation::Geglu { rows, width: output / 2 }));
         let _span = note(|| Operation::Linear { rows, input, output });
@@ -69,6 +89,14 @@ impl GatedOps for Flex {
         let turned = !weight.layout().is_contiguous();
         let weight = if turned { Flex::float_transpose(weight) } else { weight }.to_contiguous();
         let (width, right) = (columns / 2, Right { values: Stored::of(&weight), depth, columns, turned });
+        #[cfg(target_arch = "x86_64")]
+        if gates(columns)
+            && let Some(pairs) = Pairs::of([right.values; 2])
+        {
+            let mut out = unwritten(rows * width);
+            gated_product(pairs, Stored::Single(values(&x)), right, values(&bias), Gelu, &mut out);
+            return tensor(out, [rows, width]);
+        }
         let bias = if values(&bias).is_empty() { Bias::None } else { Bias::Columns(values(&bias)) };
         let most = (HELD / columns.max(1)).clamp(1, rows.max(1));
         let held = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);

@@ -358,6 +358,132 @@ impl Right<'_> {
     }
 }
 
+/// Combines values of the first half of the columns with those of the second: `out[i] = gate(first[i], second[i])`.
+#[cfg(target_arch = "x86_64")]
+pub(super) trait Gate: Copy + Sync {
+    fn apply(self, first: &[f32], second: &[f32], out: &mut [f32]);
+}
+
+/// Whether [`gated_product`] serves a product with `columns` columns: whole strips in each half.
+pub(super) fn gates(columns: usize) -> bool {
+    columns > 0 && columns.is_multiple_of(2 * STRIP)
+}
+
+/// [`product`] in pairs of a right matrix whose columns [`gates`] is true for, and the gate of its halves, into `out: [rows, columns / 2]`.
+/// A strip of each half is multiplied at a time, so that the values before the gate never leave a core's first cache.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn gated_product<G: Gate>(
+    pairs: Pairs,
+    left: Stored<'_>,
+    right: Right<'_>,
+    bias: &[f32],
+    gate: G,
+    out: &mut [f32],
+) {
+    let (width, depth) = (right.columns / 2, right.depth.div_ceil(2));
+    let rows = out.len() / width;
+    let left = left.pairs(pairs, right.depth);
+    let (strips, chunks) = (width / STRIP, rows.div_ceil(CHUNK_OF_PAIRS));
+    let out = Disjoint::new(out);
+    let room = || Scratch::new(3 * depth * STRIP + 2 * (right.depth + STRIP));
+    (0..strips * chunks).into_par_iter().for_each_init(room, |room, job| {
+        let (chunk, strip) = (job / strips, job % strips);
+        let rows = chunk * CHUNK_OF_PAIRS..rows.min((chunk + 1) * CHUNK_OF_PAIRS);
+        let job = GatedJob { pairs, left: &left, right, depth, bias, gate, rows, strip, out: &out, room };
+        pairs.vectorize(pairs.simd(), job);
+    });
+}
+
+/// Some rows of a strip of each half.
+#[cfg(target_arch = "x86_64")]
+struct GatedJob<'a, G> {
+    pairs: Pairs,
+    left: &'a [f32],
+    right: Right<'a>,
+    depth: usize,
+    bias: &'a [f32],
+    gate: G,
+    rows: Range<usize>,
+    strip: usize,
+    out: &'a Disjoint<'a>,
+    /// Both strips, and one as it is read.
+    room: &'a mut [f32],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<G: Gate> NullaryFnOnce for GatedJob<'_, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let size = self.depth * STRIP;
+        let strips = self.right.columns / 2 / STRIP;
+        let (first, rest) = self.room.split_at_mut(size);
+        let (second, read) = rest.split_at_mut(size);
+        for (strip, packed) in [(self.strip, &mut *first), (strips + self.strip, &mut *second)] {
+            self.right.pack_pairs(self.pairs, 0..self.depth, strip..strip + 1, read, packed);
+        }
+        let place = GatedPlace {
+            by: self.pairs,
+            left: self.left,
+            depth: self.depth,
+            width: self.right.columns / 2,
+            at: self.strip * STRIP,
+            packed: [first, second],
+            bias: self.bias,
+            gate: self.gate,
+            out: self.out,
+        };
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            row += match self.rows.end - row {
+                ..4 => place.rows::<1>(row),
+                4..ROWS => place.rows::<4>(row),
+                _ => place.rows::<ROWS>(row),
+            };
+        }
+    }
+}
+
+/// A strip of each half, packed.
+#[cfg(target_arch = "x86_64")]
+struct GatedPlace<'a, G> {
+    by: Pairs,
+    left: &'a [f32],
+    depth: usize,
+    width: usize,
+    at: usize,
+    packed: [&'a [f32]; 2],
+    bias: &'a [f32],
+    gate: G,
+    out: &'a Disjoint<'a>,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<G: Gate> GatedPlace<'_, G> {
+    /// `R` rows from `row` on; returns `R`.
+    #[expect(unsafe_code, reason = "each job has rows and columns of its own, see `gated_product`")]
+    #[inline(always)]
+    fn rows<const R: usize>(&self, row: usize) -> usize {
+        let left: [&[f32]; R] = std::array::from_fn(|r| &self.left[(row + r) * self.depth..][..self.depth]);
+        let mut sums = [[[0.0_f32; STRIP]; R]; 2];
+        for (half, sums) in sums.iter_mut().enumerate() {
+            if !self.bias.is_empty() {
+                let bias = &self.bias[half * self.width + self.at..][..STRIP];
+                sums.iter_mut().for_each(|sums| sums.copy_from_slice(bias));
+            }
+            let rows: [&mut [f32]; R] = sums.each_mut().map(|row| &mut row[..]);
+            blocks((self.by.simd(), self.by), left, (self.packed[half], STRIP), rows, STRIP, false);
+        }
+        for (r, (first, second)) in sums[0].iter().zip(&sums[1]).enumerate() {
+            // SAFETY: a row of this job's strip.
+            let out = unsafe { self.out.part((row + r) * self.width + self.at, STRIP) };
+            self.gate.apply(first, second, out);
+        }
+        R
+    }
+}
+
 /// Values of two rows, rounded to bf16 (ties to even), in pairs.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor, Tolerance};
+use burn::tensor::{Device, FloatDType, Tensor, Tolerance};
 use dmd_kernels::{
     AdamWStep, Operation, adamw, adamw_composed, geglu, geglu_composed, linear, linear_geglu, recorded, silu,
     silu_composed,
@@ -36,7 +36,7 @@ fn geglu_equals_composed() {
 #[test]
 fn linear_geglu_equals_both() {
     for (rows, input, output, turned) in
-        [(2100, 24, 2000, true), (2100, 24, 2000, false), (700, 300, 256, true), (530, 24, 2048, false)]
+        [(4300, 24, 2000, true), (4300, 24, 2000, false), (700, 300, 256, true), (530, 24, 2048, false)]
     {
         let x = numbers(1, [2, rows / 2, input]);
         let weight = match turned {
@@ -51,6 +51,21 @@ fn linear_geglu_equals_both() {
         let apart = geglu(linear(&layer, x.clone()));
         // Sums of up to 300 products in another order, times values up to 70.
         together.into_data().assert_approx_eq(&apart.into_data(), Tolerance::<f32>::rel_abs(1e-5, 2e-3));
+    }
+}
+
+/// With a weight in bf16 the gate is part of the product where the processor multiplies bf16: the same as one after the other, but for
+/// the order of sums.
+#[test]
+fn linear_geglu_in_bf16() {
+    for (rows, input, output) in [(77, 40, 256), (1100, 33, 128), (5, 64, 384)] {
+        let weight = numbers::<2>(1, [output, input]).cast(FloatDType::BF16).transpose();
+        let bias = Some(Param::from_tensor(numbers(2, [output])));
+        let layer = Linear { weight: Param::from_tensor(weight), bias };
+        let x = numbers(3, [1, rows, input]);
+        let (together, apart) = (linear_geglu(&layer, x.clone()), geglu(linear(&layer, x)));
+        // Products of sums of up to 64 products, of size ten each.
+        together.into_data().assert_approx_eq(&apart.into_data(), Tolerance::<f32>::absolute(2e-3));
     }
 }
 
