@@ -4,7 +4,7 @@
 //! cargo run --package dmd-kernels --features flex --example speed [NAME [bf16]]
 //! ```
 //!
-//! With `bf16` the weights of linear layers and 1×1 convolutions are of that type, and attention is between such layers.
+//! With `bf16` the weights of linear layers and convolutions are of that type, and attention is between such layers.
 
 use std::time::Instant;
 
@@ -120,7 +120,7 @@ fn main() {
             [(320, 64), (640, 32), (1280, 16), (1280, 8), (4, 64), (512, 128), (256, 256), (128, 512)]
         {
             let (x, weight) = (four([1, channels, side, side]), four([channels, channels, 3, 3]));
-            let bias = one(channels);
+            let (weight, bias) = (stored(weight, brain), one(channels));
             let flops = 18.0 * (channels * channels * side * side) as f64;
             time(&format!("convolution 3×3, {channels} at {side}×{side}"), flops, || {
                 convolution3(x.clone(), weight.clone(), bias.clone())

@@ -7,8 +7,12 @@ use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::instructions::{Arithmetic, Pairs};
 use super::linear::is_served_with;
 use super::products::{Bias, Right, product};
+#[cfg(target_arch = "x86_64")]
+use super::products::{Together, product_of_pairs};
 use super::scratch::Scratch;
 use super::stored::Stored;
 use super::tensors::{dims, tensor, unwritten, values};
@@ -64,6 +68,30 @@ impl ColumnsOps for Flex {
         let (x, weight, bias) = (values(&x), Stored::of(&weight), values(&bias));
         let bias = if bias.is_empty() { Bias::None } else { Bias::Rows(bias) };
         let plain = kernel == 1 && stride == 1 && before + after == 0;
+        #[cfg(target_arch = "x86_64")]
+        if !plain && let Some(pairs) = Pairs::of([weight; 2]) {
+            let mut columns = Scratch::new(depth.div_ceil(2) * pixels);
+            for (sample, out) in out.chunks_mut((outputs * pixels).max(1)).enumerate() {
+                let x = &x[sample * channels * area..][..channels * area];
+                let rows = columns.par_chunks_mut(pixels.max(1)).with_min_len(16).enumerate();
+                rows.for_each_init(
+                    || vec![0.0; 2 * pixels],
+                    |two, (row, out)| {
+                        for (place, two) in (2 * row..).zip(two.chunks_exact_mut(pixels)) {
+                            let (channel, place) = (place / (kernel * kernel), place % (kernel * kernel));
+                            match x.get(channel * area..(channel + 1) * area) {
+                                Some(x) => picture.seen(x, [place / kernel, place % kernel], two),
+                                None => two.fill(0.0),
+                            }
+                        }
+                        let (first, second) = two.split_at(pixels);
+                        pairs.vectorize(pairs.simd(), Together { first, second, out });
+                    },
+                );
+                product_of_pairs(pairs, (weight, depth), (&columns, pixels), bias, out);
+            }
+            return tensor(out, [batch, outputs, down, across]);
+        }
         let mut columns = Scratch::new(if plain { 0 } else { depth * pixels });
         for (sample, out) in out.chunks_mut((outputs * pixels).max(1)).enumerate() {
             let x = &x[sample * channels * area..][..channels * area];

@@ -88,6 +88,24 @@ enum Operands {
     Single,
     #[cfg(target_arch = "x86_64")]
     Pairs(Pairs),
+    /// With rows of the right matrix that lie in pairs already.
+    #[cfg(target_arch = "x86_64")]
+    RowsInPairs(Pairs),
+}
+
+/// [`product`] of pairs with a right matrix that is made of pairs of its rows: `[depth / 2, columns]`, for a left one of `depth` columns.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn product_of_pairs(
+    by: Pairs,
+    (left, depth): (Stored<'_>, usize),
+    (right, columns): (&[f32], usize),
+    bias: Bias<'_>,
+    out: &mut [f32],
+) {
+    let left = left.pairs(by, depth);
+    let depth = depth.div_ceil(2);
+    let right = Right { values: Stored::Single(right), depth, columns, turned: false };
+    by_strips(&left, right, depth, Operands::RowsInPairs(by), bias, out);
 }
 
 /// [`product`] of a left matrix of floats or pairs, `[rows, depth]`.
@@ -103,7 +121,7 @@ fn by_strips(
     let most = match operands {
         Operands::Single => CHUNK,
         #[cfg(target_arch = "x86_64")]
-        Operands::Pairs(_) => CHUNK_OF_PAIRS,
+        Operands::Pairs(_) | Operands::RowsInPairs(_) => CHUNK_OF_PAIRS,
     };
     let (strips, chunks) = (right.columns.div_ceil(STRIP), rows.div_ceil(most));
     // Equal chunks, whole blocks of rows but for the last, and enough jobs for all threads.
@@ -124,7 +142,11 @@ fn by_strips(
         match operands {
             Operands::Single => arch().dispatch(job),
             #[cfg(target_arch = "x86_64")]
-            Operands::Pairs(pairs) => pairs.vectorize(pairs.simd(), JobOfPairs { job, pairs }),
+            Operands::Pairs(pairs) => pairs.vectorize(pairs.simd(), JobOfPairs { job, pairs, ready: false }),
+            #[cfg(target_arch = "x86_64")]
+            Operands::RowsInPairs(pairs) => {
+                pairs.vectorize(pairs.simd(), JobOfPairs { job, pairs, ready: true })
+            }
         }
     };
     if alone {
@@ -213,6 +235,8 @@ impl WithSimd for Job<'_> {
 struct JobOfPairs<'a> {
     job: Job<'a>,
     pairs: Pairs,
+    /// Whether the right matrix's rows lie in pairs.
+    ready: bool,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -221,13 +245,17 @@ impl NullaryFnOnce for JobOfPairs<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { job, pairs } = self;
+        let Self { job, pairs, ready } = self;
         job.run(
             pairs.simd(),
             pairs,
             #[inline(always)]
             |right: Right<'_>, rows, strips, read: &mut [f32], out: &mut [f32]| {
-                right.pack_pairs(pairs, rows, strips, read, out);
+                if ready {
+                    right.pack(rows, strips, read, out);
+                } else {
+                    right.pack_pairs(pairs, rows, strips, read, out);
+                }
             },
         );
     }
